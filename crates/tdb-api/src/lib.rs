@@ -1,0 +1,1 @@
+//! Wire types, node names and URL state of the transformer debugger.

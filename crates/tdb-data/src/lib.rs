@@ -1,0 +1,1 @@
+//! Records and explanations of nodes, wherever they live.

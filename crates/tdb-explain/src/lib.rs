@@ -1,0 +1,1 @@
+//! Writes and scores explanations of nodes.

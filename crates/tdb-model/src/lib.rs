@@ -1,0 +1,1 @@
+//! GPT-2 and sparse autoencoders with hooks on activations and gradients.

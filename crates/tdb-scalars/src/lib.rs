@@ -1,0 +1,1 @@
+//! Derived scalars: what a node did in a run, and what it did to the question.

@@ -1,0 +1,1 @@
+//! Procedural weights, checkpoint files and comparison rules for tests.

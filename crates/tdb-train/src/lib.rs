@@ -1,0 +1,1 @@
+//! Trains the small model that comes with the debugger, and sparse autoencoders.
