@@ -1,1 +1,10 @@
-//! Procedural weights, checkpoint files and comparison rules for tests.
+//! What tests of the other crates stand on: weights that any program can compute bit for bit ([`weights`], [`presets`]),
+//! checkpoint folders holding them ([`checkpoint`], in the file format of [`torch`]), and the rules by which an answer of
+//! ours is compared with a recorded one ([`golden`]).
+//!
+//! Nothing here knows the code under test, so that a mistake cannot be made on both sides at once.
+
+pub mod checkpoint;
+pub mod presets;
+pub mod torch;
+pub mod weights;
