@@ -1,1 +1,73 @@
-//! Wire types, node names and URL state of the transformer debugger.
+//! What crosses the wire and what stands in a URL: requests, answers, node names, page state.
+//!
+//! Plain data without I/O, shared by the server and by the pages that run in a browser. Everything on the wire keeps the
+//! names, the order of fields and the nulls of the interface that existing clients were written for.
+//!
+//! Scalars are `f64`, made from the `f32` that was computed (`f64::from(x)`), so that they print as that value's exact
+//! neighbourhood in double precision, as clients expect: 0.1 in single precision prints 0.10000000149011612. They are
+//! always finite: JSON has no word for anything else.
+
+mod attribution;
+mod batched;
+mod explanations;
+mod index;
+mod inference;
+mod info;
+mod names;
+mod records;
+mod scalars;
+pub mod stream;
+mod tdb;
+mod tensor;
+mod tokens;
+mod top_k;
+pub mod wire;
+
+pub use attribution::{
+    TokenPairAttributionRequestSpec, TokenPairAttributionResponseData, TokenPairAttributionSpecTag,
+    TokenPairAttributionTag, TopTokensAttendedTo,
+};
+pub use batched::{
+    BatchedRequest, BatchedResponse, InferenceResponseAndResponseDict, InferenceSubRequest, ProcessingRequestSpec,
+    ProcessingResponseData, ProcessingResponseDataType, SpecType,
+};
+pub use explanations::{
+    AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, ScoreRequest, ScoreResult,
+};
+pub use index::{
+    AblationSpec, AllOrOneIndex, AttentionTraceType, MirroredActivationIndex, MirroredNodeIndex, MirroredTraceConfig,
+    NodeAblation, NodeToTrace, PreOrPostAct,
+};
+pub use indexmap::IndexMap;
+pub use inference::{
+    InferenceAndTokenData, InferenceRequestSpec, InferenceResponse, LossFnConfig, LossFnName, ModelInfoResponse,
+};
+pub use info::{
+    AutoencoderInfo, LimitsResponse, ModelShape, ServerInfoResponse, Token, TokenizeRequest, TokenizeResponse,
+};
+pub use names::{ActivationLocationType, DerivedScalarType, Dimension, NodeType, PassType, UnknownName};
+pub use records::{
+    AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets,
+    TokenAndAttentionScalars,
+};
+pub use scalars::{
+    DerivedAttentionScalarsRequest, DerivedAttentionScalarsRequestSpec, DerivedAttentionScalarsResponse,
+    DerivedAttentionScalarsResponseData, DerivedAttentionScalarsSpecTag, DerivedAttentionScalarsTag,
+    DerivedScalarsRequest, DerivedScalarsRequestSpec, DerivedScalarsResponse, DerivedScalarsResponseData,
+    DerivedScalarsSpecTag, DerivedScalarsTag,
+};
+pub use tdb::{BatchedTdbRequest, ComponentTypeForAttention, ComponentTypeForMlp, TdbRequestSpec, TdbSpecTag};
+pub use tensor::{TensorND, TensorType};
+pub use tokens::{
+    ScoredTokensRequestSpec, ScoredTokensResponseData, ScoredTokensSpecTag, ScoredTokensTag, TokenAndScalar,
+    TokenScoringType, TopTokens,
+};
+pub use top_k::{
+    GroupId, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsRequestSpec,
+    MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData, MultipleTopKSpecTag, MultipleTopKTag,
+};
+
+/// A node of a run: see [`MirroredNodeIndex`], which is its name in the interface.
+pub type NodeIndex = MirroredNodeIndex;
+/// Indices into a tensor of a run: see [`MirroredActivationIndex`].
+pub type ActivationIndex = MirroredActivationIndex;

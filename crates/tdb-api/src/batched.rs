@@ -1,0 +1,220 @@
+//! Several runs, and several things asked of each.
+
+use crate::attribution::{TokenPairAttributionRequestSpec, TokenPairAttributionResponseData};
+use crate::inference::{InferenceRequestSpec, InferenceResponse};
+use crate::scalars::{
+    DerivedAttentionScalarsRequestSpec, DerivedAttentionScalarsResponseData, DerivedScalarsRequestSpec,
+    DerivedScalarsResponseData,
+};
+use crate::tokens::{ScoredTokensRequestSpec, ScoredTokensResponseData};
+use crate::top_k::{MultipleTopKDerivedScalarsRequestSpec, MultipleTopKDerivedScalarsResponseData};
+use crate::wire::{Decode, Describe, Errors, Schemas, Step, wire_enum, wire_struct};
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+wire_enum! {
+    /// Kinds of things that can be asked of a run.
+    pub enum SpecType {
+        ActivationsRequestSpec = "activations_request_spec",
+        DerivedScalarsRequestSpec = "derived_scalars_request_spec",
+        DerivedAttentionScalarsRequestSpec = "derived_attention_scalars_request_spec",
+        MultipleTopKDerivedScalarsRequestSpec = "multiple_top_k_derived_scalars_request_spec",
+        ScoredTokensRequestSpec = "scored_tokens_request_spec",
+        TdbRequestSpec = "tdb_request_spec",
+        TokenPairAttributionRequestSpec = "token_pair_attribution_request_spec",
+    }
+}
+
+wire_enum! {
+    /// Kinds of answers.
+    pub enum ProcessingResponseDataType {
+        DerivedScalarsResponseData = "derived_scalars_response_data",
+        DerivedAttentionScalarsResponseData = "derived_attention_scalars_response_data",
+        MultipleTopKDerivedScalarsResponseData = "multiple_top_k_derived_scalars_response_data",
+        ScoredTokensResponseData = "scored_tokens_response_data",
+        TokenPairAttributionResponseData = "token_pair_attribution_response_data",
+    }
+}
+
+/// Something asked of a run.
+///
+/// On the wire `specType` tells the kind. Where it is absent, the first kind below whose fields are all there is meant;
+/// scalars of token pairs have the fields of plain ones and therefore need their `specType`.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "each variant is described by its type")]
+pub enum ProcessingRequestSpec {
+    MultipleTopKDerivedScalars(MultipleTopKDerivedScalarsRequestSpec),
+    DerivedScalars(DerivedScalarsRequestSpec),
+    DerivedAttentionScalars(DerivedAttentionScalarsRequestSpec),
+    ScoredTokens(ScoredTokensRequestSpec),
+    TokenPairAttribution(TokenPairAttributionRequestSpec),
+}
+
+impl Decode for ProcessingRequestSpec {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let object = crate::wire::decode_object(value, errors)?;
+        let spec_type: Option<SpecType> = errors.field(object, "spec_type", None)?;
+        let Some(spec_type) = spec_type else { return decode_by_fields(value, errors) };
+        match spec_type {
+            SpecType::MultipleTopKDerivedScalarsRequestSpec => {
+                Decode::decode(value, errors).map(Self::MultipleTopKDerivedScalars)
+            }
+            SpecType::DerivedScalarsRequestSpec => Decode::decode(value, errors).map(Self::DerivedScalars),
+            SpecType::DerivedAttentionScalarsRequestSpec => {
+                Decode::decode(value, errors).map(Self::DerivedAttentionScalars)
+            }
+            SpecType::ScoredTokensRequestSpec => Decode::decode(value, errors).map(Self::ScoredTokens),
+            SpecType::TokenPairAttributionRequestSpec => Decode::decode(value, errors).map(Self::TokenPairAttribution),
+            SpecType::ActivationsRequestSpec | SpecType::TdbRequestSpec => errors
+                .at(Step::Key("specType".into()), |e| {
+                    e.add("value_error.const", format!("{spec_type} cannot be asked of a run of /batched"))
+                }),
+        }
+    }
+}
+
+/// Takes the first kind that fits; if none does, tells what each of them lacks.
+fn decode_by_fields(value: &Value, errors: &mut Errors) -> Option<ProcessingRequestSpec> {
+    type Spec = ProcessingRequestSpec;
+    let attempts: [fn(&Value, &mut Errors) -> Option<Spec>; 5] = [
+        |v, e| Decode::decode(v, e).map(Spec::MultipleTopKDerivedScalars),
+        |v, e| Decode::decode(v, e).map(Spec::DerivedScalars),
+        |v, e| Decode::decode(v, e).map(Spec::DerivedAttentionScalars),
+        |v, e| Decode::decode(v, e).map(Spec::ScoredTokens),
+        |v, e| Decode::decode(v, e).map(Spec::TokenPairAttribution),
+    ];
+    let mut lacking = Vec::new();
+    for attempt in attempts {
+        match errors.attempt(|errors| attempt(value, errors)) {
+            Ok(spec) => return Some(spec),
+            Err(found) => lacking.extend(found),
+        }
+    }
+    errors.keep(lacking);
+    None
+}
+
+impl<'de> Deserialize<'de> for ProcessingRequestSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::wire::decode_for_serde(deserializer)
+    }
+}
+
+/// The word is left out where the fields tell the kind, which is what servers of the reference's kind want.
+impl Serialize for ProcessingRequestSpec {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct WithSpecType<'a> {
+            spec_type: SpecType,
+            #[serde(flatten)]
+            spec: &'a DerivedAttentionScalarsRequestSpec,
+        }
+        match self {
+            Self::MultipleTopKDerivedScalars(spec) => spec.serialize(serializer),
+            Self::DerivedScalars(spec) => spec.serialize(serializer),
+            Self::DerivedAttentionScalars(spec) => {
+                WithSpecType { spec_type: SpecType::DerivedAttentionScalarsRequestSpec, spec }.serialize(serializer)
+            }
+            Self::ScoredTokens(spec) => spec.serialize(serializer),
+            Self::TokenPairAttribution(spec) => spec.serialize(serializer),
+        }
+    }
+}
+
+impl Describe for ProcessingRequestSpec {
+    fn describe(schemas: &mut Schemas) -> Value {
+        let any_of = [
+            MultipleTopKDerivedScalarsRequestSpec::describe(schemas),
+            DerivedScalarsRequestSpec::describe(schemas),
+            DerivedAttentionScalarsRequestSpec::describe(schemas),
+            ScoredTokensRequestSpec::describe(schemas),
+            TokenPairAttributionRequestSpec::describe(schemas),
+        ];
+        serde_json::json!({ "anyOf": any_of })
+    }
+}
+
+/// An answer to something asked of a run; `responseDataType` tells the kind.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "each variant is described by its type")]
+pub enum ProcessingResponseData {
+    MultipleTopKDerivedScalars(MultipleTopKDerivedScalarsResponseData),
+    DerivedScalars(DerivedScalarsResponseData),
+    DerivedAttentionScalars(DerivedAttentionScalarsResponseData),
+    ScoredTokens(ScoredTokensResponseData),
+    TokenPairAttribution(TokenPairAttributionResponseData),
+}
+
+impl Decode for ProcessingResponseData {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        use ProcessingResponseDataType as Type;
+        let object = crate::wire::decode_object(value, errors)?;
+        match errors.field::<Type>(object, "response_data_type", None)? {
+            Type::MultipleTopKDerivedScalarsResponseData => {
+                Decode::decode(value, errors).map(Self::MultipleTopKDerivedScalars)
+            }
+            Type::DerivedScalarsResponseData => Decode::decode(value, errors).map(Self::DerivedScalars),
+            Type::DerivedAttentionScalarsResponseData => {
+                Decode::decode(value, errors).map(Self::DerivedAttentionScalars)
+            }
+            Type::ScoredTokensResponseData => Decode::decode(value, errors).map(Self::ScoredTokens),
+            Type::TokenPairAttributionResponseData => Decode::decode(value, errors).map(Self::TokenPairAttribution),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ProcessingResponseData {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::wire::decode_for_serde(deserializer)
+    }
+}
+
+impl Describe for ProcessingResponseData {
+    fn describe(schemas: &mut Schemas) -> Value {
+        let any_of = [
+            MultipleTopKDerivedScalarsResponseData::describe(schemas),
+            DerivedScalarsResponseData::describe(schemas),
+            DerivedAttentionScalarsResponseData::describe(schemas),
+            ScoredTokensResponseData::describe(schemas),
+            TokenPairAttributionResponseData::describe(schemas),
+        ];
+        serde_json::json!({ "anyOf": any_of })
+    }
+}
+
+wire_struct! {
+    /// One run and what is asked of it.
+    pub struct InferenceSubRequest {
+        /// The run.
+        pub inference_request_spec: InferenceRequestSpec,
+        /// What is asked of it, under names of the client's choice.
+        pub processing_request_spec_by_name: IndexMap<String, ProcessingRequestSpec> = IndexMap::new(),
+    }
+}
+
+wire_struct! {
+    /// One run's answers.
+    pub struct InferenceResponseAndResponseDict {
+        /// What the run tells about itself.
+        pub inference_response: InferenceResponse,
+        /// The answers, under the names of the request and in its order.
+        pub processing_response_data_by_name: IndexMap<String, ProcessingResponseData> = IndexMap::new(),
+    }
+}
+
+wire_struct! {
+    /// Several runs.
+    pub struct BatchedRequest {
+        pub inference_sub_requests: Vec<InferenceSubRequest>,
+    }
+}
+
+wire_struct! {
+    /// Their answers, in the order of the request.
+    pub struct BatchedResponse {
+        pub inference_sub_responses: Vec<InferenceResponseAndResponseDict>,
+    }
+}

@@ -1,0 +1,88 @@
+//! What the server tells about itself beyond the reference's interface.
+
+use crate::inference::ModelInfoResponse;
+use crate::wire::wire_struct;
+
+wire_struct! {
+    /// Sizes of a model.
+    pub struct ModelShape {
+        pub n_layers: i64,
+        pub n_heads: i64,
+        pub d_model: i64,
+        pub d_mlp: i64,
+        pub vocab_size: i64,
+        /// The longest prompt that the model can take, in tokens.
+        pub context_length: i64,
+    }
+}
+
+wire_struct! {
+    /// An autoencoder that the server has.
+    pub struct AutoencoderInfo {
+        pub name: String,
+        pub n_latents: i64,
+        /// The wire name of the tensor that it encodes.
+        pub site: String,
+    }
+}
+
+wire_struct! {
+    /// What a request may ask for at most. Beyond it the answer is a 4xx that names the limit.
+    pub struct LimitsResponse {
+        /// Bytes of a request's body.
+        pub max_body_bytes: i64,
+        /// Tokens of a prompt.
+        pub max_prompt_tokens: i64,
+        /// Runs in one request.
+        pub max_sub_requests: i64,
+        /// Things asked of one run.
+        pub max_specs_per_run: i64,
+        /// Ablations of one run.
+        pub max_ablations: i64,
+        /// Nodes, tokens or attended-to tokens asked for as "top k".
+        pub max_top_k: i64,
+        /// Seconds that one request may compute.
+        pub max_seconds: i64,
+        /// Requests that compute at the same time.
+        pub workers: i64,
+        /// Requests that wait beyond those; further ones are answered 429.
+        pub queue_length: i64,
+    }
+}
+
+wire_struct! {
+    /// Everything a client may want to know before it asks.
+    pub struct ServerInfoResponse {
+        /// Version of the server.
+        pub version: String,
+        /// The same as `POST /model_info`; null when the server runs without a model.
+        pub model: Option<ModelInfoResponse>,
+        pub shape: Option<ModelShape>,
+        pub mlp_autoencoder: Option<AutoencoderInfo>,
+        pub attention_autoencoder: Option<AutoencoderInfo>,
+        pub limits: LimitsResponse,
+    }
+}
+
+wire_struct! {
+    /// A text to be split into tokens.
+    pub struct TokenizeRequest {
+        pub text: String,
+    }
+}
+
+wire_struct! {
+    /// A token of a text.
+    pub struct Token {
+        pub id: i64,
+        /// Decoded alone: parts of one character become U+FFFD.
+        pub text: String,
+    }
+}
+
+wire_struct! {
+    /// The tokens of a text.
+    pub struct TokenizeResponse {
+        pub tokens: Vec<Token>,
+    }
+}

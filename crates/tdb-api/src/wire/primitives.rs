@@ -1,0 +1,128 @@
+//! Reading numbers, texts, lists and maps, with the leniency that clients of the reference rely on.
+
+use super::{Decode, Errors, Step, decode::object};
+use indexmap::IndexMap;
+use serde_json::Value;
+use std::hash::Hash;
+
+/// Notes a value of the wrong kind; a null has its own message.
+fn wrong<T>(value: &Value, kind: &str, msg: &str, errors: &mut Errors) -> Option<T> {
+    match value {
+        Value::Null => errors.add("type_error.none.not_allowed", "none is not an allowed value"),
+        _ => errors.add(kind, msg),
+    }
+}
+
+/// Texts; a number is taken as its text.
+impl Decode for String {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            other => wrong(other, "type_error.str", "str type expected", errors),
+        }
+    }
+}
+
+/// Integers; `"1"`, `1.9` and `true` are 1.
+impl Decode for i64 {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let read = match value {
+            Value::Number(number) => number.as_i64().or_else(|| {
+                // Beyond i64 nothing here has a meaning; `as` would silently turn it into the largest integer.
+                let float = number.as_f64()?.trunc();
+                (float.abs() < 9e18).then_some(float as i64)
+            }),
+            Value::String(text) => text.trim().parse().ok(),
+            Value::Bool(flag) => Some(i64::from(*flag)),
+            _ => None,
+        };
+        read.or_else(|| wrong(value, "type_error.integer", "value is not a valid integer", errors))
+    }
+}
+
+/// Numbers; `"1.5"` is 1.5.
+impl Decode for f64 {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let read = match value {
+            Value::Number(number) => number.as_f64(),
+            Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+            Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
+            _ => None,
+        };
+        read.or_else(|| wrong(value, "type_error.float", "value is not a valid float", errors))
+    }
+}
+
+/// Yes or no; the usual words and 0 and 1 are understood.
+impl Decode for bool {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let read = match value {
+            Value::Bool(flag) => Some(*flag),
+            Value::Number(number) => match number.as_f64() {
+                Some(0.0) => Some(false),
+                Some(1.0) => Some(true),
+                _ => None,
+            },
+            Value::String(text) => match text.to_ascii_lowercase().as_str() {
+                "0" | "off" | "f" | "false" | "n" | "no" => Some(false),
+                "1" | "on" | "t" | "true" | "y" | "yes" => Some(true),
+                _ => None,
+            },
+            _ => None,
+        };
+        read.or_else(|| wrong(value, "type_error.bool", "value could not be parsed to a boolean", errors))
+    }
+}
+
+/// Null or absent is `None`.
+impl<T: Decode> Decode for Option<T> {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        match value {
+            Value::Null => Some(None),
+            other => T::decode(other, errors).map(Some),
+        }
+    }
+
+    fn when_absent() -> Option<Self> {
+        Some(None)
+    }
+}
+
+impl<T: Decode> Decode for Box<T> {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        T::decode(value, errors).map(Box::new)
+    }
+}
+
+impl<T: Decode> Decode for Vec<T> {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let Value::Array(items) = value else {
+            return wrong(value, "type_error.list", "value is not a valid list", errors);
+        };
+        // Every item is read even after a failure, so that all errors are told at once.
+        let read: Vec<Option<T>> = items
+            .iter()
+            .enumerate()
+            .map(|(i, item)| errors.at(Step::Index(i), |errors| T::decode(item, errors)))
+            .collect();
+        read.into_iter().collect()
+    }
+}
+
+/// Maps keep the order in which the keys came.
+impl<K: Decode + Hash + Eq, T: Decode> Decode for IndexMap<K, T> {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let mut out = IndexMap::new();
+        let mut complete = true;
+        for (key, item) in object(value, errors)? {
+            let name = errors.at(Step::Key("__key__".into()), |e| K::decode(&Value::String(key.clone()), e));
+            let item = errors.at(Step::Key(key.clone()), |e| T::decode(item, e));
+            match (name, item) {
+                (Some(name), Some(item)) => drop(out.insert(name, item)),
+                _ => complete = false,
+            }
+        }
+        complete.then_some(out)
+    }
+}
