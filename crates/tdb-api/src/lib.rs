@@ -14,6 +14,7 @@ mod index;
 mod inference;
 mod info;
 mod names;
+pub mod page;
 mod records;
 mod scalars;
 pub mod stream;

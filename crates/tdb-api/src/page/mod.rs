@@ -1,0 +1,14 @@
+//! What stands in a URL: the state of the debugger's page, the address of a node's page, the name of a model.
+//!
+//! Pure functions between these and text. The parameter names and forms are those of the interface's first client, so that
+//! links made for it open here, and links made here open there.
+
+mod node;
+mod query;
+mod slug;
+mod state;
+
+pub use node::{NodePage, NodePageKind, NodePageQuery, PROMPT_SEPARATOR};
+pub use query::QueryProblem;
+pub use slug::ModelSlug;
+pub use state::{PageState, SideState};
