@@ -71,15 +71,45 @@ pub enum AutoencoderSite {
     ResidDeltaAttn,
 }
 
+impl AutoencoderSite {
+    /// Numbers per token at this site.
+    pub fn width(self, config: &Config) -> usize {
+        match self {
+            AutoencoderSite::MlpPostAct => config.d_ff,
+            AutoencoderSite::ResidDeltaMlp | AutoencoderSite::ResidDeltaAttn => config.d_model,
+        }
+    }
+
+    /// The site that an autoencoder's name tells, as in `ae-resid-delta-mlp-topk` or `mlp_post_act`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let name = name.replace('_', "-");
+        let sites = [
+            ("mlp-post-act", AutoencoderSite::MlpPostAct),
+            ("resid-delta-mlp", AutoencoderSite::ResidDeltaMlp),
+            ("resid-delta-attn", AutoencoderSite::ResidDeltaAttn),
+        ];
+        let mut fitting = sites.into_iter().filter(|(part, _)| name.contains(part));
+        match (fitting.next(), fitting.next()) {
+            (Some((_, site)), None) => Some(site),
+            _ => None,
+        }
+    }
+}
+
 /// Nonlinearity between encoder and latents.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LatentActivation {
     Relu,
     Identity,
     /// The `k` largest pre-activations of a token survive; `relu` says whether negative ones among them become 0.
-    TopK { k: usize, relu: bool },
+    TopK {
+        k: usize,
+        relu: bool,
+    },
     /// `x` where `x > threshold`, else 0.
-    JumpRelu { threshold: Vec<f32> },
+    JumpRelu {
+        threshold: Vec<f32>,
+    },
 }
 
 /// One layer's autoencoder: `latents = act(W_enc (x - pre_bias) + latent_bias)`,
@@ -100,4 +130,20 @@ pub struct AutoencoderWeights {
     pub decoder_bias: Vec<f32>,
     /// How often each latent fired in training, where the file says so.
     pub activation_frequency: Option<Vec<f32>>,
+}
+
+/// The autoencoders of all layers, for one site.
+#[derive(Clone, Debug)]
+pub struct NamedAutoencoder {
+    pub name: String,
+    pub site: AutoencoderSite,
+    /// One for each layer of the model, all with the same number of latents.
+    pub layers: Vec<AutoencoderWeights>,
+}
+
+impl NamedAutoencoder {
+    /// Latents per layer.
+    pub fn n_latents(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.latent_bias.len())
+    }
 }

@@ -1,0 +1,105 @@
+//! Reading models and autoencoders from disk, in the layouts that exist.
+//!
+//! Everything in a file is checked before it is used: an unknown type, name or shape is a [`CheckpointError`] that
+//! names the file, the key and what was found. Nothing in a file is executed, and no size that a file claims is
+//! believed before it was compared with the file's own size. Matrices are mapped, not copied, where the file holds
+//! 32-bit floats at a fitting address.
+
+mod error;
+mod pickle;
+mod pt;
+pub mod reference;
+mod settings;
+mod source;
+mod tensor;
+mod zip_directory;
+
+use std::path::{Path, PathBuf};
+
+pub use error::CheckpointError;
+
+use crate::weights::{AutoencoderSite, Config, NamedAutoencoder, Weights};
+
+/// A model as it came from disk.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    pub weights: Weights,
+    /// Which layout was read from where, for a person.
+    pub source: String,
+}
+
+/// Reads the model in `folder`, whichever layout it has.
+///
+/// # Errors
+/// If no layout fits (the error says what was looked for and found), or the files are not what they should be.
+pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    let config_path = folder.join("config.json");
+    if config_path.is_file() {
+        let config = source::read_json(&config_path)?;
+        if reference::is_config(&config) && folder.join("model_pieces").is_dir() {
+            let source = format!("{} (pieces of torch.save)", folder.display());
+            return Ok(Checkpoint { weights: reference::load(folder)?, source });
+        }
+    }
+    Err(CheckpointError::NoLayout {
+        folder: folder.to_owned(),
+        looked_for: "config.json with model_pieces/*.pt".to_owned(),
+        found: list(folder),
+    })
+}
+
+/// Reads the autoencoder in `folder` for every layer of a model of this shape. Its site is what the caller says, or
+/// what the folder's name says (`mlp-post-act`, `resid-delta-mlp`, `resid-delta-attn` in it, with `-` or `_`).
+///
+/// # Errors
+/// If no layout fits, the site is not known, or the files are not what they should be.
+pub fn open_autoencoder(
+    folder: &Path,
+    site: Option<AutoencoderSite>,
+    config: &Config,
+) -> Result<NamedAutoencoder, CheckpointError> {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if folder.join("0.pt").is_file() {
+        let site = site.or_else(|| AutoencoderSite::from_name(&name)).ok_or_else(|| {
+            let expected = format!("given, or named in the folder's name ({SITE_NAMES})");
+            CheckpointError::unexpected(folder, "site", expected, format!("a folder named \"{name}\""))
+        })?;
+        let layers = reference::load_autoencoder(folder, site, config)?;
+        return same_width(folder, NamedAutoencoder { name, site, layers });
+    }
+    Err(CheckpointError::NoLayout {
+        folder: folder.to_owned(),
+        looked_for: "0.pt, 1.pt, ... (state dicts of torch.save)".to_owned(),
+        found: list(folder),
+    })
+}
+
+const SITE_NAMES: &str = "mlp-post-act, resid-delta-mlp or resid-delta-attn";
+
+fn same_width(folder: &Path, autoencoder: NamedAutoencoder) -> Result<NamedAutoencoder, CheckpointError> {
+    let width = autoencoder.n_latents();
+    match autoencoder.layers.iter().position(|layer| layer.latent_bias.len() != width) {
+        None => Ok(autoencoder),
+        Some(layer) => {
+            let found = autoencoder.layers[layer].latent_bias.len();
+            let expected = format!("{width}, as in layer 0");
+            Err(CheckpointError::unexpected(folder, format!("number of latents of layer {layer}"), expected, found))
+        }
+    }
+}
+
+/// What lies in a folder, for the error that no layout fits.
+fn list(folder: &Path) -> String {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return "no folder that can be read".to_owned();
+    };
+    let mut names: Vec<PathBuf> = entries.flatten().map(|entry| PathBuf::from(entry.file_name())).collect();
+    names.sort();
+    let more = names.len().saturating_sub(12);
+    names.truncate(12);
+    let mut text: Vec<String> = names.iter().map(|name| error::shorten(&name.to_string_lossy())).collect();
+    if more > 0 {
+        text.push(format!("{more} more"));
+    }
+    if text.is_empty() { "an empty folder".to_owned() } else { text.join(", ") }
+}

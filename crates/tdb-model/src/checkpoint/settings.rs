@@ -1,0 +1,91 @@
+//! Settings from a JSON object, each checked where it is read.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::error::CheckpointError;
+
+/// Larger than any size of any model, and small enough that products of three sizes do not overflow.
+const MAX_SIZE: usize = 1 << 20;
+
+/// A JSON object with the file that it came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings<'a> {
+    path: &'a Path,
+    json: &'a Map<String, Value>,
+}
+
+impl<'a> Settings<'a> {
+    pub fn new(path: &'a Path, json: &'a Map<String, Value>) -> Self {
+        Settings { path, json }
+    }
+
+    pub fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// The value, unless it is absent or null.
+    pub fn get(&self, key: &str) -> Option<&'a Value> {
+        self.json.get(key).filter(|value| !value.is_null())
+    }
+
+    /// Refuses a setting that is not in the list.
+    pub fn only(&self, known: &[&str]) -> Result<(), CheckpointError> {
+        match self.json.keys().find(|key| !known.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(CheckpointError::unknown(self.path, key, known.join(", "))),
+        }
+    }
+
+    /// The value, which must be there.
+    pub fn value(&self, key: &str) -> Result<&'a Value, CheckpointError> {
+        self.get(key).ok_or_else(|| CheckpointError::missing(self.path, key))
+    }
+
+    pub fn text(&self, key: &str) -> Result<&'a str, CheckpointError> {
+        self.value(key)?.as_str().ok_or_else(|| self.unexpected(key, "a text"))
+    }
+
+    /// A whole number from 1 on.
+    pub fn size(&self, key: &str) -> Result<usize, CheckpointError> {
+        let number = self.value(key)?.as_u64().ok_or_else(|| self.unexpected(key, "a whole number"))?;
+        let size = usize::try_from(number).unwrap_or(usize::MAX);
+        check_size(self.path, key, size)?;
+        Ok(size)
+    }
+
+    /// A number of layers: names are made for each before the files are looked for, so it is bounded further.
+    pub fn layers(&self, key: &str) -> Result<usize, CheckpointError> {
+        match self.size(key)? {
+            layers @ 1..=4096 => Ok(layers),
+            _ => Err(self.unexpected(key, "from 1 to 4096")),
+        }
+    }
+
+    /// `width` times a factor of this name, rounded down as the reference does.
+    pub fn scaled(&self, key: &str, width: usize) -> Result<usize, CheckpointError> {
+        let factor = self.value(key)?.as_f64().ok_or_else(|| self.unexpected(key, "a number"))?;
+        let size = factor * width as f64;
+        if !(1.0..=MAX_SIZE as f64).contains(&size) {
+            return Err(self.unexpected(key, "a factor that gives a width from 1 on"));
+        }
+        Ok(size as usize)
+    }
+
+    /// The error that this setting is something else.
+    pub fn unexpected(&self, key: &str, expected: &str) -> CheckpointError {
+        match self.json.get(key) {
+            Some(found) => CheckpointError::unexpected(self.path, key, expected, found),
+            None => CheckpointError::missing(self.path, key),
+        }
+    }
+}
+
+/// Refuses sizes that no model has, before they are multiplied.
+pub(crate) fn check_size(path: &Path, key: &str, size: usize) -> Result<(), CheckpointError> {
+    if (1..=MAX_SIZE).contains(&size) {
+        return Ok(());
+    }
+    Err(CheckpointError::unexpected(path, key, format!("from 1 to {MAX_SIZE}"), size))
+}

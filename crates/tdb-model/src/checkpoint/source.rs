@@ -1,0 +1,80 @@
+//! The bytes of a file, mapped, or of a buffer.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use super::error::CheckpointError;
+
+/// Bytes that a checkpoint is read from; cloning costs nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    Mapped(Arc<Mmap>),
+    Memory(Arc<[u8]>),
+    Static(&'static [u8]),
+}
+
+impl Source {
+    /// Maps a regular file.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let read = |source| CheckpointError::Read { file: path.to_owned(), source };
+        let file = File::open(path).map_err(read)?;
+        let metadata = file.metadata().map_err(read)?;
+        if !metadata.is_file() {
+            return Err(CheckpointError::damaged(path, "not a file"));
+        }
+        if metadata.len() == 0 {
+            return Ok(Source::Static(&[]));
+        }
+        // SAFETY: the map is only read. Whoever shortens or rewrites a model's file while it is in use can
+        // crash the program or change its answers; that is the price of not copying half a gigabyte, and the
+        // same holds for every program that maps its weights.
+        let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+        Ok(Source::Mapped(Arc::new(map)))
+    }
+}
+
+impl Deref for Source {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Source::Mapped(map) => map,
+            Source::Memory(bytes) => bytes,
+            Source::Static(bytes) => bytes,
+        }
+    }
+}
+
+/// A small text file, such as a `config.json`: read whole, with a bound on its size.
+pub(crate) fn read_text(path: &Path) -> Result<String, CheckpointError> {
+    const MAX: u64 = 64 << 20;
+    let read = |source| CheckpointError::Read { file: path.to_owned(), source };
+    let metadata = std::fs::metadata(path).map_err(read)?;
+    if !metadata.is_file() {
+        return Err(CheckpointError::damaged(path, "not a file"));
+    }
+    if metadata.len() > MAX {
+        return Err(CheckpointError::damaged(
+            path,
+            format!("{} bytes, more than a text file may have", metadata.len()),
+        ));
+    }
+    std::fs::read_to_string(path).map_err(read)
+}
+
+/// A small JSON file whose top is an object.
+pub(crate) fn read_json(path: &Path) -> Result<serde_json::Map<String, serde_json::Value>, CheckpointError> {
+    parse_json(path, read_text(path)?.as_bytes())
+}
+
+/// JSON text whose top is an object; `path` only names it in errors.
+pub(crate) fn parse_json(
+    path: &Path,
+    text: &[u8],
+) -> Result<serde_json::Map<String, serde_json::Value>, CheckpointError> {
+    serde_json::from_slice(text).map_err(|error| CheckpointError::damaged(path, format!("not a JSON object: {error}")))
+}
