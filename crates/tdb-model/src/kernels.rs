@@ -1,0 +1,267 @@
+//! Products and elementwise functions on plain slices: the one place that calls the matrix kernel.
+
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use crate::matrix::Matrix;
+use crate::weights::Linear;
+
+/// A read-only strided matrix over a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub cols: usize,
+    pub row_stride: usize,
+    pub col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// Row-major `[rows, cols]`.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        View { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
+        View { data, rows, cols, row_stride, col_stride }
+    }
+
+    pub fn of(matrix: &'a Matrix) -> Self {
+        View {
+            data: matrix.span(),
+            rows: matrix.rows(),
+            cols: matrix.cols(),
+            row_stride: matrix.row_stride(),
+            col_stride: matrix.col_stride(),
+        }
+    }
+
+    pub fn t(self) -> Self {
+        View { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    fn check(&self) {
+        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
+        let needed = match self.rows == 0 || self.cols == 0 {
+            true => 0,
+            false => last(self.rows, self.row_stride) + last(self.cols, self.col_stride) + 1,
+        };
+        assert!(needed <= self.data.len(), "a view of {}x{} over {} numbers", self.rows, self.cols, self.data.len());
+    }
+}
+
+/// Whether a product may use all threads of the current pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    One,
+    All,
+}
+
+/// `out = keep * out + a b` with `out: [a.rows, b.cols]` of the given strides and `keep` 0 or 1.
+///
+/// # Panics
+/// If the shapes do not fit or a view reaches outside its slice.
+pub fn matmul_into(
+    out: &mut [f32],
+    [out_row_stride, out_col_stride]: [usize; 2],
+    a: View<'_>,
+    b: View<'_>,
+    accumulate: bool,
+    threads: Threads,
+) {
+    assert_eq!(a.cols, b.rows, "inner dimensions");
+    a.check();
+    b.check();
+    if a.rows == 0 || b.cols == 0 {
+        return;
+    }
+    View::strided(out, a.rows, b.cols, out_row_stride, out_col_stride).check();
+    let parallelism = match threads {
+        // Below this much work, handing it to another thread costs more than it saves.
+        Threads::All if a.rows * a.cols * b.cols > 48 * 48 * 256 => Parallelism::Rayon(0),
+        _ => Parallelism::None,
+    };
+    // SAFETY: the three views were checked to lie inside their slices, `out` is exclusively borrowed.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            out.as_mut_ptr(),
+            out_col_stride as isize,
+            out_row_stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `a b`, row-major.
+pub fn matmul(a: View<'_>, b: View<'_>, threads: Threads) -> Vec<f32> {
+    let mut out = vec![0.0; a.rows * b.cols];
+    matmul_into(&mut out, [b.cols, 1], a, b, false, threads);
+    out
+}
+
+/// `x Wᵀ + b` for `x: [rows, in]`, `[rows, out]`.
+pub fn linear(x: View<'_>, layer: &Linear) -> Vec<f32> {
+    let n = layer.weight.rows();
+    let mut out = Vec::with_capacity(x.rows * n);
+    for _ in 0..x.rows {
+        out.extend_from_slice(&layer.bias);
+    }
+    matmul_into(&mut out, [n, 1], x, View::of(&layer.weight).t(), true, Threads::All);
+    out
+}
+
+/// `dy W`: the gradient at the input of a linear layer, `[rows, in]`.
+pub fn linear_backward(dy: View<'_>, layer: &Linear) -> Vec<f32> {
+    matmul(dy, View::of(&layer.weight), Threads::All)
+}
+
+/// Σ aᵢ bᵢ with a fixed order of summation.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0f32; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += x[lane] * y[lane];
+        }
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            sums[lane] += sums[lane + width];
+        }
+        width /= 2;
+    }
+    sums[0] + rest
+}
+
+/// `out += scale * x`
+pub fn axpy(out: &mut [f32], scale: f32, x: &[f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out += scale * x;
+    }
+}
+
+/// eˣ to about 2e-7 relative, without branches so that it vectorises. Inputs are clamped to ±87.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    const LN_2_HI: f32 = 0.693_359_4;
+    const LN_2_LO: f32 = -2.121_944_4e-4;
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
+    let x = x.clamp(-87.0, 87.0);
+    let n = (x * LOG2_E + ROUND) - ROUND;
+    let r = x - n * LN_2_HI - n * LN_2_LO;
+    // Taylor polynomial on |r| <= ln 2 / 2.
+    let p = 1.0 / 720.0 + r * (1.0 / 5040.0);
+    let p = 1.0 / 120.0 + r * p;
+    let p = 1.0 / 24.0 + r * p;
+    let p = 1.0 / 6.0 + r * p;
+    let p = 0.5 + r * p;
+    let p = 1.0 + r * p;
+    let p = 1.0 + r * p;
+    p * f32::from_bits((((n as i32) + 127) << 23) as u32)
+}
+
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+/// GELU in its tanh form, `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))` (Hendrycks and Gimpel 2016),
+/// written as `x σ(2u)`.
+#[inline(always)]
+pub fn gelu(x: f32) -> f32 {
+    let u = SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+    x / (1.0 + exp(-2.0 * u))
+}
+
+/// The derivative of [`gelu`].
+#[inline(always)]
+pub fn gelu_derivative(x: f32) -> f32 {
+    let u = SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+    let du = SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x);
+    let sigmoid = 1.0 / (1.0 + exp(-2.0 * u));
+    sigmoid + x * sigmoid * (1.0 - sigmoid) * 2.0 * du
+}
+
+/// `f` of every number, on all threads where there are many.
+pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    zip_into(&mut out, x, |_, x| f(x));
+    out
+}
+
+/// `out[i] = f(out[i], x[i])`, on all threads where there are many.
+pub fn zip_into(out: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    const CHUNK: usize = 1 << 14;
+    let one = |(out, x): (&mut [f32], &[f32])| out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*out, *x));
+    if out.len() <= CHUNK {
+        one((out, x));
+    } else {
+        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(one);
+    }
+}
+
+/// Softmax of a row in place; `-inf` gives 0. Returns nothing, as rows of a causal mask always have one finite entry.
+pub fn softmax(row: &mut [f32]) {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for x in row.iter_mut() {
+        *x = if *x == f32::NEG_INFINITY { 0.0 } else { exp(*x - max) };
+        sum += *x;
+    }
+    let scale = 1.0 / sum;
+    for x in row.iter_mut() {
+        *x *= scale;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close_to_the_true_one() {
+        for i in -8_600..8_600 {
+            let x = i as f32 / 100.0;
+            let want = f64::from(x).exp();
+            assert!((f64::from(exp(x)) / want - 1.0).abs() < 4e-7, "{x}");
+        }
+    }
+
+    #[test]
+    fn gelu_has_its_derivative() {
+        for i in -600..600 {
+            let x = i as f32 / 100.0;
+            let want = {
+                let x = f64::from(x);
+                0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+            };
+            assert!((f64::from(gelu(x)) - want).abs() < 1e-6);
+            let slope = (gelu(x + 0.01) - gelu(x - 0.01)) / 0.02;
+            assert!((slope - gelu_derivative(x)).abs() < 1e-3, "{x}: {slope}");
+        }
+    }
+
+    #[test]
+    fn products_take_strides() {
+        let a: Vec<f32> = (0..6).map(|i| i as f32).collect();
+        let product = matmul(View::new(&a, 2, 3), View::new(&a, 2, 3).t(), Threads::One);
+        assert_eq!(product, [5.0, 14.0, 14.0, 50.0]);
+        assert_eq!(dot(&a, &a), 55.0);
+    }
+}

@@ -1,0 +1,106 @@
+//! Where in the pass an activation stands.
+
+use serde::{Deserialize, Serialize};
+
+/// One named tensor of the pass. Dimensions of each are given with `T` tokens, `D` the width of the
+/// residual stream, `H` heads of width `E`, `F` MLP neurons, `V` vocabulary entries, `L` latents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Site {
+    /// `[T, D]` token plus position embedding; has no layer.
+    ResidPostEmb,
+    /// `[T, D]` residual stream minus its mean, on the way into attention.
+    AttnLnCentered,
+    /// `[T, 1]` standard deviation that attention's layer norm divides by.
+    AttnLnScale,
+    /// `[T, D]` after the division, before gain and bias.
+    AttnLnNormalized,
+    /// `[T, D]` input of the attention layer.
+    AttnIn,
+    /// `[T, H, E]` queries, already times `E^(-1/4)`.
+    AttnQ,
+    /// `[T, H, E]` keys, already times `E^(-1/4)`.
+    AttnK,
+    /// `[T, H, E]` values.
+    AttnV,
+    /// `[T, T, H]` (query, key, head) attention logits; `-inf` where the key is later than the query.
+    AttnQkLogits,
+    /// `[T, 1, H]` sum of exponentials (relative to the row's maximum) that the softmax divides by.
+    AttnSoftmaxDenominator,
+    /// `[T, T, H]` (query, key, head) attention probabilities.
+    AttnQkProbs,
+    /// `[T, H, E]` values weighted by probabilities, summed over keys.
+    AttnVOut,
+    /// `[T, D]` what the attention layer writes.
+    ResidDeltaAttn,
+    /// `[T, D]` residual stream after the attention layer.
+    ResidPostAttn,
+    /// `[T, D]` as [`Site::AttnLnCentered`], for the MLP.
+    MlpLnCentered,
+    /// `[T, 1]` as [`Site::AttnLnScale`], for the MLP.
+    MlpLnScale,
+    /// `[T, D]` as [`Site::AttnLnNormalized`], for the MLP.
+    MlpLnNormalized,
+    /// `[T, D]` input of the MLP layer.
+    MlpIn,
+    /// `[T, F]` neurons before the GELU.
+    MlpPreAct,
+    /// `[T, F]` neurons after the GELU.
+    MlpPostAct,
+    /// `[T, D]` what the MLP layer writes.
+    ResidDeltaMlp,
+    /// `[T, D]` residual stream after the MLP layer.
+    ResidPostMlp,
+    /// `[T, D]` as [`Site::AttnLnCentered`], before the unembedding; has no layer.
+    FinalLnCentered,
+    /// `[T, 1]` as [`Site::AttnLnScale`], before the unembedding; has no layer.
+    FinalLnScale,
+    /// `[T, D]` as [`Site::AttnLnNormalized`], before the unembedding; has no layer.
+    FinalLnNormalized,
+    /// `[T, D]` input of the unembedding; has no layer.
+    PostFinalLn,
+    /// `[T, V]`; has no layer.
+    Logits,
+    /// `[T, L]` latents of the MLP autoencoder.
+    MlpLatent,
+    /// `[T, F or D]` what the MLP autoencoder makes of its input.
+    MlpReconstruction,
+    /// `[T, F or D]` the rest, added back so that the model computes as without autoencoder.
+    MlpError,
+    /// `[T, L]` latents of the attention autoencoder.
+    AttnLatent,
+    /// `[T, D]` what the attention autoencoder makes of its input.
+    AttnReconstruction,
+    /// `[T, D]` the rest, added back.
+    AttnError,
+}
+
+impl Site {
+    /// Whether there is one such tensor per layer rather than one in all.
+    pub fn has_layers(self) -> bool {
+        !matches!(
+            self,
+            Site::ResidPostEmb
+                | Site::FinalLnCentered
+                | Site::FinalLnScale
+                | Site::FinalLnNormalized
+                | Site::PostFinalLn
+                | Site::Logits
+        )
+    }
+}
+
+/// Forward or backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pass {
+    Forward,
+    Backward,
+}
+
+/// A site in a layer; `layer` is `None` for sites that have no layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Point {
+    pub site: Site,
+    pub layer: Option<usize>,
+}
