@@ -1,1 +1,32 @@
 //! The debugger's pages.
+//!
+//! One page state is the source of truth, mirrored in the URL. [`client`] alone talks to the server; components take signals and own
+//! no fetches. Every number on the screen is a number of the JSON, formatted.
+
+// Views are deeply nested types; the compiler needs room for them.
+#![recursion_limit = "512"]
+
+mod answer;
+mod app;
+mod client;
+mod dom;
+mod format;
+mod names;
+mod node;
+mod panic;
+mod start;
+mod tdb;
+mod terms;
+mod ui;
+
+use wasm_bindgen::prelude::wasm_bindgen;
+
+/// Starts the pages in the document's body.
+#[wasm_bindgen(start)]
+pub fn start() {
+    panic::install();
+    if let Some(boot) = dom::document().and_then(|d| d.get_element_by_id("boot")) {
+        boot.remove();
+    }
+    leptos::mount::mount_to_body(app::App);
+}

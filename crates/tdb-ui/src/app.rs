@@ -1,0 +1,58 @@
+//! The shell around every page: routes, header, help, messages.
+
+mod header;
+mod help;
+mod palette;
+mod server;
+
+use leptos::prelude::*;
+use leptos_router::components::{Route, Router, Routes};
+use leptos_router::path;
+
+use crate::ui::{Notices, NoticesView};
+pub use header::set_title;
+pub use help::{Help, TermsLink};
+pub use palette::node_path;
+pub use server::{Facts, Health, Server};
+
+#[component]
+pub fn App() -> impl IntoView {
+    Notices::provide();
+    Server::provide();
+    Help::provide();
+    palette::Palette::provide();
+    view! {
+        <Router>
+            <a class="skip" href="#main" on:click=|e| { e.prevent_default(); crate::dom::focus("main") }>
+                "Skip to the page"
+            </a>
+            <header::Header />
+            <main id="main" tabindex="-1">
+                <Routes fallback=NotFound>
+                    <Route path=path!("/") view=crate::start::StartPage />
+                    <Route path=path!("/:model/tdb_alpha") view=crate::tdb::DebuggerPage />
+                    <Route path=path!("/:model/:node_type/:layer/:index") view=crate::node::NodePage />
+                </Routes>
+            </main>
+            <NoticesView />
+            <help::HelpDialogs />
+            <palette::PaletteDialog />
+        </Router>
+    }
+}
+
+#[component]
+fn NotFound() -> impl IntoView {
+    set_title("Page not found");
+    view! {
+        <div class="page narrow stack">
+            <h1>"Page Not Found"</h1>
+            <p>"There is no page at this address. The debugger and every node can be reached from the start page."</p>
+            <p>
+                <a class="button primary" href="/">
+                    "Go back home"
+                </a>
+            </p>
+        </div>
+    }
+}

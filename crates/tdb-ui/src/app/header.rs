@@ -1,0 +1,142 @@
+//! The bar on top of every page.
+
+use leptos::prelude::*;
+
+use super::{Health, Help, Server, palette::Palette};
+use crate::client;
+use crate::dom;
+use crate::ui::{Dialog, Notices};
+
+const THEME_KEY: &str = "tdb.theme";
+
+/// The browser's title for this page.
+pub fn set_title(title: &str) {
+    if let Some(document) = dom::document() {
+        document.set_title(&format!("{title} · Transformer Debugger"));
+    }
+}
+
+#[component]
+pub fn Header() -> impl IntoView {
+    let server = Server::get();
+    let help = Help::get();
+    let palette = Palette::get();
+    let debugger = move || server.facts.get().map(|f| (f.model.model_name.clone().unwrap_or_default(), format!("/{}/tdb_alpha", f.slug())));
+    view! {
+        <header class="site-header">
+            <a class="brand" href="/">
+                <img src="/favicon.svg" alt="" />
+                <span class="brand-long">"Transformer Debugger"</span>
+                <span class="brand-short">"TDB"</span>
+            </a>
+            {move || debugger().map(|(name, path)| view! {
+                <a class="where" href=path title="Open the debugger with this model">{name}</a>
+            })}
+            <span class="grow" id="header-slot"></span>
+            <nav aria-label="Tools">
+                <button type="button" class="button small plain" on:click=move |_| palette.open() title="Jump to a node (Ctrl+K)">
+                    "Jump to "<span class="wide-only">"a node "<kbd>"Ctrl K"</kbd></span>
+                </button>
+                <button type="button" class="button small plain" on:click=move |_| help.terms.set(true)>
+                    "Terms"
+                </button>
+                <button type="button" class="button small plain icon" aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" on:click=move |_| help.shortcuts.set(true)>
+                    "?"
+                </button>
+                <ThemeButton />
+                <ServerButton />
+            </nav>
+        </header>
+    }
+}
+
+#[component]
+fn ThemeButton() -> impl IntoView {
+    let theme = RwSignal::new(dom::stored(THEME_KEY).filter(|t| t == "light" || t == "dark"));
+    let label = move || match theme.get().as_deref() {
+        Some("light") => "light",
+        Some(_) => "dark",
+        None => "as the system",
+    };
+    let next = move |_| {
+        let to = match theme.get_untracked().as_deref() {
+            None => Some("light"),
+            Some("light") => Some("dark"),
+            Some(_) => None,
+        };
+        if let Some(root) = dom::document().and_then(|d| d.document_element()) {
+            let _ = match to {
+                Some(to) => root.set_attribute("data-theme", to),
+                None => root.remove_attribute("data-theme"),
+            };
+        }
+        dom::store(THEME_KEY, to);
+        theme.set(to.map(str::to_owned));
+        Notices::get().speak(format!("Colours: {}", to.unwrap_or("as the system")));
+    };
+    view! {
+        <button type="button" class="button small plain icon" id="theme" aria-label=move || format!("Colours: {}", label()) title=move || format!("Colours: {} (press to change)", label()) on:click=next>
+            {move || match theme.get().as_deref() {
+                Some("light") => "☀",
+                Some(_) => "☾",
+                None => "◐",
+            }}
+        </button>
+    }
+}
+
+/// Says whether the server is there, and lets one choose another.
+#[component]
+fn ServerButton() -> impl IntoView {
+    let server = Server::get();
+    let open = RwSignal::new(false);
+    let address = RwSignal::new(client::server());
+    let word = move || match server.health.get() {
+        Health::Unknown => "connecting",
+        Health::Present => "connected",
+        Health::Absent(_) => "no server",
+    };
+    let choose = move |event: web_sys::SubmitEvent| {
+        event.prevent_default();
+        client::set_server(&address.get_untracked());
+        server.facts.set(None);
+        server.health.set(Health::Unknown);
+        server.look();
+        open.set(false);
+    };
+    view! {
+        <button type="button" class="button small plain" id="server" on:click=move |_| open.set(true) aria-label=move || format!("Server: {}", word()) title="The server behind these pages">
+            <span
+                class="dot"
+                class:ok=move || server.health.get() == Health::Present
+                class:bad=move || matches!(server.health.get(), Health::Absent(_))
+                aria-hidden="true"
+            ></span>
+            <span class="wide-only">{word}</span>
+        </button>
+        <Dialog open=open title="Server">
+            <form class="stack" on:submit=choose>
+                {move || match server.health.get() {
+                    Health::Absent(problem) => view! { <p class="problem"><span><strong>"No answer. "</strong>{problem.message}</span></p> }.into_any(),
+                    _ => ().into_any(),
+                }}
+                {move || server.facts.get().and_then(|f| f.server).map(|s| view! {
+                    <p class="quiet">{format!("tdb {}, at most {} tokens a prompt, {} workers", s.version, s.limits.max_prompt_tokens, s.limits.workers)}</p>
+                })}
+                <label class="stack">
+                    <span>"Address of a server (of this project or the reference's). Empty: the one that these pages came from."</span>
+                    <input
+                        class="field"
+                        type="url"
+                        placeholder=dom::origin()
+                        prop:value=move || address.get()
+                        on:input=move |e| address.set(event_target_value(&e))
+                    />
+                </label>
+                <div class="row">
+                    <button class="button primary" type="submit">"Use it"</button>
+                </div>
+            </form>
+        </Dialog>
+    }
+}

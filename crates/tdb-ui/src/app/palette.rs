@@ -1,0 +1,98 @@
+//! Jump to any node by typing its name.
+
+use leptos::ev;
+use leptos::prelude::*;
+use leptos_router::hooks::use_navigate;
+use tdb_api::NodeType;
+
+use super::Server;
+use crate::dom;
+use crate::names::{component_name, page_type, parse_jump, type_label};
+use crate::ui::Dialog;
+
+#[derive(Clone, Copy)]
+pub struct Palette(RwSignal<bool>);
+
+impl Palette {
+    pub fn provide() {
+        let palette = Self(RwSignal::new(false));
+        provide_context(palette);
+        let _ = window_event_listener(ev::keydown, move |event| {
+            if (event.ctrl_key() || event.meta_key()) && event.key().eq_ignore_ascii_case("k") {
+                event.prevent_default();
+                palette.open();
+            }
+        });
+    }
+
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    pub fn open(self) {
+        self.0.set(true);
+        set_timeout(|| dom::focus("jump"), std::time::Duration::from_millis(20));
+    }
+}
+
+/// The page of a component.
+pub fn node_path(slug: &str, node_type: NodeType, layer: i64, unit: i64) -> String {
+    format!("/{slug}/{}/{layer}/{unit}", page_type(node_type))
+}
+
+#[component]
+pub fn PaletteDialog() -> impl IntoView {
+    let palette = Palette::get();
+    let server = Server::get();
+    let text = RwSignal::new(String::new());
+    let navigate = use_navigate();
+    let found = Memo::new(move |_| parse_jump(&text.get(), NodeType::MlpNeuron));
+    // What is wrong with a name that reads well: a layer or index that the model does not have.
+    let out_of_range = move || {
+        let (node_type, layer, unit) = found.get()?;
+        let facts = server.facts.get()?;
+        let (layers, units) = facts.extent(node_type);
+        match (layers, units) {
+            (Some(n), _) if layer >= n => Some(format!("The model has layers 0 to {}.", n - 1)),
+            (_, Some(n)) if unit >= n => Some(format!("A layer has indices 0 to {}.", n - 1)),
+            _ => None,
+        }
+    };
+    let go = move |event: web_sys::SubmitEvent| {
+        event.prevent_default();
+        let (Some((node_type, layer, unit)), None) = (found.get_untracked(), untrack(out_of_range)) else { return };
+        let slug = server.facts.with_untracked(|f| f.as_ref().map(|f| f.slug()).unwrap_or_else(|| "model".into()));
+        palette.0.set(false);
+        text.set(String::new());
+        navigate(&node_path(&slug, node_type, layer, unit), Default::default());
+    };
+    view! {
+        <Dialog open=palette.0 title="Jump to a node">
+            <form class="stack" on:submit=go.clone()>
+                <label class="stack">
+                    <span>"Its name: " <code>"L5.H1"</code> ", " <code>"attn_L5_1"</code> ", " <code>"mlp 3 2011"</code> ", " <code>"mlp_ae_L2_9"</code></span>
+                    <input
+                        id="jump"
+                        class="field"
+                        autocomplete="off"
+                        spellcheck="false"
+                        prop:value=move || text.get()
+                        on:input=move |e| text.set(event_target_value(&e))
+                    />
+                </label>
+                <div class="row" aria-live="polite">
+                    {move || match (found.get(), out_of_range()) {
+                        (Some(_), Some(wrong)) => view! { <span class="field-error">{wrong}</span> }.into_any(),
+                        (Some((t, l, u)), None) => view! {
+                            <span><strong>{component_name(t, l, u)}</strong>", "{type_label(t)}</span>
+                            <span class="grow"></span>
+                            <button class="button primary" type="submit">"Go"</button>
+                        }.into_any(),
+                        (None, _) if text.with(|t| t.is_empty()) => ().into_any(),
+                        (None, _) => view! { <span class="quiet">"A kind (head, mlp, latent …), a layer and an index are needed."</span> }.into_any(),
+                    }}
+                </div>
+            </form>
+        </Dialog>
+    }
+}

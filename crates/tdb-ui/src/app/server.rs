@@ -1,0 +1,153 @@
+//! What is known of the server, and whether it is there.
+
+use std::time::Duration;
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use serde_json::Value;
+use tdb_api::{ModelInfoResponse, NodeType, ServerInfoResponse};
+
+use crate::client::{self, Kind, Problem};
+use crate::dom;
+use crate::ui::Notices;
+
+/// How often an unreachable server is tried again, and how often a present one is looked at.
+const RETRY: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Health {
+    Unknown,
+    Present,
+    Absent(Problem),
+}
+
+/// The model and its server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    pub model: ModelInfoResponse,
+    /// Shapes and limits; the reference's server does not tell them.
+    pub server: Option<ServerInfoResponse>,
+    /// Whether explanations can be written here; unknown counts as no, for they may cost money.
+    pub explains: bool,
+}
+
+impl Facts {
+    /// Path segment of the model: its name and its autoencoders' names, joined by `_`.
+    pub fn slug(&self) -> String {
+        let mut slug = self.model.model_name.clone().unwrap_or_default();
+        for (has, name) in [
+            (self.model.has_mlp_autoencoder, &self.model.mlp_autoencoder_name),
+            (self.model.has_attention_autoencoder, &self.model.attention_autoencoder_name),
+        ] {
+            if let (true, Some(name)) = (has, name) {
+                slug.push('_');
+                slug.push_str(name);
+            }
+        }
+        slug
+    }
+
+    /// Number of layers, and of units in a layer, of this type of node: what a node picker may offer.
+    pub fn extent(&self, node_type: NodeType) -> (Option<i64>, Option<i64>) {
+        let layers = (self.model.n_layers > 0).then_some(self.model.n_layers);
+        let Some(server) = &self.server else { return (layers, None) };
+        let shape = server.shape.as_ref();
+        let latents = |a: &Option<tdb_api::AutoencoderInfo>| a.as_ref().map(|a| a.n_latents);
+        let units = match node_type {
+            NodeType::AttentionHead => shape.map(|s| s.n_heads),
+            NodeType::MlpNeuron => shape.map(|s| s.d_mlp),
+            NodeType::ResidualStreamChannel => shape.map(|s| s.d_model),
+            NodeType::MlpAutoencoderLatent => latents(&server.mlp_autoencoder),
+            NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => latents(&server.attention_autoencoder),
+            NodeType::AutoencoderLatent => latents(&server.mlp_autoencoder).or(latents(&server.attention_autoencoder)),
+            NodeType::VocabToken => shape.map(|s| s.vocab_size),
+            _ => None,
+        };
+        (layers, units)
+    }
+}
+
+#[derive(Clone, Copy)]
+pub struct Server {
+    pub health: RwSignal<Health>,
+    pub facts: RwSignal<Option<Facts>>,
+    /// Set while a long question is being computed: a server that computes may be slow to say that it is there.
+    pub busy: RwSignal<bool>,
+    looking: StoredValue<bool>,
+}
+
+impl Server {
+    pub fn provide() {
+        let server = Self {
+            health: RwSignal::new(Health::Unknown),
+            facts: RwSignal::new(None),
+            busy: RwSignal::new(false),
+            looking: StoredValue::new(false),
+        };
+        provide_context(server);
+        server.look();
+    }
+
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    /// Another call found the server gone.
+    pub fn lost(self, problem: &Problem) {
+        if problem.kind == Kind::Unreachable && self.health.get_untracked() == Health::Present {
+            self.health.set(Health::Absent(problem.clone()));
+            self.look();
+        }
+    }
+
+    /// Looks now, and goes on looking.
+    pub fn look(self) {
+        if self.looking.get_value() {
+            return;
+        }
+        self.looking.set_value(true);
+        spawn_local(async move {
+            let found = ask().await;
+            self.looking.set_value(false);
+            let was = self.health.get_untracked();
+            let wait = match found {
+                Ok(facts) => {
+                    if self.facts.with_untracked(|f| f.as_ref() != Some(&facts)) {
+                        self.facts.set(Some(facts));
+                    }
+                    if was != Health::Present {
+                        self.health.set(Health::Present);
+                        if matches!(was, Health::Absent(_)) {
+                            Notices::get().say("The server is back.");
+                        }
+                    }
+                    LOOK
+                }
+                Err(problem) => {
+                    let now = Health::Absent(problem);
+                    if was != now {
+                        self.health.set(now);
+                    }
+                    RETRY
+                }
+            };
+            set_timeout(
+                move || {
+                    let hidden = dom::document().is_some_and(|d| d.hidden());
+                    // A busy or unwatched page does not ask; it looks again later.
+                    if self.busy.get_untracked() || (hidden && wait == LOOK) { set_timeout(move || self.look(), wait) } else { self.look() }
+                },
+                wait,
+            );
+        });
+    }
+}
+
+async fn ask() -> Result<Facts, Problem> {
+    let model: ModelInfoResponse = client::post_empty("/model_info").await?;
+    let details: Option<Value> = client::post_empty("/server_info").await.ok();
+    let explains = details.as_ref().and_then(|d| d["hasExplainer"].as_bool()).unwrap_or(false);
+    let server = details.and_then(|d| serde_json::from_value(d).ok());
+    Ok(Facts { model, server, explains })
+}

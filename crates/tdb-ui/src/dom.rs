@@ -1,0 +1,127 @@
+//! The few things asked of the browser itself: storage, clipboard, files, focus, time.
+
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+
+pub fn window() -> Option<web_sys::Window> {
+    web_sys::window()
+}
+
+pub fn document() -> Option<web_sys::Document> {
+    window()?.document()
+}
+
+/// Milliseconds since the page was opened.
+pub fn now() -> f64 {
+    window().and_then(|w| w.performance()).map_or(0.0, |p| p.now())
+}
+
+/// Local time as ISO text, for exports.
+pub fn timestamp() -> String {
+    String::from(js_sys::Date::new_0().to_iso_string())
+}
+
+/// The stored text below `key`; `None` when absent or when storage is forbidden.
+pub fn stored(key: &str) -> Option<String> {
+    window()?.local_storage().ok()??.get_item(key).ok()?
+}
+
+/// Keeps `value` below `key`. A browser that forbids storage only forgets.
+pub fn store(key: &str, value: Option<&str>) {
+    let Some(storage) = window().and_then(|w| w.local_storage().ok()).flatten() else { return };
+    let _ = match value {
+        Some(value) => storage.set_item(key, value),
+        None => storage.remove_item(key),
+    };
+}
+
+/// Puts `text` on the clipboard. Plain `http` on another machine has no clipboard interface; a hidden field serves there.
+pub async fn copy(text: &str) -> bool {
+    let Some(window) = window() else { return false };
+    if window.is_secure_context() {
+        let done = JsFuture::from(window.navigator().clipboard().write_text(text)).await;
+        if done.is_ok() {
+            return true;
+        }
+    }
+    copy_by_selection(text).is_some()
+}
+
+fn copy_by_selection(text: &str) -> Option<()> {
+    let document = document()?;
+    let area: web_sys::HtmlTextAreaElement = document.create_element("textarea").ok()?.dyn_into().ok()?;
+    area.set_value(text);
+    let focused = document.active_element();
+    document.body()?.append_child(&area).ok()?;
+    area.select();
+    let command = js_sys::Reflect::get(&document, &JsValue::from_str("execCommand")).ok()?;
+    let done = command.dyn_into::<js_sys::Function>().ok()?.call1(&document, &JsValue::from_str("copy")).ok()?;
+    area.remove();
+    if let Some(element) = focused.and_then(|e| e.dyn_into::<web_sys::HtmlElement>().ok()) {
+        let _ = element.focus();
+    }
+    done.is_truthy().then_some(())
+}
+
+/// Offers `text` as a file to save.
+pub fn download(name: &str, mime: &str, text: &str) -> Option<()> {
+    let parts = js_sys::Array::of1(&JsValue::from_str(text));
+    let options = web_sys::BlobPropertyBag::new();
+    options.set_type(mime);
+    let blob = web_sys::Blob::new_with_str_sequence_and_options(&parts, &options).ok()?;
+    let url = web_sys::Url::create_object_url_with_blob(&blob).ok()?;
+    let anchor: web_sys::HtmlAnchorElement = document()?.create_element("a").ok()?.dyn_into().ok()?;
+    anchor.set_href(&url);
+    anchor.set_download(name);
+    anchor.click();
+    web_sys::Url::revoke_object_url(&url).ok()
+}
+
+/// The text of the file that a file field holds.
+pub async fn chosen_file(input: &web_sys::HtmlInputElement) -> Option<String> {
+    let file = input.files()?.get(0)?;
+    JsFuture::from(file.text()).await.ok()?.as_string()
+}
+
+/// Focuses the element with this id, if it is there.
+pub fn focus(id: &str) {
+    if let Some(element) = document().and_then(|d| d.get_element_by_id(id)).and_then(|e| e.dyn_into::<web_sys::HtmlElement>().ok()) {
+        let _ = element.focus();
+    }
+}
+
+/// True when the keyboard belongs to a field where letters are typed.
+pub fn is_typing() -> bool {
+    let Some(element) = document().and_then(|d| d.active_element()) else { return false };
+    matches!(element.tag_name().as_str(), "INPUT" | "TEXTAREA" | "SELECT") || element.has_attribute("contenteditable")
+}
+
+/// Path and query of the address bar.
+pub fn location() -> (String, String) {
+    let Some(location) = window().map(|w| w.location()) else { return Default::default() };
+    (location.pathname().unwrap_or_default(), location.search().unwrap_or_default())
+}
+
+/// The origin of the page, for links and commands to copy.
+pub fn origin() -> String {
+    window().and_then(|w| w.location().origin().ok()).unwrap_or_default()
+}
+
+/// Writes `url` into the address bar: a new history entry if `push`, else in place of the present one.
+pub fn set_url(url: &str, push: bool) {
+    let Some(history) = window().and_then(|w| w.history().ok()) else { return };
+    let _ = match push {
+        true => history.push_state_with_url(&JsValue::NULL, "", Some(url)),
+        false => history.replace_state_with_url(&JsValue::NULL, "", Some(url)),
+    };
+}
+
+/// Waits without blocking the page.
+pub async fn sleep(ms: i32) {
+    let promise = js_sys::Promise::new(&mut |resolve, _| {
+        if let Some(window) = window() {
+            let _ = window.set_timeout_with_callback_and_timeout_and_arguments_0(&resolve, ms);
+        }
+    });
+    let _ = JsFuture::from(promise).await;
+}

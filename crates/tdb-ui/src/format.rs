@@ -1,0 +1,136 @@
+//! Numbers as a person reads them. What is shown is rounded; the full value stands beside it as a title and in copies.
+
+/// True minus, so that signs line up with `+` in tables.
+const MINUS: char = '\u{2212}';
+
+/// About three significant digits, never `-0.00`: `12,345`, `123.4`, `1.23`, `0.0123`, `1.2e-5`.
+pub fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return if value.is_nan() { "not a number".into() } else if value > 0.0 { "∞".into() } else { format!("{MINUS}∞") };
+    }
+    let size = value.abs();
+    let text = if size == 0.0 {
+        return "0".into();
+    } else if size >= 1e7 {
+        format!("{size:.2e}")
+    } else if size >= 999.95 {
+        thousands(size)
+    } else if size >= 99.995 {
+        format!("{size:.1}")
+    } else if size >= 0.995 {
+        format!("{size:.2}")
+    } else if size >= 0.0995 {
+        format!("{size:.3}")
+    } else if size >= 0.000_995 {
+        format!("{size:.4}")
+    } else {
+        format!("{size:.1e}")
+    };
+    if value < 0.0 { format!("{MINUS}{text}") } else { text }
+}
+
+/// As [`number`], with an explicit `+`: for quantities whose sign is the message.
+pub fn signed(value: f64) -> String {
+    if value > 0.0 { format!("+{}", number(value)) } else { number(value) }
+}
+
+/// A probability as a percentage.
+pub fn percent(p: f64) -> String {
+    let hundred = p * 100.0;
+    if p <= 0.0 {
+        "0 %".into()
+    } else if hundred < 0.01 {
+        "< 0.01 %".into()
+    } else if hundred < 10.0 {
+        format!("{hundred:.2} %")
+    } else {
+        format!("{hundred:.1} %")
+    }
+}
+
+/// Every digit that the answer carries.
+pub fn full(value: f64) -> String {
+    format!("{value}")
+}
+
+/// A count with thousands separated.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A large count in words: `0.93 M`, `124 M`, `1.5 B`.
+pub fn magnitude(n: u64) -> String {
+    let x = n as f64;
+    match n {
+        0..=9_999 => count(n),
+        10_000..=999_999 => format!("{:.0} k", x / 1e3),
+        1_000_000..=9_999_999 => format!("{:.2} M", x / 1e6),
+        10_000_000..=999_999_999 => format!("{:.0} M", x / 1e6),
+        _ => format!("{:.1} B", x / 1e9),
+    }
+}
+
+/// Milliseconds as `340 ms` or `2.4 s`.
+pub fn duration(ms: f64) -> String {
+    if ms < 1000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1000.0) }
+}
+
+fn thousands(size: f64) -> String {
+    count(size.round() as u64)
+}
+
+/// A token on one line for titles and sentences: quoted, line breaks and other controls spelt out.
+pub fn quoted(token: &str) -> String {
+    format!("“{}”", token.replace('\n', "↵").replace('\t', "⇥"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_three_digits_and_their_sign() {
+        let cases = [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (1.0, "1.00"),
+            (-0.004, "−0.0040"),
+            (0.9999, "1.00"),
+            (99.999, "100.0"),
+            (999.99, "1,000"),
+            (-1234567.0, "−1,234,567"),
+            (0.00001234, "1.2e-5"),
+            (12.345, "12.35"),
+        ];
+        for (value, want) in cases {
+            assert_eq!(number(value), want, "{value}");
+        }
+        assert_eq!(signed(2.0), "+2.00");
+        assert_eq!(signed(-0.0), "0");
+    }
+
+    #[test]
+    fn percentages_never_round_a_possibility_to_nothing() {
+        assert_eq!(percent(0.0), "0 %");
+        assert_eq!(percent(1e-9), "< 0.01 %");
+        assert_eq!(percent(0.01234), "1.23 %");
+        assert_eq!(percent(0.5), "50.0 %");
+    }
+
+    #[test]
+    fn counts_are_grouped() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(50257), "50,257");
+        assert_eq!(magnitude(929_000), "929 k");
+        assert_eq!(magnitude(124_439_808), "124 M");
+    }
+}

@@ -1,0 +1,19 @@
+//! Shared components. None of them fetches anything.
+
+mod dialog;
+mod heat;
+mod json;
+mod menu;
+mod notices;
+mod problem;
+mod tip;
+mod token;
+
+pub use dialog::Dialog;
+pub use heat::{DivergingLegend, SequentialLegend, fill_style, sign_class};
+pub use json::{JsonButton, JsonTree};
+pub use menu::Menu;
+pub use notices::{Notices, NoticesView};
+pub use problem::{ProblemCard, ProblemLine};
+pub use tip::Tip;
+pub use token::{TokenChip, token_text};

@@ -1,0 +1,46 @@
+//! What went wrong, where it went wrong, with a way out.
+
+use leptos::prelude::*;
+
+use crate::client::{Kind, Problem};
+
+fn heading(problem: &Problem) -> &'static str {
+    match problem.kind {
+        Kind::Unreachable => "No answer",
+        Kind::Refused(404) => "Not there",
+        Kind::Refused(400..500) => "Cannot be asked like this",
+        Kind::Refused(_) => "The server failed",
+        Kind::Unreadable => "Not understood",
+        Kind::Aborted => "",
+    }
+}
+
+/// A card's own error, with a button that tries again.
+#[component]
+pub fn ProblemCard(problem: Problem, #[prop(optional)] retry: Option<Callback<()>>) -> impl IntoView {
+    view! {
+        <div class="problem" role="alert">
+            <div class="grow">
+                <strong>{heading(&problem)}</strong>
+                ". "
+                {problem.message.clone()}
+                {problem.hint.clone().map(|hint| view! { <div class="quiet">{hint}</div> })}
+            </div>
+            {retry.map(|retry| view! {
+                <button type="button" class="button small" on:click=move |_| retry.run(())>
+                    "Try again"
+                </button>
+            })}
+        </div>
+    }
+}
+
+/// An error in a line, below the field it is about.
+#[component]
+pub fn ProblemLine(#[prop(into)] id: String, #[prop(into)] message: Signal<Option<String>>) -> impl IntoView {
+    view! {
+        <div class="field-error" id=id role="alert" hidden=move || message.with(Option::is_none)>
+            {move || message.get()}
+        </div>
+    }
+}
