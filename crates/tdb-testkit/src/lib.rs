@@ -1,10 +1,13 @@
 //! What tests of the other crates stand on: weights that any program can compute bit for bit ([`weights`], [`presets`]),
-//! checkpoint folders holding them ([`checkpoint`], in the file format of [`torch`]), and the rules by which an answer of
-//! ours is compared with a recorded one ([`golden`]).
+//! checkpoint folders holding them ([`checkpoint`], in the file format of [`torch`]), the rules by which an answer of
+//! ours is compared with a recorded one ([`golden`]), and a server to ask ([`server`], [`http`]).
 //!
 //! Nothing here knows the code under test, so that a mistake cannot be made on both sides at once.
 
 pub mod checkpoint;
+pub mod golden;
+pub mod http;
 pub mod presets;
+pub mod server;
 pub mod torch;
 pub mod weights;
