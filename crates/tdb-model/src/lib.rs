@@ -9,8 +9,10 @@ pub mod intervention;
 pub mod kernels;
 pub mod matrix;
 pub mod run;
+pub mod sampling;
 pub mod site;
 pub mod sparse;
+pub mod tokenizer;
 pub mod transformer;
 pub mod weights;
 
@@ -22,8 +24,10 @@ pub use hooks::{Hooks, RunError};
 pub use intervention::{Index, Intervention};
 pub use matrix::{Matrix, Storage};
 pub use run::{BackwardOptions, Forward, ForwardOptions, Gradients, Seed, backward, forward};
+pub use sampling::{Cache, Choice, Sampler, sample};
 pub use site::{Pass, Point, Site};
 pub use sparse::SparseRows;
+pub use tokenizer::Tokenizer;
 pub use transformer::Transformer;
 pub use weights::{
     AutoencoderSite, AutoencoderWeights, Config, LatentActivation, LayerNorm, LayerWeights, Linear, NamedAutoencoder,

@@ -17,6 +17,7 @@ mod zip_directory;
 use std::path::{Path, PathBuf};
 
 pub use error::CheckpointError;
+pub(crate) use source::read_text;
 
 use crate::weights::{AutoencoderSite, Config, NamedAutoencoder, Weights};
 

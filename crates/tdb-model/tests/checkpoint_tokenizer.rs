@@ -1,0 +1,370 @@
+//! GPT-2's tokenizer token for token, byte-level tokenizers from a file, and other kinds through `tokenizers`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
+use tdb_model::Tokenizer;
+
+static GPT2: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::gpt2);
+static MERGES: &[u8] = include_bytes!("../assets/gpt2_merges.bin");
+
+/// What tiktoken's `gpt2` gives, special token allowed.
+const KNOWN: &[(&str, &[u32])] = &[
+    ("", &[]),
+    ("a", &[64]),
+    ("<|endoftext|>Paris, France. Ottawa,", &[50256, 40313, 11, 4881, 13, 14074, 11]),
+    (" Canada", &[3340]),
+    (" Germany", &[4486]),
+    (" Mary", &[5335]),
+    (" John", &[1757]),
+    (
+        "café 日本語 😀!\n\n  tabs\tand   spaces",
+        &[
+            66, 1878, 2634, 10545, 245, 98, 17312, 105, 45739, 252, 30325, 222, 0, 628, 220, 22524, 197, 392, 220, 220,
+            9029,
+        ],
+    ),
+];
+
+#[test]
+fn known_texts_have_known_tokens() {
+    for &(text, ids) in KNOWN {
+        assert_eq!(GPT2.encode(text), ids, "{text:?}");
+        assert_eq!(GPT2.decode(ids), text);
+    }
+    assert_eq!(GPT2.n_vocab(), 50257);
+    let parts: Vec<String> = KNOWN[7].1.iter().map(|&id| GPT2.decode_token(id)).collect();
+    let expected = [
+        "c",
+        "af",
+        "é",
+        " \u{fffd}",
+        "\u{fffd}",
+        "\u{fffd}",
+        "\u{fffd}",
+        "\u{fffd}",
+        "\u{fffd}",
+        "\u{fffd}",
+        " \u{fffd}",
+        "\u{fffd}",
+        "!",
+        "\n\n",
+        " ",
+        " tabs",
+        "\t",
+        "and",
+        " ",
+        " ",
+        " spaces",
+    ];
+    assert_eq!(parts, expected);
+    assert_eq!(GPT2.decode_token(50257), "\u{fffd}");
+}
+
+#[test]
+fn the_special_token_is_special_everywhere_and_nothing_else_is() {
+    assert_eq!(GPT2.encode("<|endoftext|>"), [50256]);
+    assert_eq!(GPT2.encode("a<|endoftext|> b<|endoftext|><|endoftext|>"), [64, 50256, 275, 50256, 50256]);
+    for plain in ["<|endoftext|", "<|endofprompt|>", "<|im_start|>", "<|ENDOFTEXT|>"] {
+        let ids = GPT2.encode(plain);
+        assert!(ids.len() > 1 && !ids.contains(&50256), "{plain}: {ids:?}");
+        assert_eq!(GPT2.decode(&ids), plain);
+    }
+}
+
+#[test]
+fn a_target_is_one_token_or_the_error_says_what_it_is() {
+    assert_eq!(GPT2.single_token(" Canada"), Ok(3340));
+    assert_eq!(GPT2.single_token("<|endoftext|>"), Ok(50256));
+    let error = GPT2.single_token(" Canadaa!").unwrap_err();
+    assert_eq!(error.tokens, [" Canada", "a", "!"]);
+    assert_eq!(error.to_string(), "\" Canadaa!\" is 3 tokens (\" Canada\", \"a\", \"!\"), where exactly one is needed");
+    assert!(GPT2.single_token("").unwrap_err().to_string().contains("is 0 tokens"));
+}
+
+#[test]
+fn offsets_cover_the_text() {
+    for &(text, ids) in KNOWN {
+        let pieces = GPT2.encode_with_offsets(text);
+        let mut end = 0;
+        for (piece, &id) in pieces.iter().zip(ids) {
+            assert_eq!((piece.0, piece.1.start), (id, end));
+            assert_eq!(String::from_utf8_lossy(&text.as_bytes()[piece.1.clone()]), GPT2.decode_token(id));
+            end = piece.1.end;
+        }
+        assert_eq!((pieces.len(), end), (ids.len(), text.len()));
+    }
+}
+
+/// Texts of all kinds from a fixed seed.
+fn texts(count: usize) -> impl Iterator<Item = String> {
+    let pieces = [
+        "the",
+        "The",
+        " quick",
+        "'s",
+        "'ll",
+        "'LL",
+        "don't",
+        " ",
+        "  ",
+        "   ",
+        "\n",
+        "\t",
+        "\r\n",
+        "\u{a0}",
+        "\u{3000}",
+        "é",
+        "ß",
+        "日本",
+        "語",
+        "😀",
+        "👩‍👩‍👧",
+        "a",
+        "b",
+        "bc",
+        "ing",
+        "tion",
+        "1",
+        "2024",
+        "½",
+        "²",
+        "Ⅷ",
+        "!",
+        "?!",
+        "...",
+        "-",
+        "—",
+        "_",
+        "<|",
+        "|>",
+        "endoftext",
+        "<|endoftext|>",
+        "ا",
+        "ل",
+        "हि",
+        "न्दी",
+        "\u{0}",
+        "\u{7f}",
+        "\u{301}",
+        "e\u{301}",
+        "ﬁ",
+        "AAAA",
+        "zzzz",
+        "http://",
+        "x=y;",
+        "\"",
+        "''",
+        "#include",
+        "\u{85}",
+        "\u{2028}",
+    ];
+    let mut state = 0x1234_5678_9abc_def0_u64;
+    let mut random = move |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) as usize % n
+    };
+    (0..count).map(move |i| {
+        let len = random(24);
+        (0..len)
+            .map(|_| match random(3) {
+                0 if i % 2 == 0 => char::from(b'a' + random(26) as u8).to_string(),
+                1 if i % 5 == 0 => char::from_u32(random(0x3000) as u32).unwrap_or('x').to_string(),
+                _ => pieces[random(pieces.len())].to_owned(),
+            })
+            .collect()
+    })
+}
+
+/// GPT-2's vocabulary file as it is published: characters for bytes, and merges of them.
+fn gpt2_json() -> Value {
+    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let hidden = (0..=255u8).filter(|byte| !printable(byte)).count() as u32;
+    let mut tokens: Vec<String> = (0..=255u8).filter(printable).map(|byte| char::from(byte).to_string()).collect();
+    tokens.extend((0..hidden).map(|i| char::from_u32(256 + i).unwrap().to_string()));
+    let mut merges = Vec::new();
+    for pair in MERGES.chunks_exact(4) {
+        let part = |at: usize| tokens[usize::from(u16::from_le_bytes([pair[at], pair[at + 1]]))].clone();
+        let (left, right) = (part(0), part(2));
+        merges.push(format!("{left} {right}"));
+        tokens.push(left + &right);
+    }
+    tokens.push("<|endoftext|>".to_owned());
+    let vocab: HashMap<&String, usize> = tokens.iter().enumerate().map(|(id, token)| (token, id)).collect();
+    json!({
+        "version": "1.0", "truncation": {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": null, "normalizer": null,
+        "added_tokens": [{
+            "id": 50256, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true
+        }],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "post_processor": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "vocab": vocab, "merges": merges
+        }
+    })
+}
+
+#[test]
+fn it_agrees_with_tokenizers_and_with_a_tokenizer_from_a_file() {
+    let mut description = gpt2_json();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, description.to_string()).unwrap();
+    let from_file = Tokenizer::from_file(&path).unwrap();
+    assert_eq!(from_file.n_vocab(), 50257);
+    description["truncation"] = Value::Null;
+    let theirs = tokenizers::Tokenizer::from_bytes(description.to_string()).unwrap();
+    for text in texts(3000) {
+        let ids = GPT2.encode(&text);
+        assert_eq!(theirs.encode(text.as_str(), false).unwrap().get_ids(), ids, "{text:?}");
+        assert_eq!(from_file.encode(&text), ids, "{text:?}");
+        assert_eq!(GPT2.decode(&ids), text);
+    }
+}
+
+/// tiktoken has no list of merges: it joins whatever two neighbours make the token of the lowest id.
+#[test]
+fn it_agrees_with_joining_by_the_lowest_token() {
+    let ids: HashMap<Vec<u8>, u32> = {
+        let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+        let mut bytes: Vec<u8> = (0..=255u8).filter(printable).collect();
+        bytes.extend((0..=255u8).filter(|byte| !printable(byte)));
+        let mut tokens: Vec<Vec<u8>> = bytes.into_iter().map(|byte| vec![byte]).collect();
+        for pair in MERGES.chunks_exact(4) {
+            let part = |at: usize| tokens[usize::from(u16::from_le_bytes([pair[at], pair[at + 1]]))].as_slice();
+            let joined = [part(0), part(2)].concat();
+            tokens.push(joined);
+        }
+        tokens.into_iter().enumerate().map(|(id, token)| (token, id as u32)).collect()
+    };
+    let words = regex::Regex::new(r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+").unwrap();
+    let mut compared = 0;
+    for text in texts(6000) {
+        for word in words.find_iter(&text).filter(|word| !word.as_str().contains("<|endoftext|>")) {
+            let bytes = word.as_str().as_bytes();
+            let mut parts: Vec<Vec<u8>> = bytes.iter().map(|&b| vec![b]).collect();
+            while let Some((_, at)) = (1..parts.len())
+                .filter_map(|i| ids.get(&[parts[i - 1].as_slice(), &parts[i]].concat()).map(|id| (*id, i)))
+                .min()
+            {
+                let right = parts.remove(at);
+                parts[at - 1].extend(right);
+            }
+            let expected: Vec<u32> = parts.iter().map(|part| ids[part]).collect();
+            assert_eq!(GPT2.encode(word.as_str()), expected, "{word:?}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 20_000, "{compared}");
+}
+
+#[test]
+fn long_runs_take_no_quadratic_time() {
+    let start = std::time::Instant::now();
+    for (unit, tail) in [(" ", "end"), ("a", ""), ("ab", "!"), ("!", ""), ("<|endoftext|", ""), ("\n ", "x"), ("é", "")]
+    {
+        let text = unit.repeat(300_000) + tail;
+        let ids = GPT2.encode(&text);
+        assert_eq!(GPT2.decode(&ids), text);
+        assert!(!ids.is_empty());
+    }
+    assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
+}
+
+#[test]
+fn other_kinds_of_tokenizers_work_too() {
+    let description = json!({
+        "version": "1.0", "truncation": {"max_length": 2, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
+        "padding": null, "normalizer": {"type": "Lowercase"}, "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": {"mary": 0, "gave": 1, "john": 2, "[UNK]": 7}, "unk_token": "[UNK]"}
+    });
+    let path = Path::new("tokenizer.json");
+    let words = Tokenizer::from_bytes(path, description.to_string().as_bytes()).unwrap();
+    assert_eq!(words.n_vocab(), 8);
+    assert_eq!(words.encode("Mary gave  John milk"), [0, 1, 2, 7]);
+    assert_eq!(words.encode_with_offsets("Mary gave"), [(0, 0..4), (1, 5..9)]);
+    assert_eq!(words.decode_token(2), "john");
+}
+
+#[test]
+fn damaged_tokenizers_are_refused_by_name() {
+    let path = Path::new("folder/tokenizer.json");
+    let refused = |text: &str| {
+        let error = Tokenizer::from_bytes(path, text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("folder/tokenizer.json"), "{error}");
+        error
+    };
+    refused("");
+    refused("[]");
+    refused("{\"model\": 3}");
+    let good = |model: Value, added: Value| {
+        json!({
+            "normalizer": null, "added_tokens": added, "decoder": {"type": "ByteLevel"},
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},
+            "model": model
+        })
+        .to_string()
+    };
+    let text = refused(&good(json!({"type": "BPE", "vocab": {"a": 0}, "merges": []}), json!([])));
+    assert!(text.contains("no token for the byte"), "{text}");
+    let text = refused(&good(json!({"type": "BPE", "vocab": {"日": 0}, "merges": []}), json!([])));
+    assert!(text.contains("日"), "{text}");
+    let text = refused(&good(json!({"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}), json!([])));
+    assert!(text.contains("\"b\""), "{text}");
+    let huge = json!([{"id": 4_000_000_000_u32, "content": "<x>"}]);
+    let text = refused(&good(json!({"type": "BPE", "vocab": {"a": 0}, "merges": []}), huge));
+    assert!(text.contains("4000000000"), "{text}");
+    let missing = Tokenizer::from_file(Path::new("no/such/tokenizer.json")).unwrap_err().to_string();
+    assert!(missing.contains("no/such/tokenizer.json"), "{missing}");
+}
+
+/// Every pair of token and text in the reference's recorded answers, when they are at hand.
+#[test]
+fn it_agrees_with_every_recorded_answer() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let oracle = std::env::var_os("TDB_ORACLE").map_or_else(|| workspace.join("../shared/oracle"), PathBuf::from);
+    let Ok(folders) = std::fs::read_dir(oracle.join("goldens")) else {
+        eprintln!("no recorded answers in {}: set TDB_ORACLE", oracle.display());
+        return;
+    };
+    let mut checked = 0;
+    for folder in folders {
+        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            check(&serde_json::from_str(&text).unwrap(), &mut checked);
+        }
+    }
+    assert!(checked > 8000, "only {checked} tokens found");
+}
+
+fn check(value: &Value, checked: &mut usize) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| check(value, checked)),
+        Value::Object(object) => {
+            for (key, ids) in object {
+                let strings = key.strip_suffix("AsInts").and_then(|stem| object.get(&format!("{stem}AsStrings")));
+                if let (Some(ids), Some(strings)) = (ids.as_array(), strings.and_then(Value::as_array)) {
+                    let ids: Vec<u32> = ids.iter().map(|id| id.as_u64().unwrap() as u32).collect();
+                    let decoded: Vec<String> = ids.iter().map(|&id| GPT2.decode_token(id)).collect();
+                    assert_eq!(&decoded.iter().map(|s| json!(s)).collect::<Vec<_>>(), strings);
+                    let text = GPT2.decode(&ids);
+                    if key == "tokensAsInts" {
+                        assert_eq!(GPT2.encode(&text), ids);
+                    }
+                    *checked += ids.len();
+                }
+                check(object.get(key).unwrap(), checked);
+            }
+        }
+        _ => {}
+    }
+}
