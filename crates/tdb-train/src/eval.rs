@@ -1,0 +1,243 @@
+//! Asks a model about combinations that its training text never held.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bpe::{encode, single};
+use crate::dice::Dice;
+use crate::error::{Error, Result};
+use crate::folder::Model;
+use crate::gpt::{Batch, Pass};
+use crate::grammar::{END_OF_TEXT, Split, Task};
+
+#[derive(Clone, Copy, Debug)]
+pub struct EvalOptions {
+    /// Fresh prompts per task; every second one begins with the end-of-text token.
+    pub prompts: usize,
+    pub seed: u64,
+}
+
+impl Default for EvalOptions {
+    fn default() -> Self {
+        Self { prompts: 500, seed: 0 }
+    }
+}
+
+/// How a model answered the prompts of one task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskScore {
+    pub task: String,
+    pub prompts: usize,
+    /// Share of prompts whose best candidate, among the right and the wrong ones, is right.
+    pub best_candidate: f64,
+    /// Share of prompts whose most likely token, out of all tokens, is right.
+    pub most_likely: f64,
+    /// Mean of the best right candidate's logit minus the best wrong one's.
+    pub margin: f64,
+    /// Mean probability of the right answers together.
+    pub probability: f64,
+    /// What `best_candidate`, and `most_likely` where `strict`, must reach.
+    pub required: f64,
+    /// Whether the answer must also be the most likely token: so where the text leaves no other word open.
+    pub strict: bool,
+}
+
+impl TaskScore {
+    pub fn passed(&self) -> bool {
+        self.best_candidate >= self.required && (!self.strict || self.most_likely >= self.required)
+    }
+}
+
+/// How a model answers a prompt that people know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KnownPrompt {
+    pub prompt: String,
+    pub target: String,
+    pub distractor: String,
+    /// Logit of the target minus that of the distractor.
+    pub difference: f64,
+    /// The most likely next token.
+    pub most_likely: String,
+}
+
+impl KnownPrompt {
+    pub fn passed(&self) -> bool {
+        self.most_likely == self.target && self.difference > 0.0
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EvalReport {
+    pub tasks: Vec<TaskScore>,
+    pub known: Vec<KnownPrompt>,
+}
+
+impl EvalReport {
+    pub fn passed(&self) -> bool {
+        self.tasks.iter().all(TaskScore::passed) && self.known.iter().all(KnownPrompt::passed)
+    }
+
+    /// A table for people; also valid Markdown.
+    pub fn table(&self) -> String {
+        let mark = |passed| if passed { "yes" } else { "NO" };
+        let mut text = String::from(
+            "| task | best candidate | most likely token | margin | probability | required | reached |\n\
+             |---|---|---|---|---|---|---|\n",
+        );
+        for score in &self.tasks {
+            text.push_str(&format!(
+                "| {} | {:.1} % | {:.1} % | {:.1} | {:.2} | {:.0} % {} | {} |\n",
+                score.task,
+                100.0 * score.best_candidate,
+                100.0 * score.most_likely,
+                score.margin,
+                score.probability,
+                100.0 * score.required,
+                if score.strict { "of both" } else { "of the first" },
+                mark(score.passed()),
+            ));
+        }
+        text.push_str(
+            "\n| prompt | target | distractor | logit difference | most likely token |\n|---|---|---|---|---|\n",
+        );
+        for known in &self.known {
+            let KnownPrompt { prompt, target, distractor, difference, most_likely } = known;
+            text.push_str(&format!(
+                "| `{prompt}` | `{target}` | `{distractor}` | {difference:.1} | `{most_likely}` |\n"
+            ));
+        }
+        text
+    }
+}
+
+/// What each task must reach, and whether the answer must be the most likely of all tokens.
+fn requirement(task: Task) -> (f64, bool) {
+    match task {
+        Task::IndirectObject | Task::Capitals => (0.95, true),
+        Task::Induction => (0.90, true),
+        _ => (0.90, false),
+    }
+}
+
+const KNOWN: &[(&str, &str, &str)] = &[
+    ("When Mary and John went to the store, John gave a drink to", " Mary", " John"),
+    ("When John and Mary went to the store, Mary gave a drink to", " John", " Mary"),
+    ("Paris, France. Ottawa,", " Canada", " Germany"),
+];
+
+/// Anything that gives the logits after the last token of each text.
+pub trait Predictor {
+    fn last_logits(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>>;
+}
+
+impl Predictor for &Model {
+    fn last_logits(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+        let vocabulary = self.layout.shape.vocabulary;
+        let mut pass = Pass::default();
+        let mut found = Vec::with_capacity(texts.len());
+        for some in texts.chunks(64) {
+            let mut batch = Batch::default();
+            for text in some {
+                if text.is_empty() || text.len() > self.layout.shape.context {
+                    let message = format!("{} tokens, the model takes 1 to {}", text.len(), self.layout.shape.context);
+                    return Err(Error::setting("prompt", message));
+                }
+                batch.push(text, None);
+            }
+            let logits = pass.forward(&self.layout, &self.parameters, &batch);
+            let mut end = 0;
+            for length in &batch.lengths {
+                end += length;
+                found.push(logits[(end - 1) * vocabulary..end * vocabulary].to_vec());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Asks `model` fresh prompts of every task, and the ones that people know.
+pub fn evaluate(model: &Model, options: &EvalOptions) -> Result<EvalReport> {
+    let mut predictor = model;
+    evaluate_with(&mut predictor, &model.tokenizer, options)
+}
+
+/// The same for any predictor on this tokenizer.
+pub fn evaluate_with(
+    predictor: &mut dyn Predictor,
+    tokenizer: &tokenizers::Tokenizer,
+    options: &EvalOptions,
+) -> Result<EvalReport> {
+    if options.prompts == 0 {
+        return Err(Error::setting("prompts", "at least one prompt per task is needed"));
+    }
+    let mut tasks = Vec::new();
+    for task in Task::ASKED {
+        let mut texts = Vec::with_capacity(options.prompts);
+        let mut candidates = Vec::with_capacity(options.prompts);
+        for index in 0..options.prompts {
+            let mut dice = Dice::new(&[options.seed, 0xE7A1, task as u64, index as u64]);
+            let item = task.item(&mut dice, Split::Held);
+            let start = if index % 2 == 0 { END_OF_TEXT } else { "" };
+            texts.push(encode(tokenizer, &format!("{start}{}", item.prompt))?);
+            let tokens =
+                |words: &[String]| words.iter().map(|word| single(tokenizer, word)).collect::<Result<Vec<_>>>();
+            candidates.push((tokens(&item.right)?, tokens(&item.wrong)?));
+        }
+        tasks.push(score(task, &predictor.last_logits(&texts)?, &candidates));
+    }
+    let mut known = Vec::new();
+    for (prompt, target, distractor) in KNOWN {
+        for start in [END_OF_TEXT, ""] {
+            let prompt = format!("{start}{prompt}");
+            let logits = predictor.last_logits(&[encode(tokenizer, &prompt)?])?.swap_remove(0);
+            let logit = |word| Ok::<f32, Error>(logits[single(tokenizer, word)? as usize]);
+            let top = largest(0..logits.len() as u32, &logits).0;
+            known.push(KnownPrompt {
+                difference: f64::from(logit(target)? - logit(distractor)?),
+                most_likely: tokenizer.decode(&[top], false).map_err(|error| Error::Tokenizer(error.to_string()))?,
+                target: (*target).to_owned(),
+                distractor: (*distractor).to_owned(),
+                prompt,
+            });
+        }
+    }
+    Ok(EvalReport { tasks, known })
+}
+
+/// The token with the largest logit, and that logit.
+fn largest(tokens: impl IntoIterator<Item = u32>, logits: &[f32]) -> (u32, f32) {
+    let start = (0, f32::NEG_INFINITY);
+    tokens
+        .into_iter()
+        .map(|token| (token, logits[token as usize]))
+        .fold(start, |best, next| if next.1 > best.1 { next } else { best })
+}
+
+fn score(task: Task, logits: &[Vec<f32>], candidates: &[(Vec<u32>, Vec<u32>)]) -> TaskScore {
+    let (mut best, mut likely, mut margin, mut probability) = (0usize, 0usize, 0.0f64, 0.0f64);
+    for (logits, (right, wrong)) in logits.iter().zip(candidates) {
+        let right_best = largest(right.iter().copied(), logits).1;
+        let wrong_best = largest(wrong.iter().copied(), logits).1;
+        let (top, top_logit) = largest(0..logits.len() as u32, logits);
+        best += usize::from(right_best > wrong_best);
+        likely += usize::from(right.contains(&top));
+        margin += f64::from(right_best - wrong_best);
+        let mass = |logit: f32| f64::from(logit - top_logit).exp();
+        let all: f64 = logits.iter().map(|&logit| mass(logit)).sum();
+        probability += right.iter().map(|&token| mass(logits[token as usize])).sum::<f64>() / all;
+    }
+    let n = candidates.len();
+    let (required, strict) = requirement(task);
+    TaskScore {
+        task: task.name().to_owned(),
+        prompts: n,
+        best_candidate: best as f64 / n as f64,
+        most_likely: likely as f64 / n as f64,
+        margin: margin / n as f64,
+        probability: probability / n as f64,
+        required,
+        strict,
+    }
+}

@@ -1,0 +1,134 @@
+//! A model's folder in the Hugging Face layout of GPT-2: `config.json`, `model.safetensors`, `tokenizer.json`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize_to_file};
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+
+use crate::error::{Error, Result};
+use crate::gpt::{Layout, Shape};
+use crate::grammar::END_OF_TEXT;
+
+pub const CONFIG: &str = "config.json";
+pub const WEIGHTS: &str = "model.safetensors";
+pub const TOKENIZER: &str = "tokenizer.json";
+
+/// A model as training and evaluation use it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub layout: Layout,
+    pub parameters: Vec<f32>,
+    pub tokenizer: Tokenizer,
+}
+
+/// Writes a file so that it is either there whole or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = path.with_extension("partial");
+    fs::write(&partial, bytes).map_err(Error::file(&partial))?;
+    fs::rename(&partial, path).map_err(Error::file(path))
+}
+
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::content(path, error))?;
+    write_whole(path, format!("{text}\n").as_bytes())
+}
+
+pub(crate) fn write_tensors(
+    path: &Path,
+    tensors: &[(&str, Vec<usize>, &[f32])],
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|tensor| tensor.2.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let mut views = Vec::with_capacity(tensors.len());
+    for ((name, dims, _), bytes) in tensors.iter().zip(&bytes) {
+        let view = TensorView::new(Dtype::F32, dims.clone(), bytes).map_err(|error| Error::content(path, error))?;
+        views.push((*name, view));
+    }
+    let partial = path.with_extension("partial");
+    serialize_to_file(views, Some(metadata), &partial).map_err(|error| Error::content(&partial, error))?;
+    fs::rename(&partial, path).map_err(Error::file(path))
+}
+
+pub(crate) fn read_tensor(tensors: &SafeTensors<'_>, path: &Path, name: &str, dims: &[usize]) -> Result<Vec<f32>> {
+    let view = tensors.tensor(name).map_err(|error| Error::content(path, format!("{name}: {error}")))?;
+    if view.dtype() != Dtype::F32 || view.shape() != dims {
+        let found = format!("{name} is {:?} {:?}, not F32 {dims:?}", view.dtype(), view.shape());
+        return Err(Error::content(path, found));
+    }
+    Ok(view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+}
+
+impl Model {
+    /// Writes the three files into a folder that exists.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let shape = self.layout.shape;
+        let end = self.tokenizer.token_to_id(END_OF_TEXT);
+        write_json(
+            &folder.join(CONFIG),
+            &json!({
+                "model_type": "gpt2",
+                "architectures": ["GPT2LMHeadModel"],
+                "activation_function": "gelu_new",
+                "layer_norm_epsilon": 1e-5,
+                "vocab_size": shape.vocabulary,
+                "n_positions": shape.context,
+                "n_ctx": shape.context,
+                "n_embd": shape.d_model,
+                "n_layer": shape.n_layers,
+                "n_head": shape.n_heads,
+                "n_inner": shape.d_ff,
+                "tie_word_embeddings": true,
+                "bos_token_id": end,
+                "eos_token_id": end,
+                "torch_dtype": "float32",
+            }),
+        )?;
+        let tensors: Vec<_> = self
+            .layout
+            .tensors
+            .iter()
+            .map(|tensor| (tensor.name.as_str(), tensor.dims.clone(), &self.parameters[tensor.at.clone()]))
+            .collect();
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        write_tensors(&folder.join(WEIGHTS), &tensors, metadata)?;
+        let path = folder.join(TOKENIZER);
+        let tokenizer = self.tokenizer.to_string(true).map_err(|error| Error::content(&path, error))?;
+        write_whole(&path, tokenizer.as_bytes())
+    }
+
+    /// Reads what [`Model::write`] wrote.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(CONFIG);
+        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+        let config: Value = serde_json::from_str(&text).map_err(|error| Error::content(&path, error))?;
+        let size = |key: &str| {
+            let found = config.get(key).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+            found.ok_or_else(|| Error::content(&path, format!("`{key}` should be a whole number")))
+        };
+        let shape = Shape {
+            n_layers: size("n_layer")?,
+            d_model: size("n_embd")?,
+            n_heads: size("n_head")?,
+            d_ff: size("n_inner")?,
+            context: size("n_positions")?,
+            vocabulary: size("vocab_size")?,
+        };
+        shape.check()?;
+        let layout = Layout::new(shape);
+        let path = folder.join(WEIGHTS);
+        let bytes = fs::read(&path).map_err(Error::file(&path))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| Error::content(&path, error))?;
+        let mut parameters = Vec::with_capacity(layout.size);
+        for tensor in &layout.tensors {
+            parameters.extend(read_tensor(&tensors, &path, &tensor.name, &tensor.dims)?);
+        }
+        let path = folder.join(TOKENIZER);
+        let tokenizer = Tokenizer::from_file(&path).map_err(|error| Error::content(&path, error))?;
+        Ok(Self { layout, parameters, tokenizer })
+    }
+}

@@ -1,0 +1,280 @@
+//! Trains the embedded model. A step's text depends on the seed and the step alone, gradients are summed in a fixed
+//! order whatever the number of threads, and everything else is kept in the state file: a resumed run ends with the
+//! same bytes as an uninterrupted one.
+
+use std::collections::HashMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+
+use crate::bpe::{encode, train_tokenizer};
+use crate::dice::Dice;
+use crate::error::{Error, Result};
+use crate::folder::{CONFIG, Model, TOKENIZER, WEIGHTS, read_tensor, write_json, write_tensors, write_whole};
+use crate::gpt::{Batch, Layout, Pass, Shape};
+use crate::grammar::{END_OF_TEXT, GRAMMAR_VERSION, Mixture, paragraph};
+use crate::optimizer::{AdamW, Moments};
+
+/// Kept while training, removed when the model is finished.
+const STATE: &str = "training-state.safetensors";
+const REPORT: &str = "training.json";
+
+/// A batch is cut into so many parts, which are worked on side by side. Not the number of threads: the sum of the
+/// parts' gradients must not depend on the machine.
+const LANES: usize = 4;
+
+/// How a model is trained. What it becomes depends on these and on nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recipe {
+    pub seed: u64,
+    pub steps: usize,
+    /// Texts of one step.
+    pub batch: usize,
+    pub n_layers: usize,
+    pub d_model: usize,
+    pub n_heads: usize,
+    pub d_ff: usize,
+    pub context: usize,
+    /// Rows of text that the tokenizer is trained on.
+    pub tokenizer_rows: usize,
+    pub optimizer: AdamW,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            steps: 4000,
+            batch: 96,
+            n_layers: 4,
+            d_model: 128,
+            n_heads: 8,
+            d_ff: 512,
+            context: 128,
+            tokenizer_rows: 30_000,
+            optimizer: AdamW::default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    pub recipe: Recipe,
+    /// Where the model goes; made if absent.
+    pub folder: PathBuf,
+    /// Steps between two saved states.
+    pub save_every: usize,
+}
+
+/// Where training stands, after each step.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Steps done.
+    pub step: usize,
+    pub steps: usize,
+    /// Cross-entropy per token of this step, in nats.
+    pub loss: f32,
+    /// The same, averaged over about the last hundred steps.
+    pub average: f32,
+    pub rate: f32,
+    /// Tokens of this step.
+    pub tokens: usize,
+}
+
+/// The row with number `row` of a step. Single sentences at first: circuits form on them far sooner than on packed
+/// rows. From the middle of training on, a fifth of the rows are paragraphs.
+fn row(recipe: &Recipe, tokenizer: &Tokenizer, end: u32, step: usize, row: usize) -> Result<(Vec<u32>, bool)> {
+    let mut dice = Dice::new(&[recipe.seed, 0x7E47, step as u64, row as u64]);
+    let packed = 2 * step >= recipe.steps && dice.chance(0.2);
+    let marked = dice.chance(0.8);
+    let sentences = if packed { dice.between(2, 9) } else { 1 };
+    let text = paragraph(&mut dice, Mixture::Everything, sentences);
+    let mut tokens = encode(tokenizer, &text)?;
+    if marked {
+        tokens.insert(0, end);
+    } else if packed {
+        // As a text begins that was cut out of a longer one.
+        tokens.drain(..dice.below(10).min(tokens.len() - 2));
+    }
+    let whole = tokens.len() <= recipe.context;
+    tokens.truncate(recipe.context);
+    Ok((tokens, whole))
+}
+
+struct State {
+    step: usize,
+    parameters: Vec<f32>,
+    moments: Moments,
+    average: f32,
+}
+
+impl State {
+    fn write(&self, recipe: &Recipe, path: &Path) -> Result<()> {
+        let state = json!({"recipe": recipe, "grammar": GRAMMAR_VERSION, "step": self.step, "average": self.average});
+        let size = vec![self.parameters.len()];
+        write_tensors(
+            path,
+            &[
+                ("parameters", size.clone(), &self.parameters),
+                ("first", size.clone(), &self.moments.first),
+                ("second", size, &self.moments.second),
+            ],
+            HashMap::from([("state".to_owned(), state.to_string())]),
+        )
+    }
+
+    fn read(recipe: &Recipe, path: &Path, size: usize) -> Result<Self> {
+        let bytes = fs::read(path).map_err(Error::file(path))?;
+        let broken = |message: String| Error::content(path, format!("{message}; remove it to begin anew"));
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
+        let state = metadata.metadata().as_ref().and_then(|metadata| metadata.get("state"));
+        let state: Value = state.and_then(|state| serde_json::from_str(state).ok()).unwrap_or_default();
+        let begun = serde_json::from_value::<Recipe>(state["recipe"].clone()).ok();
+        if begun.as_ref() != Some(recipe) || state["grammar"] != GRAMMAR_VERSION {
+            return Err(broken("this training was begun with other settings".to_owned()));
+        }
+        let (Some(step), Some(average)) = (state["step"].as_u64(), state["average"].as_f64()) else {
+            return Err(broken("`step` and `average` should be numbers".to_owned()));
+        };
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
+        let read = |name| read_tensor(&tensors, path, name, &[size]);
+        Ok(Self {
+            step: step as usize,
+            parameters: read("parameters")?,
+            moments: Moments { first: read("first")?, second: read("second")? },
+            average: average as f32,
+        })
+    }
+}
+
+/// Trains a model, or goes on where an earlier call with the same recipe and folder was interrupted. `watch` may end
+/// the call early (`None`); then the state last saved stays.
+pub fn train(options: &TrainOptions, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Option<Model>> {
+    let recipe = &options.recipe;
+    if recipe.steps == 0 || recipe.batch == 0 || options.save_every == 0 {
+        return Err(Error::setting("steps", "steps, batch and the steps between savings are at least 1"));
+    }
+    let folder = &options.folder;
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    if folder.join(CONFIG).exists() || folder.join(WEIGHTS).exists() {
+        return Err(Error::content(folder, "this folder holds a finished model; name another folder"));
+    }
+    let tokenizer = tokenizer(recipe, &folder.join(TOKENIZER))?;
+    let end = tokenizer
+        .token_to_id(END_OF_TEXT)
+        .ok_or_else(|| Error::content(folder.join(TOKENIZER), format!("the token {END_OF_TEXT} is missing")))?;
+    let shape = Shape {
+        n_layers: recipe.n_layers,
+        d_model: recipe.d_model,
+        n_heads: recipe.n_heads,
+        d_ff: recipe.d_ff,
+        context: recipe.context,
+        vocabulary: tokenizer.get_vocab_size(true),
+    };
+    shape.check()?;
+    let layout = Layout::new(shape);
+    let state_path = folder.join(STATE);
+    let mut state = if state_path.exists() {
+        State::read(recipe, &state_path, layout.size)?
+    } else {
+        let moments = Moments::new(layout.size);
+        State { step: 0, parameters: layout.initial(recipe.seed), moments, average: 0.0 }
+    };
+    let mut lanes: Vec<(Pass, Vec<f32>)> = vec![(Pass::default(), vec![0.0; layout.size]); LANES];
+    while state.step < recipe.steps {
+        let progress = step(recipe, &tokenizer, end, &layout, &mut state, &mut lanes)?;
+        if state.step % options.save_every == 0 {
+            state.write(recipe, &state_path)?;
+        }
+        if watch(progress).is_break() {
+            return Ok(None);
+        }
+    }
+    let model = Model { layout, parameters: state.parameters, tokenizer };
+    model.write(folder)?;
+    let report = json!({
+        "madeBy": command(recipe),
+        "recipe": recipe,
+        "grammarVersion": GRAMMAR_VERSION,
+        "parameters": model.layout.size,
+        "finalLoss": state.average,
+    });
+    write_json(&folder.join(REPORT), &report)?;
+    if state_path.exists() {
+        fs::remove_file(&state_path).map_err(Error::file(&state_path))?;
+    }
+    Ok(Some(model))
+}
+
+fn tokenizer(recipe: &Recipe, path: &Path) -> Result<Tokenizer> {
+    if path.exists() {
+        return Tokenizer::from_file(path).map_err(|error| Error::content(path, error));
+    }
+    let tokenizer = train_tokenizer(recipe.seed, recipe.tokenizer_rows)?;
+    let text = tokenizer.to_string(true).map_err(|error| Error::content(path, error))?;
+    write_whole(path, text.as_bytes())?;
+    Ok(tokenizer)
+}
+
+/// The command that makes the same model again.
+fn command(recipe: &Recipe) -> String {
+    format!("tdb train --seed {} --steps {} --batch {}", recipe.seed, recipe.steps, recipe.batch)
+}
+
+fn step(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+    end: u32,
+    layout: &Layout,
+    state: &mut State,
+    lanes: &mut [(Pass, Vec<f32>)],
+) -> Result<Progress> {
+    let mut batches = vec![Batch::default(); LANES];
+    for index in 0..recipe.batch {
+        let (tokens, whole) = row(recipe, tokenizer, end, state.step, index)?;
+        batches[index % LANES].push(&tokens, whole.then_some(end));
+    }
+    let asked: usize = batches.iter().map(Batch::asked).sum();
+    let weight = 1.0 / asked as f32;
+    let losses: Vec<f64> = lanes
+        .par_iter_mut()
+        .zip(&batches)
+        .map(|((pass, gradients), batch)| {
+            gradients.fill(0.0);
+            pass.train(layout, &state.parameters, batch, weight, gradients)
+        })
+        .collect();
+    let loss = (losses.iter().sum::<f64>() / asked as f64) as f32;
+    if !loss.is_finite() {
+        return Err(Error::Diverged { step: state.step, loss });
+    }
+    if let Some(((_, sum), others)) = lanes.split_first_mut() {
+        for (_, gradients) in others {
+            for (sum, gradient) in sum.iter_mut().zip(gradients.iter()) {
+                *sum += gradient;
+            }
+        }
+        let optimizer = recipe.optimizer;
+        optimizer.update(layout, &mut state.parameters, &mut state.moments, sum, state.step, recipe.steps);
+    }
+    state.average = if state.step == 0 { loss } else { state.average + 0.01 * (loss - state.average) };
+    state.step += 1;
+    Ok(Progress {
+        step: state.step,
+        steps: recipe.steps,
+        loss,
+        average: state.average,
+        rate: recipe.optimizer.rate(state.step - 1, recipe.steps),
+        tokens: batches.iter().map(|batch| batch.tokens.len()).sum(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
