@@ -56,6 +56,10 @@ impl Autoencoder {
         self.site
     }
 
+    pub fn weights(&self) -> &AutoencoderWeights {
+        &self.weights
+    }
+
     pub fn n_latents(&self) -> usize {
         self.weights.encoder.rows()
     }

@@ -25,7 +25,8 @@ impl Index {
 ///
 /// In the forward pass everything later is computed from the changed value, and no gradient flows to
 /// what the overwritten entries came from. In the backward pass the gradient at these entries is
-/// replaced before it flows on; the gradient that a reader of the run sees is the one before.
+/// replaced before it flows on; the gradient that a reader of the run sees is the one before. Of several
+/// in a list that set the same entry, the last wins in the forward pass and the first in the backward pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intervention {
     pub site: Site,

@@ -32,10 +32,10 @@ pub struct LayerState {
 pub struct ForwardOptions<'a> {
     pub interventions: &'a [Intervention],
     pub hooks: &'a mut dyn Hooks,
-    /// A pass over the same tokens with no forward interventions and no hooks: the layers that the
-    /// interventions of this one do not reach are taken from it.
+    /// A pass over the same tokens with no forward interventions and no hooks: the layers that neither
+    /// interventions nor hooks of this one reach are taken from it.
     pub shared: Option<&'a Forward>,
-    /// Run only this many layers.
+    /// Run only this many layers, and if there are more, nothing that follows the last one.
     pub layers: Option<usize>,
     /// Called after each layer with its index; `false` ends the run with [`RunError::Cancelled`].
     pub after_layer: &'a mut dyn FnMut(usize) -> bool,
@@ -49,8 +49,9 @@ pub struct Forward {
     pub post_emb: Arc<Array>,
     /// As many as were run.
     pub layers: Vec<Arc<LayerState>>,
+    /// Without rows if not all layers were run.
     pub final_ln: LayerNormState,
-    /// `[T, D]`, the input of the unembedding.
+    /// `[T, D]`, the input of the unembedding; `[0, D]` if not all layers were run.
     pub post_final_ln: Array,
     /// `[T, V]`, only where a hook wanted to see all of it.
     all_logits: Option<Array>,
@@ -72,6 +73,9 @@ impl Forward {
     }
 
     /// Logits at one token, `[V]`, after interventions.
+    ///
+    /// # Panics
+    /// If there is no such token, or not all layers were run.
     pub fn logits(&self, model: &Transformer, token: usize) -> Vec<f32> {
         if let Some(all) = &self.all_logits {
             return all.row(token).to_vec();
@@ -132,16 +136,16 @@ pub fn forward(model: &Transformer, tokens: &[u32], options: ForwardOptions<'_>)
     let config = model.config();
     check_tokens(model, tokens, 0)?;
     check_interventions(model, tokens.len(), options.interventions)?;
-    let reached = first_layer_reached(options.interventions, config.n_layers);
-    let touches_embedding =
-        options.interventions.iter().any(|i| i.site == Site::ResidPostEmb && i.pass == Pass::Forward);
-    let shared = options.shared.filter(|s| s.tokens == tokens && !touches_embedding);
+    let embedding = Point { site: Site::ResidPostEmb, layer: None };
     let mut actors = Actors { interventions: options.interventions, hooks: options.hooks };
+    let reached = first_layer_reached(options.interventions, config.n_layers);
+    let reached = (0..reached).find(|layer| hooked(&actors, *layer)).unwrap_or(reached);
+    let shared = options.shared.filter(|s| s.tokens == tokens && !actors.touches(embedding, Pass::Forward));
     let post_emb = match shared {
         Some(shared) => shared.post_emb.clone(),
         None => {
             let mut x = embed(model, tokens, 0);
-            actors.forward(Point { site: Site::ResidPostEmb, layer: None }, &mut x)?;
+            actors.forward(embedding, &mut x)?;
             Arc::new(x)
         }
     };
@@ -160,11 +164,17 @@ pub fn forward(model: &Transformer, tokens: &[u32], options: ForwardOptions<'_>)
             return Err(RunError::Cancelled);
         }
     }
+    let all_run = n_layers == config.n_layers;
     let last = layers.last().map_or(&*post_emb, |l| &l.post_mlp);
-    let (final_ln, post_final_ln) = layer_norm::forward(&model.weights().ln_f, Sites::last(), last, &mut actors)?;
+    let (final_ln, post_final_ln) = match all_run {
+        true => final_norm(model, last, &mut actors)?,
+        false => {
+            final_norm(model, &Array::zeros(&[0, config.d_model]), &mut Actors { interventions: &[], hooks: &mut () })?
+        }
+    };
     let logits = Point { site: Site::Logits, layer: None };
     let mut all_logits = None;
-    if actors.wants(logits, Pass::Forward) {
+    if all_run && actors.wants(logits, Pass::Forward) {
         let x = View::new(post_final_ln.data(), tokens.len(), config.d_model);
         let all = kernels::matmul(x, View::of(&model.weights().unembed).t(), Threads::All);
         let mut all = Array::from_vec(&[tokens.len(), config.n_vocab], all);
@@ -181,6 +191,21 @@ pub fn forward(model: &Transformer, tokens: &[u32], options: ForwardOptions<'_>)
         post_final_ln,
         all_logits,
     })
+}
+
+/// Whether a hook wants to see anything of this layer's forward pass.
+fn hooked(actors: &Actors<'_>, layer: usize) -> bool {
+    let mut sites = Site::ALL.iter().filter(|site| site.has_layers());
+    sites.any(|&site| actors.wants(Point { site, layer: Some(layer) }, Pass::Forward))
+}
+
+/// The layer norm before the unembedding.
+pub(crate) fn final_norm(
+    model: &Transformer,
+    x: &Array,
+    actors: &mut Actors<'_>,
+) -> Result<(LayerNormState, Array), RunError> {
+    layer_norm::forward(&model.weights().ln_f, Sites::last(), x, actors)
 }
 
 pub(crate) fn check_tokens(model: &Transformer, tokens: &[u32], past: usize) -> Result<(), RunError> {
@@ -221,7 +246,11 @@ pub fn site_dims(model: &Transformer, site: Site, tokens: usize) -> Option<Vec<u
     })
 }
 
-fn check_interventions(model: &Transformer, tokens: usize, interventions: &[Intervention]) -> Result<(), RunError> {
+pub(crate) fn check_interventions(
+    model: &Transformer,
+    tokens: usize,
+    interventions: &[Intervention],
+) -> Result<(), RunError> {
     for intervention in interventions {
         let Some(dims) = site_dims(model, intervention.site, tokens) else {
             let what = format!("an intervention at {:?} needs an autoencoder, and none is loaded", intervention.site);
@@ -320,7 +349,7 @@ impl Gradients {
 /// Runs back from `seed` to the embedding.
 ///
 /// # Errors
-/// If an intervention does not fit its site, a hook fails, or the run is cancelled.
+/// If the seed stands at a layer that was not run or has another shape than its site, an intervention does not fit its site, a hook fails, or the run is cancelled.
 pub fn backward(
     model: &Transformer,
     forward: &Forward,
@@ -330,6 +359,7 @@ pub fn backward(
     let config = model.config();
     let tokens = forward.tokens.len();
     check_interventions(model, tokens, options.interventions)?;
+    check_seed(model, forward, &seed)?;
     let mut actors = Actors { interventions: options.interventions, hooks: options.hooks };
     let mut gradients = Gradients::default();
     let kept = options.keep;
@@ -337,7 +367,7 @@ pub fn backward(
         Seed::Residual { point, gradient } => (Some(point), gradient),
         Seed::Logits(rows) => {
             let d_post_ln = logits_backward(model, tokens, rows, &mut actors, &mut gradients)?;
-            let keep = |point: Point, array: &Array| store(&mut gradients.by_point, kept, point, array);
+            let keep = &mut Keep { sites: kept, by_point: &mut gradients.by_point };
             let norm = &model.weights().ln_f;
             (None, layer_norm::backward(norm, Sites::last(), &forward.final_ln, d_post_ln, &mut actors, keep)?)
         }
@@ -349,41 +379,26 @@ pub fn backward(
         }
         entry.is_none()
     };
-    for layer in (0..config.n_layers).rev() {
+    for layer in (0..forward.layers.len()).rev() {
         let (weights, state) = (&model.weights().layers[layer], &forward.layers[layer]);
         let at = |site| Point { site, layer: Some(layer) };
-        let mut keep = |point: Point, array: &Array| store(&mut gradients.by_point, kept, point, array);
+        let keep = &mut Keep { sites: kept, by_point: &mut gradients.by_point };
         if arrived(at(Site::ResidPostMlp)) {
-            keep(at(Site::ResidPostMlp), &dx);
+            keep.put(at(Site::ResidPostMlp), &dx);
             actors.backward(at(Site::ResidPostMlp), &mut dx)?;
             let autoencoder = model.mlp_autoencoder(layer);
-            let dy = mlp::backward(weights, autoencoder, layer, &state.mlp, dx.clone(), &mut actors, &mut keep)?;
-            let through =
-                layer_norm::backward(&weights.ln_2, Sites::mlp(layer), &state.mlp_ln, dy, &mut actors, &mut keep)?;
+            let dy = mlp::backward(weights, autoencoder, layer, &state.mlp, dx.clone(), &mut actors, keep)?;
+            let through = layer_norm::backward(&weights.ln_2, Sites::mlp(layer), &state.mlp_ln, dy, &mut actors, keep)?;
             dx = sum(&through, dx);
         }
         if arrived(at(Site::ResidPostAttn)) {
-            keep(at(Site::ResidPostAttn), &dx);
+            keep.put(at(Site::ResidPostAttn), &dx);
             actors.backward(at(Site::ResidPostAttn), &mut dx)?;
             let autoencoder = model.attn_autoencoder(layer);
-            let dy = attention::backward(
-                config,
-                weights,
-                autoencoder,
-                layer,
-                &state.attn,
-                dx.clone(),
-                &mut actors,
-                &mut keep,
-            )?;
-            let through = layer_norm::backward(
-                &weights.ln_1,
-                Sites::attention(layer),
-                &state.attn_ln,
-                dy,
-                &mut actors,
-                &mut keep,
-            )?;
+            let dy =
+                attention::backward(config, weights, autoencoder, layer, &state.attn, dx.clone(), &mut actors, keep)?;
+            let through =
+                layer_norm::backward(&weights.ln_1, Sites::attention(layer), &state.attn_ln, dy, &mut actors, keep)?;
             dx = sum(&through, dx);
         }
         if !(options.after_layer)(layer) {
@@ -392,15 +407,60 @@ pub fn backward(
     }
     let embedding = Point { site: Site::ResidPostEmb, layer: None };
     if arrived(embedding) {
-        store(&mut gradients.by_point, kept, embedding, &dx);
+        Keep { sites: kept, by_point: &mut gradients.by_point }.put(embedding, &dx);
         actors.backward(embedding, &mut dx)?;
     }
     Ok(gradients)
 }
 
-fn store(by_point: &mut BTreeMap<Point, Array>, kept: &[Site], point: Point, array: &Array) {
-    if kept.contains(&point.site) {
-        by_point.insert(point, array.clone());
+fn check_seed(model: &Transformer, forward: &Forward, seed: &Seed) -> Result<(), RunError> {
+    let (config, tokens, n_layers) = (model.config(), forward.tokens.len(), forward.layers.len());
+    let input = |what| Err(RunError::Input { what });
+    match seed {
+        Seed::Logits(rows) => {
+            if n_layers < config.n_layers {
+                let all = config.n_layers;
+                return input(format!("a gradient at the logits needs all {all} layers, but only {n_layers} were run"));
+            }
+            if let Some((t, row)) = rows.iter().find(|(t, row)| **t >= tokens || row.len() != config.n_vocab) {
+                let (found, vocab) = (row.len(), config.n_vocab);
+                return input(format!(
+                    "a gradient at the logits of token {t} has length {found}; there are {tokens} tokens and {vocab} logits each"
+                ));
+            }
+        }
+        Seed::Residual { point, gradient } => {
+            let exists = match (point.site, point.layer) {
+                (Site::ResidPostEmb, None) => true,
+                (Site::ResidPostAttn | Site::ResidPostMlp, Some(layer)) => layer < n_layers,
+                _ => false,
+            };
+            if !exists || gradient.dims() != [tokens, config.d_model] {
+                let found = gradient.dims();
+                return input(format!(
+                    "a gradient of shape {found:?} cannot start at {point:?} of a run of {tokens} tokens and {n_layers} layers"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The gradients that a reader of the run asked for.
+pub(crate) struct Keep<'a> {
+    sites: &'a [Site],
+    by_point: &'a mut BTreeMap<Point, Array>,
+}
+
+impl Keep<'_> {
+    pub fn wants(&self, site: Site) -> bool {
+        self.sites.contains(&site)
+    }
+
+    pub fn put(&mut self, point: Point, gradient: &Array) {
+        if self.wants(point.site) {
+            self.by_point.insert(point, gradient.clone());
+        }
     }
 }
 

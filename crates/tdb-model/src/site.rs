@@ -76,6 +76,43 @@ pub enum Site {
 }
 
 impl Site {
+    /// Every site, in the order of the computation but for the autoencoders', which come last.
+    pub const ALL: [Site; 33] = [
+        Site::ResidPostEmb,
+        Site::AttnLnCentered,
+        Site::AttnLnScale,
+        Site::AttnLnNormalized,
+        Site::AttnIn,
+        Site::AttnQ,
+        Site::AttnK,
+        Site::AttnV,
+        Site::AttnQkLogits,
+        Site::AttnSoftmaxDenominator,
+        Site::AttnQkProbs,
+        Site::AttnVOut,
+        Site::ResidDeltaAttn,
+        Site::ResidPostAttn,
+        Site::MlpLnCentered,
+        Site::MlpLnScale,
+        Site::MlpLnNormalized,
+        Site::MlpIn,
+        Site::MlpPreAct,
+        Site::MlpPostAct,
+        Site::ResidDeltaMlp,
+        Site::ResidPostMlp,
+        Site::FinalLnCentered,
+        Site::FinalLnScale,
+        Site::FinalLnNormalized,
+        Site::PostFinalLn,
+        Site::Logits,
+        Site::MlpLatent,
+        Site::MlpReconstruction,
+        Site::MlpError,
+        Site::AttnLatent,
+        Site::AttnReconstruction,
+        Site::AttnError,
+    ];
+
     /// Whether there is one such tensor per layer rather than one in all.
     pub fn has_layers(self) -> bool {
         !matches!(

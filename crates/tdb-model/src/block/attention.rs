@@ -7,6 +7,7 @@ use crate::autoencoder::Autoencoder;
 use crate::block::autoencode::{self, LatentState};
 use crate::hooks::{Actors, RunError};
 use crate::kernels::{self, Threads, View};
+use crate::run::Keep;
 use crate::site::{Pass, Point, Site};
 use crate::weights::{Config, LayerWeights, Linear};
 
@@ -39,7 +40,7 @@ struct ExplicitSoftmax {
     denominator: Array,
 }
 
-/// Keys and values of earlier tokens, `[K, H, E]` each.
+/// Keys and values of earlier tokens, `[K, H, E]` each, as interventions and hooks left them.
 #[derive(Clone, Debug)]
 pub struct PastKeysValues {
     pub k: Array,
@@ -64,22 +65,22 @@ pub(crate) fn forward(
     let mut q = project(input, &weights.query, n_heads, width, factor);
     actors.forward(at(Site::AttnQ), &mut q)?;
     let mut k = project(input, &weights.key, n_heads, width, factor);
+    actors.forward(at(Site::AttnK), &mut k)?;
     if let Some(past) = past {
         k = append(&past.k, &k);
     }
-    actors.forward(at(Site::AttnK), &mut k)?;
     let mut v = project(input, &weights.value, n_heads, width, 1.0);
+    actors.forward(at(Site::AttnV), &mut v)?;
     if let Some(past) = past {
         v = append(&past.v, &v);
     }
-    actors.forward(at(Site::AttnV), &mut v)?;
 
     let keys = k.dims()[0];
     let mut qk_logits = logits(&q, &k);
     actors.forward(at(Site::AttnQkLogits), &mut qk_logits)?;
     let mut softmax = None;
     let denominator = at(Site::AttnSoftmaxDenominator);
-    let mut qk_probs = if actors.touches(denominator, Pass::Forward) || actors.touches(denominator, Pass::Backward) {
+    let mut qk_probs = if actors.touches(denominator, Pass::Forward) {
         let (explicit, probs) = explicit_softmax(&qk_logits, denominator, actors)?;
         softmax = Some(explicit);
         probs
@@ -120,7 +121,7 @@ pub(crate) fn backward(
     state: &AttentionState,
     mut dy: Array,
     actors: &mut Actors<'_>,
-    mut keep: impl FnMut(Point, &Array),
+    keep: &mut Keep<'_>,
 ) -> Result<Array, RunError> {
     let at = |site| Point { site, layer: Some(layer) };
     let (n_heads, width, d_model) = (config.n_heads, config.d_head, config.d_model);
@@ -128,13 +129,13 @@ pub(crate) fn backward(
     let factor = qk_factor(width);
 
     if let (Some(autoencoder), Some(latents)) = (autoencoder, &state.latents) {
-        dy = autoencode::backward(autoencoder, layer, latents, dy, actors, &mut keep)?;
+        dy = autoencode::backward(autoencoder, layer, latents, dy, actors, keep)?;
     }
-    keep(at(Site::ResidDeltaAttn), &dy);
+    keep.put(at(Site::ResidDeltaAttn), &dy);
     actors.backward(at(Site::ResidDeltaAttn), &mut dy)?;
     let merged = kernels::linear_backward(View::new(dy.data(), tokens, d_model), &weights.out);
     let mut d_v_out = Array::from_vec(&[tokens, n_heads, width], merged);
-    keep(at(Site::AttnVOut), &d_v_out);
+    keep.put(at(Site::AttnVOut), &d_v_out);
     actors.backward(at(Site::AttnVOut), &mut d_v_out)?;
 
     let mut d_probs = Array::head_major(tokens, tokens, n_heads, vec![0.0; tokens * tokens * n_heads]);
@@ -147,16 +148,21 @@ pub(crate) fn backward(
         let probs = View::new(&state.qk_probs.data()[head * tokens * tokens..][..tokens * tokens], tokens, tokens);
         kernels::matmul_into(out, [width, 1], probs.t(), head_view(&d_v_out, head), false, Threads::One);
     });
-    keep(at(Site::AttnV), &d_v);
+    keep.put(at(Site::AttnV), &d_v);
     actors.backward(at(Site::AttnV), &mut d_v)?;
-    keep(at(Site::AttnQkProbs), &d_probs);
+    keep.put(at(Site::AttnQkProbs), &d_probs);
     actors.backward(at(Site::AttnQkProbs), &mut d_probs)?;
 
+    let denominator = at(Site::AttnSoftmaxDenominator);
+    let needs_denominator = keep.wants(denominator.site) || actors.touches(denominator, Pass::Backward);
     let mut d_logits = match &state.softmax {
-        Some(explicit) => explicit.backward(d_probs, at(Site::AttnSoftmaxDenominator), actors, &mut keep)?,
+        Some(explicit) => explicit.backward(d_probs, denominator, actors, keep)?,
+        None if needs_denominator => {
+            ExplicitSoftmax::new(&state.qk_logits).backward(d_probs, denominator, actors, keep)?
+        }
         None => softmax_backward(d_probs, &state.qk_logits),
     };
-    keep(at(Site::AttnQkLogits), &d_logits);
+    keep.put(at(Site::AttnQkLogits), &d_logits);
     actors.backward(at(Site::AttnQkLogits), &mut d_logits)?;
     // The mask comes before the site: what it hides takes no part, whatever gradient was set there.
     mask(&mut d_logits, 0.0);
@@ -171,9 +177,9 @@ pub(crate) fn backward(
         let grad = View::new(&d_logits.data()[head * tokens * tokens..][..tokens * tokens], tokens, tokens);
         kernels::matmul_into(out, [width, 1], grad.t(), head_view(&state.q, head), false, Threads::One);
     });
-    keep(at(Site::AttnK), &d_k);
+    keep.put(at(Site::AttnK), &d_k);
     actors.backward(at(Site::AttnK), &mut d_k)?;
-    keep(at(Site::AttnQ), &d_q);
+    keep.put(at(Site::AttnQ), &d_q);
     actors.backward(at(Site::AttnQ), &mut d_q)?;
 
     let mut dx = vec![0.0; tokens * d_model];
@@ -276,40 +282,48 @@ fn explicit_softmax(
     actors: &mut Actors<'_>,
 ) -> Result<(ExplicitSoftmax, Array), RunError> {
     let (queries, keys, n_heads) = (qk_logits.dims()[0], qk_logits.dims()[1], qk_logits.dims()[2]);
-    let mut numerator = qk_logits.clone();
-    let mut denominator = Array::zeros(&[queries, 1, n_heads]);
-    for head in 0..n_heads {
-        for query in 0..queries {
-            let row = &mut numerator.data_mut()[(head * queries + query) * keys..][..keys];
-            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0;
-            for x in row.iter_mut() {
-                *x = if *x == f32::NEG_INFINITY { 0.0 } else { kernels::exp(*x - max) };
-                sum += *x;
-            }
-            let offset = denominator.offset(&[query, 0, head]);
-            denominator.data_mut()[offset] = sum;
-        }
-    }
+    let ExplicitSoftmax { numerator, mut denominator } = ExplicitSoftmax::new(qk_logits);
     actors.forward(point, &mut denominator)?;
     let mut probs = numerator.clone();
     for head in 0..n_heads {
         for query in 0..queries {
-            let divisor = denominator.at(&[query, 0, head]);
+            // As `kernels::softmax` does it, so that looking changes no bit.
+            let factor = 1.0 / denominator.at(&[query, 0, head]);
             let row = &mut probs.data_mut()[(head * queries + query) * keys..][..keys];
-            row.iter_mut().for_each(|x| *x /= divisor);
+            row.iter_mut().for_each(|x| *x *= factor);
         }
     }
     Ok((ExplicitSoftmax { numerator, denominator }, probs))
 }
 
 impl ExplicitSoftmax {
+    /// As computed from the logits.
+    fn new(qk_logits: &Array) -> Self {
+        let (queries, keys, n_heads) = (qk_logits.dims()[0], qk_logits.dims()[1], qk_logits.dims()[2]);
+        let mut numerator = qk_logits.clone();
+        let mut denominator = Array::zeros(&[queries, 1, n_heads]);
+        for head in 0..n_heads {
+            for query in 0..queries {
+                let row = &mut numerator.data_mut()[(head * queries + query) * keys..][..keys];
+                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let mut sum = 0.0;
+                for x in row.iter_mut() {
+                    *x = if *x == f32::NEG_INFINITY { 0.0 } else { kernels::exp(*x - max) };
+                    sum += *x;
+                }
+                let offset = denominator.offset(&[query, 0, head]);
+                denominator.data_mut()[offset] = sum;
+            }
+        }
+        ExplicitSoftmax { numerator, denominator }
+    }
+
     fn backward(
         &self,
         mut d_probs: Array,
         point: Point,
         actors: &mut Actors<'_>,
-        keep: &mut impl FnMut(Point, &Array),
+        keep: &mut Keep<'_>,
     ) -> Result<Array, RunError> {
         let (queries, keys, n_heads) = (d_probs.dims()[0], d_probs.dims()[1], d_probs.dims()[2]);
         let mut d_denominator = Array::zeros(&[queries, 1, n_heads]);
@@ -322,7 +336,7 @@ impl ExplicitSoftmax {
                 d_denominator.data_mut()[offset] = -along / (divisor * divisor);
             }
         }
-        keep(point, &d_denominator);
+        keep.put(point, &d_denominator);
         actors.backward(point, &mut d_denominator)?;
         for head in 0..n_heads {
             for query in 0..queries {

@@ -9,6 +9,7 @@ use crate::array::Array;
 use crate::autoencoder::Autoencoder;
 use crate::hooks::{Actors, RunError};
 use crate::kernels;
+use crate::run::Keep;
 use crate::site::{Pass, Point, Site};
 use crate::sparse::SparseRows;
 use crate::weights::AutoencoderSite;
@@ -127,17 +128,17 @@ pub(crate) fn backward(
     state: &LatentState,
     dy: Array,
     actors: &mut Actors<'_>,
-    keep: &mut impl FnMut(Point, &Array),
+    keep: &mut Keep<'_>,
 ) -> Result<Array, RunError> {
     let [latent, reconstruction, error] = sites(autoencoder.site()).map(|site| Point { site, layer: Some(layer) });
     let tokens = dy.dims()[0];
     let mut d_error = dy.clone();
-    keep(error, &d_error);
+    keep.put(error, &d_error);
     actors.backward(error, &mut d_error)?;
     let mut d_reconstruction = dy;
-    keep(reconstruction, &d_reconstruction);
+    keep.put(reconstruction, &d_reconstruction);
     actors.backward(reconstruction, &mut d_reconstruction)?;
-    keep(latent, &d_reconstruction);
+    keep.put(latent, &d_reconstruction);
 
     let mut dx = d_error.clone();
     let changed_here = |point| actors.touches(point, Pass::Forward) || actors.touches(point, Pass::Backward);

@@ -2,6 +2,7 @@
 
 use crate::array::Array;
 use crate::hooks::{Actors, RunError};
+use crate::run::Keep;
 use crate::site::{Point, Site};
 use crate::weights::LayerNorm;
 
@@ -104,15 +105,15 @@ pub(crate) fn backward(
     state: &LayerNormState,
     mut dy: Array,
     actors: &mut Actors<'_>,
-    mut keep: impl FnMut(Point, &Array),
+    keep: &mut Keep<'_>,
 ) -> Result<Array, RunError> {
     let (tokens, width) = (dy.dims()[0], dy.dims()[1]);
-    keep(sites.at(sites.output), &dy);
+    keep.put(sites.at(sites.output), &dy);
     actors.backward(sites.at(sites.output), &mut dy)?;
     for t in 0..tokens {
         dy.row_mut(t).iter_mut().zip(&norm.gain).for_each(|(d, g)| *d *= g);
     }
-    keep(sites.at(sites.normalized), &dy);
+    keep.put(sites.at(sites.normalized), &dy);
     actors.backward(sites.at(sites.normalized), &mut dy)?;
     let mut d_scale = Array::zeros(&[tokens, 1]);
     for t in 0..tokens {
@@ -121,7 +122,7 @@ pub(crate) fn backward(
         d_scale.data_mut()[t] = -along / (divisor * divisor);
         dy.row_mut(t).iter_mut().for_each(|d| *d /= divisor);
     }
-    keep(sites.at(sites.scale), &d_scale);
+    keep.put(sites.at(sites.scale), &d_scale);
     actors.backward(sites.at(sites.scale), &mut d_scale)?;
     for t in 0..tokens {
         let factor = d_scale.data()[t] / (width as f32 * state.computed_scale[t]);
@@ -129,7 +130,7 @@ pub(crate) fn backward(
             crate::kernels::axpy(dy.row_mut(t), factor, state.centered.row(t));
         }
     }
-    keep(sites.at(sites.centered), &dy);
+    keep.put(sites.at(sites.centered), &dy);
     actors.backward(sites.at(sites.centered), &mut dy)?;
     for t in 0..tokens {
         center(dy.row_mut(t));

@@ -5,6 +5,7 @@ use crate::autoencoder::Autoencoder;
 use crate::block::autoencode::{self, LatentState};
 use crate::hooks::{Actors, RunError};
 use crate::kernels::{self, View};
+use crate::run::Keep;
 use crate::site::{Point, Site};
 use crate::weights::{AutoencoderSite, LayerWeights};
 
@@ -65,16 +66,16 @@ pub(crate) fn backward(
     state: &MlpState,
     mut dy: Array,
     actors: &mut Actors<'_>,
-    mut keep: impl FnMut(Point, &Array),
+    keep: &mut Keep<'_>,
 ) -> Result<Array, RunError> {
     let at = |site| Point { site, layer: Some(layer) };
     let (tokens, d_model, d_ff) = (dy.dims()[0], dy.dims()[1], state.pre_act.dims()[1]);
     if let (Some(autoencoder), Some(latents)) = (autoencoder, &state.latents)
         && autoencoder.site() == AutoencoderSite::ResidDeltaMlp
     {
-        dy = autoencode::backward(autoencoder, layer, latents, dy, actors, &mut keep)?;
+        dy = autoencode::backward(autoencoder, layer, latents, dy, actors, keep)?;
     }
-    keep(at(Site::ResidDeltaMlp), &dy);
+    keep.put(at(Site::ResidDeltaMlp), &dy);
     actors.backward(at(Site::ResidDeltaMlp), &mut dy)?;
     let mut d_neurons = Array::from_vec(
         &[tokens, d_ff],
@@ -83,12 +84,12 @@ pub(crate) fn backward(
     if let (Some(autoencoder), Some(latents)) = (autoencoder, &state.latents)
         && autoencoder.site() == AutoencoderSite::MlpPostAct
     {
-        d_neurons = autoencode::backward(autoencoder, layer, latents, d_neurons, actors, &mut keep)?;
+        d_neurons = autoencode::backward(autoencoder, layer, latents, d_neurons, actors, keep)?;
     }
-    keep(at(Site::MlpPostAct), &d_neurons);
+    keep.put(at(Site::MlpPostAct), &d_neurons);
     actors.backward(at(Site::MlpPostAct), &mut d_neurons)?;
     kernels::zip_into(d_neurons.data_mut(), state.pre_act.data(), |d, x| d * kernels::gelu_derivative(x));
-    keep(at(Site::MlpPreAct), &d_neurons);
+    keep.put(at(Site::MlpPreAct), &d_neurons);
     actors.backward(at(Site::MlpPreAct), &mut d_neurons)?;
     Ok(Array::from_vec(
         &[tokens, d_model],

@@ -1,0 +1,197 @@
+//! Continuing a prompt token by token, with keys and values of earlier tokens kept.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::array::Array;
+use crate::block::attention::PastKeysValues;
+use crate::hooks::{Actors, Hooks, RunError};
+use crate::intervention::{Index, Intervention};
+use crate::run;
+use crate::site::{Pass, Point, Site};
+use crate::transformer::Transformer;
+
+/// How the next token is chosen from the logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice {
+    /// The token with the largest logit; of equal ones the first.
+    Greedy,
+    /// By chance, with the probabilities `softmax(logits / temperature)`.
+    Temperature { temperature: f32 },
+    /// As `Temperature`, but only among the fewest most likely tokens whose probabilities sum to at least `p`.
+    TopP { p: f32, temperature: f32 },
+}
+
+/// Draws tokens; the same seed draws the same ones.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    choice: Choice,
+    dice: ChaCha8Rng,
+}
+
+impl Sampler {
+    /// # Errors
+    /// If the temperature is not positive, or `p` not above 0 and at most 1.
+    pub fn new(choice: Choice, seed: u64) -> Result<Self, RunError> {
+        let input = |what| Err(RunError::Input { what });
+        if let Choice::Temperature { temperature } | Choice::TopP { temperature, .. } = choice
+            && !(temperature > 0.0 && temperature.is_finite())
+        {
+            return input(format!("the temperature is {temperature}, expected a positive number"));
+        }
+        if let Choice::TopP { p, .. } = choice
+            && !(p > 0.0 && p <= 1.0)
+        {
+            return input(format!("top-p is {p}, expected a number above 0 and at most 1"));
+        }
+        Ok(Sampler { choice, dice: ChaCha8Rng::seed_from_u64(seed) })
+    }
+
+    /// A token for these logits, `[V]`.
+    pub fn draw(&mut self, logits: &[f32]) -> u32 {
+        let (p, temperature) = match self.choice {
+            Choice::Greedy => return best(logits),
+            Choice::Temperature { temperature } => (1.0, temperature),
+            Choice::TopP { p, temperature } => (p, temperature),
+        };
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let weight = |x: &f32| f64::from((x - max) / temperature).exp();
+        let mut tokens: Vec<(u32, f64)> = logits.iter().enumerate().map(|(i, x)| (i as u32, weight(x))).collect();
+        if p < 1.0 {
+            tokens.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            let enough = f64::from(p) * tokens.iter().map(|t| t.1).sum::<f64>();
+            let mut sum = 0.0;
+            let kept = tokens.iter().position(|token| {
+                sum += token.1;
+                sum >= enough
+            });
+            tokens.truncate(kept.map_or(tokens.len(), |last| last + 1));
+        }
+        let mut left = self.dice.random::<f64>() * tokens.iter().map(|t| t.1).sum::<f64>();
+        for (token, weight) in &tokens {
+            left -= weight;
+            if left < 0.0 {
+                return *token;
+            }
+        }
+        // Rounding left a rest (or logits were not numbers).
+        best(logits)
+    }
+}
+
+fn best(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, x) in logits.iter().enumerate() {
+        if *x > logits[best] {
+            best = i;
+        }
+    }
+    best as u32
+}
+
+/// Keys and values of the tokens seen so far, per layer.
+#[derive(Clone, Debug, Default)]
+pub struct Cache {
+    n_tokens: usize,
+    layers: Vec<PastKeysValues>,
+}
+
+impl Cache {
+    /// Number of tokens seen.
+    pub fn len(&self) -> usize {
+        self.n_tokens
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.n_tokens == 0
+    }
+}
+
+/// Runs `tokens`, which come after those in the cache, and returns the logits after the last of them, `[V]`.
+///
+/// Token indices of interventions count from the first token of all; those of tokens not seen in this call
+/// have no effect in it. Hooks are given the rows of `tokens` alone (attention logits and probabilities with
+/// all keys so far; [`Site::Logits`] with the last token's row). Backward interventions do nothing here.
+///
+/// # Errors
+/// As [`run::forward`].
+pub fn advance(
+    model: &Transformer,
+    cache: &mut Cache,
+    tokens: &[u32],
+    interventions: &[Intervention],
+    hooks: &mut dyn Hooks,
+) -> Result<Vec<f32>, RunError> {
+    let (config, past) = (model.config(), cache.n_tokens);
+    run::check_tokens(model, tokens, past)?;
+    run::check_interventions(model, config.ctx_window, interventions)?;
+    let here: Vec<_> = interventions.iter().filter_map(|i| within(i, past, tokens.len())).collect();
+    let mut actors = Actors { interventions: &here, hooks };
+    let mut x = run::embed(model, tokens, past);
+    actors.forward(Point { site: Site::ResidPostEmb, layer: None }, &mut x)?;
+    let mut layers = Vec::with_capacity(config.n_layers);
+    for layer in 0..config.n_layers {
+        let state = run::layer_forward(model, layer, &x, cache.layers.get(layer), &mut actors)?;
+        layers.push(PastKeysValues { k: state.attn.k, v: state.attn.v });
+        x = state.post_mlp;
+    }
+    let (_, x) = run::final_norm(model, &x, &mut actors)?;
+    let mut logits = Array::from_vec(&[1, config.n_vocab], run::unembed(model, x.row(tokens.len() - 1)));
+    // The one row stands at the last token.
+    let last: Vec<_> = here.iter().filter_map(|i| within(i, tokens.len() - 1, 1)).collect();
+    let mut actors = Actors { interventions: &last, hooks: actors.hooks };
+    actors.forward(Point { site: Site::Logits, layer: None }, &mut logits)?;
+    // Only now, so that a failed call leaves the cache as it was.
+    *cache = Cache { n_tokens: past + tokens.len(), layers };
+    Ok(logits.row(0).to_vec())
+}
+
+/// The same intervention with its token counted from `past` on; `None` if it means another token, or a key
+/// that comes later.
+fn within(intervention: &Intervention, past: usize, tokens: usize) -> Option<Intervention> {
+    if intervention.pass != Pass::Forward {
+        return None;
+    }
+    let mut intervention = intervention.clone();
+    if let Index::At(token) = intervention.indices[0] {
+        intervention.indices[0] = Index::At(token.checked_sub(past).filter(|t| *t < tokens)?);
+    }
+    let is_pair = matches!(intervention.site, Site::AttnQkLogits | Site::AttnQkProbs);
+    match intervention.indices.get(1) {
+        Some(Index::At(key)) if is_pair && *key >= past + tokens => None,
+        _ => Some(intervention),
+    }
+}
+
+/// Continues `prompt` until `limit` tokens are drawn, the context window is full, or `more` (called with
+/// each token drawn) says `false`. Returns the drawn tokens.
+///
+/// # Errors
+/// As [`run::forward`].
+pub fn sample(
+    model: &Transformer,
+    prompt: &[u32],
+    limit: usize,
+    sampler: &mut Sampler,
+    interventions: &[Intervention],
+    hooks: &mut dyn Hooks,
+    more: &mut dyn FnMut(u32) -> bool,
+) -> Result<Vec<u32>, RunError> {
+    let mut cache = Cache::default();
+    let mut drawn = Vec::new();
+    let mut next = prompt.to_vec();
+    while drawn.len() < limit {
+        // A prompt that is too long is an error, a continuation that fills the window an end.
+        if !drawn.is_empty() && cache.len() + next.len() > model.config().ctx_window {
+            break;
+        }
+        let logits = advance(model, &mut cache, &next, interventions, hooks)?;
+        let token = sampler.draw(&logits);
+        drawn.push(token);
+        if !more(token) {
+            break;
+        }
+        next = vec![token];
+    }
+    Ok(drawn)
+}
