@@ -26,7 +26,7 @@ pub struct Tokenizer(Arc<Engine>);
 
 #[derive(Debug)]
 enum Engine {
-    ByteLevel(ByteLevelBpe),
+    ByteLevel(Box<ByteLevelBpe>),
     Other(Box<tokenizers::Tokenizer>),
 }
 
@@ -53,7 +53,7 @@ fn list(tokens: &[String]) -> String {
 impl Tokenizer {
     /// GPT-2's tokenizer: 50,257 tokens.
     pub fn gpt2() -> Self {
-        Tokenizer(Arc::new(Engine::ByteLevel(byte_level::gpt2())))
+        Tokenizer(Arc::new(Engine::ByteLevel(Box::new(byte_level::gpt2()))))
     }
 
     /// Reads a `tokenizer.json`.
@@ -72,7 +72,7 @@ impl Tokenizer {
     pub fn from_bytes(path: &Path, text: &[u8]) -> Result<Self, CheckpointError> {
         let damaged = |error: String| CheckpointError::damaged(path, format!("not a tokenizer: {error}"));
         if let Some(bpe) = json::byte_level_bpe(text).map_err(damaged)? {
-            return Ok(Tokenizer(Arc::new(Engine::ByteLevel(bpe))));
+            return Ok(Tokenizer(Arc::new(Engine::ByteLevel(Box::new(bpe)))));
         }
         let mut other = tokenizers::Tokenizer::from_bytes(text).map_err(|error| damaged(error.to_string()))?;
         other.with_padding(None);

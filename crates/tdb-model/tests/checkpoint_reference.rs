@@ -1,5 +1,7 @@
 //! The reference's folders: what is read is what was written, and what does not fit is refused by name.
 
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! GPT-2's tokenizer token for token, byte-level tokenizers from a file, and other kinds through `tokenizers`.
 
+#![allow(clippy::unwrap_used)] // also in the helpers of tests
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

@@ -5,10 +5,16 @@
 //! believed before it was compared with the file's own size. Matrices are mapped, not copied, where the file holds
 //! 32-bit floats at a fitting address.
 
+mod dead_latents;
 mod error;
+pub mod hugging_face;
+pub mod native;
 mod pickle;
 mod pt;
 pub mod reference;
+pub mod sae_lens;
+mod safetensors_file;
+mod safetensors_writer;
 mod settings;
 mod source;
 mod tensor;
@@ -16,15 +22,19 @@ mod zip_directory;
 
 use std::path::{Path, PathBuf};
 
+pub use dead_latents::drop_dead_latents;
 pub use error::CheckpointError;
+pub use safetensors_writer::Precision;
 pub(crate) use source::read_text;
 
+use crate::tokenizer::Tokenizer;
 use crate::weights::{AutoencoderSite, Config, NamedAutoencoder, Weights};
 
 /// A model as it came from disk.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     pub weights: Weights,
+    pub tokenizer: Tokenizer,
     /// Which layout was read from where, for a person.
     pub source: String,
 }
@@ -37,42 +47,71 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = folder.join("config.json");
     if config_path.is_file() {
         let config = source::read_json(&config_path)?;
-        if reference::is_config(&config) && folder.join("model_pieces").is_dir() {
-            let source = format!("{} (pieces of torch.save)", folder.display());
-            return Ok(Checkpoint { weights: reference::load(folder)?, source });
+        if reference::is_config(&config) {
+            return reference::load(folder);
         }
+        if hugging_face::is_config(&config) {
+            return hugging_face::load(folder);
+        }
+        let keys: Vec<String> = config.keys().take(12).map(|key| error::shorten(key)).collect();
+        return Err(CheckpointError::NoLayout {
+            folder: folder.to_owned(),
+            looked_for: "a config.json with `enc` and `m_mlp` (the reference) or `model_type` (Hugging Face)"
+                .to_owned(),
+            found: if keys.is_empty() { "an empty object".to_owned() } else { keys.join(", ") },
+        });
     }
     Err(CheckpointError::NoLayout {
         folder: folder.to_owned(),
-        looked_for: "config.json with model_pieces/*.pt".to_owned(),
+        looked_for: "config.json, beside model_pieces/*.pt (the reference) or model.safetensors and tokenizer.json \
+                     (Hugging Face)"
+            .to_owned(),
         found: list(folder),
     })
 }
 
-/// Reads the autoencoder in `folder` for every layer of a model of this shape. Its site is what the caller says, or
-/// what the folder's name says (`mlp-post-act`, `resid-delta-mlp`, `resid-delta-attn` in it, with `-` or `_`).
+/// Reads the autoencoder in `folder` for every layer of a model of this shape.
+///
+/// Our own files and those of SAELens say their site; for the reference's it is what the caller says, or what the
+/// folder's name says (`mlp-post-act`, `resid-delta-mlp`, `resid-delta-attn` in it, with `-` or `_`).
 ///
 /// # Errors
-/// If no layout fits, the site is not known, or the files are not what they should be.
+/// If no layout fits, the site is not known or not the one that the caller says, or the files are not what they should
+/// be.
 pub fn open_autoencoder(
     folder: &Path,
     site: Option<AutoencoderSite>,
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    if folder.join("0.pt").is_file() {
+    let autoencoder = if folder.join("0.safetensors").is_file() {
+        native::load_autoencoder(folder, &name, config)?
+    } else if folder.join("0.pt").is_file() {
         let site = site.or_else(|| AutoencoderSite::from_name(&name)).ok_or_else(|| {
             let expected = format!("given, or named in the folder's name ({SITE_NAMES})");
             CheckpointError::unexpected(folder, "site", expected, format!("a folder named \"{name}\""))
         })?;
-        let layers = reference::load_autoencoder(folder, site, config)?;
-        return same_width(folder, NamedAutoencoder { name, site, layers });
+        NamedAutoencoder { site, layers: reference::load_autoencoder(folder, site, config)?, name }
+    } else if !sae_lens::layer_folders(folder).is_empty() {
+        sae_lens::load_autoencoder(folder, &name, config)?
+    } else {
+        return Err(CheckpointError::NoLayout {
+            folder: folder.to_owned(),
+            looked_for: "0.pt, 1.pt, ... (state dicts of torch.save), 0.safetensors, 1.safetensors, ... (our own) or \
+                         folders with cfg.json (SAELens)"
+                .to_owned(),
+            found: list(folder),
+        });
+    };
+    if let Some(site) = site.filter(|&site| site != autoencoder.site) {
+        return Err(CheckpointError::unexpected(
+            folder,
+            "site",
+            format!("{site:?}"),
+            format!("{:?}", autoencoder.site),
+        ));
     }
-    Err(CheckpointError::NoLayout {
-        folder: folder.to_owned(),
-        looked_for: "0.pt, 1.pt, ... (state dicts of torch.save)".to_owned(),
-        found: list(folder),
-    })
+    same_width(folder, autoencoder)
 }
 
 const SITE_NAMES: &str = "mlp-post-act, resid-delta-mlp or resid-delta-attn";

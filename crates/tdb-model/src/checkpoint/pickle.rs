@@ -169,7 +169,9 @@ impl<'a> Machine<'a> {
                 2..=5 => {}
                 other => return Err(format!("pickle protocol {other}; 2 to 5 are known")),
             },
-            0x95 => drop(self.take(8)?),
+            0x95 => {
+                self.take(8)?;
+            }
             b'N' => self.stack.push(Value::None),
             0x88 => self.stack.push(Value::Bool(true)),
             0x89 => self.stack.push(Value::Bool(false)),
@@ -371,7 +373,7 @@ impl<'a> Machine<'a> {
         let Some(&Value::Dict(index)) = self.stack.last() else {
             return Err("entries for something that is not a dict".to_owned());
         };
-        if values.len() % 2 != 0 {
+        if !values.len().is_multiple_of(2) {
             return Err("a key without a value".to_owned());
         }
         self.contained += values.len();

@@ -74,10 +74,6 @@ impl PtFile {
         Ok(PtFile { path: path.to_owned(), source, directory, pickle_range, pickle, prefix })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The file's top object, which has to be a tensor; `key` names it in errors.
     pub fn tensor(&self, key: &str) -> Result<NamedTensor, CheckpointError> {
         match self.pickle.top {

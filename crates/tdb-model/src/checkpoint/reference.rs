@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json};
 
+use super::Checkpoint;
 use super::error::CheckpointError;
 use super::pt::{Dict, Item, PtFile};
 use super::settings::{Settings, check_size};
 use super::source::read_json;
 use super::tensor::NamedTensor;
+use crate::tokenizer::Tokenizer;
 use crate::weights::{
     AutoencoderSite, AutoencoderWeights, Config, LatentActivation, LayerNorm, LayerWeights, Linear, Weights,
 };
@@ -28,7 +30,7 @@ const GPT2_VOCAB: usize = 50257;
 ///
 /// # Errors
 /// A setting, file or tensor that is missing, of another shape or type than the configuration asks for, or not known.
-pub fn load(folder: &Path) -> Result<Weights, CheckpointError> {
+pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let path = folder.join("config.json");
     let config = read_config(&path, &read_json(&path)?)?;
     let pieces = folder.join("model_pieces");
@@ -40,7 +42,9 @@ pub fn load(folder: &Path) -> Result<Weights, CheckpointError> {
     };
     // Collected in order, so that of several errors it is always the same one that is reported.
     let opened: Vec<Result<_, CheckpointError>> = expected.par_iter().map(open).collect();
-    Pieces(opened.into_iter().collect::<Result<_, _>>()?).weights(config)
+    let weights = Pieces(opened.into_iter().collect::<Result<_, _>>()?).weights(config)?;
+    let source = format!("{} (pieces of torch.save)", folder.display());
+    Ok(Checkpoint { weights, tokenizer: Tokenizer::gpt2(), source })
 }
 
 /// Is this object the reference's kind of `config.json`?

@@ -13,7 +13,6 @@ use super::error::CheckpointError;
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Mapped(Arc<Mmap>),
-    Memory(Arc<[u8]>),
     Static(&'static [u8]),
 }
 
@@ -43,7 +42,6 @@ impl Deref for Source {
     fn deref(&self) -> &[u8] {
         match self {
             Source::Mapped(map) => map,
-            Source::Memory(bytes) => bytes,
             Source::Static(bytes) => bytes,
         }
     }
