@@ -1,0 +1,159 @@
+//! Runs a model over sequences and sums up what its units do.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tdb_model::{Autoencoder, Forward, ForwardOptions, Transformer, forward};
+
+use crate::corpus::Sequence;
+use crate::measure::{head_writes, measure};
+use crate::summary::{LayerSummary, Plan, SharedLayers, Summary};
+use crate::unit::Kind;
+use crate::{Error, Result};
+
+/// What to run, and who watches.
+pub struct Job<'a> {
+    pub model: &'a Transformer,
+    pub plan: &'a Plan,
+    pub layers: Range<usize>,
+    /// Sequences that are run at the same time, each on a thread of its own.
+    pub threads: usize,
+    pub watch: &'a dyn Watch,
+}
+
+/// Sees the progress of a collation and may stop it.
+pub trait Watch: Sync {
+    /// Asked before every sequence.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    /// A sequence of so many tokens is done.
+    fn done(&self, _tokens: usize) {}
+
+    /// A line for a person.
+    fn note(&self, _line: &str) {}
+}
+
+impl Watch for () {}
+
+/// Sums up `sequences`, which are shard `shard` of the plan's corpus.
+///
+/// Each sequence is run by itself on one thread, so that its values are the same whichever others are run beside it.
+///
+/// # Errors
+/// If a sequence cannot be read or run, a value is not a number, or the watcher cancels.
+pub fn summarize(
+    job: &Job<'_>,
+    shard: usize,
+    sequences: impl Iterator<Item = Result<Arc<Sequence>>> + Send,
+) -> Result<Summary> {
+    let model = only(job.model, &job.layers, &job.plan.kinds)?;
+    let empty = |layer| (layer, Mutex::new(LayerSummary::empty(&model, layer, job.plan)));
+    let layers: SharedLayers = job.layers.clone().map(empty).collect();
+    let worker = Worker {
+        job,
+        model: &model,
+        layers: &layers,
+        sequences: Mutex::new(sequences),
+        stop: AtomicBool::new(false),
+        error: Mutex::new(None),
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..job.threads.max(1) {
+            scope.spawn(|| worker.work());
+        }
+    });
+    if let Some(error) = worker.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let layers = layers.into_iter();
+    let layers = layers.map(|(i, l)| (i, l.into_inner().unwrap_or_else(PoisonError::into_inner))).collect();
+    Ok(Summary { plan: job.plan.clone(), shards: vec![shard], layers })
+}
+
+/// The model with only those autoencoders that are asked about.
+fn only(model: &Transformer, layers: &Range<usize>, kinds: &[Kind]) -> Result<Transformer> {
+    let wanted = |of: &[Kind], get: fn(&Transformer, usize) -> Option<&Autoencoder>| -> Vec<Option<Autoencoder>> {
+        let any = of.iter().any(|k| kinds.contains(k));
+        let all = 0..model.config().n_layers;
+        all.map(|l| get(model, l).filter(|_| any && layers.contains(&l)).cloned()).collect()
+    };
+    let bad = |error: tdb_model::transformer::AttachError| Error::setting("autoencoder", error.to_string());
+    let mlp = wanted(&[Kind::MlpLatent], Transformer::mlp_autoencoder);
+    let attn = wanted(&[Kind::AttnLatent, Kind::AttnLatentPairs], Transformer::attn_autoencoder);
+    model.clone().with_mlp_autoencoders(mlp).map_err(bad)?.with_attn_autoencoders(attn).map_err(bad)
+}
+
+struct Worker<'a, I> {
+    job: &'a Job<'a>,
+    model: &'a Transformer,
+    layers: &'a SharedLayers,
+    sequences: Mutex<I>,
+    stop: AtomicBool,
+    error: Mutex<Option<Error>>,
+}
+
+impl<I: Iterator<Item = Result<Arc<Sequence>>> + Send> Worker<'_, I> {
+    fn work(&self) {
+        // A pool of one thread: products within a sequence are not split, and their sums not reordered.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let result = match pool {
+            Ok(pool) => pool.install(|| self.run_all()),
+            Err(error) => Err(Error::setting("threads", error.to_string())),
+        };
+        if let Err(error) = result {
+            self.stop.store(true, Ordering::Relaxed);
+            self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    fn run_all(&self) -> Result<()> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if self.job.watch.is_cancelled() {
+                return Err(Error::Cancelled { finished: 0 });
+            }
+            let next = self.sequences.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(sequence) = next.transpose()? else { return Ok(()) };
+            self.run(&sequence)?;
+            self.job.watch.done(sequence.tokens.len());
+        }
+    }
+
+    fn run(&self, sequence: &Arc<Sequence>) -> Result<()> {
+        let options = ForwardOptions {
+            interventions: &[],
+            hooks: &mut (),
+            shared: None,
+            layers: Some(self.job.layers.end),
+            after_layer: &mut |_| true,
+        };
+        let run = forward(self.model, &sequence.tokens, options).map_err(|e| Error::run(sequence.number, &e))?;
+        for (&layer, summary) in self.layers {
+            self.add(sequence, &run, layer, summary)?;
+        }
+        Ok(())
+    }
+
+    fn add(&self, sequence: &Arc<Sequence>, run: &Forward, layer: usize, summary: &Mutex<LayerSummary>) -> Result<()> {
+        let kinds = &self.job.plan.kinds;
+        let wants_pairs = kinds.iter().any(|k| k.per_pair());
+        let values = &run.layers[layer].attn.v;
+        let writes = if wants_pairs { head_writes(self.model, layer, values) } else { values.clone() };
+        let measured = kinds.iter().map(|kind| (*kind, measure(self.model, run, layer, *kind, &writes)));
+        // All that is computed is computed before the lock is taken.
+        let measured: Vec<_> = measured.filter_map(|(kind, m)| m.map(|m| (kind, m))).collect();
+        let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+        summary.count(sequence);
+        for (kind, measured) in &measured {
+            if let Some(into) = summary.kinds.get_mut(kind) {
+                into.add(self.job.plan, (layer, *kind), sequence, measured)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! Files that are whole or not there at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// Writes a file under another name, brings it to the disk and gives it its name: after a crash at any moment there is
+/// the old file, the new one or none, never a part.
+///
+/// # Errors
+/// If the folder cannot be written to or the disk is full; nothing is left behind then.
+pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let failed = |error: std::io::Error| Error::Write { path: path.to_owned(), reason: reason(&error) };
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|e| Error::Write { path: folder.to_owned(), reason: reason(&e) })?;
+    remove_abandoned(path);
+    let part = part(path, &format!("{}", std::process::id()));
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(&part).map_err(failed)?;
+    // Says that somebody is at it; see `remove_abandoned`.
+    let _ = file.try_lock();
+    let done = fill(&file, content).and_then(|()| fs::rename(&part, path));
+    if let Err(error) = done {
+        let _ = fs::remove_file(&part);
+        return Err(failed(error));
+    }
+    // The name is in the folder, which is brought to the disk as well.
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+fn fill(file: &File, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    content(&mut out)?;
+    out.flush()?;
+    file.sync_all()
+}
+
+fn part(path: &Path, process: &str) -> PathBuf {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.part-{process}"))
+}
+
+/// Removes parts of this file that a killed process left: those that nobody has locked.
+fn remove_abandoned(path: &Path) {
+    let prefix = part(path, "");
+    let prefix = prefix.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
+    for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)) {
+        if File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => "the disk is full; make room and start the same command again".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "there is no permission to write there".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_or_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/file");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(part(&path, "1"), "left by a killed process").unwrap();
+        write(&path, |out| out.write_all(b"one")).unwrap();
+        let broken = write(&path, |out| {
+            out.write_all(b"tw")?;
+            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
+        });
+        let message = broken.unwrap_err().to_string();
+        assert!(message.contains("deep/file could not be written") && message.contains("disk is full"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        let below_a_file = path.join("x");
+        assert!(write(&below_a_file, |_| Ok(())).unwrap_err().to_string().contains("could not be written"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_a_sentence() {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let error = fill(&full, |out| out.write_all(&[0; 4 << 20])).unwrap_err();
+        assert!(reason(&error).contains("the disk is full"), "{error}");
+    }
+}

@@ -1,0 +1,351 @@
+//! What has been seen of the units of some layers in some shards.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use tdb_model::Transformer;
+
+use crate::corpus::{Cutting, Sequence, mix};
+use crate::example::{Example, Sample, Top};
+use crate::measure::{Figures, Measured, Values};
+use crate::unit::Kind;
+use crate::{Error, ExactSum, Result};
+
+/// How many examples are kept of each unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    /// Those with the largest values.
+    pub top: usize,
+    /// Drawn from all sequences.
+    pub random: usize,
+    /// Parts into which the sequences with a positive value are divided by their largest one, ...
+    pub quantiles: usize,
+    /// ... and how many of each.
+    pub per_quantile: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { top: 20, random: 20, quantiles: 4, per_quantile: 3 }
+    }
+}
+
+impl Sizes {
+    /// Examples drawn from the sequences in which the unit has a positive value.
+    pub fn active(&self) -> usize {
+        self.quantiles * self.per_quantile
+    }
+}
+
+/// All that two summaries must have in common to be merged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The model's name.
+    pub model: String,
+    /// Of the weights that it was run with, see [`fingerprint`].
+    pub fingerprint: String,
+    /// Names of the autoencoders, for people.
+    pub autoencoders: Vec<String>,
+    /// Name and size in bytes of every file of the corpus.
+    pub corpus: Vec<(String, u64)>,
+    pub cutting: Cutting,
+    pub sizes: Sizes,
+    pub kinds: Vec<Kind>,
+    /// Seeds the random samples.
+    pub seed: u64,
+    /// In how many shards the corpus is read.
+    pub shards: usize,
+}
+
+/// A number that changes with the weights of a model and its autoencoders: of their sizes and their biases, which differ
+/// between any two trained models.
+pub fn fingerprint(model: &Transformer) -> String {
+    let mut hash = 0u64;
+    let mut add = |numbers: &[f32]| {
+        hash = mix(hash ^ numbers.len() as u64);
+        for x in numbers {
+            hash = mix(hash ^ u64::from(x.to_bits()));
+        }
+    };
+    let weights = model.weights();
+    for layer in &weights.layers {
+        for linear in [&layer.query, &layer.key, &layer.value, &layer.out, &layer.mlp_in, &layer.mlp_out] {
+            add(&linear.bias);
+            add(&linear.weight.row(0));
+        }
+        add(&layer.ln_1.gain);
+        add(&layer.ln_2.gain);
+    }
+    add(&weights.tok_embed.row(0));
+    add(&weights.ln_f.gain);
+    for layer in 0..weights.config.n_layers {
+        for autoencoder in [model.mlp_autoencoder(layer), model.attn_autoencoder(layer)].into_iter().flatten() {
+            add(&autoencoder.encoder_row(0));
+            add(autoencoder.direction(autoencoder.n_latents() - 1));
+        }
+    }
+    format!("{hash:016x}")
+}
+
+/// One unit.
+#[derive(Clone, Debug, Default)]
+pub struct UnitSummary {
+    pub top: Top,
+    pub random: Sample,
+    /// Of the sequences in which the unit has a positive value.
+    pub active: Sample,
+    /// Sums over all values of their first to fourth powers.
+    pub powers: [ExactSum; 4],
+    /// Values above 0.
+    pub positive_values: u64,
+    /// Sequences with a value above 0.
+    pub active_sequences: u64,
+}
+
+/// All units of one kind in one layer.
+#[derive(Clone, Debug)]
+pub struct KindSummary {
+    pub units: Vec<UnitSummary>,
+    /// For each unit what [`Sample::limit`] says of its random sample: most offers are refused, and this side by side
+    /// list refuses them without touching the unit.
+    random_limits: Vec<u64>,
+}
+
+/// One layer.
+#[derive(Clone, Debug, Default)]
+pub struct LayerSummary {
+    pub sequences: u64,
+    pub tokens: u64,
+    /// Token pairs.
+    pub pairs: u64,
+    pub kinds: BTreeMap<Kind, KindSummary>,
+}
+
+/// Some layers over some shards.
+#[derive(Debug)]
+pub struct Summary {
+    pub plan: Plan,
+    /// The shards that are in it, ascending.
+    pub shards: Vec<usize>,
+    pub layers: BTreeMap<usize, LayerSummary>,
+}
+
+/// Together with a sequence's number gives its place in the unit's own random order.
+fn unit_key(seed: u64, layer: usize, kind: Kind, unit: usize) -> u64 {
+    mix(mix(seed ^ ((kind as u64) << 48) ^ ((layer as u64) << 32)) ^ unit as u64)
+}
+
+const RANDOM: u64 = 0x7261_6e64;
+const ACTIVE: u64 = 0x6163_7469;
+
+impl KindSummary {
+    pub fn new(units: Vec<UnitSummary>, sizes: &Sizes) -> Self {
+        let random_limits = units.iter().map(|u| u.random.limit(sizes.random)).collect();
+        Self { units, random_limits }
+    }
+
+    /// Adds what all units did on a sequence.
+    ///
+    /// # Errors
+    /// If a value is not a number.
+    pub fn add(
+        &mut self,
+        plan: &Plan,
+        (layer, kind): (usize, Kind),
+        sequence: &Arc<Sequence>,
+        measured: &Measured<'_>,
+    ) -> Result<()> {
+        let mut next = 0;
+        let mut bad = None;
+        let n = kind.values(sequence.tokens.len());
+        let zeros: Arc<_> = Arc::new(Values::Sparse { len: n as u32, entries: [].into() });
+        let sequence_key = |salt| mix(sequence.number ^ salt);
+        let (random_key, active_key) = (sequence_key(RANDOM), sequence_key(ACTIVE));
+        measured.for_each(|unit, figures, values| {
+            self.skip(next..unit, plan, (layer, kind), sequence, random_key, &zeros);
+            next = unit + 1;
+            if !figures.is_finite() {
+                bad.get_or_insert(unit);
+                return;
+            }
+            let key = unit_key(plan.seed, layer, kind, unit);
+            let summary = &mut self.units[unit];
+            let priorities = [mix(key ^ random_key), mix(key ^ active_key)];
+            summary.add(kind, &plan.sizes, priorities, sequence, figures, values);
+            self.random_limits[unit] = summary.random.limit(plan.sizes.random);
+        });
+        let end = self.units.len();
+        self.skip(next..end, plan, (layer, kind), sequence, random_key, &zeros);
+        match bad {
+            None => Ok(()),
+            Some(unit) => {
+                let what = format!("{} {unit} of layer {layer} has a value that is not a number", kind.scalar());
+                Err(Error::Run { sequence: sequence.number, what })
+            }
+        }
+    }
+
+    /// Units that are 0 in the whole sequence: only the random sample may take it.
+    fn skip(
+        &mut self,
+        units: Range<usize>,
+        plan: &Plan,
+        (layer, kind): (usize, Kind),
+        sequence: &Arc<Sequence>,
+        random_key: u64,
+        zeros: &Arc<Values>,
+    ) {
+        for unit in units {
+            let priority = mix(unit_key(plan.seed, layer, kind, unit) ^ random_key);
+            if priority < self.random_limits[unit] {
+                let random = &mut self.units[unit].random;
+                let (sequence, values) = (sequence.clone(), zeros.clone());
+                random.offer(plan.sizes.random, Example { priority, figure: 0.0, sequence, values });
+                self.random_limits[unit] = random.limit(plan.sizes.random);
+            }
+        }
+    }
+}
+
+impl UnitSummary {
+    fn add(
+        &mut self,
+        kind: Kind,
+        sizes: &Sizes,
+        [random, active]: [u64; 2],
+        sequence: &Arc<Sequence>,
+        figures: Figures,
+        values: &dyn Fn() -> Values,
+    ) {
+        for (sum, x) in self.powers.iter_mut().zip(figures.powers) {
+            sum.add(x);
+        }
+        self.positive_values += u64::from(figures.positive);
+        self.active_sequences += u64::from(figures.positive > 0);
+        let into_top =
+            (!kind.is_sparse() || figures.positive > 0) && self.top.admits(sizes.top, figures.largest, sequence.number);
+        let into_random = self.random.admits(sizes.random, random);
+        let into_active = figures.positive > 0 && self.active.admits(sizes.active(), active);
+        if !(into_top || into_random || into_active) {
+            return;
+        }
+        let values = Arc::new(values());
+        let example = |priority| Example {
+            priority,
+            figure: figures.largest,
+            sequence: sequence.clone(),
+            values: values.clone(),
+        };
+        if into_top {
+            self.top.offer(sizes.top, example(random));
+        }
+        if into_random {
+            self.random.offer(sizes.random, example(random));
+        }
+        if into_active {
+            self.active.offer(sizes.active(), example(active));
+        }
+    }
+
+    fn merge(&mut self, sizes: &Sizes, other: Self) {
+        for e in other.top.examples() {
+            self.top.offer(sizes.top, e.clone());
+        }
+        for e in other.random.examples() {
+            self.random.offer(sizes.random, e.clone());
+        }
+        for e in other.active.examples() {
+            self.active.offer(sizes.active(), e.clone());
+        }
+        for (sum, x) in self.powers.iter_mut().zip(&other.powers) {
+            sum.merge(x);
+        }
+        self.positive_values += other.positive_values;
+        self.active_sequences += other.active_sequences;
+    }
+}
+
+impl LayerSummary {
+    /// Of a layer of which nothing was seen yet.
+    pub fn empty(model: &Transformer, layer: usize, plan: &Plan) -> Self {
+        let units = |kind: &Kind| {
+            let units = vec![UnitSummary::default(); kind.count(model, layer)];
+            (*kind, KindSummary::new(units, &plan.sizes))
+        };
+        Self { kinds: plan.kinds.iter().map(units).filter(|k| !k.1.units.is_empty()).collect(), ..Self::default() }
+    }
+
+    pub(crate) fn count(&mut self, sequence: &Sequence) {
+        let tokens = sequence.tokens.len();
+        self.sequences += 1;
+        self.tokens += tokens as u64;
+        self.pairs += (tokens * (tokens + 1) / 2) as u64;
+    }
+}
+
+impl Summary {
+    /// Adds another summary of the same layers over other shards.
+    ///
+    /// # Errors
+    /// If they are of different collations or layers, or have a shard in common.
+    pub fn merge(&mut self, other: Self) -> Result<()> {
+        self.check(&other)?;
+        let sizes = &self.plan.sizes;
+        for (layer, from) in other.layers {
+            let Some(into) = self.layers.get_mut(&layer) else { continue };
+            into.sequences += from.sequences;
+            into.tokens += from.tokens;
+            into.pairs += from.pairs;
+            for (kind, from) in from.kinds {
+                let Some(into) = into.kinds.get_mut(&kind) else { continue };
+                for (into, from) in into.units.iter_mut().zip(from.units) {
+                    into.merge(sizes, from);
+                }
+                into.random_limits = into.units.iter().map(|u| u.random.limit(sizes.random)).collect();
+            }
+        }
+        self.shards.extend(other.shards);
+        self.shards.sort_unstable();
+        Ok(())
+    }
+
+    fn check(&self, other: &Self) -> Result<()> {
+        let mismatch = |difference: String| Error::Mismatch { what: "two summaries".to_owned(), difference };
+        if let Some(difference) = self.plan.difference(&other.plan) {
+            return Err(mismatch(difference));
+        }
+        if let Some(shard) = self.shards.iter().find(|s| other.shards.contains(s)) {
+            return Err(mismatch(format!("both hold shard {shard}, which would be counted twice")));
+        }
+        let shape = |s: &Self| -> Vec<(usize, Vec<(Kind, usize)>)> {
+            let kinds = |l: &LayerSummary| l.kinds.iter().map(|(kind, k)| (*kind, k.units.len())).collect();
+            s.layers.iter().map(|(layer, l)| (*layer, kinds(l))).collect()
+        };
+        if shape(self) != shape(other) {
+            return Err(mismatch("they hold different layers or units".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// In what another plan differs, if it does.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        fn fields(plan: &Plan) -> Option<serde_json::Map<String, serde_json::Value>> {
+            serde_json::to_value(plan).ok()?.as_object().cloned()
+        }
+        if self == other {
+            return None;
+        }
+        let (a, b) = (fields(self)?, fields(other)?);
+        let name = a.keys().find(|key| a.get(*key) != b.get(*key))?;
+        Some(format!("{name} is {} in one and {} in the other", a.get(name)?, b.get(name)?))
+    }
+}
+
+/// A layer that several threads add to.
+pub(crate) type SharedLayers = BTreeMap<usize, Mutex<LayerSummary>>;

@@ -1,0 +1,350 @@
+//! The records of all units of one layer in one file, read in place.
+//!
+//! ```text
+//! "TDBREC1\n", records, strings, texts, tables, footer, u64 offset of the footer, "TDBREC1\n"
+//! ```
+//!
+//! All numbers are little-endian, `varint` is LEB128. The footer is JSON ([`Footer`]) and says where the rest lies:
+//!
+//! - *strings*: `count + 1` u32 offsets into the bytes that follow them; UTF-8, the tokens of the texts.
+//! - *texts*: `count + 1` u32 offsets, counted in tokens, into the string indices that follow, `width` bytes each.
+//! - *sections*, one for each kind of unit: `units + 1` u64 offsets of records from the beginning of the file.
+//!
+//! A record is: mean, variance, skewness, kurtosis (f64, NaN where undefined); varint number of values above 0, varint
+//! number of texts with such; varint number of quantile boundaries, the boundaries (f32); varint number of lists of
+//! examples, the lists. The first list is the top examples, the second the random sample, then one for each quantile. A
+//! list is its varint length and its examples. An example is the varint index of its text, and its values: varint
+//! `2 n + 1` where all `n` values follow, `2 n` where only `n` follow, each after the varint distance from the index
+//! before (the first: from -1); the others are 0. With [`Encoding::U8`] an f32 `low` and an f32 `step` stand before the
+//! values, and a byte `q` is `low + q · step`.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{ActivationRecord, Error, Moments, NodeRecord, Result, json};
+
+/// First and last bytes of a file.
+pub const MAGIC: &[u8; 8] = b"TDBREC1\n";
+
+const MAX_FOOTER_BYTES: usize = 16 << 20;
+
+/// How values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// As they are.
+    F32,
+    /// Rounded to half precision.
+    F16,
+    /// In 256 steps between the smallest and the largest stored value of an example.
+    U8,
+}
+
+/// What a file says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Footer {
+    pub model: String,
+    pub layer: usize,
+    pub values: Encoding,
+    /// What was seen of the corpus.
+    pub sequences: u64,
+    pub tokens: u64,
+    pub pairs: u64,
+    /// How it was made, for people.
+    pub about: serde_json::Value,
+    pub strings: Table,
+    pub texts: Table,
+    pub sections: Vec<Section>,
+}
+
+/// A list of things of different lengths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    pub offset: u64,
+    pub count: usize,
+    /// Bytes of an entry; 1 for strings.
+    pub width: usize,
+}
+
+/// The records of one kind of unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Section {
+    /// The derived scalar's name.
+    pub scalar: String,
+    /// One value for each token pair rather than for each token.
+    pub pairs: bool,
+    pub units: usize,
+    pub offset: u64,
+}
+
+/// A record and what the layout of single files has no place for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CollatedRecord {
+    pub record: NodeRecord,
+    /// Values above 0, of [`Footer::tokens`] or [`Footer::pairs`].
+    pub positive_values: u64,
+    /// Texts with a value above 0, of [`Footer::sequences`].
+    pub active_sequences: u64,
+}
+
+/// An open file; safe to share, reads what is asked for and keeps only the strings.
+#[derive(Debug)]
+pub struct LayerFile {
+    name: String,
+    store: Store,
+    footer: Footer,
+    strings: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Store {
+    File(Mutex<File>, u64),
+    Bytes(Bytes),
+}
+
+impl LayerFile {
+    /// Opens a file on this machine.
+    pub fn open(path: &Path) -> Result<Self> {
+        let error = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::NotFound(format!("{} does not exist", path.display())),
+            _ => Error::io(path, e),
+        };
+        let file = File::open(path).map_err(error)?;
+        let len = file.metadata().map_err(error)?.len();
+        Self::new(path.display().to_string(), Store::File(Mutex::new(file), len))
+    }
+
+    /// A file that is in memory; `name` is what errors call it.
+    pub fn from_bytes(name: impl Into<String>, bytes: Bytes) -> Result<Self> {
+        Self::new(name.into(), Store::Bytes(bytes))
+    }
+
+    fn new(name: String, store: Store) -> Result<Self> {
+        let len = store.len();
+        let damaged = |problem: &str| Error::damaged(&name, problem);
+        let tail_at = len.checked_sub(16).ok_or_else(|| damaged("it is too short"))?;
+        let tail = store.read(&name, tail_at, 16)?;
+        let (head, foot) = (store.read(&name, 0, 8)?, number(&tail[..8]));
+        if head[..] != MAGIC[..] || tail[8..] != MAGIC[..] || foot > tail_at {
+            return Err(damaged("it is no file of collated records, or was cut off"));
+        }
+        let size = usize::try_from(tail_at - foot).unwrap_or(usize::MAX);
+        if size > MAX_FOOTER_BYTES {
+            return Err(damaged("its footer is too large"));
+        }
+        let footer: Footer = json::parse(&name, &store.read(&name, foot, size)?, MAX_FOOTER_BYTES)?;
+        if !matches!(footer.texts.width, 2 | 4) {
+            return Err(damaged("the texts have entries of neither 2 nor 4 bytes"));
+        }
+        let strings = read_strings(&name, &store, footer.strings)?;
+        Ok(Self { name, store, footer, strings })
+    }
+
+    /// What the file says about itself.
+    pub fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// The section of a scalar.
+    pub fn section(&self, scalar: &str) -> Option<&Section> {
+        self.footer.sections.iter().find(|s| s.scalar == scalar)
+    }
+
+    /// The record of a unit. [`Error::NotFound`] if the file has none of this scalar or index.
+    pub fn record(&self, scalar: &str, index: usize) -> Result<CollatedRecord> {
+        let missing = || Error::NotFound(format!("{} has no record of {scalar} {index}", self.name));
+        let section = self.section(scalar).filter(|s| index < s.units).ok_or_else(missing)?;
+        let at = section.offset.checked_add(8 * index as u64).ok_or_else(missing)?;
+        let bounds = self.store.read(&self.name, at, 16)?;
+        let (start, end) = (number(&bounds[..8]), number(&bounds[8..]));
+        let size = end.checked_sub(start).and_then(|n| usize::try_from(n).ok());
+        let size = size.ok_or_else(|| self.damaged(scalar, index, "it ends before it begins"))?;
+        let bytes = self.store.read(&self.name, start, size)?;
+        let mut input = Input { bytes: &bytes };
+        self.parse(&mut input, section, index)
+            .and_then(|record| if input.bytes.is_empty() { Ok(record) } else { Err("it goes on after its end".into()) })
+            .map_err(|problem| self.damaged(scalar, index, &problem))
+    }
+
+    fn damaged(&self, scalar: &str, index: usize, problem: &str) -> Error {
+        Error::damaged(&self.name, format!("the record of {scalar} {index}: {problem}"))
+    }
+
+    fn parse(&self, input: &mut Input<'_>, section: &Section, index: usize) -> Parsed<CollatedRecord> {
+        let mut moment = || input.array().map(f64::from_le_bytes).map(|x| Some(x).filter(|x| x.is_finite()));
+        let moments = Moments { mean: moment()?, variance: moment()?, skewness: moment()?, kurtosis: moment()? };
+        let (positive_values, active_sequences) = (input.varint()?, input.varint()?);
+        let boundaries = (0..input.varint()?).map(|_| input.f32()).collect::<Parsed<Vec<_>>>()?;
+        let mut lists = Vec::new();
+        for _ in 0..input.varint()? {
+            let mut list = Vec::new();
+            for _ in 0..input.varint()? {
+                list.push(self.example(input, section.pairs)?);
+            }
+            lists.push(list);
+        }
+        let mut lists = lists.into_iter();
+        let most_positive = lists.next().unwrap_or_default();
+        let random_sample = lists.next().unwrap_or_default();
+        let by_quantile: Vec<_> = lists.collect();
+        let some = !by_quantile.is_empty();
+        let record = NodeRecord {
+            layer: self.footer.layer,
+            index,
+            random_sample,
+            random_sample_by_quantile: some.then_some(by_quantile),
+            quantile_boundaries: some.then_some(boundaries),
+            moments,
+            most_positive,
+        };
+        Ok(CollatedRecord { record, positive_values, active_sequences })
+    }
+
+    fn example(&self, input: &mut Input<'_>, pairs: bool) -> Parsed<ActivationRecord> {
+        let tokens = self.text(input.varint()?)?;
+        let len = if pairs { tokens.len() * (tokens.len() + 1) / 2 } else { tokens.len() };
+        let code = input.varint()?;
+        let n = usize::try_from(code / 2).unwrap_or(usize::MAX);
+        let dense = code % 2 == 1;
+        if n > len || (dense && n != len) {
+            return Err(format!("{n} values on a text with room for {len}"));
+        }
+        let (low, step) = match self.footer.values {
+            Encoding::U8 => (input.f32()?, input.f32()?),
+            _ => (0.0, 0.0),
+        };
+        let value = |input: &mut Input<'_>| match self.footer.values {
+            Encoding::F32 => input.f32(),
+            Encoding::F16 => input.array().map(|b| half(u16::from_le_bytes(b))),
+            Encoding::U8 => input.array().map(|[q]| low + f32::from(q) * step),
+        };
+        let mut activations = vec![0.0; len];
+        if dense {
+            for slot in &mut activations {
+                *slot = value(input)?;
+            }
+        } else {
+            let mut next = 0u64;
+            for _ in 0..n {
+                let at = next.checked_add(input.varint()?).and_then(|at| at.checked_sub(1));
+                let slot = at.and_then(|at| activations.get_mut(usize::try_from(at).ok()?));
+                *slot.ok_or("a value stands outside its text")? = value(input)?;
+                next = at.map_or(0, |at| at + 1);
+            }
+        }
+        if activations.iter().any(|a| !a.is_finite()) {
+            return Err("a value is not a number".into());
+        }
+        Ok(ActivationRecord { activations, tokens })
+    }
+
+    fn text(&self, index: u64) -> Parsed<Vec<String>> {
+        let Table { offset, count, width } = self.footer.texts;
+        if index >= count as u64 {
+            return Err(format!("text {index} of {count}"));
+        }
+        let read = |at: u64, len: usize| self.store.read(&self.name, at, len).map_err(|e| e.to_string());
+        let bounds = read(offset.saturating_add(4 * index), 8)?;
+        let (start, end) = (number(&bounds[..4]), number(&bounds[4..]));
+        let size = end.checked_sub(start).ok_or("a text ends before it begins")? as usize;
+        let first = offset.saturating_add(4 * (count as u64 + 1)).saturating_add(start * width as u64);
+        let ids = read(first, size * width)?;
+        let string = |id: &[u8]| self.strings.get(number(id) as usize).cloned().ok_or("a text has an unknown token");
+        Ok(ids.chunks_exact(width).map(string).collect::<Result<_, _>>()?)
+    }
+}
+
+impl Store {
+    fn len(&self) -> u64 {
+        match self {
+            Self::File(_, len) => *len,
+            Self::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Bytes> {
+        if offset.checked_add(len as u64).is_none_or(|end| end > self.len()) {
+            return Err(Error::damaged(name, format!("{len} bytes at {offset} reach beyond its end")));
+        }
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.slice(offset as usize..offset as usize + len)),
+            Self::File(file, _) => {
+                let mut out = vec![0; len];
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(offset))
+                    .and_then(|_| file.read_exact(&mut out))
+                    .map_err(|e| Error::Io { path: name.to_owned(), reason: e.to_string() })?;
+                Ok(out.into())
+            }
+        }
+    }
+}
+
+fn read_strings(name: &str, store: &Store, Table { offset, count, .. }: Table) -> Result<Vec<String>> {
+    let damaged = |problem: &str| Error::damaged(name, format!("the table of strings: {problem}"));
+    let size = count.checked_add(1).and_then(|n| n.checked_mul(4)).ok_or_else(|| damaged("it is too long"))?;
+    let bounds = store.read(name, offset, size)?;
+    let bounds: Vec<u64> = bounds.chunks_exact(4).map(number).collect();
+    let bytes = store.read(name, offset + size as u64, bounds.last().copied().unwrap_or(0) as usize)?;
+    let string = |w: &[u64]| {
+        let slice = bytes.get(w[0] as usize..w[1] as usize).ok_or_else(|| damaged("it is not ascending"))?;
+        String::from_utf8(slice.to_vec()).map_err(|_| damaged("it is not UTF-8"))
+    };
+    bounds.windows(2).map(string).collect()
+}
+
+/// An unsigned little-endian number of up to 8 bytes.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))
+}
+
+/// An IEEE half-precision number.
+fn half(bits: u16) -> f32 {
+    let (exponent, fraction) = (u32::from(bits >> 10 & 31), f32::from(bits & 1023) / 1024.0);
+    let magnitude = match exponent {
+        0 => fraction * 2f32.powi(-14),
+        31 => return f32::NAN,
+        _ => (1.0 + fraction) * f32::from_bits((exponent + 112) << 23),
+    };
+    if bits >> 15 == 1 { -magnitude } else { magnitude }
+}
+
+type Parsed<T> = Result<T, String>;
+
+struct Input<'a> {
+    bytes: &'a [u8],
+}
+
+impl Input<'_> {
+    fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
+        let (head, rest) = self.bytes.split_first_chunk::<N>().ok_or("it ends too early")?;
+        self.bytes = rest;
+        Ok(*head)
+    }
+
+    fn f32(&mut self) -> Parsed<f32> {
+        self.array().map(f32::from_le_bytes)
+    }
+
+    fn varint(&mut self) -> Parsed<u64> {
+        let mut out = 0u64;
+        for shift in (0..63).step_by(7) {
+            let [byte] = self.array()?;
+            out |= u64::from(byte & 127) << shift;
+            if byte < 128 {
+                return Ok(out);
+            }
+        }
+        Err("a number is too long".into())
+    }
+}
