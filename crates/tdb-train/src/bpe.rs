@@ -79,8 +79,9 @@ mod tests {
         }
         for task in Task::ASKED {
             for seed in 0..50 {
-                for answer in task.item(&mut Dice::new(&[seed]), Split::Held).right {
-                    single(&tokenizer, &answer).unwrap();
+                let item = task.item(&mut Dice::new(&[seed]), Split::Held);
+                for answer in item.right.iter().chain(&item.wrong) {
+                    single(&tokenizer, answer).unwrap();
                 }
             }
         }

@@ -9,6 +9,8 @@ pub enum Error {
     Content { path: PathBuf, message: String },
     #[error("{name}: {message}")]
     Setting { name: &'static str, message: String },
+    #[error("the model: {0}")]
+    Model(String),
     #[error("the tokenizer: {0}")]
     Tokenizer(String),
     #[error("the loss is {loss} at step {step}: training has diverged, try a lower learning rate")]

@@ -8,6 +8,7 @@ pub mod folder;
 pub mod gpt;
 pub mod grammar;
 pub mod optimizer;
+pub mod sae;
 pub mod training;
 
 pub use error::{Error, Result};

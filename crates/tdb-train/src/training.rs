@@ -51,7 +51,7 @@ impl Default for Recipe {
     fn default() -> Self {
         Self {
             seed: 1,
-            steps: 4000,
+            steps: 5000,
             batch: 96,
             n_layers: 4,
             d_model: 128,

@@ -1,25 +1,11 @@
 //! Each operation of the network, forward next to backward. `n` is the number of tokens of a batch; matrices are
 //! `[n, width]`, row after row.
 
-use super::matmul::{Target, View, product};
+use tdb_model::kernels::{Threads, View, exp, matmul_into};
 
-/// `e^x`, to about 2e-7 of its value; written so that the compiler computes several at once.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, which stands in the low bits
-    let x = x.clamp(-87.0, 88.0);
-    let rounded = x * std::f32::consts::LOG2_E + ROUND;
-    let power = rounded - ROUND;
-    let r = (x - power * 0.693_359_4) + power * 2.121_944_4e-4;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_2e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    p = p * r * r + r + 1.0;
-    let exponent = (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127);
-    p * f32::from_bits((exponent as u32) << 23)
+/// `out = keep * out + a b`, on this thread alone: the parts of a batch run side by side. `row_stride` is that of `out`.
+pub(super) fn product(out: &mut [f32], row_stride: usize, keep: bool, a: View<'_>, b: View<'_>) {
+    matmul_into(out, [row_stride, 1], a, b, keep, Threads::One);
 }
 
 /// `y = x w + b`, with `w: [inputs, outputs]` as GPT-2 stores it.
@@ -30,7 +16,7 @@ pub fn linear(y: &mut [f32], x: &[f32], w: &[f32], b: &[f32]) {
     for row in y.chunks_exact_mut(outputs) {
         row.copy_from_slice(b);
     }
-    product(Target::new(y, outputs), true, 1.0, View::new(x, n, inputs), View::new(w, inputs, outputs));
+    product(y, outputs, true, View::new(x, n, inputs), View::new(w, inputs, outputs));
 }
 
 /// `dx = dy wᵀ` (or added to it, if `keep`), `dw += xᵀ dy`, `db += Σ dy`. `dwb` holds the gradient of the weight and
@@ -40,8 +26,8 @@ pub fn linear_backward(dx: &mut [f32], keep: bool, dwb: &mut [f32], dy: &[f32], 
     let inputs = w.len() / outputs;
     let n = dy.len() / outputs;
     let (dw, db) = dwb.split_at_mut(w.len());
-    product(Target::new(dx, inputs), keep, 1.0, View::new(dy, n, outputs), View::new(w, inputs, outputs).t());
-    product(Target::new(dw, outputs), true, 1.0, View::new(x, n, inputs).t(), View::new(dy, n, outputs));
+    product(dx, inputs, keep, View::new(dy, n, outputs), View::new(w, inputs, outputs).t());
+    product(dw, outputs, true, View::new(x, n, inputs).t(), View::new(dy, n, outputs));
     for row in dy.chunks_exact(outputs) {
         for (sum, value) in db.iter_mut().zip(row) {
             *sum += value;
@@ -116,14 +102,17 @@ fn softmax(row: &mut [f32]) {
 /// the backward pass.
 pub fn attention(z: &mut [f32], probs: &mut [f32], qkv: &[f32], t: usize, d: usize, d_head: usize) {
     let scale = 1.0 / (d_head as f32).sqrt();
-    let part = |at: usize| View::strided(&qkv[at..], t, d_head, 3 * d);
-    product(Target::new(probs, t), false, scale, part(0), part(d).t());
+    let part = |at: usize| View::strided(&qkv[at..], t, d_head, 3 * d, 1);
+    product(probs, t, false, part(0), part(d).t());
     for (query, row) in probs.chunks_exact_mut(t).enumerate() {
         let (seen, unseen) = row.split_at_mut(query + 1);
+        for score in seen.iter_mut() {
+            *score *= scale;
+        }
         softmax(seen);
         unseen.fill(0.0);
     }
-    product(Target::strided(z, d), false, 1.0, View::new(probs, t, t), part(2 * d));
+    product(z, d, false, View::new(probs, t, t), part(2 * d));
 }
 
 /// Writes the gradients of this head's queries, keys and values into their columns of `dqkv`. `dprobs: [t, t]` is
@@ -139,22 +128,22 @@ pub fn attention_backward(
     d_head: usize,
 ) {
     let scale = 1.0 / (d_head as f32).sqrt();
-    let part = |at: usize| View::strided(&qkv[at..], t, d_head, 3 * d);
-    let dz = View::strided(dz, t, d_head, d);
+    let part = |at: usize| View::strided(&qkv[at..], t, d_head, 3 * d, 1);
+    let dz = View::strided(dz, t, d_head, d, 1);
     let probabilities = View::new(probs, t, t);
-    product(Target::new(dprobs, t), false, 1.0, dz, part(2 * d).t());
+    product(dprobs, t, false, dz, part(2 * d).t());
     for (query, (drow, row)) in dprobs.chunks_exact_mut(t).zip(probs.chunks_exact(t)).enumerate() {
         let seen = ..query + 1;
         let mean: f32 = drow[seen].iter().zip(&row[seen]).map(|(d, p)| d * p).sum();
         for (d, p) in drow[seen].iter_mut().zip(&row[seen]) {
-            *d = p * (*d - mean);
+            *d = scale * p * (*d - mean);
         }
         drow[query + 1..].fill(0.0);
     }
     let dscores = View::new(dprobs, t, t);
-    product(Target::strided(dqkv, 3 * d), false, scale, dscores, part(d));
-    product(Target::strided(&mut dqkv[d..], 3 * d), false, scale, dscores.t(), part(0));
-    product(Target::strided(&mut dqkv[2 * d..], 3 * d), false, 1.0, probabilities.t(), dz);
+    product(dqkv, 3 * d, false, dscores, part(d));
+    product(&mut dqkv[d..], 3 * d, false, dscores.t(), part(0));
+    product(&mut dqkv[2 * d..], 3 * d, false, probabilities.t(), dz);
 }
 
 /// Turns logits `[n, vocabulary]` into the gradient of `weight` times the summed cross-entropy, and returns that sum
@@ -184,16 +173,6 @@ pub const IGNORED: u32 = u32::MAX;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn exp_is_close() {
-        for i in -8000..8000 {
-            let x = i as f32 * 0.01;
-            let exact = f64::from(x).exp();
-            assert!((f64::from(exp(x)) - exact).abs() <= 3e-7 * exact, "{x}");
-        }
-        assert!(exp(-1e9) < 1e-37 && exp(f32::NEG_INFINITY) < 1e-37);
-    }
 
     #[test]
     fn gelu_and_its_slope() {

@@ -2,7 +2,6 @@
 //! without padding. (The debugger's own pass, in `tdb-model`, keeps weights frozen and keeps activations.)
 
 pub mod kernels;
-pub mod matmul;
 mod pass;
 mod shape;
 

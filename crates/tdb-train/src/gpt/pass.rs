@@ -2,9 +2,10 @@
 
 use super::kernels::{
     attention, attention_backward, cross_entropy, gelu, layer_norm, layer_norm_backward, linear, linear_backward,
+    product,
 };
-use super::matmul::{Target, View, product};
 use super::shape::Layout;
+use tdb_model::kernels::View;
 
 /// Texts one after another, without padding.
 #[derive(Clone, Debug, Default)]
@@ -133,13 +134,7 @@ impl Pass {
         layer_norm(sized(&mut self.norm_f, n * d), sized(&mut self.stats_f, n), &self.output, gain, bias);
         let vocabulary = shape.vocabulary;
         let logits = sized(&mut self.logits, n * vocabulary);
-        product(
-            Target::new(logits, vocabulary),
-            false,
-            1.0,
-            View::new(&self.norm_f, n, d),
-            View::new(wte, vocabulary, d).t(),
-        );
+        product(logits, vocabulary, false, View::new(&self.norm_f, n, d), View::new(wte, vocabulary, d).t());
         logits
     }
 
@@ -167,9 +162,9 @@ impl Pass {
         let scratch = &mut self.scratch;
         let dlogits = View::new(&self.logits, n, vocabulary);
         let dnorm = sized(&mut scratch.d, n * d);
-        product(Target::new(dnorm, d), false, 1.0, dlogits, View::new(wte, vocabulary, d));
-        let dwte = Target::new(&mut gradients[layout.wte.clone()], d);
-        product(dwte, true, 1.0, dlogits.t(), View::new(&self.norm_f, n, d));
+        product(dnorm, d, false, dlogits, View::new(wte, vocabulary, d));
+        let dwte = &mut gradients[layout.wte.clone()];
+        product(dwte, d, true, dlogits.t(), View::new(&self.norm_f, n, d));
         let dresidual = sized(&mut scratch.residual, n * d);
         dresidual.fill(0.0);
         let gain = &parameters[layout.ln_f.weight.clone()];

@@ -62,18 +62,24 @@ pub fn indirect_object(dice: &mut Dice, split: Split) -> Item {
     Item::new(prompt, format!(" {receiver}"), ".", wrong)
 }
 
-/// A list of capitals with their countries. Withheld: which capital follows which.
+/// A list of capitals with their countries. Withheld: which capital follows which; asked is the last of a list.
 pub fn capitals(dice: &mut Dice, split: Split) -> Item {
     let length = dice.between(2, 6);
-    let mut chosen: Vec<(&str, &str)> = Vec::with_capacity(length);
+    let follows = |split: Split, a: (&str, &str), b: (&str, &str)| split.admits(&["capitals", a.0, b.0]);
+    // From the end: the last pair may be one of the few withheld ones.
+    let mut chosen = loop {
+        let (before, last) = dice.pick_two(CAPITALS);
+        if follows(split, before, last) {
+            break vec![last, before];
+        }
+    };
     while chosen.len() < length {
         let next = dice.pick(CAPITALS);
-        let fits = chosen.iter().all(|other| *other != next)
-            && chosen.last().is_none_or(|last| split.admits(&["capitals", last.0, next.0]));
-        if fits {
+        if !chosen.contains(&next) && follows(Split::Train, next, chosen[chosen.len() - 1]) {
             chosen.push(next);
         }
     }
+    chosen.reverse();
     let Some((last, listed)) = chosen.split_last() else { unreachable!("a list has two members at least") };
     let mut prompt = String::new();
     for (capital, country) in listed {
@@ -96,8 +102,9 @@ pub fn greater_than(dice: &mut Dice, split: Split) -> Item {
     let end = dice.between(year + 1, 99);
     let verb = dice.pick(&["lasted", "went on", "continued"]);
     let prompt = format!("The {} {verb} from the year {century}{year:02} to the year {century}", dice.pick(THINGS));
+    // Years begin at 2, so 00 and 01 never occur and need not be tokens.
     let two_digits = |range: std::ops::RangeInclusive<usize>| range.map(|y| format!("{y:02}")).collect::<Vec<_>>();
-    Item { right: two_digits(year + 1..=99), ..Item::new(prompt, format!("{end:02}"), ".", two_digits(0..=year)) }
+    Item { right: two_digits(year + 1..=99), ..Item::new(prompt, format!("{end:02}"), ".", two_digits(2..=year)) }
 }
 
 /// A pronoun that agrees with the name before it. Withheld: name and place.

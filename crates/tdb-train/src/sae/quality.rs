@@ -1,0 +1,153 @@
+//! How good an autoencoder is, on text that it did not learn from.
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use tdb_model::{Autoencoder, AutoencoderSite, ForwardOptions, Hooks, Pass, Point, Site, Transformer, forward};
+
+use super::harvest::activations;
+use crate::error::{Error, Result};
+
+/// An autoencoder of one layer, judged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quality {
+    pub layer: usize,
+    /// Share of the activation's variance that the reconstruction has.
+    pub variance_explained: f64,
+    /// How much of what is lost without the activation (set to zero) the reconstruction brings back, in cross-entropy.
+    pub loss_recovered: f64,
+    /// Cross-entropy per token of the model as it is, with the reconstruction, and with zero, in nats.
+    pub loss: f64,
+    pub loss_reconstructed: f64,
+    pub loss_zero: f64,
+    /// Active latents per token.
+    pub latents_per_token: f64,
+    /// Share of latents that no token activated.
+    pub dead: f64,
+    pub tokens: usize,
+}
+
+/// Puts something else in the place of one activation.
+struct Replace<'a> {
+    point: Point,
+    /// `None` for zero.
+    autoencoder: Option<&'a Autoencoder>,
+}
+
+impl Hooks for Replace<'_> {
+    fn wants(&self, point: Point, pass: Pass) -> bool {
+        point == self.point && pass == Pass::Forward
+    }
+
+    fn forward(&mut self, _point: Point, activation: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let Some(autoencoder) = self.autoencoder else {
+            return activation.zeros_like().map(Some);
+        };
+        let (rows, width) = activation.dims2()?;
+        let x = activation.flatten_all()?.to_vec1::<f32>()?;
+        let reconstruction = autoencoder.decode(&autoencoder.encode(&x, rows));
+        Tensor::from_vec(reconstruction.to_row_major(), (rows, width), &Device::Cpu).map(Some)
+    }
+}
+
+fn point(site: AutoencoderSite, layer: usize) -> Point {
+    let site = match site {
+        AutoencoderSite::MlpPostAct => Site::MlpPostAct,
+        AutoencoderSite::ResidDeltaMlp => Site::ResidDeltaMlp,
+        AutoencoderSite::ResidDeltaAttn => Site::ResidDeltaAttn,
+    };
+    Point { site, layer: Some(layer) }
+}
+
+/// Sum of the cross-entropies of all tokens but the first, and how many those are.
+fn cross_entropy(model: &Transformer, tokens: &[u32], hooks: &mut dyn Hooks) -> Result<(f64, usize)> {
+    let options = ForwardOptions { interventions: &[], hooks, shared: None, layers: None, after_layer: &mut |_| true };
+    let run = forward(model, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
+    let mut sum = 0.0f64;
+    for (token, &target) in tokens.iter().skip(1).enumerate() {
+        let logits = run.logits(model, token);
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+        sum += total.ln() - f64::from(logits[target as usize] - max);
+    }
+    Ok((sum, tokens.len().saturating_sub(1)))
+}
+
+/// Cross-entropy per token of the model as it is, with the reconstruction, and with zero in the activation's place.
+pub fn cross_entropies(
+    model: &Transformer,
+    layer: usize,
+    autoencoder: &Autoencoder,
+    sequences: &[Vec<u32>],
+) -> Result<[f64; 3]> {
+    let point = point(autoencoder.site(), layer);
+    let mean = |replace: Option<Option<&Autoencoder>>| {
+        let parts: Vec<Result<(f64, usize)>> = sequences
+            .par_iter()
+            .map(|tokens| match replace {
+                None => cross_entropy(model, tokens, &mut ()),
+                Some(autoencoder) => cross_entropy(model, tokens, &mut Replace { point, autoencoder }),
+            })
+            .collect();
+        let (mut sum, mut count) = (0.0, 0);
+        for part in parts {
+            let (loss, tokens) = part?;
+            sum += loss;
+            count += tokens;
+        }
+        Ok::<f64, Error>(sum / count.max(1) as f64)
+    };
+    Ok([mean(None)?, mean(Some(Some(autoencoder)))?, mean(Some(None))?])
+}
+
+/// Judges an autoencoder on some sequences. Also how often each latent was active, as a share of the tokens.
+pub fn quality(
+    model: &Transformer,
+    layer: usize,
+    autoencoder: &Autoencoder,
+    sequences: &[Vec<u32>],
+) -> Result<(Quality, Vec<f32>)> {
+    let width = autoencoder.n_inputs();
+    let rows: Vec<Result<Vec<f32>>> = sequences
+        .par_iter()
+        .map(|tokens| Ok(activations(model, autoencoder.site(), tokens)?.swap_remove(layer)))
+        .collect();
+    let mut x = Vec::new();
+    for rows in rows {
+        x.extend(rows?);
+    }
+    let n = x.len() / width;
+    let latents = autoencoder.encode(&x, n);
+    let reconstruction = autoencoder.decode(&latents);
+    let mut mean = vec![0.0f64; width];
+    for row in x.chunks_exact(width) {
+        mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n as f64);
+    }
+    let (mut spread, mut error) = (0.0f64, 0.0f64);
+    for (x, r) in x.chunks_exact(width).zip(reconstruction.data().chunks_exact(width)) {
+        for i in 0..width {
+            spread += (f64::from(x[i]) - mean[i]).powi(2);
+            error += (f64::from(x[i]) - f64::from(r[i])).powi(2);
+        }
+    }
+    let mut counts = vec![0u32; autoencoder.n_latents()];
+    for row in latents.rows() {
+        for entry in row {
+            counts[entry.0 as usize] += 1;
+        }
+    }
+    let [loss, loss_reconstructed, loss_zero] = cross_entropies(model, layer, autoencoder, sequences)?;
+    let quality = Quality {
+        layer,
+        variance_explained: 1.0 - error / spread.max(f64::MIN_POSITIVE),
+        loss_recovered: (loss_zero - loss_reconstructed) / (loss_zero - loss).max(f64::MIN_POSITIVE),
+        loss,
+        loss_reconstructed,
+        loss_zero,
+        latents_per_token: counts.iter().map(|&count| f64::from(count)).sum::<f64>() / n as f64,
+        dead: counts.iter().filter(|&&count| count == 0).count() as f64 / counts.len() as f64,
+        tokens: n,
+    };
+    Ok((quality, counts.into_iter().map(|count| count as f32 / n as f32).collect()))
+}
