@@ -19,6 +19,7 @@ pub use server::{Facts, Health, Server};
 pub fn App() -> impl IntoView {
     Notices::provide();
     Server::provide();
+    crate::lexicon::Lexicon::provide();
     Help::provide();
     palette::Palette::provide();
     view! {

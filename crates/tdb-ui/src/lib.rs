@@ -11,13 +11,16 @@ mod app;
 mod client;
 mod dom;
 mod format;
+mod lexicon;
 mod names;
 mod node;
 mod panic;
+mod session;
 mod start;
 mod tdb;
 mod terms;
 mod ui;
+mod view;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 

@@ -21,7 +21,7 @@ pub fn Header() -> impl IntoView {
     let server = Server::get();
     let help = Help::get();
     let palette = Palette::get();
-    let debugger = move || server.facts.get().map(|f| (f.model.model_name.clone().unwrap_or_default(), format!("/{}/tdb_alpha", f.slug())));
+    let debugger = move || server.facts.get().and_then(|f| f.slug()).map(|s| (s.model.clone(), s.debugger_path()));
     view! {
         <header class="site-header">
             <a class="brand" href="/">
@@ -52,6 +52,7 @@ pub fn Header() -> impl IntoView {
 
 #[component]
 fn ThemeButton() -> impl IntoView {
+    let notices = Notices::get();
     let theme = RwSignal::new(dom::stored(THEME_KEY).filter(|t| t == "light" || t == "dark"));
     let label = move || match theme.get().as_deref() {
         Some("light") => "light",
@@ -72,7 +73,7 @@ fn ThemeButton() -> impl IntoView {
         }
         dom::store(THEME_KEY, to);
         theme.set(to.map(str::to_owned));
-        Notices::get().speak(format!("Colours: {}", to.unwrap_or("as the system")));
+        notices.speak(format!("Colours: {}", to.unwrap_or("as the system")));
     };
     view! {
         <button type="button" class="button small plain icon" id="theme" aria-label=move || format!("Colours: {}", label()) title=move || format!("Colours: {} (press to change)", label()) on:click=next>

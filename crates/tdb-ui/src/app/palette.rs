@@ -61,7 +61,8 @@ pub fn PaletteDialog() -> impl IntoView {
     let go = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
         let (Some((node_type, layer, unit)), None) = (found.get_untracked(), untrack(out_of_range)) else { return };
-        let slug = server.facts.with_untracked(|f| f.as_ref().map(|f| f.slug()).unwrap_or_else(|| "model".into()));
+        let slug = server.facts.with_untracked(|f| f.as_ref().and_then(|f| f.slug()));
+        let slug = slug.map_or_else(|| "model".to_owned(), |s| s.to_string());
         palette.0.set(false);
         text.set(String::new());
         navigate(&node_path(&slug, node_type, layer, unit), Default::default());

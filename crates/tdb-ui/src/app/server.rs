@@ -5,6 +5,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::Value;
+use tdb_api::page::ModelSlug;
 use tdb_api::{ModelInfoResponse, NodeType, ServerInfoResponse};
 
 use crate::client::{self, Kind, Problem};
@@ -33,19 +34,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Path segment of the model: its name and its autoencoders' names, joined by `_`.
-    pub fn slug(&self) -> String {
-        let mut slug = self.model.model_name.clone().unwrap_or_default();
-        for (has, name) in [
-            (self.model.has_mlp_autoencoder, &self.model.mlp_autoencoder_name),
-            (self.model.has_attention_autoencoder, &self.model.attention_autoencoder_name),
-        ] {
-            if let (true, Some(name)) = (has, name) {
-                slug.push('_');
-                slug.push_str(name);
-            }
-        }
-        slug
+    /// The model and its autoencoders, as paths name them; `None` when the server runs without a model.
+    pub fn slug(&self) -> Option<ModelSlug> {
+        ModelSlug::from_info(&self.model)
     }
 
     /// Number of layers, and of units in a layer, of this type of node: what a node picker may offer.
@@ -75,6 +66,7 @@ pub struct Server {
     /// Set while a long question is being computed: a server that computes may be slow to say that it is there.
     pub busy: RwSignal<bool>,
     looking: StoredValue<bool>,
+    notices: Notices,
 }
 
 impl Server {
@@ -84,6 +76,7 @@ impl Server {
             facts: RwSignal::new(None),
             busy: RwSignal::new(false),
             looking: StoredValue::new(false),
+            notices: Notices::get(),
         };
         provide_context(server);
         server.look();
@@ -119,7 +112,7 @@ impl Server {
                     if was != Health::Present {
                         self.health.set(Health::Present);
                         if matches!(was, Health::Absent(_)) {
-                            Notices::get().say("The server is back.");
+                            self.notices.say("The server is back.");
                         }
                     }
                     LOOK

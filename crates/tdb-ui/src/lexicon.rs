@@ -1,0 +1,187 @@
+//! Tokens of texts as they are typed, and completions from the vocabulary. Typing never waits for either.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use serde_json::{Value, json};
+
+use crate::client;
+
+/// How long a text rests before the server is asked.
+const REST: Duration = Duration::from_millis(90);
+/// How many texts are remembered.
+const REMEMBERED: usize = 400;
+
+/// A piece of a text: one token, or several that only together make a character.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    pub text: String,
+    pub tokens: usize,
+}
+
+/// The tokens of one text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tokens {
+    pub of: String,
+    pub spans: Vec<Span>,
+    pub count: usize,
+}
+
+#[derive(Clone, Copy)]
+pub struct Lexicon {
+    known: StoredValue<HashMap<String, Tokens>>,
+    /// Whether the server has the route at all; until an answer says no, yes.
+    can_tokenize: RwSignal<bool>,
+    can_complete: StoredValue<bool>,
+}
+
+impl Lexicon {
+    pub fn provide() {
+        provide_context(Self {
+            known: StoredValue::default(),
+            can_tokenize: RwSignal::new(true),
+            can_complete: StoredValue::new(true),
+        });
+    }
+
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    /// The tokens of `text`, followed as it changes. While an answer is awaited the last one stands; `None` if there is no
+    /// way to know.
+    pub fn follow(self, text: impl Fn() -> String + Send + Sync + 'static) -> Signal<Option<Tokens>> {
+        let tokens = RwSignal::new(None);
+        let wanted = StoredValue::new(String::new());
+        Effect::new(move |_| {
+            let text = text();
+            if !self.can_tokenize.get() {
+                tokens.set(None);
+                return;
+            }
+            wanted.set_value(text.clone());
+            if let Some(found) = self.known.with_value(|k| k.get(&text).cloned()) {
+                tokens.set(Some(found));
+                return;
+            }
+            set_timeout(
+                move || {
+                    if wanted.with_value(|w| *w != text) {
+                        return;
+                    }
+                    spawn_local(async move {
+                        let found = self.tokenize(text.clone()).await;
+                        if wanted.try_with_value(|w| *w == text) == Some(true) && found.is_some() {
+                            tokens.set(found);
+                        }
+                    });
+                },
+                REST,
+            );
+        });
+        tokens.into()
+    }
+
+    async fn tokenize(self, text: String) -> Option<Tokens> {
+        if text.is_empty() {
+            return Some(Tokens::default());
+        }
+        match client::post::<Value>("/tokenize", &json!({ "text": text }), None).await {
+            Ok(answer) => {
+                let pieces = answer["tokens"].as_array()?.iter().map(|t| t["text"].as_str().unwrap_or_default().to_owned());
+                let tokens = spans(&text, &pieces.collect::<Vec<_>>());
+                self.known.update_value(|known| {
+                    if known.len() >= REMEMBERED {
+                        known.clear();
+                    }
+                    known.insert(text, tokens.clone());
+                });
+                Some(tokens)
+            }
+            Err(problem) => {
+                if problem.is_missing_route() {
+                    self.can_tokenize.set(false);
+                }
+                None
+            }
+        }
+    }
+
+    /// Vocabulary entries that begin with `prefix`, best first; empty where the server does not complete.
+    pub async fn complete(self, prefix: String) -> Vec<String> {
+        if !self.can_complete.get_value() {
+            return Vec::new();
+        }
+        match client::post::<Value>("/complete_token", &json!({ "prefix": prefix, "limit": 12 }), None).await {
+            Ok(answer) => {
+                let tokens = answer["tokens"].as_array().into_iter().flatten();
+                tokens.filter_map(|t| t["text"].as_str().or(t["token"].as_str()).map(str::to_owned)).collect()
+            }
+            Err(problem) => {
+                if problem.is_missing_route() {
+                    self.can_complete.set_value(false);
+                }
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Lays decoded tokens along their text. A token that is part of a character decodes to U+FFFD alone; such tokens are joined
+/// until the text goes on with a whole one.
+fn spans(text: &str, pieces: &[String]) -> Tokens {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut at = 0;
+    let mut i = 0;
+    while i < pieces.len() && at < text.len() {
+        let rest = &text[at..];
+        if !pieces[i].is_empty() && !pieces[i].contains('\u{FFFD}') && rest.starts_with(&pieces[i]) {
+            spans.push(Span { text: pieces[i].clone(), tokens: 1 });
+            at += pieces[i].len();
+            i += 1;
+            continue;
+        }
+        // Join tokens until a whole one fits somewhere ahead; what lies before it is theirs.
+        let first = i;
+        i += 1;
+        let mut end = text.len();
+        while i < pieces.len() {
+            let whole = !pieces[i].is_empty() && !pieces[i].contains('\u{FFFD}');
+            if let (true, Some(ahead)) = (whole, rest.find(pieces[i].as_str())) {
+                end = at + ahead;
+                break;
+            }
+            i += 1;
+        }
+        spans.push(Span { text: text[at..end].to_owned(), tokens: i - first });
+        at = end;
+    }
+    Tokens { of: text.to_owned(), spans, count: pieces.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lay(text: &str, pieces: &[&str]) -> Vec<(String, usize)> {
+        let pieces: Vec<_> = pieces.iter().map(|p| (*p).to_owned()).collect();
+        let tokens = spans(text, &pieces);
+        assert_eq!(tokens.spans.iter().map(|s| s.text.as_str()).collect::<String>(), text);
+        assert_eq!(tokens.count, pieces.len());
+        tokens.spans.into_iter().map(|s| (s.text, s.tokens)).collect()
+    }
+
+    #[test]
+    fn whole_tokens_lie_side_by_side() {
+        assert_eq!(lay("Paris, France", &["Paris", ",", " France"]).len(), 3);
+    }
+
+    #[test]
+    fn parts_of_a_character_are_joined() {
+        let got = lay("a 😀b", &["a", " \u{FFFD}", "\u{FFFD}", "b"]);
+        assert_eq!(got, [("a".into(), 1), (" 😀".into(), 2), ("b".into(), 1)]);
+        assert_eq!(lay("😀", &["\u{FFFD}", "\u{FFFD}"]), [("😀".into(), 2)]);
+    }
+}

@@ -1,0 +1,224 @@
+//! The debugger's session: what is asked, what was answered, how one got there.
+//!
+//! [`Session::page`] is the source of truth. It is mirrored in the URL: typing replaces the history entry, a step (submit,
+//! ablate, trace …) makes a new one, Back and Forward restore. Steps can also be undone and redone. Answers carry their
+//! request's number; one that comes late is dropped, and the old answer stays until the new one is there.
+
+mod ask;
+mod trail;
+
+use std::sync::Arc;
+
+use leptos::ev;
+use leptos::prelude::*;
+use tdb_api::page::PageState;
+
+use crate::answer::Answer;
+use crate::app::Server;
+use crate::client::{Abort, Problem};
+use crate::dom;
+use crate::ui::Notices;
+use crate::view::ViewState;
+pub use ask::{Busy, Stage};
+pub use trail::first_ablated_layer;
+
+/// How many answers are kept for going back without asking again.
+const KEPT: usize = 24;
+
+/// One question of this visit with its outcome, for the table of runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRecord {
+    pub id: u32,
+    pub page: PageState,
+    pub loss: [Option<f64>; 2],
+    pub activation: [Option<f64>; 2],
+    pub ms: f64,
+}
+
+#[derive(Clone, Copy)]
+pub struct Session {
+    pub page: RwSignal<PageState>,
+    pub view: RwSignal<ViewState>,
+    pub answer: RwSignal<Arc<Answer>>,
+    /// Grows with each answered question; parts of the page that belong to one answer are keyed by it.
+    pub generation: RwSignal<u32>,
+    /// The question that the answer shown belongs to.
+    pub asked: RwSignal<Option<PageState>>,
+    pub busy: RwSignal<Option<Busy>>,
+    pub problem: RwSignal<Option<Problem>>,
+    pub runs: RwSignal<Vec<RunRecord>>,
+    /// States that were steps, and which of them is the present one.
+    steps: RwSignal<(Vec<(PageState, ViewState)>, usize)>,
+    kept: StoredValue<Vec<(Arc<str>, Arc<Answer>)>>,
+    abort: StoredValue<Option<Abort>, LocalStorage>,
+    next: StoredValue<u32>,
+    path: StoredValue<String>,
+    server: Server,
+    notices: Notices,
+}
+
+impl Session {
+    /// Begins with what the address says.
+    pub fn new() -> Self {
+        let (path, query) = dom::location();
+        let notices = Notices::get();
+        let (page, view) = read_query(&query, notices);
+        let session = Self {
+            server: Server::get(),
+            notices,
+            page: RwSignal::new(page.clone()),
+            view: RwSignal::new(view.clone()),
+            answer: RwSignal::default(),
+            generation: RwSignal::new(0),
+            asked: RwSignal::new(None),
+            busy: RwSignal::new(None),
+            problem: RwSignal::new(None),
+            runs: RwSignal::default(),
+            steps: RwSignal::new((vec![(page, view)], 0)),
+            kept: StoredValue::default(),
+            abort: StoredValue::new_local(None),
+            next: StoredValue::new(1),
+            path: StoredValue::new(path),
+        };
+        session.mirror();
+        session
+    }
+
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    /// The URL follows the state, and the state follows Back and Forward.
+    fn mirror(self) {
+        Effect::new(move |_| {
+            let url = self.url(&self.page.get(), &self.view.get());
+            let (path, query) = dom::location();
+            // Another page's address is not ours to write.
+            if path == self.path.get_value() && format!("{path}{query}") != url {
+                dom::set_url(&url, false);
+            }
+        });
+        let listener = window_event_listener(ev::popstate, move |_| {
+            let (path, query) = dom::location();
+            if path != self.path.get_value() {
+                return;
+            }
+            let (page, view) = read_query(&query, self.notices);
+            let is_new = self.page.with_untracked(|p| *p != page);
+            self.page.set(page.clone());
+            self.view.set(view.clone());
+            self.steps.update(|(steps, at)| match steps.iter().position(|(p, _)| *p == page) {
+                Some(found) => *at = found,
+                None => {
+                    steps.push((page, view));
+                    *at = steps.len() - 1;
+                }
+            });
+            if is_new {
+                self.ask(false);
+            }
+        });
+        on_cleanup(move || listener.remove());
+    }
+
+    /// The address of a state.
+    pub fn url(self, page: &PageState, view: &ViewState) -> String {
+        let mut page = page.clone();
+        page.other.extend(view.parameters());
+        let query = page.to_query();
+        let path = self.path.get_value();
+        if query.is_empty() { path } else { format!("{path}?{query}") }
+    }
+
+    /// Takes a step: changes the question, remembers it in the history, and asks.
+    pub fn step(self, change: impl FnOnce(&mut PageState, &mut ViewState)) {
+        let (mut page, mut view) = (self.page.get_untracked(), self.view.get_untracked());
+        change(&mut page, &mut view);
+        let (last, last_view) = self.present();
+        if last != page {
+            // What was typed since replaced the last step's address; put it back, so that Back leads there.
+            dom::set_url(&self.url(&last, &last_view), false);
+            dom::set_url(&self.url(&page, &view), true);
+            self.steps.update(|(steps, at)| {
+                steps.truncate(*at + 1);
+                steps.push((page.clone(), view.clone()));
+                *at += 1;
+            });
+        }
+        self.page.set(page);
+        self.view.set(view);
+        self.ask(last == self.page.get_untracked());
+    }
+
+    /// Asks the question as it stands. An unchanged one is asked again.
+    pub fn submit(self) {
+        self.step(|_, _| {});
+    }
+
+    fn present(self) -> (PageState, ViewState) {
+        self.steps.with_untracked(|(steps, at)| steps[*at].clone())
+    }
+
+    pub fn can_undo(self) -> bool {
+        self.steps.with(|(steps, at)| *at > 0 || self.page.with(|p| *p != steps[*at].0))
+    }
+
+    pub fn can_redo(self) -> bool {
+        self.steps.with(|(steps, at)| *at + 1 < steps.len())
+    }
+
+    /// Back by one step; unsubmitted edits count as one.
+    pub fn undo(self) {
+        let (present, _) = self.present();
+        let edited = self.page.get_untracked();
+        if edited != present {
+            let view = self.view.get_untracked();
+            self.steps.update(|(steps, at)| {
+                steps.truncate(*at + 1);
+                steps.push((edited, view));
+            });
+            self.go_to(self.steps.with_untracked(|(_, at)| *at));
+        } else if let Some(to) = self.steps.with_untracked(|(_, at)| at.checked_sub(1)) {
+            self.go_to(to);
+        }
+    }
+
+    pub fn redo(self) {
+        let to = self.steps.with_untracked(|(steps, at)| (*at + 1 < steps.len()).then_some(*at + 1));
+        if let Some(to) = to {
+            self.go_to(to);
+        }
+    }
+
+    fn go_to(self, to: usize) {
+        let (page, view) = self.steps.with_untracked(|(steps, _)| steps[to].clone());
+        dom::set_url(&self.url(&page, &view), true);
+        self.steps.update(|(_, at)| *at = to);
+        self.page.set(page);
+        self.view.set(view);
+        self.ask(false);
+    }
+
+    /// Opens a whole state, for instance a snapshot.
+    pub fn open(self, page: PageState, view: ViewState) {
+        self.step(move |p, v| {
+            *p = page;
+            *v = view;
+        });
+    }
+
+    /// Whether the question was changed since the answer shown was asked for.
+    pub fn is_edited(self) -> bool {
+        self.asked.with(|asked| asked.as_ref().is_some_and(|a| self.page.with(|p| a.to_request() != p.to_request())))
+    }
+}
+
+/// Reads a query string into the question and the way it is looked at.
+pub fn read_query(query: &str, notices: Notices) -> (PageState, ViewState) {
+    let (mut page, problems) = PageState::from_query(query);
+    for problem in problems {
+        notices.say(format!("The address's {problem}. The default stands instead."));
+    }
+    let view = ViewState::take_from(&mut page.other);
+    (page, view)
+}

@@ -1,0 +1,440 @@
+//! How the node table is looked at: order, filters, groups. Part of the URL, so that a link shows the same.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tdb_api::NodeType;
+
+use crate::answer::{Answer, Metric, Row, View};
+use crate::names;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortBy {
+    Name,
+    To,
+    From,
+    Value(Metric, View),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    pub by: SortBy,
+    pub descending: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Above,
+    Below,
+    SizeAbove,
+}
+
+impl Op {
+    pub const ALL: [(Self, &'static str, &'static str); 3] =
+        [(Self::Above, "gt", "above"), (Self::Below, "lt", "below"), (Self::SizeAbove, "abs", "size above")];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(op, ..)| *op == self).map_or("", |(_, word, _)| word)
+    }
+}
+
+/// Keeps rows whose left value passes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NumberFilter {
+    pub metric: Metric,
+    pub op: Op,
+    pub bound: f64,
+}
+
+/// Parts of the page that can be hidden.
+pub const PANELS: [(&str, &str); 5] = [
+    ("logits", "Next token candidates"),
+    ("tokens", "Token effects"),
+    ("table", "Node table"),
+    ("map", "Layer × token map"),
+    ("circuit", "Circuit and runs"),
+];
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewState {
+    pub sort: Sort,
+    pub text: String,
+    pub kinds: Vec<NodeType>,
+    pub layers: Vec<i64>,
+    pub tokens: Vec<usize>,
+    pub number: Option<NumberFilter>,
+    pub grouped: bool,
+    /// Columns shown when there are two sides.
+    pub sides: Vec<View>,
+    pub hidden: Vec<String>,
+    /// Earlier steps of the present trace, as JSON of a list of nodes to trace.
+    pub trail: String,
+}
+
+impl Default for ViewState {
+    fn default() -> Self {
+        Self {
+            sort: Sort { by: SortBy::Value(Metric::DirectEffect, View::Left), descending: true },
+            text: String::new(),
+            kinds: Vec::new(),
+            layers: Vec::new(),
+            tokens: Vec::new(),
+            number: None,
+            grouped: false,
+            sides: vec![View::Left, View::Diff, View::Right],
+            hidden: Vec::new(),
+            trail: String::new(),
+        }
+    }
+}
+
+const VIEWS: [(View, &str); 3] = [(View::Left, "left"), (View::Diff, "diff"), (View::Right, "right")];
+
+fn view_word(view: View) -> &'static str {
+    VIEWS.iter().find(|(v, _)| *v == view).map_or("", |(_, w)| w)
+}
+
+fn view_of(word: &str) -> Option<View> {
+    VIEWS.iter().find(|(_, w)| *w == word).map(|(v, _)| *v)
+}
+
+fn metric_of(word: &str) -> Option<Metric> {
+    Metric::ALL.into_iter().find(|m| m.wire() == word)
+}
+
+fn list<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    text.split(',').filter_map(|part| read(part.trim())).collect()
+}
+
+fn joined<T>(items: &[T], word: impl Fn(&T) -> String) -> String {
+    items.iter().map(word).collect::<Vec<_>>().join(",")
+}
+
+impl ViewState {
+    /// Takes our parameters out of `other` (those of the URL that the question does not know); the rest stays there.
+    pub fn take_from(other: &mut Vec<(String, String)>) -> Self {
+        let mut view = Self::default();
+        other.retain(|(name, value)| !view.read(name, value));
+        view
+    }
+
+    fn read(&mut self, name: &str, value: &str) -> bool {
+        match name {
+            "sort" => {
+                let mut words = value.split('.');
+                let first = words.next().unwrap_or_default();
+                let by = match first {
+                    "name" => Some(SortBy::Name),
+                    "to" => Some(SortBy::To),
+                    "from" => Some(SortBy::From),
+                    metric => metric_of(metric).zip(words.next().and_then(view_of)).map(|(m, v)| SortBy::Value(m, v)),
+                };
+                if let Some(by) = by {
+                    self.sort = Sort { by, descending: words.next() != Some("asc") };
+                }
+            }
+            "filter" => self.text = value.to_owned(),
+            "types" => self.kinds = list(value, |w| w.parse().ok()),
+            "layers" => self.layers = list(value, |w| w.parse().ok()),
+            "at" => self.tokens = list(value, |w| w.parse().ok()),
+            "where" => {
+                let mut words = value.splitn(3, '.');
+                let metric = words.next().and_then(metric_of);
+                let op = words.next().and_then(|w| Op::ALL.iter().find(|(_, word, _)| *word == w)).map(|(op, ..)| *op);
+                let bound = words.next().and_then(|w| w.parse().ok());
+                self.number = metric.zip(op).zip(bound).map(|((metric, op), bound)| NumberFilter { metric, op, bound });
+            }
+            "group" => self.grouped = value == "component",
+            "sides" => {
+                let sides = list(value, view_of);
+                if !sides.is_empty() {
+                    self.sides = sides;
+                }
+            }
+            "hide" => self.hidden = list(value, |w| Some(w.to_owned())),
+            "trail" => self.trail = value.to_owned(),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Our parameters, those that differ from their defaults.
+    pub fn parameters(&self) -> Vec<(String, String)> {
+        let default = Self::default();
+        let mut out = Vec::new();
+        let mut put = |name: &str, value: String| out.push((name.to_owned(), value));
+        if self.sort != default.sort {
+            let by = match self.sort.by {
+                SortBy::Name => "name.".into(),
+                SortBy::To => "to.".into(),
+                SortBy::From => "from.".into(),
+                SortBy::Value(metric, view) => format!("{}.{}", metric.wire(), view_word(view)),
+            };
+            let by = by.trim_end_matches('.');
+            put("sort", format!("{by}.{}", if self.sort.descending { "desc" } else { "asc" }));
+        }
+        if !self.text.is_empty() {
+            put("filter", self.text.clone());
+        }
+        if !self.kinds.is_empty() {
+            put("types", joined(&self.kinds, |k| k.to_string()));
+        }
+        if !self.layers.is_empty() {
+            put("layers", joined(&self.layers, i64::to_string));
+        }
+        if !self.tokens.is_empty() {
+            put("at", joined(&self.tokens, usize::to_string));
+        }
+        if let Some(f) = self.number {
+            put("where", format!("{}.{}.{}", f.metric.wire(), f.op.word(), f.bound));
+        }
+        if self.grouped {
+            put("group", "component".into());
+        }
+        if self.sides != default.sides {
+            put("sides", joined(&self.sides, |v| view_word(*v).into()));
+        }
+        if !self.hidden.is_empty() {
+            put("hide", self.hidden.join(","));
+        }
+        if !self.trail.is_empty() {
+            put("trail", self.trail.clone());
+        }
+        out
+    }
+
+    pub fn shows(&self, panel: &str) -> bool {
+        !self.hidden.iter().any(|h| h == panel)
+    }
+
+    /// Whether any row may be left out.
+    pub fn is_filtered(&self) -> bool {
+        !self.text.is_empty() || !self.kinds.is_empty() || !self.layers.is_empty() || !self.tokens.is_empty() || self.number.is_some()
+    }
+
+    pub fn clear_filters(&mut self) {
+        (self.text, self.kinds, self.layers, self.tokens, self.number) = Default::default();
+    }
+}
+
+/// One line of the table as drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// All nodes of a component: the sums of their values, and the rows they are.
+    Group { name: String, values: [[f64; 4]; 2], rows: Vec<usize> },
+    Node { row: usize, in_group: bool },
+}
+
+impl Line {
+    /// Stays the same while the answer does, whatever the order.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Group { name, .. } => name.clone(),
+            Self::Node { row, .. } => row.to_string(),
+        }
+    }
+
+    pub fn value(&self, answer: &Answer, view: View, metric: Metric) -> f64 {
+        match self {
+            Self::Node { row, .. } => answer.rows[*row].value(view, metric),
+            Self::Group { values, .. } => sided(values, view, metric),
+        }
+    }
+}
+
+fn sided(values: &[[f64; 4]; 2], view: View, metric: Metric) -> f64 {
+    let m = metric as usize;
+    match view {
+        View::Left => values[0][m],
+        View::Right => values[1][m],
+        View::Diff => values[0][m] - values[1][m],
+    }
+}
+
+/// The lines to draw, in order. Rows of layers below `first_layer` are left out.
+pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_layer: Option<i64>) -> Vec<Line> {
+    let needle = view.text.to_lowercase();
+    let mut rows: Vec<usize> =
+        (0..answer.rows.len()).filter(|&i| passes(answer, &answer.rows[i], view, &needle, first_layer)).collect();
+    rows.sort_by(|&a, &b| order(&answer.rows[a], &answer.rows[b], view.sort));
+    if !view.grouped {
+        return rows.into_iter().map(|row| Line::Node { row, in_group: false }).collect();
+    }
+    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for row in rows {
+        groups.entry(&answer.rows[row].name).or_default().push(row);
+    }
+    let mut groups: Vec<Line> = groups
+        .into_iter()
+        .map(|(name, rows)| {
+            let values = std::array::from_fn(|side| {
+                std::array::from_fn(|m| rows.iter().map(|&r| answer.rows[r].values[side][m]).sum())
+            });
+            Line::Group { name: name.to_owned(), values, rows }
+        })
+        .collect();
+    groups.sort_by(|a, b| {
+        let first = |line: &Line| match line {
+            Line::Group { rows, .. } => rows[0],
+            Line::Node { row, .. } => *row,
+        };
+        let ordering = match view.sort.by {
+            SortBy::Value(metric, v) => a.value(answer, v, metric).total_cmp(&b.value(answer, v, metric)),
+            _ => return order(&answer.rows[first(a)], &answer.rows[first(b)], view.sort),
+        };
+        if view.sort.descending { ordering.reverse() } else { ordering }
+    });
+    let mut lines = Vec::new();
+    for group in groups {
+        let Line::Group { name, rows, .. } = &group else { continue };
+        let members = open.contains(name).then(|| rows.clone());
+        lines.push(group);
+        lines.extend(members.into_iter().flatten().map(|row| Line::Node { row, in_group: true }));
+    }
+    lines
+}
+
+fn order(a: &Row, b: &Row, sort: Sort) -> std::cmp::Ordering {
+    let ordering = match sort.by {
+        SortBy::Name => {
+            let key = |r: &Row| (r.node.layer_index.unwrap_or(-1), r.node.node_type, names::unit(&r.node));
+            key(a).cmp(&key(b))
+        }
+        SortBy::To => a.to[0].cmp(&b.to[0]),
+        SortBy::From => a.from.cmp(&b.from),
+        SortBy::Value(metric, view) => a.value(view, metric).total_cmp(&b.value(view, metric)),
+    };
+    if sort.descending { ordering.reverse() } else { ordering }
+}
+
+fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, first_layer: Option<i64>) -> bool {
+    let layer = row.node.layer_index;
+    if first_layer.is_some_and(|first| layer.unwrap_or(-1) < first) {
+        return false;
+    }
+    if !view.kinds.is_empty() && !view.kinds.contains(&row.node.node_type) {
+        return false;
+    }
+    if !view.layers.is_empty() && !layer.is_some_and(|l| view.layers.contains(&l)) {
+        return false;
+    }
+    let places = [row.from, row.to[0], row.to[1]];
+    if !view.tokens.is_empty() && !places.iter().flatten().any(|t| view.tokens.contains(t)) {
+        return false;
+    }
+    if let Some(f) = view.number {
+        let value = row.value(View::Left, f.metric);
+        let ok = match f.op {
+            Op::Above => value > f.bound,
+            Op::Below => value < f.bound,
+            Op::SizeAbove => value.abs() > f.bound,
+        };
+        if !ok {
+            return false;
+        }
+    }
+    if needle.is_empty() {
+        return true;
+    }
+    let in_tokens = || {
+        places.iter().flatten().any(|&t| {
+            answer.sides.iter().any(|s| s.tokens.get(t).is_some_and(|token| token.to_lowercase().contains(needle)))
+        })
+    };
+    row.name.to_lowercase().contains(needle) || names::type_label(row.node.node_type).to_lowercase().contains(needle) || in_tokens()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Side;
+    use tdb_api::{NodeIndex, PassType};
+
+    fn row(node_type: NodeType, layer: i64, indices: &[i64], direct: f64) -> Row {
+        let node = NodeIndex {
+            node_type,
+            tensor_indices: indices.iter().copied().map(Some).collect(),
+            layer_index: Some(layer),
+            pass_type: PassType::Forward,
+        };
+        Row {
+            name: names::node_name(&node),
+            from: names::token_from(&node),
+            to: [names::token_to(&node); 2],
+            values: [[1.0, 1.0, direct, 0.0]; 2],
+            node,
+        }
+    }
+
+    fn answer() -> Answer {
+        let tokens = ["When", " Mary", " left"].map(str::to_owned).to_vec();
+        Answer {
+            sides: vec![Side { tokens, ..Default::default() }],
+            rows: vec![
+                row(NodeType::AttentionHead, 0, &[2, 1, 5], 0.5),
+                row(NodeType::MlpNeuron, 1, &[2, 17], -2.0),
+                row(NodeType::AttentionHead, 0, &[1, 0, 5], 1.0),
+            ],
+            ..Default::default()
+        }
+    }
+
+    fn rows(view: &ViewState) -> Vec<usize> {
+        arrange(&answer(), view, &HashSet::new(), None)
+            .iter()
+            .flat_map(|l| match l {
+                Line::Node { row, .. } => vec![*row],
+                Line::Group { rows, .. } => rows.clone(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_first_look_is_by_direct_effect() {
+        assert_eq!(rows(&ViewState::default()), [2, 0, 1]);
+    }
+
+    #[test]
+    fn each_filter_filters() {
+        let base = ViewState::default();
+        assert_eq!(rows(&ViewState { text: "mary".into(), ..base.clone() }), [2, 0]);
+        assert_eq!(rows(&ViewState { text: "mlp_l1".into(), ..base.clone() }), [1]);
+        assert_eq!(rows(&ViewState { kinds: vec![NodeType::MlpNeuron], ..base.clone() }), [1]);
+        assert_eq!(rows(&ViewState { layers: vec![0], ..base.clone() }), [2, 0]);
+        assert_eq!(rows(&ViewState { tokens: vec![0], ..base.clone() }), [2]);
+        let number = |op, bound| Some(NumberFilter { metric: Metric::DirectEffect, op, bound });
+        assert_eq!(rows(&ViewState { number: number(Op::Above, 0.7), ..base.clone() }), [2]);
+        assert_eq!(rows(&ViewState { number: number(Op::SizeAbove, 0.7), ..base.clone() }), [2, 1]);
+        assert_eq!(arrange(&answer(), &base, &HashSet::new(), Some(1)).len(), 1);
+    }
+
+    #[test]
+    fn groups_add_up_and_open() {
+        let view = ViewState { grouped: true, ..Default::default() };
+        let lines = arrange(&answer(), &view, &HashSet::new(), None);
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].value(&answer(), View::Left, Metric::DirectEffect), 1.5);
+        let open = HashSet::from(["attn_L0_5".to_owned()]);
+        assert_eq!(arrange(&answer(), &view, &open, None).len(), 4);
+    }
+
+    #[test]
+    fn a_view_survives_its_url() {
+        let view = ViewState {
+            sort: Sort { by: SortBy::Value(Metric::Activation, View::Diff), descending: false },
+            text: "a, b".into(),
+            kinds: vec![NodeType::AttentionHead, NodeType::MlpNeuron],
+            layers: vec![0, 3],
+            tokens: vec![2],
+            number: Some(NumberFilter { metric: Metric::TotalEffect, op: Op::Below, bound: -0.25 }),
+            grouped: true,
+            sides: vec![View::Diff],
+            hidden: vec!["map".into()],
+            trail: "[]".into(),
+        };
+        let mut other = view.parameters();
+        other.push(("theirs".into(), "1".into()));
+        assert_eq!(ViewState::take_from(&mut other), view);
+        assert_eq!(other, [("theirs".to_owned(), "1".to_owned())]);
+        assert!(ViewState::default().parameters().is_empty());
+    }
+}
