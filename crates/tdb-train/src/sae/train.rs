@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use safetensors::SafeTensors;
@@ -256,9 +256,4 @@ impl State {
         }
         Ok(Self { buffers: buffers as usize, sequences, learners })
     }
-}
-
-/// The state file of a training that writes to `folder`.
-pub fn state_file(folder: &Path) -> PathBuf {
-    folder.join("training-state.safetensors")
 }
