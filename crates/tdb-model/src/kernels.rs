@@ -1,5 +1,8 @@
 //! Products and elementwise functions on plain slices: the one place that calls the matrix kernel.
 
+#[cfg(target_arch = "x86_64")]
+mod unpacked;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -76,11 +79,13 @@ pub fn matmul_into(
         return;
     }
     View::strided(out, a.rows, b.cols, out_row_stride, out_col_stride).check();
-    let parallelism = match threads {
-        // Below this much work, handing it to another thread costs more than it saves.
-        Threads::All if a.rows * a.cols * b.cols > 48 * 48 * 256 => Parallelism::Rayon(0),
-        _ => Parallelism::None,
-    };
+    // Below this much work, handing it to another thread costs more than it saves.
+    let all_threads = threads == Threads::All && a.rows * a.cols * b.cols > 48 * 48 * 256;
+    #[cfg(target_arch = "x86_64")]
+    if let Some(product) = unpacked::Product::new(out, [out_row_stride, out_col_stride], a, b, accumulate) {
+        return product.run(all_threads);
+    }
+    let parallelism = if all_threads { Parallelism::Rayon(0) } else { Parallelism::None };
     // SAFETY: the three views were checked to lie inside their slices, `out` is exclusively borrowed.
     unsafe {
         gemm::gemm(
