@@ -1,1 +1,43 @@
-//! Records and explanations of nodes, wherever they live.
+//! Records and explanations of nodes, and the files of models and autoencoders, wherever they live.
+//!
+//! ```text
+//! registry   what there is and where        (one data file, built in and extended by the user)
+//! location   https, az, s3, gs, file, hf    (never from a request)
+//! fetch      stores -> partial -> cache     (resumed, verified, atomic; offline mode; mirrors)
+//! record     what a node responds to        explanation   what people and models say about it
+//! library    the read routes' answers: parsed, kept in memory, first set that has the node wins
+//! ```
+
+pub mod attention;
+mod cache;
+pub mod collated;
+mod error;
+mod explanation;
+mod fetch;
+mod json;
+mod library;
+mod location;
+mod model_files;
+mod normalize;
+mod partial;
+mod progress;
+mod record;
+mod registry;
+mod stores;
+
+pub use cache::{Cache, Entry, Meta, write_atomically};
+pub use error::{Error, Result};
+pub use explanation::{
+    ActivationScale, AttentionSimulation, Detection, MAX_EXPLANATION_BYTES, NodeExplanations, Origin,
+    ScoredAttentionSimulation, ScoredExplanation, ScoredSequenceSimulation, ScoredSimulation, SequenceSimulation,
+};
+pub use fetch::{FetchConfig, Fetcher, parse_size, platform_folder};
+pub use library::{FoundRecord, Library};
+pub use location::{Location, Mirror, Root};
+pub use model_files::{autoencoder_files, fetch_model};
+pub use progress::Progress;
+pub use record::{ActivationRecord, MAX_RECORD_BYTES, Moments, NodeRecord};
+pub use registry::{
+    AutoencoderEntry, ExplanationsEntry, MirrorEntry, ModelEntry, ModelLayout, Per, RecordsEntry, RecordsLayout,
+    Registry, StoreEntry,
+};

@@ -1,0 +1,384 @@
+//! Getting a file here, once, whatever the network does.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
+
+use crate::{
+    Error, Location, Mirror, Progress, Registry, Result,
+    cache::{Cache, Meta},
+    partial::{Partial, Transfer},
+    stores::{Failure, Stores},
+};
+
+/// Settings of a [`Fetcher`]. [`FetchConfig::from_env`] has sensible ones.
+#[derive(Debug, Clone)]
+pub struct FetchConfig {
+    /// The cache's folder.
+    pub cache: PathBuf,
+    /// Bytes that the cache may hold.
+    pub cache_limit: u64,
+    /// Use the cache alone.
+    pub offline: bool,
+    /// Tried in order; the first that concerns a location is followed.
+    pub mirrors: Vec<Mirror>,
+    /// How often a file is tried again after a failure without any progress in between.
+    pub retries: u32,
+    /// First pause before another try; doubled each time up to 64 of it.
+    pub pause: Duration,
+    /// Files that are fetched at the same time.
+    pub parallel: usize,
+    /// Give up waiting for the next byte after this long.
+    pub read_timeout: Duration,
+    /// Where Hugging Face repositories are served.
+    pub hugging_face: String,
+    pub hugging_face_token: Option<String>,
+}
+
+/// Bytes the cache may hold where nothing else is said: 50 GiB.
+const CACHE_LIMIT: u64 = 50 << 30;
+
+impl FetchConfig {
+    /// The cache in `TDB_CACHE` or the platform's cache folder, its size from `TDB_CACHE_SIZE` (bytes, or with `M`, `G`),
+    /// `TDB_OFFLINE`, and the variables that Hugging Face's own tools read (`HF_ENDPOINT`, `HF_TOKEN`).
+    pub fn from_env() -> Result<Self> {
+        let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+        let cache_limit = match var("TDB_CACHE_SIZE") {
+            None => CACHE_LIMIT,
+            Some(text) => parse_size(&text)
+                .ok_or_else(|| Error::Config(format!("TDB_CACHE_SIZE={text:?} is not a size such as 500M or 20G")))?,
+        };
+        Ok(Self {
+            cache: var("TDB_CACHE").map(PathBuf::from).or_else(|| platform_folder("cache")).ok_or_else(|| {
+                Error::Config("no cache folder is known on this machine: set TDB_CACHE to a folder".into())
+            })?,
+            cache_limit,
+            offline: var("TDB_OFFLINE").is_some_and(|v| v != "0"),
+            mirrors: Vec::new(),
+            retries: 6,
+            pause: Duration::from_millis(250),
+            parallel: 16,
+            read_timeout: Duration::from_secs(30),
+            hugging_face: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
+            hugging_face_token: var("HF_TOKEN"),
+        })
+    }
+
+    /// Adds the registry's mirrors after those that are there.
+    pub fn with_registry(mut self, registry: &Registry) -> Result<Self> {
+        for m in &registry.mirrors {
+            self.mirrors.push(Mirror::new(&m.prefix, &m.target)?);
+        }
+        Ok(self)
+    }
+}
+
+/// The folder that this platform keeps for `cache` or `data` of an application, with `tdb` at its end.
+pub fn platform_folder(kind: &str) -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let (xdg, home, mac) = match kind {
+        "cache" => ("XDG_CACHE_HOME", ".cache", "Library/Caches"),
+        _ => ("XDG_DATA_HOME", ".local/share", "Library/Application Support"),
+    };
+    let base = if cfg!(windows) {
+        var("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        var("HOME").map(|h| h.join(mac))
+    } else {
+        var(xdg).filter(|p| p.is_absolute()).or_else(|| var("HOME").map(|h| h.join(home)))
+    };
+    base.map(|b| b.join("tdb"))
+}
+
+/// `500M`, `20G`, `1024`: bytes.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i');
+    let (number, shift) = match text.chars().last()? {
+        'k' | 'K' => (&text[..text.len() - 1], 10),
+        'M' | 'm' => (&text[..text.len() - 1], 20),
+        'G' | 'g' => (&text[..text.len() - 1], 30),
+        'T' | 't' => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    number.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Fetches files through the cache. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Fetcher(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: FetchConfig,
+    cache: Cache,
+    stores: Stores,
+    slots: Semaphore,
+}
+
+impl Fetcher {
+    /// A fetcher for the stores that `registry` describes.
+    pub fn new(config: FetchConfig, registry: &Registry) -> Self {
+        let cache = Cache::new(config.cache.clone(), config.cache_limit);
+        let stores = Stores::new(
+            registry.stores.clone(),
+            config.hugging_face.clone(),
+            config.hugging_face_token.clone(),
+            config.read_timeout,
+        );
+        let slots = Semaphore::new(config.parallel.max(1));
+        Self(Arc::new(Inner { config, cache, stores, slots }))
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    /// Whether only the cache is used.
+    pub fn is_offline(&self) -> bool {
+        self.0.config.offline
+    }
+
+    /// Where `location` is read from: itself, or a mirror.
+    pub fn resolve(&self, location: &Location) -> Result<Location> {
+        for mirror in &self.0.config.mirrors {
+            if let Some(mapped) = mirror.apply(location)? {
+                return Ok(mapped);
+            }
+        }
+        Ok(location.clone())
+    }
+
+    /// The path of `location` on this machine: its own if it is here, else in the cache, fetched if need be.
+    pub async fn file(&self, location: &Location, progress: &dyn Progress) -> Result<PathBuf> {
+        let name = location.to_string();
+        let place = self.resolve(location)?;
+        if let Some(path) = place.local() {
+            let found = tokio::fs::metadata(path).await;
+            return match found {
+                Ok(m) if m.is_file() => {
+                    progress.finished(&name, true);
+                    Ok(path.to_path_buf())
+                }
+                Ok(_) => Err(Error::Io { path: path.display().to_string(), reason: "is not a file".into() }),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(not_found(location)),
+                Err(e) => Err(Error::io(path, e)),
+            };
+        }
+        if let Some((path, _)) = self.0.cache.get(&place) {
+            progress.finished(&name, true);
+            return Ok(path);
+        }
+        let path = self.fetch(&name, &place, u64::MAX, progress).await?;
+        progress.finished(&name, false);
+        Ok(path)
+    }
+
+    /// All of `locations`, several at a time, in the order given. The first failure ends it; what has arrived stays.
+    pub async fn files(&self, locations: &[Location], progress: &dyn Progress) -> Result<Vec<PathBuf>> {
+        progress.expect(locations.len());
+        stream::iter(locations)
+            .map(|l| self.file(l, progress))
+            .buffered(self.0.config.parallel.max(1))
+            .try_collect()
+            .await
+    }
+
+    /// The content of a file of at most `limit` bytes.
+    pub async fn bytes(&self, location: &Location, limit: usize) -> Result<Vec<u8>> {
+        let place = self.resolve(location)?;
+        let large =
+            |size: u64| Error::damaged(location.to_string(), format!("{size} bytes, more than the limit of {limit}"));
+        if let Some(path) = place.local() {
+            return match tokio::fs::metadata(path).await {
+                Ok(m) if m.len() > limit as u64 => Err(large(m.len())),
+                Ok(_) => tokio::fs::read(path).await.map_err(|e| Error::io(path, e)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(not_found(location)),
+                Err(e) => Err(Error::io(path, e)),
+            };
+        }
+        let cached = |fetcher: Self, place: Location| async move {
+            let read = tokio::task::spawn_blocking(move || fetcher.0.cache.read(&place)).await;
+            read.ok().flatten().map(|(bytes, _): (Vec<u8>, Meta)| bytes)
+        };
+        if let Some(bytes) = cached(self.clone(), place.clone()).await {
+            return if bytes.len() > limit { Err(large(bytes.len() as u64)) } else { Ok(bytes) };
+        }
+        let path = self.fetch(&location.to_string(), &place, limit as u64, &()).await?;
+        tokio::fs::read(&path).await.map_err(|e| Error::io(&path, e))
+    }
+
+    /// Forgets what the cache has of `location`, because it turned out to be damaged. False if there was nothing to
+    /// forget, so that asking again would give the same.
+    pub fn forget(&self, location: &Location) -> bool {
+        match self.resolve(location) {
+            Ok(place) if place.local().is_none() && !self.0.config.offline && self.0.cache.get(&place).is_some() => {
+                self.0.cache.drop_entry(&place);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Fetches `place` into the cache unless another task or process has done so in the meantime.
+    async fn fetch(&self, name: &str, place: &Location, limit: u64, progress: &dyn Progress) -> Result<PathBuf> {
+        if self.0.config.offline {
+            return Err(Error::Offline { location: place.to_string() });
+        }
+        let _slot = self.0.slots.acquire().await.map_err(|e| Error::Config(e.to_string()))?;
+        let path = self.0.cache.partial_path(place);
+        let Some(mut partial) = Partial::lock(&path, place, || self.0.cache.get(place).is_some()).await? else {
+            return self.0.cache.get(place).map(|(path, _)| path).ok_or_else(|| Error::Io {
+                path: path.display().to_string(),
+                reason: "the cache entry vanished while it was waited for".into(),
+            });
+        };
+        let (mut failures, mut farthest) = (0, partial.len());
+        loop {
+            let failure = match self.transfer(name, place, limit, &mut partial, progress).await {
+                Ok(()) => break,
+                Err(failure) => failure,
+            };
+            partial.sync().await?;
+            // A server that breaks off early every time and cannot resume makes no progress, however much it sends.
+            failures = if partial.len() > farthest { 1 } else { failures + 1 };
+            farthest = farthest.max(partial.len());
+            let (reason, tries) = match failure {
+                Stop::Error(e) => {
+                    partial.discard();
+                    return Err(e);
+                }
+                Stop::Failed(Failure::NotFound) => {
+                    partial.discard();
+                    return Err(not_found(place));
+                }
+                Stop::Failed(Failure::Denied(reason)) => {
+                    partial.discard();
+                    return Err(Error::Denied { location: place.to_string(), reason });
+                }
+                Stop::Failed(Failure::Fatal(reason)) => {
+                    partial.discard();
+                    return Err(Error::Network { location: place.to_string(), reason });
+                }
+                Stop::Failed(Failure::Changed) => {
+                    partial.restart()?;
+                    ("the file changed on the server, or the server cannot resume".to_string(), self.0.config.retries)
+                }
+                Stop::Failed(Failure::Connect(reason)) => (no_network(&reason), self.0.config.retries.min(3)),
+                Stop::Failed(Failure::Transient(reason)) => (reason, self.0.config.retries),
+            };
+            if failures > tries {
+                if partial.len() == 0 {
+                    partial.discard();
+                }
+                let reason = if tries == 0 { reason } else { format!("{reason} (tried {failures} times)") };
+                return Err(Error::Network { location: place.to_string(), reason });
+            }
+            progress.note(name, &format!("{reason}; trying again"));
+            tracing::debug!(location = %place, reason, failures, "a fetch failed and is tried again");
+            tokio::time::sleep(pause(self.0.config.pause, failures)).await;
+        }
+        let etag = partial.etag();
+        let crc = partial.finish().await?;
+        let adopted = self.0.cache.adopt(place, &path, crc, etag);
+        drop(partial);
+        adopted
+    }
+
+    /// One try: continues where the partial file ends, or begins anew if that cannot be done.
+    async fn transfer(
+        &self,
+        name: &str,
+        place: &Location,
+        limit: u64,
+        partial: &mut Partial,
+        progress: &dyn Progress,
+    ) -> Result<(), Stop> {
+        let (store, path) = self.0.stores.open(place)?;
+        let options = match partial.len() {
+            0 => object_store::GetOptions::default(),
+            n => object_store::GetOptions::default().with_range(Some(object_store::GetRange::Offset(n))),
+        };
+        let answer = store.get_opts(&path, options).await?;
+        let transfer = Transfer { size: answer.meta.size, etag: answer.meta.e_tag.clone() };
+        if transfer.size > limit {
+            let problem = format!("{} bytes, more than the limit of {limit}", transfer.size);
+            return Err(Stop::Error(Error::damaged(place.to_string(), problem)));
+        }
+        if answer.range.start != partial.len() || !partial.continues(&transfer) {
+            return Err(Stop::Failed(Failure::Changed));
+        }
+        partial.begin(&transfer)?;
+        progress.started(name, partial.len(), transfer.size);
+        let mut body = answer.into_stream();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            if partial.len() + chunk.len() as u64 > transfer.size {
+                return Err(Stop::Failed(Failure::Changed));
+            }
+            partial.write(&chunk).await?;
+            progress.advanced(name, chunk.len() as u64);
+        }
+        if partial.len() != transfer.size {
+            let text = format!("the connection ended after {} of {} bytes", partial.len(), transfer.size);
+            return Err(Stop::Failed(Failure::Transient(text)));
+        }
+        Ok(())
+    }
+}
+
+enum Stop {
+    Error(Error),
+    Failed(Failure),
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Self {
+        Self::Error(e)
+    }
+}
+
+impl From<object_store::Error> for Stop {
+    fn from(e: object_store::Error) -> Self {
+        Self::Failed(Failure::of(&e))
+    }
+}
+
+pub(crate) fn not_found(location: &Location) -> Error {
+    Error::NotFound(format!("{location} does not exist"))
+}
+
+fn no_network(reason: &str) -> String {
+    format!("no connection could be made; is there a network? What is cached works with --offline ({reason})")
+}
+
+/// Doubles with every failure, up to 64 times the first pause, give or take a quarter so that many do not come at once.
+fn pause(first: Duration, failures: u32) -> Duration {
+    use std::hash::{BuildHasher, Hasher};
+    let random = std::collections::hash_map::RandomState::new().build_hasher().finish() % 512;
+    first * 2u32.pow((failures.saturating_sub(1)).min(6)) * (768 + random as u32) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_size("1024"), Some(1024));
+        assert_eq!(parse_size("20G"), Some(20 << 30));
+        assert_eq!(parse_size("500 MiB"), Some(500 << 20));
+        assert_eq!(parse_size("lots"), None);
+        assert_eq!(parse_size(""), None);
+    }
+
+    #[test]
+    fn pauses_grow_and_end() {
+        let first = Duration::from_millis(100);
+        for (failures, expected) in [(1, 100), (2, 200), (7, 6400), (40, 6400)] {
+            let p = pause(first, failures).as_millis() as i64;
+            assert!((p - expected).abs() <= expected / 4, "{failures}: {p}");
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What is known about a node: the answers of the read routes.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use moka::future::Cache;
+use tdb_api::{
+    AttentionHeadRecordResponse, AttributedScoredExplanation, ExistingExplanationsRequest, NeuronDatasetMetadata,
+    NeuronRecordResponse, NodeIdAndDatasets,
+};
+
+use crate::{
+    Error, Fetcher, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations, NodeRecord, RecordsEntry,
+    Registry, Result, ScoredExplanation, normalize, write_atomically,
+};
+
+/// Parsed records kept in memory, in bytes.
+const RECORDS_IN_MEMORY: u64 = 256 << 20;
+
+/// How long "there is no such file" is believed.
+const ABSENCE: Duration = Duration::from_secs(300);
+
+/// Records and explanations by the registry's names. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Library {
+    registry: Arc<Registry>,
+    fetcher: Fetcher,
+    /// Folder of the explanations that were written here: `<records>/<scalar>/<set>/<layer>/<index>.jsonl`.
+    own: Arc<Path>,
+    records: Cache<String, Arc<NodeRecord>>,
+    absent: Cache<String, ()>,
+}
+
+/// A record and where it was.
+#[derive(Debug, Clone)]
+pub struct FoundRecord {
+    /// The set's entry.
+    pub entry: RecordsEntry,
+    pub record: Arc<NodeRecord>,
+    /// The file's location, for errors.
+    pub file: String,
+}
+
+impl Library {
+    /// A library of what `registry` lists, fetched by `fetcher`; explanations written here go to the folder `own`.
+    pub fn new(registry: Registry, fetcher: Fetcher, own: PathBuf) -> Self {
+        let records = Cache::builder()
+            .max_capacity(RECORDS_IN_MEMORY)
+            .weigher(|_: &String, r: &Arc<NodeRecord>| u32::try_from(weight(r)).unwrap_or(u32::MAX))
+            .build();
+        let absent = Cache::builder().max_capacity(100_000).time_to_live(ABSENCE).build();
+        Self { registry: Arc::new(registry), fetcher, own: own.into(), records, absent }
+    }
+
+    /// The registry.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The fetcher.
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
+    /// `/neuron_datasets_metadata`: the registered sets of records, in their order.
+    pub fn datasets_metadata(&self) -> Vec<NeuronDatasetMetadata> {
+        let entry = |r: &RecordsEntry| NeuronDatasetMetadata {
+            short_name: r.name.clone(),
+            derived_scalar_type: r.scalar.clone(),
+            user_visible_name: r.title.clone(),
+            neuron_dataset_path: r.location.clone(),
+        };
+        self.registry.records.iter().map(entry).collect()
+    }
+
+    /// `/neuron_record`.
+    pub async fn neuron_record(&self, request: &NodeIdAndDatasets) -> Result<NeuronRecordResponse> {
+        let found = self.record(request).await?;
+        normalize::per_token(&found.file, &found.entry.location, &found.record)
+    }
+
+    /// `/attention_head_record`.
+    pub async fn attention_head_record(&self, request: &NodeIdAndDatasets) -> Result<AttentionHeadRecordResponse> {
+        let found = self.record(request).await?;
+        normalize::per_pair(&found.file, &found.entry.location, &found.record)
+    }
+
+    /// The record of a node, from the first of the sets asked that has it.
+    pub async fn record(&self, request: &NodeIdAndDatasets) -> Result<FoundRecord> {
+        let scalar = request.dst.as_str();
+        let (layer, index) = node(request.layer_index, request.activation_index)?;
+        let sets = request.datasets.iter().map(|d| self.registry.records_for(d, scalar)).collect::<Result<Vec<_>>>()?;
+        let mut offline = None;
+        for entry in &sets {
+            match self.record_in(entry, layer, index).await {
+                Ok(found) => return Ok(found),
+                Err(Error::NotFound(_)) => {}
+                Err(e @ Error::Offline { .. }) => offline = Some(e),
+                Err(e) => return Err(e),
+            }
+        }
+        let asked: Vec<_> = sets.iter().map(|s| format!("{} ({})", s.name, s.location)).collect();
+        let asked = if asked.is_empty() { "no set of records was named".into() } else { asked.join(", ") };
+        Err(offline.unwrap_or_else(|| Error::NotFound(format!("no record of {scalar} {layer}:{index}: {asked}"))))
+    }
+
+    /// The record of a node in one set.
+    pub async fn record_in(&self, entry: &RecordsEntry, layer: usize, index: usize) -> Result<FoundRecord> {
+        let location = Location::parse(&entry.location)?.join(&format!("{layer}/{index}.json"))?;
+        let file = location.to_string();
+        let key = self.memory_key(&location).await?;
+        if self.absent.contains_key(&key) {
+            return Err(Error::NotFound(format!("{file} does not exist")));
+        }
+        let load = async {
+            let parse = |file: &str, bytes: &[u8]| NodeRecord::parse(file, bytes);
+            let record = self.load(&location, MAX_RECORD_BYTES, parse).await?;
+            if (record.layer, record.index) != (layer, index) {
+                tracing::warn!(file, layer = record.layer, index = record.index, "a record says it is of another node");
+            }
+            Ok::<_, Error>(Arc::new(record))
+        };
+        match self.records.try_get_with::<_, Error>(key.clone(), load).await {
+            Ok(record) => Ok(FoundRecord { entry: entry.clone(), record, file }),
+            Err(e) => {
+                if e.is_not_found() {
+                    self.absent.insert(key, ()).await;
+                }
+                Err(Error::clone(&e))
+            }
+        }
+    }
+
+    /// `/existing_explanations`.
+    pub async fn existing_explanations(
+        &self,
+        request: &ExistingExplanationsRequest,
+    ) -> Result<Vec<AttributedScoredExplanation>> {
+        let (layer, index) = node(request.layer_index, request.activation_index)?;
+        let sets = match (&request.neuron_dataset, request.explanation_datasets.as_slice()) {
+            (Some(dataset), []) => {
+                let entry = self.registry.records_for(dataset, request.dst.as_str())?;
+                self.explanations(entry, layer, index).await?
+            }
+            (None, [_, ..]) => {
+                let mut sets = Vec::new();
+                for dataset in &request.explanation_datasets {
+                    let entry = self.registry.explanation_set(dataset).ok_or_else(|| {
+                        let known: Vec<_> = self.registry.explanations.iter().map(|e| e.name.as_str()).collect();
+                        Error::Bad(format!(
+                            "{dataset:?} is not a registered set of explanations; there are {}",
+                            known.join(", ")
+                        ))
+                    })?;
+                    sets.extend(self.explanations_in(&entry.location, layer, index).await?);
+                }
+                sets
+            }
+            _ => {
+                return Err(Error::Bad("exactly one of explanationDatasets and neuronDataset must be given".into()));
+            }
+        };
+        let flat = sets.into_iter().flat_map(|(name, node)| {
+            node.explanations.into_iter().filter_map(move |e| {
+                let score = e.score();
+                let dataset_name = name.clone();
+                e.explanation.map(|explanation| AttributedScoredExplanation { explanation, score, dataset_name })
+            })
+        });
+        Ok(flat.collect())
+    }
+
+    /// The explanations of a node: of every registered set, and those written here. Each with the last part of its
+    /// set's path, which is empty for a path that ends in a slash.
+    pub async fn explanations(
+        &self,
+        entry: &RecordsEntry,
+        layer: usize,
+        index: usize,
+    ) -> Result<Vec<(String, NodeExplanations)>> {
+        let mut sets = Vec::new();
+        for set in self.registry.explanations_of(entry) {
+            match self.explanations_in(&set.location, layer, index).await {
+                Ok(found) => sets.extend(found),
+                // Those that are at hand are worth more than an error.
+                Err(e @ (Error::Network { .. } | Error::Offline { .. })) => {
+                    tracing::warn!(set = set.name, "explanations are left out: {e}");
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        sets.extend(self.own_explanations(entry, layer, index)?);
+        Ok(sets)
+    }
+
+    async fn explanations_in(
+        &self,
+        set: &str,
+        layer: usize,
+        index: usize,
+    ) -> Result<Option<(String, NodeExplanations)>> {
+        let name = set.rsplit('/').next().unwrap_or_default().to_string();
+        let location = Location::parse(set)?.join(&format!("{layer}/{index}.jsonl"))?;
+        let key = self.memory_key(&location).await?;
+        if self.absent.contains_key(&key) {
+            return Ok(None);
+        }
+        match self.load(&location, MAX_EXPLANATION_BYTES, NodeExplanations::parse).await {
+            Ok(found) => Ok(Some((name, found))),
+            Err(Error::NotFound(_)) => {
+                self.absent.insert(key, ()).await;
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The explanations of a node that were written here, by set.
+    fn own_explanations(
+        &self,
+        entry: &RecordsEntry,
+        layer: usize,
+        index: usize,
+    ) -> Result<Vec<(String, NodeExplanations)>> {
+        let folder = self.own.join(&entry.name).join(&entry.scalar);
+        let mut names: Vec<String> = std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|item| item.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        let mut sets = Vec::new();
+        for name in names {
+            let path = folder.join(&name).join(layer.to_string()).join(format!("{index}.jsonl"));
+            if let Ok(bytes) = std::fs::read(&path) {
+                sets.push((name, NodeExplanations::parse(&path.display().to_string(), &bytes)?));
+            }
+        }
+        Ok(sets)
+    }
+
+    /// Adds an explanation of a node to the set `set` of explanations written here; one with the same words is
+    /// replaced. Safe with several processes.
+    pub async fn add_explanation(
+        &self,
+        entry: &RecordsEntry,
+        set: &str,
+        (layer, index): (usize, usize),
+        pairs: bool,
+        explanation: ScoredExplanation,
+    ) -> Result<()> {
+        // The names come from the registry, which allows nothing that leads elsewhere; the set's name is checked here.
+        Location::parse("s3://check")?.join(set)?;
+        let folder = self.own.join(&entry.name).join(&entry.scalar).join(set);
+        let write = move || {
+            std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+            let lock_path = folder.join("lock");
+            let lock = std::fs::File::create(&lock_path).map_err(|e| Error::io(&lock_path, e))?;
+            lock.lock().map_err(|e| Error::io(&lock_path, e))?;
+            let path = folder.join(layer.to_string()).join(format!("{index}.jsonl"));
+            let mut node = match std::fs::read(&path) {
+                Ok(bytes) => NodeExplanations::parse(&path.display().to_string(), &bytes)?,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    NodeExplanations { layer, index, pairs, explanations: vec![] }
+                }
+                Err(e) => return Err(Error::io(&path, e)),
+            };
+            node.explanations.retain(|e| e.explanation != explanation.explanation);
+            node.explanations.push(explanation);
+            write_atomically(&path, &node.to_json()?)
+        };
+        tokio::task::spawn_blocking(write)
+            .await
+            .map_err(|e| Error::Config(format!("writing an explanation was interrupted: {e}")))?
+    }
+
+    /// Fetches and parses a file. A damaged one is dropped from the cache and fetched once more.
+    async fn load<T: Send + 'static>(
+        &self,
+        location: &Location,
+        limit: usize,
+        parse: impl Fn(&str, &[u8]) -> Result<T> + Clone + Send + 'static,
+    ) -> Result<T> {
+        let mut first = true;
+        loop {
+            let bytes = self.fetcher.bytes(location, limit).await?;
+            let (file, parse) = (location.to_string(), parse.clone());
+            // A record of token pairs has megabytes of text: parsing it would hold up other requests.
+            let parsed = tokio::task::spawn_blocking(move || parse(&file, &bytes)).await;
+            match parsed.map_err(|e| Error::damaged(location.to_string(), format!("its reader failed: {e}")))? {
+                Err(Error::Damaged { problem, .. }) if first && self.fetcher.forget(location) => {
+                    tracing::warn!(%location, problem, "a damaged file is fetched once more");
+                    first = false;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// What a file is called in memory: its location, and for a file of this machine the time of its last change, so
+    /// that a new version is seen.
+    async fn memory_key(&self, location: &Location) -> Result<String> {
+        let place = self.fetcher.resolve(location)?;
+        let Some(path) = place.local() else { return Ok(place.to_string()) };
+        let changed = tokio::fs::metadata(path).await.and_then(|m| m.modified());
+        let stamp = changed.ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
+        Ok(format!("{place}@{stamp}"))
+    }
+}
+
+fn node(layer: i64, index: i64) -> Result<(usize, usize)> {
+    let check = |name: &str, value: i64| {
+        u32::try_from(value)
+            .map(|v| v as usize)
+            .map_err(|_| Error::Bad(format!("{name} is {value}, and no node has such a number")))
+    };
+    Ok((check("layerIndex", layer)?, check("activationIndex", index)?))
+}
+
+/// About how many bytes a parsed record takes.
+fn weight(record: &NodeRecord) -> usize {
+    let quantiles = record.random_sample_by_quantile.iter().flatten().flatten();
+    let examples = record.most_positive.iter().chain(&record.random_sample).chain(quantiles);
+    let example = |e: &crate::ActivationRecord| {
+        4 * e.activations.len() + e.tokens.iter().map(|t| 40 + t.len()).sum::<usize>() + 48
+    };
+    200 + examples.map(example).sum::<usize>()
+}
