@@ -48,11 +48,12 @@ impl PtFile {
 
     fn from_source(path: &Path, source: Source) -> Result<Self, CheckpointError> {
         let damaged = |what: String| CheckpointError::damaged(path, what);
+        if source.starts_with(&[0x80, 2]) {
+            return Err(damaged("the format of torch before 1.6: save it again with a newer one".to_owned()));
+        }
         if !source.starts_with(b"PK\x03\x04") {
-            return Err(damaged(format!(
-                "not a zip archive of torch.save: it starts with {:02x?}",
-                &source[..source.len().min(4)]
-            )));
+            let start = &source[..source.len().min(4)];
+            return Err(damaged(format!("not a zip archive of torch.save: it starts with {start:02x?}")));
         }
         let directory = ZipDirectory::read(&source).map_err(damaged)?;
         let prefixes: Vec<&[u8]> = directory.names(&source).filter_map(prefix_of_pickle).take(2).collect();
