@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use tdb_train::{EvalOptions, Recipe, TrainOptions, evaluate, train};
+use tdb_train::{Recipe, TrainOptions, train};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -33,7 +33,6 @@ fn main() -> anyhow::Result<()> {
     })?;
     if let Some(model) = model {
         println!("{} parameters, {} tokens", model.layout.size, model.layout.shape.vocabulary);
-        println!("{}", evaluate(&model, &EvalOptions::default())?.table());
     }
     Ok(())
 }

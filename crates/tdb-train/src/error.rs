@@ -11,6 +11,8 @@ pub enum Error {
     Setting { name: &'static str, message: String },
     #[error("the model: {0}")]
     Model(String),
+    #[error("the text: {0}")]
+    Text(String),
     #[error("the tokenizer: {0}")]
     Tokenizer(String),
     #[error("the loss is {loss} at step {step}: training has diverged, try a lower learning rate")]

@@ -1,8 +1,9 @@
 //! Asks a model about combinations that its training text never held.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use tdb_model::{ForwardOptions, Tokenizer, Transformer, forward};
 
-use crate::bpe::{encode, single};
 use crate::dice::Dice;
 use crate::error::{Error, Result};
 use crate::folder::Model;
@@ -157,18 +158,36 @@ impl Predictor for &Model {
     }
 }
 
-/// Asks `model` fresh prompts of every task, and the ones that people know.
-pub fn evaluate(model: &Model, options: &EvalOptions) -> Result<EvalReport> {
-    let mut predictor = model;
-    evaluate_with(&mut predictor, &model.tokenizer, options)
+impl Predictor for &Transformer {
+    fn last_logits(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+        let run = |tokens: &Vec<u32>| {
+            let options = ForwardOptions {
+                interventions: &[],
+                hooks: &mut (),
+                shared: None,
+                layers: None,
+                after_layer: &mut |_| true,
+            };
+            let run = forward(self, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
+            Ok(run.logits(self, tokens.len() - 1))
+        };
+        texts.par_iter().map(run).collect()
+    }
 }
 
-/// The same for any predictor on this tokenizer.
+/// Asks a model fresh prompts of every task, and the ones that people know.
+pub fn evaluate(model: &Transformer, tokenizer: &Tokenizer, options: &EvalOptions) -> Result<EvalReport> {
+    let mut predictor = model;
+    evaluate_with(&mut predictor, tokenizer, options)
+}
+
+/// The same for anything that predicts tokens.
 pub fn evaluate_with(
     predictor: &mut dyn Predictor,
-    tokenizer: &tokenizers::Tokenizer,
+    tokenizer: &Tokenizer,
     options: &EvalOptions,
 ) -> Result<EvalReport> {
+    let single = |word: &str| tokenizer.single_token(word).map_err(|error| Error::Tokenizer(error.to_string()));
     if options.prompts == 0 {
         return Err(Error::setting("prompts", "at least one prompt per task is needed"));
     }
@@ -180,9 +199,8 @@ pub fn evaluate_with(
             let mut dice = Dice::new(&[options.seed, 0xE7A1, task as u64, index as u64]);
             let item = task.item(&mut dice, Split::Held);
             let start = if index % 2 == 0 { END_OF_TEXT } else { "" };
-            texts.push(encode(tokenizer, &format!("{start}{}", item.prompt))?);
-            let tokens =
-                |words: &[String]| words.iter().map(|word| single(tokenizer, word)).collect::<Result<Vec<_>>>();
+            texts.push(tokenizer.encode(&format!("{start}{}", item.prompt)));
+            let tokens = |words: &[String]| words.iter().map(|word| single(word)).collect::<Result<Vec<_>>>();
             candidates.push((tokens(&item.right)?, tokens(&item.wrong)?));
         }
         tasks.push(score(task, &predictor.last_logits(&texts)?, &candidates));
@@ -191,12 +209,12 @@ pub fn evaluate_with(
     for (prompt, target, distractor) in KNOWN {
         for start in [END_OF_TEXT, ""] {
             let prompt = format!("{start}{prompt}");
-            let logits = predictor.last_logits(&[encode(tokenizer, &prompt)?])?.swap_remove(0);
-            let logit = |word| Ok::<f32, Error>(logits[single(tokenizer, word)? as usize]);
+            let logits = predictor.last_logits(&[tokenizer.encode(&prompt)])?.swap_remove(0);
+            let logit = |word| Ok::<f32, Error>(logits[single(word)? as usize]);
             let top = largest(0..logits.len() as u32, &logits).0;
             known.push(KnownPrompt {
                 difference: f64::from(logit(target)? - logit(distractor)?),
-                most_likely: tokenizer.decode(&[top], false).map_err(|error| Error::Tokenizer(error.to_string()))?,
+                most_likely: tokenizer.decode_token(top),
                 target: (*target).to_owned(),
                 distractor: (*distractor).to_owned(),
                 prompt,

@@ -223,9 +223,21 @@ fn tokenizer(recipe: &Recipe, path: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The command that makes the same model again.
+/// The command that makes the same model again: every setting that is not the default.
 fn command(recipe: &Recipe) -> String {
-    format!("tdb train --seed {} --steps {} --batch {}", recipe.seed, recipe.steps, recipe.batch)
+    let usual = Recipe::default();
+    let settings = [
+        ("seed", recipe.seed, usual.seed),
+        ("steps", recipe.steps as u64, usual.steps as u64),
+        ("batch", recipe.batch as u64, usual.batch as u64),
+        ("layers", recipe.n_layers as u64, usual.n_layers as u64),
+        ("d-model", recipe.d_model as u64, usual.d_model as u64),
+        ("heads", recipe.n_heads as u64, usual.n_heads as u64),
+        ("d-ff", recipe.d_ff as u64, usual.d_ff as u64),
+        ("context", recipe.context as u64, usual.context as u64),
+    ];
+    let changed = settings.iter().filter(|(_, value, usual)| value != usual);
+    changed.fold("tdb train".to_owned(), |command, (name, value, _)| format!("{command} --{name} {value}"))
 }
 
 fn step(
