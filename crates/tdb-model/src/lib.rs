@@ -18,6 +18,7 @@ pub mod weights;
 
 pub use array::Array;
 pub use autoencoder::Autoencoder;
+pub use block::autoencode::error as block_error;
 pub use block::{attention, autoencode, layer_norm};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use hooks::{Hooks, RunError};

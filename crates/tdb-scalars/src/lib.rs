@@ -1,1 +1,28 @@
 //! Derived scalars: what a node did in a run, and what it did to the question.
+//!
+//! [`Engine`] takes requests as they cross the wire and gives answers as they do; it knows no HTTP. In between, a
+//! request becomes a [`Plan`] (tokens, interventions, objective), the plan a run ([`Side`]), and each derived scalar
+//! is a function of the run, layer by layer ([`compute`]).
+
+mod answer;
+pub mod compute;
+mod component;
+mod context;
+pub mod derived;
+mod engine;
+mod error;
+pub mod interventions;
+pub mod objective;
+mod readings;
+mod side;
+mod store;
+pub mod tdb;
+mod top_k;
+pub mod trace;
+pub mod values;
+
+pub use answer::RANKED_PROMPT_LIMIT;
+pub use context::{Context, Observer, RecordMaximum, Records};
+pub use engine::Engine;
+pub use error::{Error, Result};
+pub use side::{Plan, Side};

@@ -1,0 +1,62 @@
+//! What a request needs from outside: somebody who watches, and the maxima of stored records.
+
+use tdb_api::NodeIdAndDatasets;
+use tdb_api::stream::TdbEvent;
+
+use crate::error::Error;
+
+/// Watches a request being answered. `()` watches nothing.
+pub trait Observer: Sync {
+    /// Asked after every layer; `true` ends the work with [`Error::Cancelled`].
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
+    /// A piece of the answer, as soon as it is ready, or progress.
+    fn event(&self, _event: TdbEvent) {}
+
+    /// Whether [`Observer::event`] does anything; parts are not copied for one who does not listen.
+    fn listens(&self) -> bool {
+        false
+    }
+}
+
+impl Observer for () {}
+
+/// The largest values in the stored record of a node, to which activations are normalised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordMaximum {
+    /// Largest activation in the record's top examples.
+    pub activation: f64,
+    /// For nodes with one value per pair of tokens: the sequences of the top examples, as lists of the
+    /// values written into each token from it and the ones before.
+    pub attention_sequences: Vec<Vec<Vec<f64>>>,
+}
+
+/// Looks up stored records.
+pub trait Records: Sync {
+    /// # Errors
+    /// [`Error::NotFound`] if none of the datasets has the node.
+    fn maximum(&self, node: &NodeIdAndDatasets) -> Result<RecordMaximum, Error>;
+}
+
+/// No records: every look-up says so.
+impl Records for () {
+    fn maximum(&self, node: &NodeIdAndDatasets) -> Result<RecordMaximum, Error> {
+        let (dst, layer, index) = (node.dst, node.layer_index, node.activation_index);
+        Err(Error::NotFound(format!("no stored records are at hand for {dst} {layer}:{index}")))
+    }
+}
+
+/// Everything that surrounds one request.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub observer: &'a dyn Observer,
+    pub records: &'a dyn Records,
+}
+
+impl Default for Context<'_> {
+    fn default() -> Self {
+        Context { observer: &(), records: &() }
+    }
+}

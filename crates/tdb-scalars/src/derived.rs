@@ -1,0 +1,182 @@
+//! What each derived scalar is about: its dimensions, its kind of node, where in a layer it stands.
+
+use tdb_api::{DerivedScalarType as Dst, Dimension, NodeType};
+
+use Dimension::{
+    AttendedToSequenceTokens as Keys, AttnHeads as Heads, AutoencoderLatents as Latents, MlpActs as Neurons,
+    QueryAndKeyChannels as QkChannels, ResidualStreamChannels as Channels, SequenceTokens as Tokens, Singleton as One,
+    ValueChannels, VocabSize as Vocabulary,
+};
+
+/// Dimensions of a derived scalar, per layer. For pairs of tokens in flattened form the first one counts pairs.
+pub fn dimensions(dst: Dst) -> &'static [Dimension] {
+    match dst {
+        Dst::Logits | Dst::VocabTokenWriteToInputDirection => &[Tokens, Vocabulary],
+        Dst::ResidPostEmbedding
+        | Dst::ResidDeltaMlp
+        | Dst::ResidPostMlp
+        | Dst::ResidDeltaAttn
+        | Dst::ResidPostAttn
+        | Dst::ResidDeltaMlpFromMlpPostAct
+        | Dst::OnlineResidualMlpAutoencoderError
+        | Dst::OnlineResidualAttentionAutoencoderError
+        | Dst::PreviousLayerResidPostMlp
+        | Dst::AutoencoderLatentGradWrtResidualInput
+        | Dst::SingleNodeWrite
+        | Dst::GradOfSingleSubnodeAttribution => &[Tokens, Channels],
+        Dst::MlpPreAct
+        | Dst::MlpPostAct
+        | Dst::MlpWriteNorm
+        | Dst::MlpActTimesGrad
+        | Dst::MlpWriteToFinalResidualGrad
+        | Dst::MlpWriteToFinalActivationResidualGrad
+        | Dst::OnlineMlpAutoencoderError
+        | Dst::OnlineMlpAutoencoderErrorActTimesGrad
+        | Dst::OnlineMlpAutoencoderErrorWriteNorm
+        | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad
+        | Dst::AutoencoderLatentGradWrtMlpPostActInput
+        | Dst::MlpOutEdgeAttribution
+        | Dst::MlpInEdgeAttribution
+        | Dst::MlpInEdgeActivation => &[Tokens, Neurons],
+        Dst::AttnQuery => &[Tokens, Heads, QkChannels],
+        Dst::AttnKey => &[Keys, Heads, QkChannels],
+        Dst::AttnValue => &[Keys, Heads, ValueChannels],
+        Dst::AttnWeightedSumOfValues => &[Tokens, Heads, ValueChannels],
+        Dst::AttnQkLogits
+        | Dst::AttnQkProbs
+        | Dst::UnflattenedAttnActTimesGrad
+        | Dst::UnflattenedAttnWriteNorm
+        | Dst::UnflattenedAttnWriteToFinalResidualGrad
+        | Dst::UnflattenedAttnWriteToFinalActivationResidualGrad
+        | Dst::AttnWriteToLatent
+        | Dst::AttnOutEdgeAttribution
+        | Dst::AttnQueryInEdgeAttribution
+        | Dst::AttnKeyInEdgeAttribution
+        | Dst::AttnValueInEdgeAttribution
+        | Dst::AttnQueryInEdgeActivation
+        | Dst::AttnKeyInEdgeActivation => &[Tokens, Keys, Heads],
+        Dst::AttnWriteNorm
+        | Dst::FlattenedAttnPostSoftmax
+        | Dst::AttnActTimesGrad
+        | Dst::AttnWriteToFinalResidualGrad
+        | Dst::AttnWriteNormPerSequenceToken
+        | Dst::AttnWriteToFinalResidualGradPerSequenceToken
+        | Dst::AttnActTimesGradPerSequenceToken
+        | Dst::AttnWriteToLatentPerSequenceToken => &[Tokens, Heads],
+        Dst::ResidFinalLayerNormScale
+        | Dst::AttnInputLayerNormScale
+        | Dst::MlpInputLayerNormScale
+        | Dst::ResidPostEmbeddingNorm
+        | Dst::ResidPostMlpNorm
+        | Dst::MlpLayerWriteNorm
+        | Dst::ResidPostAttnNorm
+        | Dst::AttnLayerWriteNorm
+        | Dst::ResidPostEmbeddingProjToFinalResidualGrad
+        | Dst::ResidPostMlpProjToFinalResidualGrad
+        | Dst::MlpLayerWriteToFinalResidualGrad
+        | Dst::ResidPostAttnProjToFinalResidualGrad
+        | Dst::AttnLayerWriteToFinalResidualGrad
+        | Dst::ResidPostEmbeddingProjToFinalActivationResidualGrad
+        | Dst::FlattenedAttnWriteToLatentSummedOverHeads
+        | Dst::TokenAttribution
+        | Dst::TokenOutEdgeAttribution
+        | Dst::SingleNodeWriteToFinalResidualGrad
+        | Dst::AlwaysOne => &[Tokens, One],
+        Dst::AttnWrite => &[Tokens, Keys, Heads, Channels],
+        Dst::AttnWeightedValue => &[Tokens, Keys, Heads, ValueChannels],
+        Dst::AttnWriteSumHeads => &[Tokens, Keys, Channels],
+        Dst::AttnWriteToLatentSummedOverHeads => &[Tokens, Keys, One],
+        Dst::AttnWriteToLatentPerSequenceTokenBatched => &[Tokens, Heads, Latents],
+        Dst::MlpWrite => &[Tokens, Neurons, Channels],
+        Dst::OnlineAutoencoderWrite | Dst::OnlineMlpAutoencoderWrite | Dst::OnlineAttentionAutoencoderWrite => {
+            &[Tokens, Latents, Channels]
+        }
+        Dst::AutoencoderLatent
+        | Dst::MlpAutoencoderLatent
+        | Dst::AttentionAutoencoderLatent
+        | Dst::AutoencoderWriteNorm
+        | Dst::MlpAutoencoderWriteNorm
+        | Dst::AttentionAutoencoderWriteNorm
+        | Dst::OnlineAutoencoderLatent
+        | Dst::OnlineMlpAutoencoderLatent
+        | Dst::OnlineAttentionAutoencoderLatent
+        | Dst::OnlineAutoencoderActTimesGrad
+        | Dst::OnlineMlpAutoencoderActTimesGrad
+        | Dst::OnlineAttentionAutoencoderActTimesGrad
+        | Dst::OnlineAutoencoderWriteNorm
+        | Dst::OnlineMlpAutoencoderWriteNorm
+        | Dst::OnlineAttentionAutoencoderWriteNorm
+        | Dst::OnlineAutoencoderWriteToFinalResidualGrad
+        | Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad
+        | Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad
+        | Dst::OnlineAutoencoderWriteToFinalActivationResidualGrad
+        | Dst::OnlineMlpAutoencoderWriteToFinalActivationResidualGrad
+        | Dst::OnlineAttentionAutoencoderWriteToFinalActivationResidualGrad
+        | Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched
+        | Dst::OnlineAutoencoderOutEdgeAttribution
+        | Dst::OnlineAutoencoderInEdgeAttribution
+        | Dst::OnlineAutoencoderInEdgeActivation => &[Tokens, Latents],
+    }
+}
+
+/// Whether there is one such tensor for the whole model rather than one per layer.
+pub fn is_whole_model(dst: Dst) -> bool {
+    matches!(
+        dst,
+        Dst::Logits
+            | Dst::ResidPostEmbedding
+            | Dst::ResidFinalLayerNormScale
+            | Dst::ResidPostEmbeddingNorm
+            | Dst::ResidPostEmbeddingProjToFinalResidualGrad
+            | Dst::ResidPostEmbeddingProjToFinalActivationResidualGrad
+            | Dst::TokenAttribution
+            | Dst::TokenOutEdgeAttribution
+            | Dst::AlwaysOne
+            | Dst::VocabTokenWriteToInputDirection
+    )
+}
+
+/// The kind of node that the last dimension counts. Latents are told apart by the wire names.
+pub fn node_type(dst: Dst) -> NodeType {
+    match dst {
+        Dst::MlpAutoencoderLatent
+        | Dst::MlpAutoencoderWriteNorm
+        | Dst::OnlineMlpAutoencoderLatent
+        | Dst::OnlineMlpAutoencoderWrite
+        | Dst::OnlineMlpAutoencoderWriteNorm
+        | Dst::OnlineMlpAutoencoderActTimesGrad
+        | Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad
+        | Dst::OnlineMlpAutoencoderWriteToFinalActivationResidualGrad => return NodeType::MlpAutoencoderLatent,
+        Dst::AttentionAutoencoderLatent
+        | Dst::AttentionAutoencoderWriteNorm
+        | Dst::OnlineAttentionAutoencoderLatent
+        | Dst::OnlineAttentionAutoencoderWrite
+        | Dst::OnlineAttentionAutoencoderWriteNorm
+        | Dst::OnlineAttentionAutoencoderActTimesGrad
+        | Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad
+        | Dst::OnlineAttentionAutoencoderWriteToFinalActivationResidualGrad => {
+            return NodeType::AttentionAutoencoderLatent;
+        }
+        _ => {}
+    }
+    match dimensions(dst).last() {
+        Some(Dimension::MlpActs) => NodeType::MlpNeuron,
+        Some(Dimension::AttnHeads) => NodeType::AttentionHead,
+        Some(Dimension::QueryAndKeyChannels) => NodeType::QkChannel,
+        Some(Dimension::ValueChannels) => NodeType::VChannel,
+        Some(Dimension::ResidualStreamChannels) => NodeType::ResidualStreamChannel,
+        Some(Dimension::VocabSize) => NodeType::VocabToken,
+        Some(Dimension::AutoencoderLatents) => NodeType::AutoencoderLatent,
+        _ => NodeType::Layer,
+    }
+}
+
+/// Places along a layer, in the order of the computation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    EndOfPreviousLayer,
+    Attn,
+    ResidPostAttn,
+    Mlp,
+    ResidPostMlp,
+}

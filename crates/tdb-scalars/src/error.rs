@@ -1,0 +1,38 @@
+//! Why a request was not answered.
+
+use tdb_model::RunError;
+
+/// Every variant carries one sentence for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request asks for something that does not exist or does not fit together.
+    #[error("{0}")]
+    Bad(String),
+    /// Something that the request names is not there, such as a dataset's record of a node.
+    #[error("{0}")]
+    NotFound(String),
+    /// The caller lost interest.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// A fault that the request is not to blame for.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<RunError> for Error {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Cancelled => Error::Cancelled,
+            RunError::Input { what } => Error::Bad(what),
+            other => Error::Internal(other.to_string()),
+        }
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// `Err(Error::Bad(..))` from a format string.
+macro_rules! bad {
+    ($($arg:tt)*) => { Err($crate::error::Error::Bad(format!($($arg)*))) };
+}
+pub(crate) use bad;

@@ -1,0 +1,157 @@
+//! From "ablate these indices of that tensor" on the wire to interventions of the model.
+
+use tdb_api::{AblationSpec, ActivationLocationType as Location, AllOrOneIndex, MirroredActivationIndex, PassType};
+use tdb_model::run::site_dims;
+use tdb_model::{Index, Intervention, Pass, Site, Transformer};
+
+use crate::error::{Result, bad};
+
+/// Which kind of autoencoder a name means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoencoderKind {
+    Mlp,
+    Attn,
+}
+
+impl AutoencoderKind {
+    /// What the generic names mean: the one autoencoder that is loaded.
+    ///
+    /// # Errors
+    /// If none or two are.
+    pub fn only(model: &Transformer, name: &str) -> Result<Self> {
+        match (model.has_mlp_autoencoder(), model.has_attn_autoencoder()) {
+            (true, false) => Ok(AutoencoderKind::Mlp),
+            (false, true) => Ok(AutoencoderKind::Attn),
+            (true, true) => bad!(
+                "\"{name}\" does not say which autoencoder is meant, and both are loaded; use the name with \"mlp\" or \"attention\" in it"
+            ),
+            (false, false) => bad!("\"{name}\" needs an autoencoder, and none is loaded"),
+        }
+    }
+
+    pub fn is_loaded(self, model: &Transformer) -> bool {
+        match self {
+            AutoencoderKind::Mlp => model.has_mlp_autoencoder(),
+            AutoencoderKind::Attn => model.has_attn_autoencoder(),
+        }
+    }
+
+    /// # Errors
+    /// If that autoencoder is not loaded.
+    pub fn require(self, model: &Transformer, name: &str) -> Result<Self> {
+        match self.is_loaded(model) {
+            true => Ok(self),
+            false => bad!("\"{name}\" needs an autoencoder on {}, and none is loaded", self.place()),
+        }
+    }
+
+    pub fn place(self) -> &'static str {
+        match self {
+            AutoencoderKind::Mlp => "the MLP layers",
+            AutoencoderKind::Attn => "the attention layers",
+        }
+    }
+}
+
+/// The model's site of a location on the wire.
+///
+/// # Errors
+/// If the location needs an autoencoder that is not loaded, or names nothing that can be set.
+pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
+    let latent = |kind| match kind {
+        AutoencoderKind::Mlp => Site::MlpLatent,
+        AutoencoderKind::Attn => Site::AttnLatent,
+    };
+    let name = location.as_str();
+    Ok(match location {
+        Location::ResidPostEmbedding => Site::ResidPostEmb,
+        Location::ResidDeltaAttn => Site::ResidDeltaAttn,
+        Location::ResidPostAttn => Site::ResidPostAttn,
+        Location::ResidDeltaMlp => Site::ResidDeltaMlp,
+        Location::ResidPostMlp => Site::ResidPostMlp,
+        Location::ResidPostMlpLayerNorm => Site::AttnIn,
+        Location::ResidPostAttnLayerNorm => Site::MlpIn,
+        Location::ResidPostFinalLayerNorm => Site::PostFinalLn,
+        Location::MlpInputLayerNormScale => Site::MlpLnScale,
+        Location::AttnInputLayerNormScale => Site::AttnLnScale,
+        Location::ResidFinalLayerNormScale => Site::FinalLnScale,
+        Location::AttnQuery => Site::AttnQ,
+        Location::AttnKey => Site::AttnK,
+        Location::AttnValue => Site::AttnV,
+        Location::AttnQkLogits => Site::AttnQkLogits,
+        Location::AttnQkProbs => Site::AttnQkProbs,
+        Location::AttnWeightedSumOfValues => Site::AttnVOut,
+        Location::MlpPreAct => Site::MlpPreAct,
+        Location::MlpPostAct => Site::MlpPostAct,
+        Location::Logits => Site::Logits,
+        Location::OnlineAutoencoderLatent => latent(AutoencoderKind::only(model, name)?),
+        Location::OnlineMlpAutoencoderLatent => latent(AutoencoderKind::Mlp.require(model, name)?),
+        Location::OnlineAttentionAutoencoderLatent => latent(AutoencoderKind::Attn.require(model, name)?),
+        Location::OnlineMlpAutoencoderError | Location::OnlineResidualMlpAutoencoderError => {
+            AutoencoderKind::Mlp.require(model, name)?;
+            let on_neurons = model.mlp_autoencoder_site() == Some(tdb_model::AutoencoderSite::MlpPostAct);
+            if on_neurons != (location == Location::OnlineMlpAutoencoderError) {
+                return bad!("\"{name}\" is not the error of the autoencoder that is loaded, which reads {}", match on_neurons {
+                    true => "MLP neurons",
+                    false => "the output of the MLP layers",
+                });
+            }
+            Site::MlpError
+        }
+        Location::OnlineResidualAttentionAutoencoderError => {
+            AutoencoderKind::Attn.require(model, name)?;
+            Site::AttnError
+        }
+    })
+}
+
+/// # Errors
+/// If an index is out of range or there are too many or too few, with a sentence that says so.
+pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> Result<Intervention> {
+    let MirroredActivationIndex { activation_location_type: location, tensor_indices, layer_index, pass_type } = &spec.index;
+    let site = site_of(model, *location)?;
+    let layer = layer(model, site, *layer_index, location.as_str())?;
+    if !spec.value.is_finite() {
+        return bad!("the value of an ablation of \"{location}\" is {}, which is no finite number", spec.value);
+    }
+    let Some(dims) = site_dims(model, site, tokens) else {
+        return bad!("\"{location}\" does not exist in this model");
+    };
+    if tensor_indices.len() != dims.len() {
+        let (found, need) = (tensor_indices.len(), dims.len());
+        return bad!("an ablation of \"{location}\" has {found} tensor indices, but that tensor has {need} dimensions");
+    }
+    let mut indices = Vec::with_capacity(dims.len());
+    for (position, (index, n)) in tensor_indices.iter().zip(&dims).enumerate() {
+        indices.push(match index {
+            AllOrOneIndex::All => Index::All,
+            AllOrOneIndex::One(index) => Index::At(wrap(*index, *n).ok_or_else(|| {
+                let what = format!("tensorIndices[{position}] of an ablation of \"{location}\" is {index}, outside 0..{n}");
+                crate::error::Error::Bad(what)
+            })?),
+        });
+    }
+    let pass = match pass_type {
+        PassType::Forward => Pass::Forward,
+        PassType::Backward => Pass::Backward,
+    };
+    Ok(Intervention { site, layer, pass, indices, value: spec.value as f32 })
+}
+
+/// An index that may count from the end, as -1 for the last; `None` if it is out of range.
+pub fn wrap(index: i64, len: usize) -> Option<usize> {
+    let at = if index < 0 { index + len as i64 } else { index };
+    usize::try_from(at).ok().filter(|at| *at < len)
+}
+
+fn layer(model: &Transformer, site: Site, layer: Option<i64>, name: &str) -> Result<Option<usize>> {
+    let n_layers = model.config().n_layers;
+    match (site.has_layers(), layer) {
+        (_, None) => Ok(None),
+        (false, Some(layer)) => bad!("\"{name}\" has no layers, but layerIndex is {layer}; leave it null"),
+        (true, Some(layer)) => match usize::try_from(layer).ok().filter(|l| *l < n_layers) {
+            Some(layer) => Ok(Some(layer)),
+            None => bad!("layerIndex of an ablation of \"{name}\" is {layer}, but the model has layers 0..{n_layers}"),
+        },
+    }
+}

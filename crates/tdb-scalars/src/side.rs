@@ -1,0 +1,210 @@
+//! One run of the model, with all that its derived scalars need.
+
+use tdb_api::{
+    ActivationLocationType as Location, AllOrOneIndex, DerivedScalarType as Dst, InferenceRequestSpec,
+    MirroredActivationIndex, PassType,
+};
+use tdb_model::{Array, Forward, Gradients, Intervention, Point, Site, Transformer};
+
+use crate::context::Context;
+use crate::derived::{self, Place};
+use crate::engine::Engine;
+use crate::error::{Result, bad};
+use crate::interventions::{self, AutoencoderKind, wrap};
+use crate::objective::Loss;
+use crate::trace::{self, Trace, TraceSeed};
+
+/// What a run was asked to be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub tokens: Vec<u32>,
+    pub interventions: Vec<Intervention>,
+    pub loss: Option<Loss>,
+    pub trace: Option<Trace>,
+    pub within_layer: Option<WithinLayer>,
+}
+
+/// The activation that derived scalars "within a layer" refer to, such as the write of heads to a latent.
+#[derive(Clone, Copy, Debug)]
+pub struct WithinLayer {
+    pub location: Location,
+    pub layer: usize,
+    pub index: Option<usize>,
+    /// Where the residual stream before that activation stands.
+    pub place: Place,
+}
+
+impl Plan {
+    /// # Errors
+    /// If the prompt is empty or too long, or any index does not exist in this model and prompt.
+    pub fn new(engine: &Engine, spec: &InferenceRequestSpec) -> Result<Self> {
+        let model = engine.model();
+        let tokens = engine.tokenizer().encode(&spec.prompt);
+        if tokens.is_empty() {
+            return bad!("prompt is empty; give at least one token, such as \"<|endoftext|>\"");
+        }
+        let limit = model.config().ctx_window;
+        if tokens.len() > limit {
+            return bad!("prompt has {} tokens, but the model sees at most {limit}", tokens.len());
+        }
+        let n = tokens.len();
+        let specs = spec.ablation_specs.as_deref().unwrap_or_default();
+        let interventions = specs.iter().map(|s| interventions::intervention(model, n, s)).collect::<Result<_>>()?;
+        let trace = spec.trace_config.as_ref().map(|config| Trace::new(model, n, config)).transpose()?;
+        let loss = trace::loss(engine.tokenizer(), spec.loss_fn_config.as_ref())?;
+        if let Some(trace) = &trace
+            && trace.needs_loss()
+            && loss.is_none()
+        {
+            return bad!("a trace through \"V\" without a downstream node needs lossFnConfig");
+        }
+        let within_layer = spec.activation_index_for_within_layer_grad.as_ref();
+        let within_layer = within_layer.map(|index| WithinLayer::new(model, n, index)).transpose()?;
+        Ok(Plan { tokens, interventions, loss, trace, within_layer })
+    }
+}
+
+impl WithinLayer {
+    fn new(model: &Transformer, tokens: usize, index: &MirroredActivationIndex) -> Result<Self> {
+        let location = index.activation_location_type;
+        let n_layers = model.config().n_layers;
+        let layer = index.layer_index.and_then(|l| usize::try_from(l).ok()).filter(|l| *l < n_layers);
+        let Some(layer) = layer else {
+            return bad!("activationIndexForWithinLayerGrad needs a layerIndex in 0..{n_layers}");
+        };
+        let place = match location {
+            Location::MlpPreAct | Location::MlpPostAct | Location::OnlineMlpAutoencoderLatent => Place::ResidPostAttn,
+            Location::AttnQkLogits | Location::AttnQkProbs | Location::OnlineAttentionAutoencoderLatent => {
+                Place::EndOfPreviousLayer
+            }
+            Location::OnlineAutoencoderLatent => match AutoencoderKind::only(model, location.as_str()) {
+                Ok(AutoencoderKind::Mlp) => Place::ResidPostAttn,
+                // With both loaded, the generic name means the attention one, as clients use it.
+                _ => Place::EndOfPreviousLayer,
+            },
+            _ => return bad!("activationIndexForWithinLayerGrad cannot refer to \"{location}\""),
+        };
+        let site = match location {
+            Location::OnlineAutoencoderLatent if model.has_attn_autoencoder() => Site::AttnLatent,
+            _ => interventions::site_of(model, location)?,
+        };
+        let dims = tdb_model::run::site_dims(model, site, tokens).unwrap_or_default();
+        let index = match (index.tensor_indices.last(), dims.last()) {
+            (Some(AllOrOneIndex::One(i)), Some(n)) => match wrap(*i, *n) {
+                Some(i) => Some(i),
+                None => return bad!("activationIndexForWithinLayerGrad names unit {i}, but \"{location}\" has {n}"),
+            },
+            _ => None,
+        };
+        Ok(WithinLayer { location, layer, index, place })
+    }
+}
+
+/// A finished run.
+pub struct Side<'e> {
+    pub engine: &'e Engine,
+    pub plan: Plan,
+    pub forward: Forward,
+    pub gradients: Option<Gradients>,
+    pub loss: Option<f32>,
+    pub trace_seed: Option<TraceSeed>,
+    pub context: Context<'e>,
+}
+
+impl Side<'_> {
+    pub fn model(&self) -> &Transformer {
+        self.engine.model()
+    }
+
+    /// Number of tokens.
+    pub fn tokens(&self) -> usize {
+        self.plan.tokens.len()
+    }
+
+    /// # Errors
+    /// If there is no backward pass in this run.
+    pub fn gradients(&self, dst: Dst) -> Result<&Gradients> {
+        match &self.gradients {
+            Some(gradients) => Ok(gradients),
+            None => bad!("\"{dst}\" needs a backward pass; give a lossFnConfig or a traceConfig"),
+        }
+    }
+
+    /// Where in the model the objective reads the residual stream: layer, and place relative to it.
+    pub fn final_residual(&self) -> (usize, Place) {
+        match (&self.plan.within_layer, &self.plan.trace) {
+            (Some(within), _) => (within.layer, within.place),
+            (None, Some(trace)) => (trace.node.layer(), trace.node.residual_place()),
+            (None, None) => (self.model().config().n_layers - 1, Place::ResidPostMlp),
+        }
+    }
+
+    /// Gradient there, `[T, D]`; `None` where it is zero.
+    ///
+    /// # Errors
+    /// If there is no backward pass in this run.
+    pub fn final_residual_gradient(&self, dst: Dst) -> Result<Option<&Array>> {
+        let gradients = self.gradients(dst)?;
+        let (layer, place) = self.final_residual();
+        let point = match (place, layer) {
+            (Place::EndOfPreviousLayer, 0) => Point { site: Site::ResidPostEmb, layer: None },
+            (Place::EndOfPreviousLayer, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
+            (Place::ResidPostMlp, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer) },
+            (_, layer) => Point { site: Site::ResidPostAttn, layer: Some(layer) },
+        };
+        Ok(gradients.get(point.site, point.layer))
+    }
+
+    /// Whether something written at `place` of `layer` (`None`: the embedding) comes before the place where
+    /// the objective reads.
+    pub fn precedes_final_residual(&self, layer: Option<usize>, place: Place) -> bool {
+        let (final_layer, final_place) = self.final_residual();
+        layer.is_none_or(|layer| (layer, place) < (final_layer, final_place))
+    }
+
+    /// The layers in which a derived scalar exists in this run.
+    ///
+    /// # Errors
+    /// If it refers to a layer that the request does not name.
+    pub fn layers(&self, dst: Dst) -> Result<Vec<Option<usize>>> {
+        if derived::is_whole_model(dst) {
+            return Ok(vec![None]);
+        }
+        if crate::compute::is_within_layer(dst) {
+            return match &self.plan.within_layer {
+                Some(within) => Ok(vec![Some(within.layer)]),
+                None => bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which latent is meant"),
+            };
+        }
+        Ok((0..self.model().config().n_layers).map(Some).collect())
+    }
+}
+
+/// Sites whose gradients a derived scalar reads.
+pub fn gradient_sites(dst: Dst, pass: PassType) -> Vec<Site> {
+    let mut sites = Vec::new();
+    if pass == PassType::Backward
+        && let Some(site) = crate::compute::raw_site(dst)
+    {
+        sites.push(site);
+    }
+    match dst {
+        Dst::MlpActTimesGrad => sites.push(Site::MlpPostAct),
+        Dst::AttnActTimesGrad | Dst::UnflattenedAttnActTimesGrad | Dst::AttnActTimesGradPerSequenceToken => {
+            sites.push(Site::AttnQkProbs);
+        }
+        Dst::UnflattenedAttnWriteNorm if pass == PassType::Backward => sites.push(Site::AttnQkProbs),
+        Dst::OnlineAutoencoderActTimesGrad
+        | Dst::OnlineMlpAutoencoderActTimesGrad
+        | Dst::OnlineAttentionAutoencoderActTimesGrad
+        | Dst::OnlineAutoencoderLatent
+        | Dst::OnlineMlpAutoencoderLatent
+        | Dst::OnlineAttentionAutoencoderLatent => sites.extend([Site::MlpLatent, Site::AttnLatent]),
+        Dst::OnlineMlpAutoencoderErrorActTimesGrad
+        | Dst::OnlineMlpAutoencoderError
+        | Dst::OnlineResidualMlpAutoencoderError => sites.push(Site::MlpError),
+        Dst::OnlineResidualAttentionAutoencoderError => sites.push(Site::AttnError),
+        _ => {}
+    }
+    sites
+}

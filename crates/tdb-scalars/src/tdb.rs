@@ -1,0 +1,184 @@
+//! The debugger page's question, spelled out as a run and what is asked of it.
+
+use tdb_api::{
+    AblationSpec, ActivationLocationType as Location, AllOrOneIndex, AttentionTraceType, ComponentTypeForAttention,
+    ComponentTypeForMlp, DerivedScalarType as Dst, GroupId, IndexMap, InferenceRequestSpec, InferenceSubRequest,
+    LossFnConfig, LossFnName, MirroredActivationIndex, MirroredNodeIndex, MirroredTraceConfig,
+    MultipleTopKDerivedScalarsRequestSpec, NodeAblation, NodeToTrace, NodeType, PassType, PreOrPostAct,
+    ProcessingRequestSpec, ScoredTokensRequestSpec, TdbRequestSpec, TokenPairAttributionRequestSpec, TokenScoringType,
+};
+
+use crate::error::{Result, bad};
+
+/// Candidates for the next token that are listed from either end.
+const OUTPUT_TOKENS: i64 = 100;
+/// Tokens listed at either end of a node's reading.
+const READ_TOKENS: i64 = 10;
+/// Attended-to tokens listed for a latent of an attention layer.
+const ATTENDED_TOKENS: i64 = 3;
+
+/// # Errors
+/// If a node that is ablated or traced does not make sense as such.
+pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubRequest> {
+    let mut ablations =
+        spec.node_ablations.iter().flatten().map(ablation_spec).collect::<Result<Vec<AblationSpec>>>()?;
+    // No gradient flows through the scale of the final layer norm: effects on it are not effects on the logits'
+    // difference in the usual sense.
+    ablations.push(AblationSpec {
+        index: MirroredActivationIndex {
+            activation_location_type: Location::ResidFinalLayerNormScale,
+            tensor_indices: vec![AllOrOneIndex::All, AllOrOneIndex::All],
+            layer_index: None,
+            pass_type: PassType::Backward,
+        },
+        value: 0.0,
+    });
+    let trace = match (&spec.upstream_node_to_trace, &spec.downstream_node_to_trace) {
+        (None, Some(_)) => return bad!("downstreamNodeToTrace needs upstreamNodeToTrace, the head whose effect on it is traced"),
+        (None, None) => None,
+        (Some(upstream), downstream) => Some(trace_config(upstream, downstream.as_ref())?),
+    };
+    // The loss is what a trace through a head's value measures its effect on, unless a downstream node is.
+    let uses_loss = trace.as_ref().is_none_or(|trace| {
+        trace.attention_trace_type == Some(AttentionTraceType::V) && trace.downstream_trace_config.is_none()
+    });
+    let token_index = match &spec.upstream_node_to_trace {
+        Some(node) => node.node_index.tensor_indices.first().copied().flatten().unwrap_or(-1),
+        None => -1,
+    };
+    let loss = LossFnConfig {
+        name: LossFnName::LogitDiff,
+        target_tokens: Some(spec.target_tokens.clone()),
+        distractor_tokens: Some(spec.distractor_tokens.clone()),
+    };
+    let top_k = |groups, token_index, k| {
+        ProcessingRequestSpec::MultipleTopKDerivedScalars(MultipleTopKDerivedScalarsRequestSpec {
+            spec_type: Default::default(),
+            dst_list_by_group_id: groups,
+            token_index,
+            top_and_bottom_k: Some(k),
+            pass_type: PassType::Forward,
+            dimensions_to_keep_for_intermediate_sum: vec![
+                tdb_api::Dimension::SequenceTokens,
+                tdb_api::Dimension::AttendedToSequenceTokens,
+            ],
+        })
+    };
+    let scored = |token_scoring_type| {
+        ProcessingRequestSpec::ScoredTokens(ScoredTokensRequestSpec {
+            spec_type: Default::default(),
+            token_scoring_type,
+            num_tokens: READ_TOKENS,
+            depends_on_spec_name: "topKComponents".to_owned(),
+        })
+    };
+    let components = groups(spec.component_type_for_mlp, spec.component_type_for_attention);
+    let heads_and_neurons = groups(ComponentTypeForMlp::Neuron, ComponentTypeForAttention::AttentionHead);
+    let logits = IndexMap::from([(GroupId::Logits, vec![Dst::Logits])]);
+    let pairs = ProcessingRequestSpec::TokenPairAttribution(TokenPairAttributionRequestSpec {
+        spec_type: Default::default(),
+        num_tokens_attended_to: ATTENDED_TOKENS,
+        depends_on_spec_name: "topKComponents".to_owned(),
+    });
+    let parts = [
+        ("topKComponents", top_k(components, None, spec.top_and_bottom_k_for_node_table)),
+        ("componentSumsForTokenDisplay", top_k(heads_and_neurons, None, 1)),
+        ("upvotedOutputTokens", scored(TokenScoringType::UpvotedOutputTokens)),
+        ("inputTokensThatUpvoteMlp", scored(TokenScoringType::InputTokensThatUpvoteMlp)),
+        ("inputTokensThatUpvoteAttnQ", scored(TokenScoringType::InputTokensThatUpvoteAttnQ)),
+        ("inputTokensThatUpvoteAttnK", scored(TokenScoringType::InputTokensThatUpvoteAttnK)),
+        ("tokenPairAttribution", pairs),
+        ("topOutputTokenLogits", top_k(logits, Some(token_index), OUTPUT_TOKENS)),
+    ];
+    Ok(InferenceSubRequest {
+        inference_request_spec: InferenceRequestSpec {
+            prompt: spec.prompt.clone(),
+            ablation_specs: Some(ablations),
+            loss_fn_config: uses_loss.then_some(loss),
+            trace_config: trace,
+            activation_index_for_within_layer_grad: None,
+        },
+        processing_request_spec_by_name: parts.into_iter().map(|(name, spec)| (name.to_owned(), spec)).collect(),
+    })
+}
+
+/// The four columns of the node table, for the kinds of node asked for.
+fn groups(mlp: ComponentTypeForMlp, attention: ComponentTypeForAttention) -> IndexMap<GroupId, Vec<Dst>> {
+    let mlp = match mlp {
+        ComponentTypeForMlp::Neuron => {
+            [Dst::MlpWriteNorm, Dst::MlpActTimesGrad, Dst::MlpWriteToFinalResidualGrad, Dst::MlpPostAct]
+        }
+        ComponentTypeForMlp::AutoencoderLatent => [
+            Dst::OnlineMlpAutoencoderWriteNorm,
+            Dst::OnlineMlpAutoencoderActTimesGrad,
+            Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad,
+            Dst::OnlineMlpAutoencoderLatent,
+        ],
+    };
+    let attention = match attention {
+        ComponentTypeForAttention::AttentionHead => [
+            Dst::UnflattenedAttnWriteNorm,
+            Dst::UnflattenedAttnActTimesGrad,
+            Dst::UnflattenedAttnWriteToFinalResidualGrad,
+            Dst::AttnQkProbs,
+        ],
+        ComponentTypeForAttention::AutoencoderLatent => [
+            Dst::OnlineAttentionAutoencoderWriteNorm,
+            Dst::OnlineAttentionAutoencoderActTimesGrad,
+            Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad,
+            Dst::OnlineAttentionAutoencoderLatent,
+        ],
+    };
+    let embedding = [
+        (GroupId::WriteNorm, Dst::ResidPostEmbeddingNorm),
+        (GroupId::ActTimesGrad, Dst::TokenAttribution),
+        (GroupId::DirectionWrite, Dst::ResidPostEmbeddingProjToFinalResidualGrad),
+        (GroupId::Activation, Dst::AlwaysOne),
+    ];
+    embedding.into_iter().enumerate().map(|(i, (group, dst))| (group, vec![dst, mlp[i], attention[i]])).collect()
+}
+
+/// A null index means all entries along its axis, so that a whole head, layer or token can be set at once.
+fn ablation_spec(ablation: &NodeAblation) -> Result<AblationSpec> {
+    let MirroredNodeIndex { node_type, tensor_indices, layer_index, .. } = &ablation.node_index;
+    let all_or_one = |index: &Option<i64>| index.map_or(AllOrOneIndex::All, AllOrOneIndex::One);
+    let (Some(first), Some(last)) = (tensor_indices.first().map(all_or_one), tensor_indices.last().map(all_or_one)) else {
+        return bad!("nodeAblations: a node of type \"{node_type}\" needs its tensorIndices");
+    };
+    let (location, tensor_indices) = match node_type {
+        // A head is set for everything that its attended-from token attends to.
+        NodeType::AttentionHead => (Location::AttnQkProbs, vec![first, AllOrOneIndex::All, last]),
+        NodeType::MlpNeuron => (Location::MlpPostAct, vec![first, last]),
+        NodeType::AutoencoderLatent => (Location::OnlineAutoencoderLatent, vec![first, last]),
+        NodeType::MlpAutoencoderLatent => (Location::OnlineMlpAutoencoderLatent, vec![first, last]),
+        NodeType::AttentionAutoencoderLatent => (Location::OnlineAttentionAutoencoderLatent, vec![first, last]),
+        // The embedding, all channels of it at one token.
+        NodeType::Layer if layer_index.is_none() => (Location::ResidPostEmbedding, vec![first, AllOrOneIndex::All]),
+        other => {
+            return bad!("nodeAblations: a node of type \"{other}\" cannot be ablated; heads, MLP neurons, latents and embeddings can");
+        }
+    };
+    Ok(AblationSpec {
+        index: MirroredActivationIndex {
+            activation_location_type: location,
+            tensor_indices,
+            layer_index: *layer_index,
+            pass_type: PassType::Forward,
+        },
+        value: ablation.value,
+    })
+}
+
+fn trace_config(upstream: &NodeToTrace, downstream: Option<&NodeToTrace>) -> Result<MirroredTraceConfig> {
+    if downstream.is_some() && upstream.attention_trace_type != Some(AttentionTraceType::V) {
+        return bad!("downstreamNodeToTrace is only meaningful when a head is traced through its value (\"V\")");
+    }
+    let downstream = downstream.map(|node| trace_config(node, None)).transpose()?;
+    Ok(MirroredTraceConfig {
+        node_index: upstream.node_index.clone(),
+        pre_or_post_act: PreOrPostAct::Pre,
+        detach_layer_norm_scale: true,
+        attention_trace_type: upstream.attention_trace_type,
+        downstream_trace_config: downstream.map(Box::new),
+    })
+}

@@ -1,0 +1,156 @@
+//! The values of a derived scalar in one layer, however they are best held.
+
+use std::borrow::Cow;
+
+use tdb_model::{Array, SparseRows};
+
+/// The numbers of one row, for a token.
+type RowFn<'a> = Box<dyn Fn(usize) -> Vec<f32> + Sync + Send + 'a>;
+
+/// One layer's values of a derived scalar.
+pub enum Values<'a> {
+    Dense(Cow<'a, Array>),
+    /// `[T, L]`, zero where nothing is listed.
+    Sparse(Cow<'a, SparseRows>),
+    /// Too large to be held at once: made token by token. `dims` includes the token's dimension.
+    Rows { dims: Vec<usize>, row: RowFn<'a> },
+}
+
+impl<'a> Values<'a> {
+    pub fn dense(array: Array) -> Self {
+        Values::Dense(Cow::Owned(array))
+    }
+
+    pub fn of(array: &'a Array) -> Self {
+        Values::Dense(Cow::Borrowed(array))
+    }
+
+    pub fn dims(&self) -> Vec<usize> {
+        match self {
+            Values::Dense(array) => array.dims().to_vec(),
+            Values::Sparse(rows) => vec![rows.len(), rows.width()],
+            Values::Rows { dims, .. } => dims.clone(),
+        }
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.dims().iter().product()
+    }
+
+    /// The entry at `index`, one number per dimension.
+    pub fn at(&self, index: &[usize]) -> f32 {
+        match self {
+            Values::Dense(array) => array.at(index),
+            Values::Sparse(rows) => rows.get(index[0], index[1]),
+            Values::Rows { dims, row } => row(index[0])[flat(&index[1..], &dims[1..])],
+        }
+    }
+
+    /// All entries for one index of the first dimension, row-major.
+    pub fn row(&self, first: usize) -> Vec<f32> {
+        match self {
+            Values::Dense(array) if array.is_row_major() => array.row(first).to_vec(),
+            Values::Dense(array) => {
+                let inner = &array.dims()[1..];
+                let mut out = Vec::with_capacity(inner.iter().product());
+                let mut index = vec![0; array.dims().len()];
+                index[0] = first;
+                for at in 0..out.capacity() {
+                    unflatten(at, inner, &mut index[1..]);
+                    out.push(array.at(&index));
+                }
+                out
+            }
+            Values::Sparse(rows) => {
+                let mut out = vec![0.0; rows.width()];
+                for &(index, value) in rows.row(first) {
+                    out[index as usize] = value;
+                }
+                out
+            }
+            Values::Rows { row, .. } => row(first),
+        }
+    }
+
+    /// Calls `f(flat index, value)` for entries in any order: all of them, or for sparse values the listed
+    /// ones. Returns whether some were left out (they are zero).
+    pub fn for_each(&self, mut f: impl FnMut(usize, f32)) -> bool {
+        match self {
+            Values::Dense(array) if array.is_row_major() => {
+                array.data().iter().enumerate().for_each(|(i, x)| f(i, *x));
+                false
+            }
+            Values::Dense(array) => {
+                // Head by head, as it lies in memory: [queries, keys, heads].
+                let (queries, keys, heads) = (array.dims()[0], array.dims()[1], array.dims()[2]);
+                for head in 0..heads {
+                    for query in 0..queries {
+                        let start = array.offset(&[query, 0, head]);
+                        for (key, x) in array.data()[start..start + keys].iter().enumerate() {
+                            f((query * keys + key) * heads + head, *x);
+                        }
+                    }
+                }
+                false
+            }
+            Values::Sparse(rows) => {
+                let mut listed = 0;
+                for (token, row) in rows.rows().iter().enumerate() {
+                    listed += row.len();
+                    row.iter().for_each(|&(i, x)| f(token * rows.width() + i as usize, x));
+                }
+                listed < rows.len() * rows.width()
+            }
+            Values::Rows { dims, row } => {
+                let width: usize = dims[1..].iter().product();
+                for first in 0..dims[0] {
+                    row(first).into_iter().enumerate().for_each(|(i, x)| f(first * width + i, x));
+                }
+                false
+            }
+        }
+    }
+
+    /// Sums over all dimensions but those for which `keep` is true; the result has one dimension per kept one.
+    pub fn sum(&self, keep: &[bool]) -> Array {
+        let dims = self.dims();
+        let kept: Vec<usize> = dims.iter().zip(keep).filter(|(_, keep)| **keep).map(|(n, _)| *n).collect();
+        let mut strides = vec![0; dims.len()];
+        let mut stride = 1;
+        for d in (0..dims.len()).rev() {
+            if keep[d] {
+                strides[d] = stride;
+                stride *= dims[d];
+            }
+        }
+        // Thousands of terms of either sign: single precision would lose what the tolerance asks for.
+        let mut sums = vec![0.0f64; stride];
+        let mut index = vec![0; dims.len()];
+        self.for_each(|at, x| {
+            unflatten(at, &dims, &mut index);
+            sums[index.iter().zip(&strides).map(|(i, s)| i * s).sum::<usize>()] += f64::from(x);
+        });
+        Array::from_vec(&kept, sums.into_iter().map(|x| x as f32).collect())
+    }
+
+    /// Whether every entry is a finite number.
+    pub fn all_finite(&self) -> bool {
+        let mut finite = true;
+        self.for_each(|_, x| finite &= x.is_finite());
+        finite
+    }
+}
+
+/// Row-major offset of an index.
+pub fn flat(index: &[usize], dims: &[usize]) -> usize {
+    index.iter().zip(dims).fold(0, |at, (i, n)| at * n + i)
+}
+
+/// Inverse of [`flat`].
+pub fn unflatten(mut at: usize, dims: &[usize], index: &mut [usize]) {
+    for d in (0..dims.len()).rev() {
+        index[d] = at % dims[d];
+        at /= dims[d];
+    }
+}
