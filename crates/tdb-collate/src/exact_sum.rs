@@ -48,7 +48,7 @@ impl ExactSum {
 
     /// The sum as a number, correct to a few units in the last place of its largest bin.
     pub fn value(&self) -> f64 {
-        self.bins.iter().rev().map(|&(bin, value)| value as f64 * power_of_two(i32::from(bin) * BIN)).sum()
+        self.bins.iter().rev().map(|&(bin, value)| scaled(value as f64, i32::from(bin) * BIN)).sum()
     }
 
     /// The bins, ascending.
@@ -64,13 +64,11 @@ impl ExactSum {
     }
 }
 
-/// `2^exponent`, rounded to 0 or a subnormal number where it is that small.
-fn power_of_two(exponent: i32) -> f64 {
-    match exponent {
-        -1022..=1023 => f64::from_bits(((exponent + 1023) as u64) << 52),
-        i32::MIN..=-1023 => f64::from_bits(1) * power_of_two((exponent + 1074).max(-1022)),
-        _ => f64::INFINITY,
-    }
+/// `x · 2^exponent`, in steps that are numbers themselves.
+fn scaled(x: f64, exponent: i32) -> f64 {
+    let step = exponent.clamp(-1022, 1023);
+    let x = x * f64::from_bits(((step + 1023) as u64) << 52);
+    if step == exponent { x } else { scaled(x, exponent - step) }
 }
 
 #[cfg(test)]

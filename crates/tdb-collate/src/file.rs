@@ -12,31 +12,42 @@ use crate::{Error, Result};
 /// # Errors
 /// If the folder cannot be written to or the disk is full; nothing is left behind then.
 pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    write_with(path, true, content)
+}
+
+/// As [`write`], but left to the system when it is brought to the disk: for many small files that can be made again.
+pub fn write_soon(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    write_with(path, false, content)
+}
+
+fn write_with(path: &Path, sync: bool, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let failed = |error: std::io::Error| Error::Write { path: path.to_owned(), reason: reason(&error) };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|e| Error::Write { path: folder.to_owned(), reason: reason(&e) })?;
-    remove_abandoned(path);
+    if sync {
+        remove_abandoned(path);
+    }
     let part = part(path, &format!("{}", std::process::id()));
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(&part).map_err(failed)?;
     // Says that somebody is at it; see `remove_abandoned`.
     let _ = file.try_lock();
-    let done = fill(&file, content).and_then(|()| fs::rename(&part, path));
+    let done = fill(&file, sync, content).and_then(|()| fs::rename(&part, path));
     if let Err(error) = done {
         let _ = fs::remove_file(&part);
         return Err(failed(error));
     }
     // The name is in the folder, which is brought to the disk as well.
-    if let Ok(folder) = File::open(folder) {
+    if sync && let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
     Ok(())
 }
 
-fn fill(file: &File, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
+fn fill(file: &File, sync: bool, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> std::io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, file);
     content(&mut out)?;
     out.flush()?;
-    file.sync_all()
+    if sync { file.sync_all() } else { Ok(()) }
 }
 
 fn part(path: &Path, process: &str) -> PathBuf {
@@ -91,7 +102,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_a_sentence() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let error = fill(&full, |out| out.write_all(&[0; 4 << 20])).unwrap_err();
+        let error = fill(&full, true, |out| out.write_all(&[0; 4 << 20])).unwrap_err();
         assert!(reason(&error).contains("the disk is full"), "{error}");
     }
 }

@@ -17,6 +17,7 @@ pub mod corpus;
 mod error;
 mod exact_sum;
 pub mod example;
+pub mod explain;
 mod file;
 pub mod measure;
 pub mod output;

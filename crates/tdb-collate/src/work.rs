@@ -62,15 +62,11 @@ impl Collation<'_> {
             Some(shard) => shard..shard + 1,
             None => 0..self.plan.shards,
         };
+        self.check_folder()?;
         for shard in shards {
             for layers in &self.layers {
                 let path = self.folder.join(file_name(shard, self.plan.shards, layers));
                 if path.exists() {
-                    let head = Summary::read_head(&path)?;
-                    if let Some(difference) = head.plan.difference(&self.plan) {
-                        let what = format!("{} and what is asked for", path.display());
-                        return Err(Error::Mismatch { what, difference });
-                    }
                     done.kept += 1;
                     continue;
                 }
@@ -80,11 +76,26 @@ impl Collation<'_> {
                     layers.start,
                     layers.end - 1
                 ));
-                self.make(shard, layers, watch)?.write(&path).map_err(|e| with_count(e, done))?;
+                self.make(shard, layers, watch).map_err(|e| with_count(e, done))?.write(&path)?;
                 done.made += 1;
             }
         }
         Ok(done)
+    }
+
+    /// Everything in the folder must be of this collation, before time is spent on more of it.
+    fn check_folder(&self) -> Result<()> {
+        if !self.folder.exists() {
+            return Ok(());
+        }
+        for path in summaries(&self.folder)? {
+            let head = Summary::read_head(&path)?;
+            if let Some(difference) = head.plan.difference(&self.plan) {
+                let what = format!("{} and what is asked for", path.display());
+                return Err(Error::Mismatch { what, difference });
+            }
+        }
+        Ok(())
     }
 
     fn make(&self, shard: usize, layers: &Range<usize>, watch: &dyn Watch) -> Result<Summary> {

@@ -22,14 +22,15 @@ pub fn write_json_files(summary: &Summary, folder: &Path, text: &dyn Fn(u32) -> 
                 let n = values_seen(layer, kind);
                 let record = record(summary, (index, unit), found, n, &mut |token| texts.get(token, text).to_owned());
                 let json = record.to_json()?;
-                file::write(&folder.join(format!("{unit}.json")), |out| out.write_all(&json))?;
+                file::write_soon(&folder.join(format!("{unit}.json")), |out| out.write_all(&json))?;
             }
         }
     }
     Ok(())
 }
 
-fn record(
+/// The record of one unit, of which there are `n` values; `text` gives a token's text.
+pub(crate) fn record(
     summary: &Summary,
     (layer, index): (usize, usize),
     unit: &UnitSummary,

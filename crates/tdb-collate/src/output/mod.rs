@@ -4,14 +4,59 @@ mod json_files;
 mod layer_file;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use tdb_data::Moments;
+use tdb_data::collated::Encoding;
 
 use crate::example::Example;
 use crate::summary::{LayerSummary, Plan, UnitSummary};
+use crate::{Collation, Result, Watch, explain, work};
 
+pub(crate) use json_files::record;
 pub use json_files::write_json_files;
 pub use layer_file::write_layer_file;
+
+/// What to make of a finished collation.
+#[derive(Clone, Debug)]
+pub struct Layouts {
+    /// `records/{layer}.records`, see [`tdb_data::collated`].
+    pub layer_files: Option<Encoding>,
+    /// `files/{scalar}/{layer}/{index}.json`, the reference's layout.
+    pub single_files: bool,
+    /// `explanations/{scalar}/{layer}.jsonl`, made at this date (RFC 3339), and single files where the records are.
+    pub explanations: Option<String>,
+}
+
+/// Merges the summaries of a collation and writes what is wanted below `out`.
+///
+/// # Errors
+/// If summaries are missing or of another collation, or a file cannot be written.
+pub fn write(collation: &Collation<'_>, layouts: &Layouts, out: &Path, watch: &dyn Watch) -> Result<()> {
+    let text = |token| collation.tokenizer.decode_token(token);
+    work::merge(&collation.folder, |summary| {
+        if let Some(difference) = summary.plan.difference(&collation.plan) {
+            let what = format!("{} and what is asked for", collation.folder.display());
+            return Err(crate::Error::Mismatch { what, difference });
+        }
+        for (&index, layer) in &summary.layers {
+            watch.note(&format!("writing layer {index}"));
+            if let Some(encoding) = layouts.layer_files {
+                let path = out.join("records").join(format!("{index}.records"));
+                write_layer_file(&path, &summary.plan, (index, layer), encoding, &text)?;
+            }
+        }
+        if layouts.single_files {
+            write_json_files(&summary, &out.join("files"), &text)?;
+        }
+        if let Some(date) = &layouts.explanations {
+            watch.note("explaining");
+            let folder = out.join("explanations");
+            explain::write_explanations(&summary, collation, date, &folder, layouts.single_files)?;
+        }
+        Ok(())
+    })
+}
 
 /// How often each power sum's values were counted, and moments from them.
 ///

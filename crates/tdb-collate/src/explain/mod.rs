@@ -1,0 +1,171 @@
+//! Explanations without a language model: from a unit's own records, in one sentence, with a score.
+//!
+//! Half of the top examples and of the random ones, and the examples of all quantiles, are looked at; the other half is
+//! held out. Of what can be seen in the text itself (the token, the one before, the class of either, the position, whether it
+//! was there before; for token pairs how the two stand to each other and what they are) the one kind of observation is
+//! taken that explains most of the variance, at most five items of it, and where it helps a second kind as a condition. The
+//! sentence says that rule and nothing else, and the score is how well the same rule predicts the held-out examples: the
+//! correlation over all tokens, or for token pairs the area under the ROC curve of telling strong pairs from weak ones.
+
+mod classes;
+mod features;
+mod files;
+mod lens;
+mod rule;
+mod score;
+mod sentence;
+
+use tdb_data::{
+    ActivationRecord, NodeExplanations, NodeRecord, Origin, ScoredAttentionSimulation, ScoredExplanation,
+    ScoredSimulation,
+};
+
+use features::{Family, Items, Place};
+use rule::{Observation, Rule};
+
+pub use files::write_explanations;
+pub use lens::Lens;
+
+/// The name under which these explanations are stored.
+pub const METHOD: &str = "offline-statistics";
+
+/// What is known of a unit besides its record.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// One value for each token pair.
+    pub pairs: bool,
+    /// Share of all values that are above 0, if it was counted.
+    pub density: Option<f64>,
+    /// The tokens whose logits its direction raises most.
+    pub promotes: Vec<String>,
+}
+
+/// One explanation of a unit, as a stored file holds it; `date` is RFC 3339.
+pub fn explain(record: &NodeRecord, known: &Known, date: &str) -> NodeExplanations {
+    let origin = Origin {
+        method: Some(METHOD.to_owned()),
+        date: Some(date.to_owned()),
+        score_method: Some(
+            if known.pairs { "held-out-pairs-roc-auc" } else { "held-out-tokens-correlation" }.to_owned(),
+        ),
+        ..Origin::default()
+    };
+    let (sentence, outcome) = describe(record, known);
+    let mut explanation = ScoredExplanation::new(sentence, origin);
+    if known.pairs {
+        let mut scores = ScoredAttentionSimulation::default();
+        scores.roc_auc_score = outcome.and_then(|o| score::roc_auc(o.labelled(record)));
+        explanation.scored_attention_simulation = Some(scores);
+    } else {
+        let pairs = outcome.map(|o| o.pairs).unwrap_or_default();
+        let mut scores = ScoredSimulation::default();
+        scores.ev_correlation_score = score::correlation(&pairs);
+        scores.rsquared_score = score::r_squared(&pairs);
+        explanation.scored_simulation = Some(scores);
+    }
+    NodeExplanations { layer: record.layer, index: record.index, pairs: known.pairs, explanations: vec![explanation] }
+}
+
+/// Predicted and true values of the held-out examples.
+struct Outcome {
+    pairs: Vec<(f64, f64)>,
+}
+
+impl Outcome {
+    /// Strong: at least half of the largest value; weak: less than a tenth of it. What lies between is not asked.
+    fn labelled(&self, record: &NodeRecord) -> Vec<(f64, bool)> {
+        let max = f64::from(record.max_activation());
+        let label = |(predicted, value): &(f64, f64)| match *value {
+            v if v >= 0.5 * max && v > 0.0 => Some((*predicted, true)),
+            v if v < 0.1 * max => Some((*predicted, false)),
+            _ => None,
+        };
+        self.pairs.iter().filter_map(label).collect()
+    }
+}
+
+fn describe(record: &NodeRecord, known: &Known) -> (String, Option<Outcome>) {
+    if record.max_activation() <= 0.0 {
+        return ("Never active on this text.".to_owned(), None);
+    }
+    let (seen, held) = split(record);
+    let mut items = Items::default();
+    let families: &[Family] = if known.pairs { &Family::OF_PAIRS } else { &Family::OF_TOKENS };
+    let mut places = |list: &[&ActivationRecord]| -> Vec<(Place, f64)> {
+        let of = |r: &&ActivationRecord| {
+            let places = match known.pairs {
+                true => features::of_pairs(&r.tokens, &mut items),
+                false => features::of_tokens(&r.tokens, &mut items),
+            };
+            places.into_iter().zip(r.activations.iter().map(|a| f64::from(*a))).collect::<Vec<_>>()
+        };
+        list.iter().flat_map(of).collect()
+    };
+    let (seen_places, held_places) = (places(&seen), places(&held));
+    let observations: Vec<_> = seen_places.iter().map(|(place, value)| Observation { place, value: *value }).collect();
+    let Some(rule) = Rule::fit(&observations, families) else {
+        return ("Active everywhere alike.".to_owned(), None);
+    };
+    let said = match known.pairs {
+        true => sentence::of_pairs(&rule, &items),
+        false => sentence::of_tokens(&rule, &items, &examples(&seen)),
+    };
+    let outcome = Outcome { pairs: held_places.iter().map(|(place, value)| (rule.predict(place), *value)).collect() };
+    (said + &rest(known), Some(outcome))
+}
+
+/// How often it is active, and what it promotes.
+fn rest(known: &Known) -> String {
+    let mut out = match known.density {
+        Some(share) if share < 0.0005 => " (less than 0.1 % of all)".to_owned(),
+        Some(share) if share < 0.1 => format!(" ({:.1} % of all)", 100.0 * share),
+        _ => String::new(),
+    };
+    if !known.promotes.is_empty() {
+        let tokens = known.promotes.iter().map(|t| sentence::quoted(t)).collect();
+        out += &format!("; it promotes {}", sentence::list(tokens, "and"));
+    }
+    out + "."
+}
+
+/// What the rule is made of, and what it is tried on.
+fn split(record: &NodeRecord) -> (Vec<&ActivationRecord>, Vec<&ActivationRecord>) {
+    let every_other = |list: &[ActivationRecord], first: usize| (first..list.len()).step_by(2).collect::<Vec<_>>();
+    let take = |first: usize| {
+        let top = every_other(&record.most_positive, first).into_iter().map(|i| &record.most_positive[i]);
+        let random = every_other(&record.random_sample, first).into_iter().map(|i| &record.random_sample[i]);
+        top.chain(random).collect::<Vec<_>>()
+    };
+    let held = take(1);
+    let mut seen = take(0);
+    // An example may be in several lists; what is held out is not looked at.
+    let quantiles = record.random_sample_by_quantile.iter().flatten().flatten();
+    seen.extend(quantiles.filter(|r| !seen_in(&held, r)));
+    seen.retain(|r| !seen_in(&held, r));
+    (seen, held)
+}
+
+fn seen_in(list: &[&ActivationRecord], record: &ActivationRecord) -> bool {
+    list.iter().any(|r| r.tokens == record.tokens)
+}
+
+/// The tokens at the peaks of the best examples, each once.
+fn examples(seen: &[&ActivationRecord]) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for record in seen {
+        let peak = record.activations.iter().zip(&record.tokens).max_by(|a, b| a.0.total_cmp(b.0));
+        if let Some((value, token)) = peak
+            && *value > 0.0
+            && !out.contains(token)
+        {
+            out.push(token.clone());
+        }
+        if out.len() == 3 {
+            break;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

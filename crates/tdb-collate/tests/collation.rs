@@ -1,0 +1,318 @@
+//! A collation of a small text: equal to brute force, and the same bytes however it is cut up.
+
+mod common;
+
+use std::fs;
+
+use common::*;
+use tdb_collate::corpus::{Sequence, Sequences, Shard};
+use tdb_collate::{Kind, Result, Watch};
+use tdb_data::collated::LayerFile;
+use tdb_data::{ActivationRecord, NodeRecord};
+use tdb_model::{Forward, ForwardOptions, Tokenizer, Transformer, forward};
+
+/// The values of one unit, straight from the definitions.
+fn values(model: &Transformer, run: &Forward, layer: usize, kind: Kind, unit: usize) -> Vec<f32> {
+    let (state, config) = (&run.layers[layer], model.config());
+    let tokens = run.tokens.len();
+    let attn = &state.attn;
+    // What head h writes at q because of k, [D].
+    let write = |q: usize, k: usize, h: usize| -> Vec<f64> {
+        let out = &model.weights().layers[layer].out.weight;
+        (0..config.d_model)
+            .map(|d| {
+                let row = out.row(d);
+                let along = (0..config.d_head)
+                    .map(|e| f64::from(attn.v.at(&[k, h, e])) * f64::from(row[h * config.d_head + e]));
+                f64::from(attn.qk_probs.at(&[q, k, h])) * along.sum::<f64>()
+            })
+            .collect()
+    };
+    let pairs = || (0..tokens).flat_map(|q| (0..=q).map(move |k| (q, k)));
+    match kind {
+        Kind::Neuron => (0..tokens).map(|t| state.mlp.post_act.at(&[t, unit])).collect(),
+        Kind::MlpLatent => (0..tokens).map(|t| state.mlp.latents.as_ref().unwrap().latents.get(t, unit)).collect(),
+        Kind::AttnLatent => (0..tokens).map(|t| attn.latents.as_ref().unwrap().latents.get(t, unit)).collect(),
+        Kind::Head => {
+            pairs().map(|(q, k)| write(q, k, unit).iter().map(|x| x * x).sum::<f64>().sqrt() as f32).collect()
+        }
+        Kind::AttnLatentPairs => {
+            let encoder = model.attn_autoencoder(layer).unwrap().encoder_row(unit);
+            let latents = &attn.latents.as_ref().unwrap().latents;
+            let value = |(q, k): (usize, usize)| {
+                if latents.get(q, unit) == 0.0 {
+                    return 0.0;
+                }
+                let towards = |h| write(q, k, h).iter().zip(&encoder).map(|(w, e)| w * f64::from(*e)).sum::<f64>();
+                (0..config.n_heads).map(towards).sum::<f64>() as f32
+            };
+            pairs().map(value).collect()
+        }
+    }
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+fn close(a: f64, b: f64, what: &str) {
+    assert!((a - b).abs() <= 1e-6 + 1e-4 * a.abs().max(b.abs()), "{what}: {a} and {b}");
+}
+
+/// An example's text and values agree with one of `all`; returns which.
+fn find(record: &ActivationRecord, all: &[(Vec<String>, Vec<f32>)], what: &str) -> usize {
+    let found = all.iter().position(|(tokens, _)| *tokens == record.tokens);
+    let found = found.unwrap_or_else(|| panic!("{what}: {:?} is no sequence", record.tokens));
+    assert_eq!(record.activations.len(), all[found].1.len());
+    for (a, b) in record.activations.iter().zip(&all[found].1) {
+        close(f64::from(*a), f64::from(*b), what);
+    }
+    found
+}
+
+#[test]
+fn records_of_a_small_text_equal_brute_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = (model(), Tokenizer::gpt2());
+    let files = [text(folder.path(), 40)];
+    let collation = collation(&model, &tokenizer, &files, (1, 2), folder.path().join("summaries"));
+    collation.run(None, &()).unwrap();
+    let out = folder.path().join("out");
+    write_out(&collation.folder, &out, &tokenizer);
+
+    let cutting = collation.plan.cutting.clone();
+    let sequences: Vec<_> = Sequences::new(&files, tokenizer.clone(), 50257, cutting, Shard::WHOLE)
+        .unwrap()
+        .collect::<Result<Vec<_>>>()
+        .unwrap();
+    let run = |s: &Sequence| {
+        let options = ForwardOptions {
+            interventions: &[],
+            hooks: &mut (),
+            shared: None,
+            layers: None,
+            after_layer: &mut |_| true,
+        };
+        forward(&model, &s.tokens, options).unwrap()
+    };
+    let runs: Vec<_> = sequences.iter().map(|s| run(s)).collect();
+    assert!(sequences.len() > 40);
+
+    let mut active_latents = 0;
+    for kind in Kind::ALL {
+        for layer in 0..2 {
+            let step = if kind == Kind::Head { 1 } else { 37 };
+            for unit in (0..kind.count(&model, layer)).step_by(step) {
+                let what = format!("{} {layer}:{unit}", kind.scalar());
+                let texts = |s: &Sequence| s.tokens.iter().map(|t| token_text(&tokenizer, *t)).collect();
+                let all: Vec<(Vec<String>, Vec<f32>)> = (sequences.iter().zip(&runs))
+                    .map(|(s, r)| (texts(s), values(&model, r, layer, kind, unit)))
+                    .collect();
+                let path = out.join("files").join(kind.scalar()).join(format!("{layer}/{unit}.json"));
+                let record = NodeRecord::parse(&what, &fs::read(path).unwrap()).unwrap();
+                assert_eq!((record.layer, record.index), (layer, unit));
+
+                let mut expected: Vec<usize> = (0..all.len()).collect();
+                expected.retain(|i| all[..*i].iter().all(|earlier| earlier.0 != all[*i].0));
+                expected.retain(|i| !kind.is_sparse() || largest(&all[*i].1) > 0.0);
+                expected.sort_by(|a, b| largest(&all[*b].1).total_cmp(&largest(&all[*a].1)).then(a.cmp(b)));
+                expected.truncate(SIZES.top);
+                let top: Vec<usize> = record.most_positive.iter().map(|r| find(r, &all, &what)).collect();
+                assert_eq!(top, expected, "{what}");
+                active_latents += usize::from(kind == Kind::AttnLatent && !top.is_empty());
+
+                assert_eq!(record.random_sample.len(), SIZES.random);
+                for r in &record.random_sample {
+                    find(r, &all, &what);
+                }
+                let positive = all.iter().filter(|v| largest(&v.1) > 0.0).count();
+                let lists = record.random_sample_by_quantile.unwrap();
+                let sample: Vec<&ActivationRecord> = lists.iter().flatten().collect();
+                assert_eq!(sample.len(), positive.min(SIZES.active()), "{what}");
+                let figures: Vec<f32> = sample.iter().map(|r| largest(&r.activations)).collect();
+                assert!(figures.is_sorted() && figures.iter().all(|f| *f > 0.0), "{what}");
+                let boundaries = record.quantile_boundaries.unwrap();
+                assert_eq!((lists.len(), boundaries.len()), (SIZES.quantiles, SIZES.quantiles - 1));
+                for (list, boundary) in lists.iter().zip(&boundaries) {
+                    assert!(list.iter().all(|r| largest(&r.activations) <= *boundary), "{what}");
+                }
+                for (list, boundary) in lists[1..].iter().zip(&boundaries) {
+                    assert!(list.iter().all(|r| largest(&r.activations) >= *boundary), "{what}");
+                }
+
+                let every: Vec<f64> = all.iter().flat_map(|v| &v.1).map(|x| f64::from(*x)).collect();
+                let mean = every.iter().sum::<f64>() / every.len() as f64;
+                let central = |p: i32| every.iter().map(|x| (x - mean).powi(p)).sum::<f64>() / every.len() as f64;
+                close(record.moments.mean.unwrap(), mean, &what);
+                close(record.moments.variance.unwrap(), central(2), &what);
+                if central(2) > 1e-9 {
+                    close(record.moments.skewness.unwrap(), central(3) / central(2).powf(1.5), &what);
+                    close(record.moments.kurtosis.unwrap(), central(4) / central(2).powi(2), &what);
+                }
+            }
+        }
+    }
+    assert!(active_latents > 3, "a test of latents that never fire shows nothing");
+}
+
+#[test]
+fn shards_merged_in_any_order_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = (model(), Tokenizer::gpt2());
+    let text = [text(folder.path(), 40)];
+    let mut outs = Vec::new();
+    for (name, cut, order) in
+        [("one", (1, 2), vec![0]), ("eight", (8, 2), vec![5, 0, 7, 2, 1, 6, 4, 3]), ("layers", (3, 1), vec![2, 1, 0])]
+    {
+        let summaries = folder.path().join(name).join("summaries");
+        let mut collation = collation(&model, &tokenizer, &text, cut, summaries.clone());
+        for shard in order {
+            collation.threads = 1 + shard % 3;
+            collation.run(Some(shard), &()).unwrap();
+        }
+        let out = folder.path().join(name).join("out");
+        write_out(&summaries, &out, &tokenizer);
+        outs.push(files(&out));
+    }
+    assert!(outs[0].len() > 2 * (256 * 4 + 4));
+    for other in &outs[1..] {
+        let names = |o: &[(String, Vec<u8>)]| o.iter().map(|f| f.0.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&outs[0]), names(other));
+        for (a, b) in outs[0].iter().zip(other) {
+            assert!(a.1 == b.1, "{} differs", a.0);
+        }
+    }
+
+    // Merging itself, in several orders and groupings.
+    let load = |shard: usize| {
+        let name = format!("eight/summaries/shard-{shard:05}-of-00008.layers-000-002.summary");
+        tdb_collate::Summary::read(&folder.path().join(name)).unwrap()
+    };
+    let mut written = Vec::new();
+    for groups in [vec![vec![0, 1, 2, 3, 4, 5, 6, 7]], vec![vec![7, 3], vec![6, 1, 0], vec![2, 5, 4]]] {
+        let mut parts = groups
+            .into_iter()
+            .map(|group| group.into_iter().map(load).reduce(|mut a, b| a.merge(b).map(|()| a).unwrap()).unwrap());
+        let mut whole = parts.next().unwrap();
+        parts.for_each(|part| whole.merge(part).unwrap());
+        let path = folder.path().join("merged.summary");
+        whole.write(&path).unwrap();
+        written.push(fs::read(path).unwrap());
+        let twice = whole.merge(load(3)).unwrap_err().to_string();
+        assert!(twice.contains("shard 3, which would be counted twice"), "{twice}");
+    }
+    assert!(written[0] == written[1]);
+}
+
+#[test]
+fn a_layers_file_holds_what_the_single_files_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = (model(), Tokenizer::gpt2());
+    let text = [text(folder.path(), 30)];
+    let collation = collation(&model, &tokenizer, &text, (2, 2), folder.path().join("summaries"));
+    collation.run(None, &()).unwrap();
+    let out = folder.path().join("out");
+    write_out(&collation.folder, &out, &tokenizer);
+    for layer in 0..2 {
+        let [exact, half, bytes] =
+            ["f32", "f16", "u8"].map(|name| LayerFile::open(&out.join(name).join(format!("{layer}.records"))).unwrap());
+        let same = fs::read(out.join(format!("f32/{layer}.records"))).unwrap();
+        let same = LayerFile::from_bytes("memory", same.into()).unwrap();
+        assert_eq!(exact.footer(), same.footer());
+        for kind in Kind::ALL {
+            for unit in 0..kind.count(&model, layer) {
+                let path = out.join("files").join(kind.scalar()).join(format!("{layer}/{unit}.json"));
+                let expected = NodeRecord::parse("x", &fs::read(path).unwrap()).unwrap();
+                let found = exact.record(kind.scalar(), unit).unwrap();
+                // Reading a number from JSON may be off in its last digit.
+                let list = |m: tdb_data::Moments| [m.mean, m.variance, m.skewness, m.kurtosis];
+                for (a, b) in list(found.record.moments).into_iter().zip(list(expected.moments)) {
+                    assert_eq!(a.is_some(), b.is_some());
+                    let (a, b) = (a.unwrap_or_default(), b.unwrap_or_default());
+                    assert!((a - b).abs() <= 1e-14 * a.abs(), "{a} {b}");
+                }
+                let moments = found.record.moments;
+                assert_eq!(found.record, NodeRecord { moments, ..expected.clone() });
+                assert_eq!(found, same.record(kind.scalar(), unit).unwrap());
+                assert!(found.positive_values >= found.active_sequences);
+                for rounded in [&half, &bytes] {
+                    let rounded = rounded.record(kind.scalar(), unit).unwrap().record;
+                    assert_eq!(rounded.moments, moments);
+                    for (a, b) in rounded.most_positive.iter().zip(&expected.most_positive) {
+                        assert_eq!(a.tokens, b.tokens);
+                        let scale = b.activations.iter().fold(0f32, |m, x| m.max(x.abs()));
+                        for (a, b) in a.activations.iter().zip(&b.activations) {
+                            assert!((a - b).abs() <= scale / 250.0, "{a} {b}");
+                        }
+                    }
+                }
+            }
+        }
+        let missing = exact.record("mlp_post_act", 256).unwrap_err();
+        assert!(missing.is_not_found() && exact.record("nothing", 0).unwrap_err().is_not_found());
+    }
+}
+
+#[test]
+fn a_damaged_layers_file_is_an_error_and_never_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = (model(), Tokenizer::gpt2());
+    let text = [text(folder.path(), 6)];
+    let collation = collation(&model, &tokenizer, &text, (1, 2), folder.path().join("summaries"));
+    collation.run(None, &()).unwrap();
+    let out = folder.path().join("out");
+    write_out(&collation.folder, &out, &tokenizer);
+    let whole = fs::read(out.join("u8/0.records")).unwrap();
+    let mut refused = 0;
+    for (i, at) in (0..whole.len()).step_by(whole.len() / 700).enumerate() {
+        let mut damaged = whole.clone();
+        match i % 2 {
+            0 => damaged[at] ^= 0xff,
+            _ => damaged.truncate(at),
+        }
+        match LayerFile::from_bytes("some.records", damaged.into()) {
+            Err(error) => {
+                assert!(error.to_string().starts_with("some.records is damaged"), "{error}");
+                refused += 1;
+            }
+            Ok(file) => (0..256).for_each(|unit| drop(file.record("mlp_post_act", unit))),
+        }
+    }
+    assert!(refused >= 350, "{refused}");
+    let summary = fs::read_dir(&collation.folder).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&summary).unwrap();
+    for at in (0..whole.len()).step_by(whole.len() / 60) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x55;
+        fs::write(&summary, damaged).unwrap();
+        let message = tdb_collate::Summary::read(&summary).unwrap_err().to_string();
+        assert!(message.contains("is damaged or no summary"), "{message}");
+    }
+}
+
+#[test]
+fn other_collations_and_missing_shards_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = (model(), Tokenizer::gpt2());
+    let text = [text(folder.path(), 6)];
+    let mut collation = collation(&model, &tokenizer, &text, (3, 2), folder.path().join("summaries"));
+    let merge = |folder: &std::path::Path| tdb_collate::work::merge(folder, |_| Ok(())).unwrap_err().to_string();
+    assert!(merge(folder.path()).ends_with("there are no summaries in this folder"));
+    collation.run(Some(1), &()).unwrap();
+    let message = merge(&collation.folder);
+    assert!(message.ends_with("of layers 0 to 1, these shards are missing: 0/3, 2/3"), "{message}");
+    collation.plan.sizes.top = 3;
+    let message = collation.run(None, &()).unwrap_err().to_string();
+    assert!(message.contains("sizes is {\"top\":4"), "{message}");
+    assert!(message.contains("not of the same collation"), "{message}");
+
+    struct Cancelled;
+    impl Watch for Cancelled {
+        fn is_cancelled(&self) -> bool {
+            true
+        }
+    }
+    collation.plan.sizes.top = 4;
+    let message = collation.run(None, &Cancelled).unwrap_err().to_string();
+    assert!(message.starts_with("stopped; "), "{message}");
+}

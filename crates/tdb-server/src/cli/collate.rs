@@ -1,0 +1,264 @@
+//! `tdb collate`: what every neuron, head and latent of a model responds to in a text.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use tdb_collate::corpus::{Cutting, Shard};
+use tdb_collate::output::{self, Layouts};
+use tdb_collate::summary::fingerprint;
+use tdb_collate::work::{describe_corpus, split_layers};
+use tdb_collate::{Collation, Kind, Plan, Sizes, Watch};
+use tdb_data::collated::Encoding;
+use tdb_model::checkpoint;
+use tdb_model::{Autoencoder, AutoencoderSite, Transformer};
+
+/// Collect the examples that excite every neuron, head and latent of a model most
+///
+/// The work is cut into shards of the text and ranges of layers. A run that was interrupted keeps what was finished and
+/// goes on from there when the same command is given again. With --shard, several machines can each make a part; copy
+/// their summaries into one folder and merge them with --merge.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model's folder
+    #[arg(long, value_name = "FOLDER")]
+    pub model: PathBuf,
+    /// Plain text (documents separated by empty lines), JSON lines (.jsonl) or Parquet files; the latter two have their
+    /// text in `text`
+    #[arg(value_name = "TEXT", required = true)]
+    pub text: Vec<PathBuf>,
+    /// Where everything goes: summaries/, records/, explanations/ and, if wanted, files/
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
+    /// Autoencoders on the MLP (neurons or output), one for each layer
+    #[arg(long, value_name = "FOLDER")]
+    pub mlp_autoencoder: Option<PathBuf>,
+    /// Autoencoders on the attention layers' output
+    #[arg(long, value_name = "FOLDER")]
+    pub attn_autoencoder: Option<PathBuf>,
+    /// Only these scalars, by name; without it, all that the model has
+    #[arg(long, value_name = "SCALAR")]
+    pub only: Vec<String>,
+    /// Tokens in an example
+    #[arg(long, default_value_t = 64)]
+    pub tokens: usize,
+    /// Put this token before every example; none if empty
+    #[arg(long, default_value = "<|endoftext|>")]
+    pub first: String,
+    /// Top examples of each unit
+    #[arg(long, visible_alias = "top", default_value_t = Sizes::default().top)]
+    pub k: usize,
+    /// Random examples of each unit
+    #[arg(long, default_value_t = Sizes::default().random)]
+    pub random: usize,
+    /// Parts into which the examples with a positive value are divided
+    #[arg(long, default_value_t = Sizes::default().quantiles)]
+    pub quantiles: usize,
+    /// Examples of each part
+    #[arg(long, default_value_t = Sizes::default().per_quantile)]
+    pub per_quantile: usize,
+    /// Seeds the random samples
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Parts of the text; a finished part is never done again
+    #[arg(long, default_value_t = 8)]
+    pub shards: usize,
+    /// Make only this part, such as 3/8, and merge nothing
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["shards", "merge"])]
+    pub shard: Option<String>,
+    /// Only these layers, such as 0..4
+    #[arg(long, value_name = "FROM..TO")]
+    pub layers: Option<String>,
+    /// Layers in memory at a time; each such range runs over the whole text
+    #[arg(long, value_name = "N")]
+    pub layers_at_once: Option<usize>,
+    /// Run nothing; merge the summaries that are there
+    #[arg(long)]
+    pub merge: bool,
+    /// Folder of the summaries, if not OUT/summaries
+    #[arg(long, value_name = "FOLDER")]
+    pub summaries: Option<PathBuf>,
+    /// One file for each layer, which the debugger reads, or one JSON file for each unit, as the reference has them
+    #[arg(long, value_enum, default_value_t = Layout::Layers)]
+    pub layout: Layout,
+    /// How the files of layers store values
+    #[arg(long, value_enum, default_value_t = Values::F32)]
+    pub values: Values,
+    /// Write no explanations
+    #[arg(long)]
+    pub no_explanations: bool,
+    /// The date in explanations, such as 2026-01-31T12:00:00Z, if not now
+    #[arg(long)]
+    pub date: Option<String>,
+    /// Sequences run side by side, one on each thread; all cores if not given
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layout {
+    Layers,
+    Files,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Values {
+    /// As they are
+    F32,
+    /// Rounded to about three digits
+    F16,
+    /// In 256 steps
+    U8,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let checkpoint = checkpoint::open(&args.model)?;
+    let (model, autoencoders) = attach(args, Transformer::new(checkpoint.weights))?;
+    let (shard, shards) = match &args.shard {
+        Some(text) => {
+            let shard = Shard::parse(text)?;
+            (Some(shard.index), shard.count)
+        }
+        None => (None, args.shards),
+    };
+    ensure!(shards > 0, "--shards must be at least 1");
+    let window = model.config().ctx_window;
+    ensure!(args.tokens <= window, "--tokens is {}, but the model sees at most {window}", args.tokens);
+    let first = match args.first.as_str() {
+        "" => None,
+        token => Some(checkpoint.tokenizer.single_token(token).context("--first")?),
+    };
+    let n_layers = model.config().n_layers;
+    let layers = args.layers.as_deref().map_or(Ok(0..n_layers), |text| parse_layers(text, n_layers))?;
+    let name = args.model.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+    let plan = Plan {
+        model: name.unwrap_or_default(),
+        fingerprint: fingerprint(&model),
+        autoencoders,
+        corpus: describe_corpus(&args.text)?,
+        cutting: Cutting { tokens: args.tokens, first },
+        sizes: Sizes {
+            top: args.k,
+            random: args.random,
+            quantiles: args.quantiles,
+            per_quantile: args.per_quantile,
+        },
+        kinds: kinds(args, &model)?,
+        seed: args.seed,
+        shards,
+    };
+    let collation = Collation {
+        model: &model,
+        tokenizer: &checkpoint.tokenizer,
+        files: &args.text,
+        layers: split_layers(layers, args.layers_at_once.unwrap_or(n_layers)),
+        threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
+        folder: args.summaries.clone().unwrap_or_else(|| args.out.join("summaries")),
+        plan,
+    };
+    let progress = Progress::new()?;
+    if !args.merge {
+        let done = collation.run(shard, &progress)?;
+        let say = format!("{} work units made, {} were there already", done.made, done.kept);
+        progress.bar.println(say);
+    }
+    if shard.is_none() {
+        let layouts = Layouts {
+            layer_files: (args.layout != Layout::Files).then_some(match args.values {
+                Values::F32 => Encoding::F32,
+                Values::F16 => Encoding::F16,
+                Values::U8 => Encoding::U8,
+            }),
+            single_files: args.layout != Layout::Layers,
+            explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(now)),
+        };
+        output::write(&collation, &layouts, &args.out, &progress)?;
+    }
+    progress.bar.finish_and_clear();
+    println!("{} holds what was collated.", args.out.display());
+    Ok(())
+}
+
+/// The model with the autoencoders, and their names.
+fn attach(args: &Args, model: Transformer) -> anyhow::Result<(Transformer, Vec<String>)> {
+    let mut names = Vec::new();
+    let mut open = |folder: &Path, site: Option<AutoencoderSite>| -> anyhow::Result<Vec<Option<Autoencoder>>> {
+        let found = checkpoint::open_autoencoder(folder, site, model.config())?;
+        names.push(found.name.clone());
+        let site = found.site;
+        let layers = found.layers.into_iter().map(|layer| Ok(Some(Autoencoder::new(site, layer)?)));
+        layers.collect::<anyhow::Result<Vec<_>>>().with_context(|| folder.display().to_string())
+    };
+    let mlp = args.mlp_autoencoder.as_deref().map(|f| open(f, None)).transpose()?;
+    let attn = args.attn_autoencoder.as_deref().map(|f| open(f, Some(AutoencoderSite::ResidDeltaAttn))).transpose()?;
+    let mut model = model.clone();
+    if let Some(mlp) = mlp {
+        model = model.with_mlp_autoencoders(mlp).context("--mlp-autoencoder")?;
+    }
+    if let Some(attn) = attn {
+        model = model.with_attn_autoencoders(attn).context("--attn-autoencoder")?;
+    }
+    Ok((model, names))
+}
+
+/// What is asked for, or all that the model has.
+fn kinds(args: &Args, model: &Transformer) -> anyhow::Result<Vec<Kind>> {
+    let has = |kind: &Kind| (0..model.config().n_layers).any(|layer| kind.count(model, layer) > 0);
+    if args.only.is_empty() {
+        return Ok(Kind::ALL.into_iter().filter(has).collect());
+    }
+    for name in &args.only {
+        let known = Kind::ALL.map(Kind::scalar).join(", ");
+        let kind = Kind::ALL.into_iter().find(|k| k.scalar() == name);
+        let kind = kind.with_context(|| format!("--only: {name:?} is not collated; there are {known}"))?;
+        ensure!(has(&kind), "--only: {name} needs autoencoders, and none were given for it");
+    }
+    Ok(Kind::ALL.into_iter().filter(|k| args.only.iter().any(|name| k.scalar() == name)).collect())
+}
+
+fn parse_layers(text: &str, n_layers: usize) -> anyhow::Result<Range<usize>> {
+    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    let good = parsed.filter(|r: &Range<usize>| r.start < r.end && r.end <= n_layers);
+    good.with_context(|| format!("--layers is {text:?}; expected FROM..TO within 0..{n_layers}, such as 0..{n_layers}"))
+}
+
+/// Now, as RFC 3339 in UTC.
+fn now() -> String {
+    let seconds = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
+    let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);
+    // Days to a date of the Gregorian calendar, counted in years that begin with March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+struct Progress {
+    bar: ProgressBar,
+    tokens: AtomicU64,
+}
+
+impl Progress {
+    fn new() -> anyhow::Result<Self> {
+        let style = ProgressStyle::with_template("{spinner} {human_pos} tokens, {per_sec}, {elapsed}  {msg}")?;
+        Ok(Self { bar: ProgressBar::no_length().with_style(style), tokens: AtomicU64::new(0) })
+    }
+}
+
+impl Watch for Progress {
+    fn done(&self, tokens: usize) {
+        self.bar.set_position(self.tokens.fetch_add(tokens as u64, Ordering::Relaxed) + tokens as u64);
+    }
+
+    fn note(&self, line: &str) {
+        self.bar.set_message(line.to_owned());
+    }
+}
