@@ -7,9 +7,9 @@ use tdb_api::{
     BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
     DerivedAttentionScalarsResponse, DerivedScalarType as Dst, DerivedScalarsRequest, DerivedScalarsResponse, GroupId,
     IndexMap, InferenceAndTokenData, InferenceRequestSpec, InferenceResponse, InferenceResponseAndResponseDict,
-    InferenceSubRequest, MirroredNodeIndex, MultipleTopKDerivedScalarsRequest,
-    MultipleTopKDerivedScalarsRequestSpec, MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData,
-    NodeType, PassType, ProcessingRequestSpec, ProcessingResponseData, TensorND,
+    InferenceSubRequest, MirroredNodeIndex, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsRequestSpec,
+    MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData, NodeType, PassType,
+    ProcessingRequestSpec, ProcessingResponseData, TensorND,
 };
 use tdb_model::run::first_layer_reached;
 use tdb_model::{Array, BackwardOptions, ForwardOptions, Pass, Seed, Site};
@@ -53,10 +53,11 @@ impl Engine {
         self.check_prompts(requests, &plans)?;
         let sides = self.run(requests, plans, context)?;
         let answers = self.answer(requests, &sides, context)?;
-        let inference_sub_responses = sides.iter().zip(answers).map(|(side, answers)| InferenceResponseAndResponseDict {
-            inference_response: InferenceResponse { inference_and_token_data: side.data() },
-            processing_response_data_by_name: answers,
-        });
+        let inference_sub_responses =
+            sides.iter().zip(answers).map(|(side, answers)| InferenceResponseAndResponseDict {
+                inference_response: InferenceResponse { inference_and_token_data: side.data() },
+                processing_response_data_by_name: answers,
+            });
         Ok(BatchedResponse { inference_sub_responses: inference_sub_responses.collect() })
     }
 
@@ -87,11 +88,15 @@ impl Engine {
         request: &DerivedAttentionScalarsRequest,
         context: &Context<'_>,
     ) -> Result<DerivedAttentionScalarsResponse> {
-        let spec = ProcessingRequestSpec::DerivedAttentionScalars(request.derived_attention_scalars_request_spec.clone());
+        let spec =
+            ProcessingRequestSpec::DerivedAttentionScalars(request.derived_attention_scalars_request_spec.clone());
         match self.single(&request.inference_request_spec, spec, context)? {
             (inference_and_token_data, ProcessingResponseData::DerivedAttentionScalars(data)) => {
                 let derived_attention_scalars_response_data = data;
-                Ok(DerivedAttentionScalarsResponse { inference_and_token_data, derived_attention_scalars_response_data })
+                Ok(DerivedAttentionScalarsResponse {
+                    inference_and_token_data,
+                    derived_attention_scalars_response_data,
+                })
             }
             _ => Err(Error::Internal("an answer of another kind than the question".to_owned())),
         }
@@ -275,7 +280,9 @@ impl Engine {
         let mut names: Vec<&str> = Vec::new();
         for request in requests {
             for (name, spec) in &request.processing_request_spec_by_name {
-                if matches!(spec, ProcessingRequestSpec::MultipleTopKDerivedScalars(_)) && !names.contains(&name.as_str()) {
+                if matches!(spec, ProcessingRequestSpec::MultipleTopKDerivedScalars(_))
+                    && !names.contains(&name.as_str())
+                {
                     names.push(name);
                 }
             }
@@ -314,10 +321,8 @@ impl Engine {
                     });
                 }
                 let place = requests[index].processing_request_spec_by_name.get_index_of(name);
-                answers[index].insert(
-                    place.unwrap_or_default(),
-                    ProcessingResponseData::MultipleTopKDerivedScalars(data),
-                );
+                answers[index]
+                    .insert(place.unwrap_or_default(), ProcessingResponseData::MultipleTopKDerivedScalars(data));
             }
             nodes_by_name.insert(name, nodes);
         }
@@ -535,7 +540,10 @@ fn check_specs(request: &InferenceSubRequest) -> Result<()> {
             ProcessingRequestSpec::TokenPairAttribution(spec) => {
                 check_dependency(name, &spec.depends_on_spec_name, &earlier)?;
                 if spec.num_tokens_attended_to < 1 {
-                    return bad!("numTokensAttendedTo of \"{name}\" is {}; it must be at least 1", spec.num_tokens_attended_to);
+                    return bad!(
+                        "numTokensAttendedTo of \"{name}\" is {}; it must be at least 1",
+                        spec.num_tokens_attended_to
+                    );
                 }
             }
             ProcessingRequestSpec::DerivedScalars(_) | ProcessingRequestSpec::DerivedAttentionScalars(_) => {}

@@ -63,7 +63,9 @@ impl Engine {
         let side = store.side();
         let dst = spec.dst;
         if derived::dimensions(dst).len() != 2 {
-            return bad!("\"{dst}\" has more than one value per token and component; rank it with /multiple_top_k_derived_scalars instead");
+            return bad!(
+                "\"{dst}\" has more than one value per token and component; rank it with /multiple_top_k_derived_scalars instead"
+            );
         }
         let layer = self.layer(side, dst, spec.layer_index)?;
         let values = store.get(dst, spec.pass_type, layer)?;
@@ -110,7 +112,9 @@ impl Engine {
             (false, None) => bad!("\"{dst}\" needs a layerIndex in 0..{n_layers}"),
             (false, Some(layer)) => match usize::try_from(layer).ok().filter(|l| *l < n_layers) {
                 Some(layer) if side.layers(dst)?.contains(&Some(layer)) => Ok(Some(layer)),
-                Some(layer) => bad!("\"{dst}\" exists only in the layer that activationIndexForWithinLayerGrad names, not in {layer}"),
+                Some(layer) => bad!(
+                    "\"{dst}\" exists only in the layer that activationIndexForWithinLayerGrad names, not in {layer}"
+                ),
                 None => bad!("layerIndex is {layer}, but the model has layers 0..{n_layers}"),
             },
         }
@@ -144,7 +148,9 @@ impl Engine {
             | Dst::OnlineMlpAutoencoderLatent
             | Dst::OnlineAttentionAutoencoderLatent => readings::read_node(side, first)?,
             other => {
-                return bad!("numTopTokens is defined for neurons and latents (\"mlp_post_act\", \"online_mlp_autoencoder_latent\", ...), not for \"{other}\"");
+                return bad!(
+                    "numTopTokens is defined for neurons and latents (\"mlp_post_act\", \"online_mlp_autoencoder_latent\", ...), not for \"{other}\""
+                );
             }
         };
         if activations[0] == 0.0 {
@@ -168,7 +174,9 @@ impl Engine {
         let side = store.side();
         let dst = spec.dst;
         if !matches!(dst, Dst::UnflattenedAttnWriteNorm | Dst::AttnWriteToLatentSummedOverHeads) {
-            return bad!("\"{dst}\" has no value per pair of tokens here; \"unflattened_attn_write_norm\" and \"attn_write_to_latent_summed_over_heads\" have");
+            return bad!(
+                "\"{dst}\" has no value per pair of tokens here; \"unflattened_attn_write_norm\" and \"attn_write_to_latent_summed_over_heads\" have"
+            );
         }
         let layer = self.layer(side, dst, spec.layer_index)?;
         let values = store.get(dst, PassType::Forward, layer)?;

@@ -91,10 +91,13 @@ pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
             AutoencoderKind::Mlp.require(model, name)?;
             let on_neurons = model.mlp_autoencoder_site() == Some(tdb_model::AutoencoderSite::MlpPostAct);
             if on_neurons != (location == Location::OnlineMlpAutoencoderError) {
-                return bad!("\"{name}\" is not the error of the autoencoder that is loaded, which reads {}", match on_neurons {
-                    true => "MLP neurons",
-                    false => "the output of the MLP layers",
-                });
+                return bad!(
+                    "\"{name}\" is not the error of the autoencoder that is loaded, which reads {}",
+                    match on_neurons {
+                        true => "MLP neurons",
+                        false => "the output of the MLP layers",
+                    }
+                );
             }
             Site::MlpError
         }
@@ -108,7 +111,8 @@ pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
 /// # Errors
 /// If an index is out of range or there are too many or too few, with a sentence that says so.
 pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> Result<Intervention> {
-    let MirroredActivationIndex { activation_location_type: location, tensor_indices, layer_index, pass_type } = &spec.index;
+    let MirroredActivationIndex { activation_location_type: location, tensor_indices, layer_index, pass_type } =
+        &spec.index;
     let site = site_of(model, *location)?;
     let layer = layer(model, site, *layer_index, location.as_str())?;
     if !spec.value.is_finite() {
@@ -126,7 +130,8 @@ pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> 
         indices.push(match index {
             AllOrOneIndex::All => Index::All,
             AllOrOneIndex::One(index) => Index::At(wrap(*index, *n).ok_or_else(|| {
-                let what = format!("tensorIndices[{position}] of an ablation of \"{location}\" is {index}, outside 0..{n}");
+                let what =
+                    format!("tensorIndices[{position}] of an ablation of \"{location}\" is {index}, outside 0..{n}");
                 crate::error::Error::Bad(what)
             })?),
         });

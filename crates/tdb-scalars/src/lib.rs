@@ -5,8 +5,8 @@
 //! is a function of the run, layer by layer ([`compute`]).
 
 mod answer;
-pub mod compute;
 mod component;
+pub mod compute;
 mod context;
 pub mod derived;
 mod engine;

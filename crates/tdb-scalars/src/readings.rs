@@ -26,15 +26,6 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The reading of `factor` times the direction.
-    pub fn scaled(&self, factor: f32) -> Reading {
-        let times = |side: &[(u32, f32)]| side.iter().map(|&(t, x)| (t, x * factor)).collect();
-        match factor < 0.0 {
-            false => Reading { top: times(&self.top), bottom: times(&self.bottom) },
-            true => Reading { top: times(&self.bottom), bottom: times(&self.top) },
-        }
-    }
-
     /// As it crosses the wire: with the tokens' texts, and scores relative to the largest in size.
     ///
     /// # Errors
@@ -199,10 +190,8 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[ReadNode], count: usize) -> Vec<
     let mean = engine.mean_unembedding();
     let width = gain.len();
     let mut directions = Vec::with_capacity(nodes.len() * width);
-    let scaled: Vec<Vec<f32>> = nodes
-        .par_iter()
-        .map(|node| write_vector(side, *node).iter().zip(gain).map(|(x, g)| x * g).collect())
-        .collect();
+    let scaled: Vec<Vec<f32>> =
+        nodes.par_iter().map(|node| write_vector(side, *node).iter().zip(gain).map(|(x, g)| x * g).collect()).collect();
     scaled.iter().for_each(|row| directions.extend_from_slice(row));
     let offset = |i: usize| dot(&directions[i * width..][..width], mean);
     read(&side.model().weights().unembed, &directions, offset, count, engine.rare_tokens())
@@ -265,9 +254,12 @@ impl Engine {
     pub(crate) fn vocabulary_into_node(&self, side: &Side<'_>) -> Result<Arc<[f32]>> {
         let [ablation] = side.plan.interventions.as_slice() else {
             let found = side.plan.interventions.len();
-            return bad!("\"vocab_token_write_to_input_direction\" needs exactly one ablation, which names the node; there are {found}");
+            return bad!(
+                "\"vocab_token_write_to_input_direction\" needs exactly one ablation, which names the node; there are {found}"
+            );
         };
-        let (Some(layer), Some(tdb_model::Index::At(index))) = (ablation.layer, ablation.indices.last().copied()) else {
+        let (Some(layer), Some(tdb_model::Index::At(index))) = (ablation.layer, ablation.indices.last().copied())
+        else {
             return bad!("the ablation that names the node needs a layerIndex and a unit");
         };
         let model = self.model();
@@ -302,13 +294,16 @@ impl Engine {
                     if autoencoder.site() == AutoencoderSite::MlpPostAct {
                         return autoencoder.pre_activation_of_latent(index, &post, rows);
                     }
-                    let delta = kernels::linear(View::new(&post, rows, weights.mlp_out.weight.cols()), &weights.mlp_out);
+                    let delta =
+                        kernels::linear(View::new(&post, rows, weights.mlp_out.weight.cols()), &weights.mlp_out);
                     autoencoder.pre_activation_of_latent(index, &delta, rows)
                 };
                 blocks.par_iter().map(|first| per_block(first, &score)).collect()
             }
             other => {
-                return bad!("tokens that excite a node are defined for MLP neurons and latents of MLP autoencoders, not for {other:?}");
+                return bad!(
+                    "tokens that excite a node are defined for MLP neurons and latents of MLP autoencoders, not for {other:?}"
+                );
             }
         };
         Ok(scores.concat().into())
@@ -326,7 +321,10 @@ pub fn read_node(side: &Side<'_>, node: &tdb_api::MirroredNodeIndex) -> Result<R
         let found = node.tensor_indices.get(position).copied().flatten();
         match found.and_then(|i| wrap(i, len)) {
             Some(i) => Ok(i),
-            None => bad!("tensorIndices[{position}] of a node of type \"{}\" is {found:?}, outside 0..{len}", node.node_type),
+            None => bad!(
+                "tensorIndices[{position}] of a node of type \"{}\" is {found:?}, outside 0..{len}",
+                node.node_type
+            ),
         }
     };
     let config = side.model().config();
@@ -368,11 +366,8 @@ pub fn token_pair_attribution(side: &Side<'_>, layer: usize, token: usize, laten
     }
     let config = side.model().config();
     let weights = &side.model().weights().layers[layer];
-    let read = project_back_columns(
-        &weights.out.weight,
-        0..config.n_heads * config.d_head,
-        &autoencoder.encoder_row(latent),
-    );
+    let read =
+        project_back_columns(&weights.out.weight, 0..config.n_heads * config.d_head, &autoencoder.encoder_row(latent));
     let width = config.d_head;
     let attribution = |key: usize| -> f32 {
         let value = state.v.row(key);
@@ -385,4 +380,3 @@ pub fn token_pair_attribution(side: &Side<'_>, layer: usize, token: usize, laten
     };
     Some((0..side.tokens()).map(attribution).collect())
 }
-

@@ -84,11 +84,12 @@ impl WithinLayer {
             },
             _ => return bad!("activationIndexForWithinLayerGrad cannot refer to \"{location}\""),
         };
+        // Without the autoencoder that it names, only scalars that do not need it can be answered.
         let site = match location {
-            Location::OnlineAutoencoderLatent if model.has_attn_autoencoder() => Site::AttnLatent,
-            _ => interventions::site_of(model, location)?,
+            Location::OnlineAutoencoderLatent if model.has_attn_autoencoder() => Some(Site::AttnLatent),
+            _ => interventions::site_of(model, location).ok(),
         };
-        let dims = tdb_model::run::site_dims(model, site, tokens).unwrap_or_default();
+        let dims = site.and_then(|site| tdb_model::run::site_dims(model, site, tokens)).unwrap_or_default();
         let index = match (index.tensor_indices.last(), dims.last()) {
             (Some(AllOrOneIndex::One(i)), Some(n)) => match wrap(*i, *n) {
                 Some(i) => Some(i),

@@ -138,7 +138,8 @@ fn sums(side: &Side<'_>, values: &Values<'_>, dst: Dst, keep: &[bool]) -> Array 
     if dst != Dst::Logits || keep[1] || !matches!(values, Values::Rows { .. }) || side.changes_logits() {
         return values.sum(keep);
     }
-    let per_token = |t: usize| tdb_model::kernels::dot(side.forward.post_final_ln.row(t), side.engine.unembedding_sum());
+    let per_token =
+        |t: usize| tdb_model::kernels::dot(side.forward.post_final_ln.row(t), side.engine.unembedding_sum());
     let sums: Vec<f32> = (0..side.tokens()).map(per_token).collect();
     match keep[0] {
         true => Array::from_vec(&[sums.len()], sums),

@@ -34,7 +34,9 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
         value: 0.0,
     });
     let trace = match (&spec.upstream_node_to_trace, &spec.downstream_node_to_trace) {
-        (None, Some(_)) => return bad!("downstreamNodeToTrace needs upstreamNodeToTrace, the head whose effect on it is traced"),
+        (None, Some(_)) => {
+            return bad!("downstreamNodeToTrace needs upstreamNodeToTrace, the head whose effect on it is traced");
+        }
         (None, None) => None,
         (Some(upstream), downstream) => Some(trace_config(upstream, downstream.as_ref())?),
     };
@@ -142,7 +144,8 @@ fn groups(mlp: ComponentTypeForMlp, attention: ComponentTypeForAttention) -> Ind
 fn ablation_spec(ablation: &NodeAblation) -> Result<AblationSpec> {
     let MirroredNodeIndex { node_type, tensor_indices, layer_index, .. } = &ablation.node_index;
     let all_or_one = |index: &Option<i64>| index.map_or(AllOrOneIndex::All, AllOrOneIndex::One);
-    let (Some(first), Some(last)) = (tensor_indices.first().map(all_or_one), tensor_indices.last().map(all_or_one)) else {
+    let (Some(first), Some(last)) = (tensor_indices.first().map(all_or_one), tensor_indices.last().map(all_or_one))
+    else {
         return bad!("nodeAblations: a node of type \"{node_type}\" needs its tensorIndices");
     };
     let (location, tensor_indices) = match node_type {
@@ -155,7 +158,9 @@ fn ablation_spec(ablation: &NodeAblation) -> Result<AblationSpec> {
         // The embedding, all channels of it at one token.
         NodeType::Layer if layer_index.is_none() => (Location::ResidPostEmbedding, vec![first, AllOrOneIndex::All]),
         other => {
-            return bad!("nodeAblations: a node of type \"{other}\" cannot be ablated; heads, MLP neurons, latents and embeddings can");
+            return bad!(
+                "nodeAblations: a node of type \"{other}\" cannot be ablated; heads, MLP neurons, latents and embeddings can"
+            );
         }
     };
     Ok(AblationSpec {

@@ -52,8 +52,12 @@ impl Trace {
         let node = TracedNode::new(model, tokens, config)?;
         let is_head = matches!(node, TracedNode::Head { .. });
         match (is_head, config.attention_trace_type) {
-            (true, None) => return bad!("a trace of an attention head needs attentionTraceType: \"Q\", \"K\", \"QK\" or \"V\""),
-            (false, Some(_)) => return bad!("attentionTraceType belongs to attention heads; leave it out for other nodes"),
+            (true, None) => {
+                return bad!("a trace of an attention head needs attentionTraceType: \"Q\", \"K\", \"QK\" or \"V\"");
+            }
+            (false, Some(_)) => {
+                return bad!("attentionTraceType belongs to attention heads; leave it out for other nodes");
+            }
             _ => {}
         }
         let through_value = config.attention_trace_type == Some(AttentionTraceType::V);
@@ -253,7 +257,10 @@ impl TracedNode {
         let node = &config.node_index;
         let node_type = node.node_type;
         if node.pass_type != PassType::Forward {
-            return bad!("a trace starts from a value of the forward pass; passType of the traced node is \"{}\"", node.pass_type);
+            return bad!(
+                "a trace starts from a value of the forward pass; passType of the traced node is \"{}\"",
+                node.pass_type
+            );
         }
         let n_layers = model.config().n_layers;
         let layer = node.layer_index.and_then(|l| usize::try_from(l).ok()).filter(|l| *l < n_layers);
@@ -275,13 +282,17 @@ impl TracedNode {
                     vec![("token", tokens), ("latent", n_latents.map_or(0, Autoencoder::n_latents))]
                 }
                 None => {
-                    return bad!("a node of type \"{node_type}\" cannot be traced; heads, MLP neurons and autoencoder latents can");
+                    return bad!(
+                        "a node of type \"{node_type}\" cannot be traced; heads, MLP neurons and autoencoder latents can"
+                    );
                 }
             },
         };
         if node.tensor_indices.len() != sizes.len() {
             let (need, found) = (sizes.len(), node.tensor_indices.len());
-            return bad!("tensorIndices of a traced node of type \"{node_type}\" must have {need} entries, but there are {found}");
+            return bad!(
+                "tensorIndices of a traced node of type \"{node_type}\" must have {need} entries, but there are {found}"
+            );
         }
         let mut indices = Vec::with_capacity(sizes.len());
         for (index, (what, len)) in node.tensor_indices.iter().zip(&sizes) {
@@ -306,14 +317,18 @@ impl TracedNode {
 
     pub fn layer(self) -> usize {
         match self {
-            TracedNode::Neuron { layer, .. } | TracedNode::Head { layer, .. } | TracedNode::Latent { layer, .. } => layer,
+            TracedNode::Neuron { layer, .. } | TracedNode::Head { layer, .. } | TracedNode::Latent { layer, .. } => {
+                layer
+            }
         }
     }
 
     /// The place of the residual stream that the node reads, relative to its layer.
     pub fn residual_place(self) -> Place {
         match self {
-            TracedNode::Head { .. } | TracedNode::Latent { kind: AutoencoderKind::Attn, .. } => Place::EndOfPreviousLayer,
+            TracedNode::Head { .. } | TracedNode::Latent { kind: AutoencoderKind::Attn, .. } => {
+                Place::EndOfPreviousLayer
+            }
             TracedNode::Neuron { .. } | TracedNode::Latent { kind: AutoencoderKind::Mlp, .. } => Place::ResidPostAttn,
         }
     }

@@ -13,7 +13,10 @@ pub enum Values<'a> {
     /// `[T, L]`, zero where nothing is listed.
     Sparse(Cow<'a, SparseRows>),
     /// Too large to be held at once: made token by token. `dims` includes the token's dimension.
-    Rows { dims: Vec<usize>, row: RowFn<'a> },
+    Rows {
+        dims: Vec<usize>,
+        row: RowFn<'a>,
+    },
 }
 
 impl<'a> Values<'a> {

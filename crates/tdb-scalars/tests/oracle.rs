@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tdb_model::{Autoencoder, Tokenizer, Transformer, checkpoint};
 use tdb_scalars::{Context, Engine, Error};
+use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::golden::replay::{Differences, Options, Reply, Summary, replay};
 use tdb_testkit::golden::{Case, Folder, find_folders};
-use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::preset;
 
 /// What runs the model; reading stored records is another crate's.
@@ -37,6 +37,13 @@ fn engine(weights: &Path, folder: &Folder) -> Result<Engine> {
         let Some(name) = folder.server_arg(flag) else { continue };
         let mut named = checkpoint::open_autoencoder(&model.join("autoencoders").join(name), None, &config)?;
         checkpoint::drop_dead_latents(&mut named);
+        if folder.name.ends_with("+dead") {
+            // The reference loses the bias with the dead latents. Without it, its numbers must come out.
+            for layer in &mut named.layers {
+                layer.encoder_pre_bias.fill(0.0);
+                layer.decoder_bias.fill(0.0);
+            }
+        }
         let site = named.site;
         let layers = named.layers.into_iter().map(|layer| Ok(Some(Autoencoder::new(site, layer)?)));
         let layers = layers.collect::<Result<Vec<_>>>()?;
@@ -83,6 +90,14 @@ fn answer(engine: &Engine, case: &Case) -> Result<Reply> {
     }
 }
 
+fn normalises(case: &Case) -> bool {
+    case.body().is_some_and(|body| {
+        let text = String::from_utf8_lossy(&body);
+        text.contains("normalizeActivationsUsingNeuronRecord\": {")
+            || text.contains("normalizeActivationsUsingNeuronRecord\":{")
+    })
+}
+
 fn run(goldens: &Path) -> Result<Summary> {
     let weights = workspace().join("target/oracle-weights");
     let differences = workspace().join("tests/differences.txt");
@@ -97,9 +112,11 @@ fn run(goldens: &Path) -> Result<Summary> {
         write(&preset, &weights, Parts::ModelAndAutoencoders)?;
         let engine = engine(&weights, &folder)?;
         let mut cases = folder.cases()?;
-        cases.retain(|case| INFERENCE.contains(&case.path.as_str()) && case.status != 422 && case.name.contains(&only));
-        // Normalising by a stored record needs the records.
-        cases.retain(|case| !case.name.ends_with("_rec"));
+        cases.retain(|case| {
+            INFERENCE.contains(&case.path.as_str()) && case.method == "POST" && case.name.contains(&only)
+        });
+        // Malformed bodies are the server's business, stored records another crate's.
+        cases.retain(|case| case.status != 422 && !normalises(case));
         let options = Options {
             differences: if differences.exists() { Differences::load(&differences)? } else { Differences::default() },
             ..Options::default()

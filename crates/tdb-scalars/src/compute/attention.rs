@@ -24,9 +24,8 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
     let state = &side.forward.layers[layer].attn;
     let config = side.model().config();
     let (tokens, n_heads, width) = (side.tokens(), config.n_heads, config.d_head);
-    let act_times_grad = || -> Result<Array> {
-        Ok(times(&state.qk_probs, side.gradients(dst)?.get(Site::AttnQkProbs, Some(layer))))
-    };
+    let act_times_grad =
+        || -> Result<Array> { Ok(times(&state.qk_probs, side.gradients(dst)?.get(Site::AttnQkProbs, Some(layer)))) };
     Ok(Some(match dst {
         Dst::UnflattenedAttnWriteNorm if pass == PassType::Backward => {
             let norms = write_norms(side, layer);
@@ -40,9 +39,7 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
         Dst::UnflattenedAttnActTimesGrad => owned(act_times_grad()?),
         Dst::AttnActTimesGrad => owned(flatten_pairs(&act_times_grad()?)),
         Dst::AttnActTimesGradPerSequenceToken => owned(sum_keys(&act_times_grad()?)),
-        Dst::UnflattenedAttnWriteToFinalResidualGrad => {
-            owned(written(side, layer, side.final_residual_gradient(dst)?))
-        }
+        Dst::UnflattenedAttnWriteToFinalResidualGrad => owned(written(side, layer, side.final_residual_gradient(dst)?)),
         Dst::AttnWriteToFinalResidualGrad => {
             owned(flatten_pairs(&written(side, layer, side.final_residual_gradient(dst)?)))
         }
@@ -90,7 +87,9 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
             let dims = if sum { vec![tokens, tokens, d_model] } else { vec![tokens, tokens, n_heads, d_model] };
             Values::Rows { dims, row: Box::new(row) }
         }
-        Dst::AttnWriteToLatent | Dst::AttnWriteToLatentSummedOverHeads | Dst::FlattenedAttnWriteToLatentSummedOverHeads => {
+        Dst::AttnWriteToLatent
+        | Dst::AttnWriteToLatentSummedOverHeads
+        | Dst::FlattenedAttnWriteToLatentSummedOverHeads => {
             let direction = latents::latent_gradient(side, dst, AutoencoderKind::Attn, layer)?;
             let per_head = weighted(&state.qk_probs, &state.v, &through_output(side, layer, Some(&direction)));
             match dst {
@@ -148,7 +147,14 @@ pub fn value_directions(side: &Side<'_>, layer: usize) -> Array {
     for head in 0..heads {
         let columns = weight.col_range(head * config.d_head..(head + 1) * config.d_head);
         let out = &mut out.data_mut()[head * d_model..];
-        kernels::matmul_into(out, [heads * d_model, 1], head_view(v, head), View::of(&columns).t(), false, Threads::All);
+        kernels::matmul_into(
+            out,
+            [heads * d_model, 1],
+            head_view(v, head),
+            View::of(&columns).t(),
+            false,
+            Threads::All,
+        );
     }
     out
 }

@@ -35,6 +35,9 @@ enum Asked {
 pub fn kind_of(side: &Side<'_>, dst: Dst) -> Result<Option<AutoencoderKind>> {
     let model = side.model();
     let name = dst.as_str();
+    if dst == Dst::OnlineAutoencoderWrite {
+        return AutoencoderKind::only(model, name).map(Some);
+    }
     Ok(Some(match crate::derived::node_type(dst) {
         tdb_api::NodeType::MlpAutoencoderLatent => AutoencoderKind::Mlp.require(model, name)?,
         tdb_api::NodeType::AttentionAutoencoderLatent => AutoencoderKind::Attn.require(model, name)?,
@@ -313,6 +316,12 @@ fn errors<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Value
 /// If the request names no latent.
 pub(super) fn latent_gradient(side: &Side<'_>, dst: Dst, kind: AutoencoderKind, layer: usize) -> Result<Array> {
     kind.require(side.model(), dst.as_str())?;
+    let named = side.plan.within_layer.map(|within| within.location);
+    if kind == AutoencoderKind::Attn && named == Some(tdb_api::ActivationLocationType::OnlineMlpAutoencoderLatent) {
+        return bad!(
+            "\"{dst}\" is about latents of the attention layers, but activationIndexForWithinLayerGrad names one of the MLP layers"
+        );
+    }
     let Some(index) = side.plan.within_layer.and_then(|within| within.index) else {
         return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad with tensorIndices [\"All\", latent]");
     };
@@ -380,7 +389,9 @@ fn gradients_of_latents<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Resul
 fn batched_writes<'a>(_side: &'a Side<'_>, dst: Dst, _layer: usize) -> Result<Option<Values<'a>>> {
     match dst {
         Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched | Dst::AttnWriteToLatentPerSequenceTokenBatched => {
-            bad!("\"{dst}\" holds a value for every latent and token pair; use the library interface for one layer of it")
+            bad!(
+                "\"{dst}\" holds a value for every latent and token pair; use the library interface for one layer of it"
+            )
         }
         _ => Ok(None),
     }

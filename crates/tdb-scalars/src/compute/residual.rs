@@ -67,9 +67,7 @@ pub(super) fn whole_model<'a>(side: &'a Side<'_>, dst: Dst) -> Result<Values<'a>
         Dst::AlwaysOne => Array::from_vec(&[side.tokens(), 1], vec![1.0; side.tokens()]),
         Dst::TokenAttribution => dots(embedding, side.gradients(dst)?.get(Site::ResidPostEmb, None)),
         Dst::ResidPostEmbeddingProjToFinalResidualGrad => dots(embedding, side.final_residual_gradient(dst)?),
-        Dst::ResidPostEmbeddingProjToFinalActivationResidualGrad => {
-            dots(embedding, Some(traced_gradient(side, dst)?))
-        }
+        Dst::ResidPostEmbeddingProjToFinalActivationResidualGrad => dots(embedding, Some(traced_gradient(side, dst)?)),
         _ => return not_available(dst),
     }))
 }
@@ -116,7 +114,9 @@ pub(super) fn traced_gradient<'a>(side: &'a Side<'_>, dst: Dst) -> Result<&'a Ar
 }
 
 fn not_available<'a>(dst: Dst) -> Result<Values<'a>> {
-    bad!("\"{dst}\" is about an edge between two nodes, which a request of this kind cannot name; use the library interface")
+    bad!(
+        "\"{dst}\" is about an edge between two nodes, which a request of this kind cannot name; use the library interface"
+    )
 }
 
 /// Length of every row, `[T, 1]`.
