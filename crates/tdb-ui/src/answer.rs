@@ -190,7 +190,8 @@ fn read_side(sub: &Value) -> Side {
 
 fn read_effects(part: &Value) -> Option<TokenEffects> {
     let sums = part["intermediateSumActivationsByDstByGroupId"].get("act_times_grad")?;
-    let matrix: Vec<Vec<f64>> = sums["unflattened_attn_act_times_grad"]["value"].as_array()?.iter().map(floats).collect();
+    let matrix: Vec<Vec<f64>> =
+        sums["unflattened_attn_act_times_grad"]["value"].as_array()?.iter().map(floats).collect();
     let width = matrix.iter().map(Vec::len).max().unwrap_or_default();
     Some(TokenEffects {
         embeddings: floats(&sums["token_attribution"]["value"]),
@@ -282,8 +283,10 @@ mod tests {
     use serde_json::json;
 
     fn side(act: f64) -> Value {
-        let node = json!({"nodeType": "attention_head", "tensorIndices": [2, 1, 3], "layerIndex": 0, "passType": "forward"});
-        let vocab = json!({"nodeType": "vocab_token", "tensorIndices": [-1, 7], "layerIndex": null, "passType": "forward"});
+        let node =
+            json!({"nodeType": "attention_head", "tensorIndices": [2, 1, 3], "layerIndex": 0, "passType": "forward"});
+        let vocab =
+            json!({"nodeType": "vocab_token", "tensorIndices": [-1, 7], "layerIndex": null, "passType": "forward"});
         json!({
             "inferenceResponse": {"inferenceAndTokenData": {"loss": act, "tokensAsStrings": ["a", " b", "c"]}},
             "processingResponseDataByName": {
@@ -311,7 +314,10 @@ mod tests {
         assert_eq!(answer.most, [1.0, 2.0, 3.5, 0.5]);
         assert_eq!(answer.candidates[0].logits, [Some(0.25), Some(1.0)]);
         let effects = answer.sides[0].effects.as_ref().unwrap();
-        assert_eq!((effects.attended_from.clone(), effects.attended_to.clone()), (vec![1.0, 2.0, 6.0], vec![6.0, 1.0, 2.0]));
+        assert_eq!(
+            (effects.attended_from.clone(), effects.attended_to.clone()),
+            (vec![1.0, 2.0, 6.0], vec![6.0, 1.0, 2.0])
+        );
     }
 
     #[test]

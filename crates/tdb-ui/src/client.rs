@@ -143,7 +143,11 @@ impl Drop for Abort {
 }
 
 /// Posts `body` and reads the answer as `T`.
-pub async fn post<T: DeserializeOwned>(path: &str, body: &impl Serialize, signal: Option<web_sys::AbortSignal>) -> Result<T, Problem> {
+pub async fn post<T: DeserializeOwned>(
+    path: &str,
+    body: &impl Serialize,
+    signal: Option<web_sys::AbortSignal>,
+) -> Result<T, Problem> {
     let body = serde_json::to_string(body).map_err(|e| Problem::unreadable(path, e))?;
     let text = post_text(path, Some(&body), signal).await?;
     serde_json::from_str(&text).map_err(|e| Problem::unreadable(path, e))
@@ -156,7 +160,11 @@ pub async fn post_empty<T: DeserializeOwned>(path: &str) -> Result<T, Problem> {
 }
 
 /// Posts `body` and gives the answer's text.
-pub async fn post_text(path: &str, body: Option<&str>, signal: Option<web_sys::AbortSignal>) -> Result<String, Problem> {
+pub async fn post_text(
+    path: &str,
+    body: Option<&str>,
+    signal: Option<web_sys::AbortSignal>,
+) -> Result<String, Problem> {
     let response = send(path, body, signal, "application/json").await?;
     text_of(&response).await
 }
@@ -209,7 +217,12 @@ async fn text_of(response: &Response) -> Result<String, Problem> {
     Ok(text.as_string().unwrap_or_default())
 }
 
-async fn send(path: &str, body: Option<&str>, signal: Option<web_sys::AbortSignal>, accept: &str) -> Result<Response, Problem> {
+async fn send(
+    path: &str,
+    body: Option<&str>,
+    signal: Option<web_sys::AbortSignal>,
+    accept: &str,
+) -> Result<Response, Problem> {
     let window = dom::window().ok_or_else(|| Problem::new(Kind::Unreachable, "There is no window."))?;
     let init = RequestInit::new();
     init.set_method("POST");
@@ -222,7 +235,8 @@ async fn send(path: &str, body: Option<&str>, signal: Option<web_sys::AbortSigna
     init.set_headers(&headers);
     init.set_signal(signal.as_ref());
     let url = format!("{}{path}", server());
-    let response: Response = JsFuture::from(window.fetch_with_str_and_init(&url, &init)).await.map_err(|e| broken(&e))?.unchecked_into();
+    let response: Response =
+        JsFuture::from(window.fetch_with_str_and_init(&url, &init)).await.map_err(|e| broken(&e))?.unchecked_into();
     if response.ok() {
         return Ok(response);
     }
@@ -232,7 +246,8 @@ async fn send(path: &str, body: Option<&str>, signal: Option<web_sys::AbortSigna
 }
 
 fn broken(error: &JsValue) -> Problem {
-    let name = js_sys::Reflect::get(error, &JsValue::from_str("name")).ok().and_then(|n| n.as_string()).unwrap_or_default();
+    let name =
+        js_sys::Reflect::get(error, &JsValue::from_str("name")).ok().and_then(|n| n.as_string()).unwrap_or_default();
     if name == "AbortError" {
         return Problem::new(Kind::Aborted, "");
     }

@@ -6,7 +6,13 @@ const MINUS: char = '\u{2212}';
 /// About three significant digits, never `-0.00`: `12,345`, `123.4`, `1.23`, `0.0123`, `1.2e-5`.
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
-        return if value.is_nan() { "not a number".into() } else if value > 0.0 { "∞".into() } else { format!("{MINUS}∞") };
+        return if value.is_nan() {
+            "not a number".into()
+        } else if value > 0.0 {
+            "∞".into()
+        } else {
+            format!("{MINUS}∞")
+        };
     }
     let size = value.abs();
     let text = if size == 0.0 {

@@ -90,7 +90,8 @@ impl Lexicon {
         }
         match client::post::<Value>("/tokenize", &json!({ "text": text }), None).await {
             Ok(answer) => {
-                let pieces = answer["tokens"].as_array()?.iter().map(|t| t["text"].as_str().unwrap_or_default().to_owned());
+                let pieces =
+                    answer["tokens"].as_array()?.iter().map(|t| t["text"].as_str().unwrap_or_default().to_owned());
                 let tokens = spans(&text, &pieces.collect::<Vec<_>>());
                 self.known.update_value(|known| {
                     if known.len() >= REMEMBERED {

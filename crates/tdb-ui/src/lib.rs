@@ -15,6 +15,7 @@ mod lexicon;
 mod names;
 mod node;
 mod panic;
+mod remote;
 mod session;
 mod start;
 mod tdb;

@@ -17,7 +17,9 @@ pub fn component_name(node_type: NodeType, layer: i64, unit: i64) -> String {
         NodeType::MlpNeuron => format!("mlp_L{layer}_{unit}"),
         NodeType::AutoencoderLatent => format!("latent_L{layer}_{unit}"),
         NodeType::MlpAutoencoderLatent => format!("mlp_ae_L{layer}_{unit}"),
-        NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => format!("attn_ae_L{layer}_{unit}"),
+        NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
+            format!("attn_ae_L{layer}_{unit}")
+        }
         other => format!("{other}.{layer}.{unit}"),
     }
 }
@@ -95,7 +97,8 @@ pub fn parse_jump(text: &str, default: NodeType) -> Option<(NodeType, i64, i64)>
     let mut words: Vec<String> = Vec::new();
     let mut pending = String::new();
     for c in lower.chars().chain([' ']) {
-        let same = pending.chars().last().is_some_and(|p| p.is_ascii_digit() == c.is_ascii_digit() && c.is_alphanumeric());
+        let same =
+            pending.chars().last().is_some_and(|p| p.is_ascii_digit() == c.is_ascii_digit() && c.is_alphanumeric());
         if !same && !pending.is_empty() {
             match pending.parse::<i64>() {
                 Ok(number) => numbers.push(number),

@@ -1,3 +1,5 @@
 use leptos::prelude::*;
 #[component]
-pub fn NodePage() -> impl IntoView { view! { <div></div> } }
+pub fn NodePage() -> impl IntoView {
+    view! { <div></div> }
+}

@@ -47,7 +47,10 @@ fn show(text: &str) -> Option<()> {
     on_click.forget();
     for part in [
         create("h1", "The page has failed")?,
-        create("p", "This is a defect of the page, not of your question. The address holds the whole question, so a reload brings it back.")?,
+        create(
+            "p",
+            "This is a defect of the page, not of your question. The address holds the whole question, so a reload brings it back.",
+        )?,
         create("pre", text)?,
         reload.clone(),
     ] {

@@ -209,7 +209,38 @@ impl Session {
 
     /// Whether the question was changed since the answer shown was asked for.
     pub fn is_edited(self) -> bool {
-        self.asked.with(|asked| asked.as_ref().is_some_and(|a| self.page.with(|p| a.to_request() != p.to_request())))
+        self.asked.with(|asked| {
+            asked.as_ref().is_some_and(|asked| {
+                self.page.with(|page| {
+                    // Which layers are hidden is no matter of the answer.
+                    let mut asked = asked.clone();
+                    asked.hide_early_layers_when_ablating = page.hide_early_layers_when_ablating;
+                    asked.to_request() != page.to_request()
+                })
+            })
+        })
+    }
+
+    /// Whether what is shown awaits its successor.
+    pub fn is_stale(self) -> bool {
+        self.busy.with(|busy| busy.as_ref().is_some_and(|b| b.id != self.generation.get()))
+    }
+
+    /// Model and server version, for exports.
+    pub fn facts_stamp(self) -> (String, String) {
+        self.server.facts.with_untracked(|facts| {
+            let facts = facts.as_ref();
+            let model = facts.and_then(|f| f.slug()).map_or_else(|| "unknown".to_owned(), |s| s.to_string());
+            let version = facts
+                .and_then(|f| f.server.as_ref())
+                .map_or_else(|| "server unknown".to_owned(), |s| format!("tdb {}", s.version));
+            (model, version)
+        })
+    }
+
+    /// The first question, as the page opens.
+    pub fn begin(self) {
+        self.ask(false);
     }
 }
 

@@ -1,3 +1,5 @@
 use leptos::prelude::*;
 #[component]
-pub fn StartPage() -> impl IntoView { view! { <div></div> } }
+pub fn StartPage() -> impl IntoView {
+    view! { <div></div> }
+}

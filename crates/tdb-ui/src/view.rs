@@ -208,7 +208,11 @@ impl ViewState {
 
     /// Whether any row may be left out.
     pub fn is_filtered(&self) -> bool {
-        !self.text.is_empty() || !self.kinds.is_empty() || !self.layers.is_empty() || !self.tokens.is_empty() || self.number.is_some()
+        !self.text.is_empty()
+            || !self.kinds.is_empty()
+            || !self.layers.is_empty()
+            || !self.tokens.is_empty()
+            || self.number.is_some()
     }
 
     pub fn clear_filters(&mut self) {
@@ -220,8 +224,15 @@ impl ViewState {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Line {
     /// All nodes of a component: the sums of their values, and the rows they are.
-    Group { name: String, values: [[f64; 4]; 2], rows: Vec<usize> },
-    Node { row: usize, in_group: bool },
+    Group {
+        name: String,
+        values: [[f64; 4]; 2],
+        rows: Vec<usize>,
+    },
+    Node {
+        row: usize,
+        in_group: bool,
+    },
 }
 
 impl Line {
@@ -340,7 +351,9 @@ fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, first_laye
             answer.sides.iter().any(|s| s.tokens.get(t).is_some_and(|token| token.to_lowercase().contains(needle)))
         })
     };
-    row.name.to_lowercase().contains(needle) || names::type_label(row.node.node_type).to_lowercase().contains(needle) || in_tokens()
+    row.name.to_lowercase().contains(needle)
+        || names::type_label(row.node.node_type).to_lowercase().contains(needle)
+        || in_tokens()
 }
 
 #[cfg(test)]

@@ -31,7 +31,14 @@ impl Help {
 }
 
 const SHORTCUTS: &[(&str, &[(&str, &str)])] = &[
-    ("Everywhere", &[("?", "this list"), ("Ctrl K", "jump to a node by name, for instance L5.H1 or mlp 3 2011"), ("Esc", "close what is open")]),
+    (
+        "Everywhere",
+        &[
+            ("?", "this list"),
+            ("Ctrl K", "jump to a node by name, for instance L5.H1 or mlp 3 2011"),
+            ("Esc", "close what is open"),
+        ],
+    ),
     (
         "Debugger",
         &[
@@ -53,7 +60,14 @@ const SHORTCUTS: &[(&str, &[(&str, &str)])] = &[
             ("o", "open the node's own page"),
         ],
     ),
-    ("Node page", &[("← →", "previous, next node of the layer"), ("Shift ↑ ↓", "next, previous layer (plain arrows scroll)"), ("Ctrl Enter", "run the prompt")]),
+    (
+        "Node page",
+        &[
+            ("← →", "previous, next node of the layer"),
+            ("Shift ↑ ↓", "next, previous layer (plain arrows scroll)"),
+            ("Ctrl Enter", "run the prompt"),
+        ],
+    ),
 ];
 
 #[component]

@@ -50,7 +50,9 @@ impl Facts {
             NodeType::MlpNeuron => shape.map(|s| s.d_mlp),
             NodeType::ResidualStreamChannel => shape.map(|s| s.d_model),
             NodeType::MlpAutoencoderLatent => latents(&server.mlp_autoencoder),
-            NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => latents(&server.attention_autoencoder),
+            NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
+                latents(&server.attention_autoencoder)
+            }
             NodeType::AutoencoderLatent => latents(&server.mlp_autoencoder).or(latents(&server.attention_autoencoder)),
             NodeType::VocabToken => shape.map(|s| s.vocab_size),
             _ => None,
@@ -129,7 +131,11 @@ impl Server {
                 move || {
                     let hidden = dom::document().is_some_and(|d| d.hidden());
                     // A busy or unwatched page does not ask; it looks again later.
-                    if self.busy.get_untracked() || (hidden && wait == LOOK) { set_timeout(move || self.look(), wait) } else { self.look() }
+                    if self.busy.get_untracked() || (hidden && wait == LOOK) {
+                        set_timeout(move || self.look(), wait)
+                    } else {
+                        self.look()
+                    }
                 },
                 wait,
             );

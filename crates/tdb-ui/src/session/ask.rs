@@ -56,7 +56,10 @@ impl Session {
         // Dropping the last one's handle cancels it.
         self.abort.set_value(Abort::new());
         self.problem.set(None);
-        if !again && let Some(answer) = self.kept.with_value(|kept| kept.iter().find(|(k, _)| *k == body).map(|(_, a)| a.clone())) {
+        if !again
+            && let Some(answer) =
+                self.kept.with_value(|kept| kept.iter().find(|(k, _)| *k == body).map(|(_, a)| a.clone()))
+        {
             self.busy.set(None);
             self.server.busy.set(false);
             self.generation.set(id);
@@ -76,7 +79,9 @@ impl Session {
             }
             server.busy.set(false);
             self.busy.set(None);
-            match outcome.and_then(|json| Answer::read(json, body.clone()).map_err(|e| Problem::unreadable("the question", e))) {
+            match outcome
+                .and_then(|json| Answer::read(json, body.clone()).map_err(|e| Problem::unreadable("the question", e)))
+            {
                 Ok(answer) => {
                     let answer = Arc::new(answer);
                     self.keep(body, answer.clone());
@@ -158,7 +163,10 @@ impl Session {
             // The table and the candidates are there; their readings come later and fill in.
             News::Usable => {
                 if let Ok(answer) = Answer::read(parts.json(), body.clone()) {
-                    self.asked.set(Some(self.page.get_untracked()).filter(|p| serde_json::to_string(&p.to_request()).is_ok_and(|b| *b == **body)));
+                    self.asked.set(
+                        Some(self.page.get_untracked())
+                            .filter(|p| serde_json::to_string(&p.to_request()).is_ok_and(|b| *b == **body)),
+                    );
                     self.generation.set(id);
                     self.answer.set(Arc::new(answer));
                 }
@@ -216,7 +224,8 @@ impl Parts {
             _ => {}
         }
         let needed = ["topKComponents", "topOutputTokenLogits"];
-        let usable = self.subs.iter().all(|(run, parts)| !run.is_null() && needed.iter().all(|n| parts.contains_key(*n)));
+        let usable =
+            self.subs.iter().all(|(run, parts)| !run.is_null() && needed.iter().all(|n| parts.contains_key(*n)));
         (usable && !std::mem::replace(&mut self.usable, usable)).then_some(News::Usable)
     }
 

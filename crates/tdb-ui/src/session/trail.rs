@@ -47,7 +47,8 @@ impl Session {
                 Some(AttentionTraceType::V) => before.filter(|b| b.attention_trace_type != Some(AttentionTraceType::V)),
                 _ => None,
             };
-            page.left.upstream_node_to_trace = Some(NodeToTrace { node_index: node, attention_trace_type: through, downstream_trace_config: None });
+            page.left.upstream_node_to_trace =
+                Some(NodeToTrace { node_index: node, attention_trace_type: through, downstream_trace_config: None });
             view.set_trail(&trail);
         });
     }

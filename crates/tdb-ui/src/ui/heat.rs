@@ -35,7 +35,11 @@ pub fn DivergingLegend(#[prop(into)] most: Signal<f64>) -> impl IntoView {
 
 /// A one-sided scale from nothing to `most`.
 #[component]
-pub fn SequentialLegend(kind: &'static str, label: &'static str, #[prop(into)] most: Signal<Option<f64>>) -> impl IntoView {
+pub fn SequentialLegend(
+    kind: &'static str,
+    label: &'static str,
+    #[prop(into)] most: Signal<Option<f64>>,
+) -> impl IntoView {
     view! {
         <span class="legend">
             <span>{label}" 0"</span>

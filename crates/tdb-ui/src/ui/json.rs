@@ -65,7 +65,9 @@ fn branch(label: String, root: Arc<Value>, path: Vec<Step>, depth: usize) -> Any
     let key = (!label.is_empty()).then(|| view! { <span class="key">{label.clone()}": "</span> });
     let children = match value {
         Value::Array(items) if !items.is_empty() => pieces(items.len(), &path),
-        Value::Object(map) if !map.is_empty() => map.keys().map(|k| (k.clone(), [path.as_slice(), &[Step::Key(k.clone())]].concat())).collect(),
+        Value::Object(map) if !map.is_empty() => {
+            map.keys().map(|k| (k.clone(), [path.as_slice(), &[Step::Key(k.clone())]].concat())).collect()
+        }
         other => return view! { <div class="leaf">{key}{other.to_string()}</div> }.into_any(),
     };
     let count = match value {

@@ -24,7 +24,9 @@ pub fn Menu(
     };
     let items = move || -> Vec<web_sys::HtmlElement> {
         let Some(anchor) = anchor.get_untracked() else { return Vec::new() };
-        let Ok(list) = anchor.query_selector_all("[role=menu] button:not(:disabled), [role=menu] a") else { return Vec::new() };
+        let Ok(list) = anchor.query_selector_all("[role=menu] button:not(:disabled), [role=menu] a") else {
+            return Vec::new();
+        };
         (0..list.length()).filter_map(|i| list.item(i)?.dyn_into().ok()).collect()
     };
     Effect::new(move |_| {

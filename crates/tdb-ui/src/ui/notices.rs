@@ -17,7 +17,11 @@ impl Notices {
 
     /// The page's notices. Outside the page (there is no such place in production) messages go nowhere.
     pub fn get() -> Self {
-        use_context().unwrap_or_else(|| Self { shown: RwSignal::default(), spoken: RwSignal::default(), next: StoredValue::new(0) })
+        use_context().unwrap_or_else(|| Self {
+            shown: RwSignal::default(),
+            spoken: RwSignal::default(),
+            next: StoredValue::new(0),
+        })
     }
 
     /// Shows and says a message.

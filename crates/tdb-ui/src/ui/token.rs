@@ -32,7 +32,11 @@ pub fn token_text(token: &str) -> AnyView {
 
 /// A token with its place in the prompt.
 #[component]
-pub fn TokenChip(token: String, #[prop(optional_no_strip)] index: Option<usize>, #[prop(optional)] asked: bool) -> impl IntoView {
+pub fn TokenChip(
+    token: String,
+    #[prop(optional_no_strip)] index: Option<usize>,
+    #[prop(optional)] asked: bool,
+) -> impl IntoView {
     view! {
         <span class="token" class:asked=asked>{token_text(&token)}</span>
         {index.map(|i| view! { <span class="token-index">{i}</span> })}

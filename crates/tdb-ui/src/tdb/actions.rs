@@ -1,0 +1,171 @@
+//! What can be done with a node: the menu of a table row, and the same in its details.
+
+use leptos::{html, prelude::*};
+use tdb_api::{AttentionTraceType, NodeIndex, NodeType};
+use wasm_bindgen::JsCast;
+
+use super::Slug;
+use crate::app::node_path;
+use crate::dom;
+use crate::names;
+use crate::session::Session;
+
+/// A menu that floats over the table, so that no scrolling box cuts it off.
+#[derive(Clone, Copy)]
+pub struct RowMenu(RwSignal<Option<Open>>);
+
+#[derive(Clone, PartialEq)]
+struct Open {
+    node: NodeIndex,
+    x: f64,
+    y: f64,
+    traces_only: bool,
+}
+
+impl RowMenu {
+    pub fn provide() {
+        provide_context(Self(RwSignal::new(None)));
+    }
+
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    /// Opens below `anchor`.
+    pub fn open(self, node: NodeIndex, anchor: &web_sys::Element, traces_only: bool) {
+        let rect = anchor.get_bounding_client_rect();
+        let (width, height) = dom::window()
+            .and_then(|w| Some((w.inner_width().ok()?.as_f64()?, w.inner_height().ok()?.as_f64()?)))
+            .unwrap_or((1024.0, 768.0));
+        let x = rect.left().min(width - 240.0).max(4.0);
+        let y = if rect.bottom() + 230.0 > height { (rect.top() - 210.0).max(4.0) } else { rect.bottom() + 2.0 };
+        self.0.set(Some(Open { node, x, y, traces_only }));
+    }
+}
+
+/// The traces that a node allows, with the words of their menu entries.
+pub fn traces(node_type: NodeType) -> Vec<(Option<AttentionTraceType>, &'static str)> {
+    match node_type {
+        NodeType::AttentionHead => vec![
+            (Some(AttentionTraceType::Q), "Trace through query"),
+            (Some(AttentionTraceType::K), "Trace through key"),
+            (Some(AttentionTraceType::QK), "Trace through query and key"),
+            (Some(AttentionTraceType::V), "Trace through value"),
+        ],
+        NodeType::Layer | NodeType::VocabToken => Vec::new(),
+        _ => vec![(None, "Trace")],
+    }
+}
+
+/// Why a node cannot be ablated, if it cannot.
+pub fn cannot_ablate(node: &NodeIndex) -> Option<&'static str> {
+    matches!(node.node_type, NodeType::Layer | NodeType::VocabToken)
+        .then_some("Embeddings cannot be ablated; change the prompt instead.")
+}
+
+/// The component's own page, with the prompts of the question.
+pub fn node_href(node: &NodeIndex, session: Session, slug: &str) -> Option<String> {
+    let layer = node.layer_index?;
+    let prompts = session.page.with_untracked(|p| {
+        std::iter::once(p.left.prompt.clone()).chain(p.right.as_ref().map(|r| r.prompt.clone())).collect()
+    });
+    let query = tdb_api::page::NodePageQuery { prompts_of_interest: prompts, explanation_datasets: vec![] };
+    Some(format!("{}?{}", node_path(slug, node.node_type, layer, names::unit(node)), query.encode()))
+}
+
+#[component]
+pub fn RowMenuView() -> impl IntoView {
+    let menu = RowMenu::get();
+    let session = Session::get();
+    let slug = Slug::text();
+    let node_ref = NodeRef::<html::Div>::new();
+    let items = move || -> Vec<web_sys::HtmlElement> {
+        let Some(root) = node_ref.get_untracked() else { return Vec::new() };
+        let Ok(list) = root.query_selector_all("[role=menuitem]:not(:disabled)") else { return Vec::new() };
+        (0..list.length()).filter_map(|i| list.item(i)?.dyn_into().ok()).collect()
+    };
+    Effect::new(move |_| {
+        if menu.0.with(Option::is_some) {
+            request_animation_frame(move || {
+                if let Some(first) = items().first() {
+                    let _ = first.focus();
+                }
+            });
+        }
+    });
+    let close = move || {
+        menu.0.set(None);
+        dom::focus("node-table");
+    };
+    let on_key = move |event: web_sys::KeyboardEvent| {
+        let items = items();
+        let n = items.len().max(1);
+        let active = document().active_element();
+        let at = items.iter().position(|i| active.as_ref().is_some_and(|a| i.is_same_node(Some(a)))).unwrap_or(0);
+        let to = match event.key().as_str() {
+            "Escape" | "Tab" => {
+                event.prevent_default();
+                event.stop_propagation();
+                return close();
+            }
+            "ArrowDown" => (at + 1) % n,
+            "ArrowUp" => (at + n - 1) % n,
+            _ => return,
+        };
+        event.prevent_default();
+        event.stop_propagation();
+        if let Some(item) = items.get(to) {
+            let _ = item.focus();
+        }
+    };
+    let on_leave = move |event: web_sys::FocusEvent| {
+        let to = event.related_target().and_then(|t| t.dyn_into::<web_sys::Node>().ok());
+        let stays = to.zip(node_ref.get_untracked()).is_some_and(|(to, root)| root.contains(Some(&to)));
+        if !stays {
+            menu.0.set(None);
+        }
+    };
+    view! {
+        {move || menu.0.get().map(|open| {
+            let node = open.node.clone();
+            let href = node_href(&node, session, &slug);
+            let reason = cannot_ablate(&node);
+            let ablate = {
+                let node = node.clone();
+                move |_| {
+                    close();
+                    session.ablate(node.clone(), 0.0);
+                }
+            };
+            let everywhere = {
+                let mut node = node.clone();
+                let last = node.tensor_indices.len().saturating_sub(1);
+                node.tensor_indices[..last].fill(None);
+                move |_| {
+                    close();
+                    session.ablate(node.clone(), 0.0);
+                }
+            };
+            view! {
+                <div class="menu floating" role="menu" aria-label=names::node_name(&node) node_ref=node_ref style=format!("left:{}px;top:{}px", open.x, open.y) on:keydown=on_key on:focusout=on_leave>
+                    {(!open.traces_only).then(|| view! {
+                        <button type="button" role="menuitem" disabled=reason.is_some() title=reason on:click=ablate>"Ablate"<span class="hint">"a"</span></button>
+                        <button type="button" role="menuitem" disabled=reason.is_some() on:click=everywhere>"Ablate at every token"</button>
+                    })}
+                    {traces(node.node_type).into_iter().map(|(through, label)| {
+                        let node = node.clone();
+                        view! {
+                            <button type="button" role="menuitem" on:click=move |_| {
+                                close();
+                                session.trace(node.clone(), through);
+                            }>{label}</button>
+                        }
+                    }).collect_view()}
+                    {(!open.traces_only).then(|| href.map(|href| view! {
+                        <a role="menuitem" tabindex="0" href=href target="_blank" rel="noopener">"Open its page"<span class="hint">"o"</span></a>
+                    }))}
+                </div>
+            }
+        })}
+    }
+}

@@ -1,0 +1,212 @@
+//! The question: prompt, tokens of interest, submit. It stays in sight.
+
+use leptos::prelude::*;
+use tdb_api::page::{PageState, SideState};
+
+use super::{options::Options, prompt::PromptEditor, share::ShareMenu, snapshots::SnapshotsMenu, token_box::TokenList};
+use crate::client::Problem;
+use crate::dom;
+use crate::format;
+use crate::lexicon::{Lexicon, Tokens};
+use crate::session::Session;
+
+/// A field of the question that the server can complain about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    Prompt { right: bool },
+    Target { right: bool, at: usize },
+    Distractor { right: bool, at: usize },
+    TopK,
+}
+
+/// The field that a problem is about, if the page has it. Servers that do not say are read by their words.
+pub fn field_of(problem: &Problem) -> Option<Field> {
+    let place = problem.field.as_deref()?;
+    let indices: Vec<usize> = place.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    let right = indices.first() == Some(&1);
+    let at = indices.get(1).copied().unwrap_or_default();
+    if place.contains("targetTokens") {
+        Some(Field::Target { right, at })
+    } else if place.contains("distractorTokens") {
+        Some(Field::Distractor { right, at })
+    } else if place.contains("prompt") {
+        Some(Field::Prompt { right })
+    } else if place.contains("topAndBottomK") {
+        Some(Field::TopK)
+    } else {
+        None
+    }
+}
+
+#[component]
+pub fn AskBar() -> impl IntoView {
+    let session = Session::get();
+    let two = Memo::new(move |_| session.page.with(PageState::compares_prompts));
+    let left = follow(session, false);
+    let right = follow(session, true);
+    let mismatch = move || {
+        let (l, r) = (left.get()?, right.get()?);
+        (two.get() && l.count != r.count).then(|| {
+            format!("The prompts have {} and {} tokens; to be compared they must have as many.", l.count, r.count)
+        })
+    };
+    let add = move |_| {
+        session.step(|page, _| {
+            page.right = Some(SideState {
+                node_ablations: vec![],
+                upstream_node_to_trace: None,
+                downstream_node_to_trace: None,
+                ..page.left.clone()
+            })
+        })
+    };
+    let remove = move |_| session.step(|page, _| page.right = None);
+    view! {
+        <form
+            class="ask"
+            class:two=two
+            aria-label="Question"
+            on:submit=move |e| {
+                e.prevent_default();
+                session.submit();
+            }
+        >
+            <SideFields right=false tokens=left />
+            <Show when=move || two.get()>
+                <SideFields right=true tokens=right />
+            </Show>
+            <div class="ask-foot">
+                <SubmitButton />
+                <span class="ask-notes" aria-live="polite">
+                    {move || mismatch().map(|m| view! { <span class="field-error">{m}</span> })}
+                    {move || session.is_edited().then(|| view! { <span class="edited">"Edited: the results below belong to the earlier question."</span> })}
+                </span>
+                <span class="grow"></span>
+                <button type="button" class="button small plain icon" aria-label="Undo" title="Undo (Ctrl+Z)" disabled=move || !session.can_undo() on:click=move |_| session.undo()>
+                    "↶"
+                </button>
+                <button type="button" class="button small plain icon" aria-label="Redo" title="Redo (Ctrl+Shift+Z)" disabled=move || !session.can_redo() on:click=move |_| session.redo()>
+                    "↷"
+                </button>
+                {move || if two.get() {
+                    view! { <button type="button" class="button small plain" on:click=remove>"Remove second prompt"</button> }.into_any()
+                } else {
+                    view! { <button type="button" class="button small plain" on:click=add>"Add second prompt"</button> }.into_any()
+                }}
+                <Options />
+                <SnapshotsMenu />
+                <ShareMenu />
+            </div>
+        </form>
+    }
+}
+
+fn follow(session: Session, right: bool) -> Signal<Option<Tokens>> {
+    let prompt =
+        Memo::new(move |_| session.page.with(|p| side(p, right).map(|s| s.prompt.clone()).unwrap_or_default()));
+    Lexicon::get().follow(move || prompt.get())
+}
+
+/// The side's part of the state.
+pub fn side(page: &PageState, right: bool) -> Option<&SideState> {
+    if right { page.right.as_ref() } else { Some(&page.left) }
+}
+
+pub fn side_mut(page: &mut PageState, right: bool) -> Option<&mut SideState> {
+    if right { page.right.as_mut() } else { Some(&mut page.left) }
+}
+
+#[component]
+fn SideFields(right: bool, tokens: Signal<Option<Tokens>>) -> impl IntoView {
+    let session = Session::get();
+    let two = move || session.page.with(PageState::compares_prompts);
+    let name = move || match (two(), right) {
+        (false, _) => "Prompt",
+        (true, false) => "Left prompt",
+        (true, true) => "Right prompt",
+    };
+    let swap = move |_| {
+        session.page.update(|page| {
+            if let Some(side) = side_mut(page, right) {
+                std::mem::swap(&mut side.target_tokens, &mut side.distractor_tokens);
+                if side.target_tokens.is_empty() {
+                    side.target_tokens.push(String::new());
+                }
+            }
+        });
+    };
+    view! {
+        <fieldset class="ask-side" class:is-right=right>
+            <legend class="visually-hidden">{move || if two() { if right { "Right question" } else { "Left question" } } else { "Question" }}</legend>
+            <PromptEditor right=right label=Signal::derive(move || name().to_owned()) tokens=tokens />
+            <div class="asked-tokens">
+                <TokenList right=right distractor=false />
+                <button type="button" class="button small plain icon swap" aria-label="Swap targets and distractors" title="Swap targets and distractors" on:click=swap>
+                    "⇄"
+                </button>
+                <TokenList right=right distractor=true />
+            </div>
+        </fieldset>
+    }
+}
+
+/// Submits; while an answer is awaited it says what the server is doing and for how long, and cancels.
+#[component]
+fn SubmitButton() -> impl IntoView {
+    let session = Session::get();
+    let tick = RwSignal::new(0.0);
+    let timer = set_interval_with_handle(move || tick.set(dom::now()), std::time::Duration::from_millis(200));
+    on_cleanup(move || {
+        if let Ok(timer) = timer {
+            timer.clear();
+        }
+    });
+    view! {
+        <button type="submit" class="button primary" id="submit" title="Submit (Ctrl+Enter)">
+            "Submit"
+        </button>
+        <Show when=move || session.busy.with(Option::is_some)>
+            <span class="progress" id="progress">
+                <span class="boot-mark" aria-hidden="true"></span>
+                <span>
+                    {move || session.busy.get().map(|busy| {
+                        let waited = (tick.get() - busy.since).max(0.0);
+                        format!("{} · {}", busy.words(), format::duration((waited / 100.0).floor() * 100.0))
+                    })}
+                </span>
+                <button type="button" class="button small" on:click=move |_| session.cancel()>
+                    "Cancel"
+                </button>
+            </span>
+        </Show>
+        <span class="took quiet">
+            {move || {
+                let last = session.runs.with(|r| r.last().map(|r| r.ms));
+                session.busy.with(Option::is_none).then_some(last).flatten().map(|ms| format!("answered in {}", format::duration(ms)))
+            }}
+        </span>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Kind;
+
+    #[test]
+    fn problems_find_their_field() {
+        let at = |field: &str| {
+            field_of(&Problem {
+                kind: Kind::Refused(400),
+                message: String::new(),
+                field: Some(field.into()),
+                hint: None,
+            })
+        };
+        assert_eq!(at("subRequests[1].targetTokens[2]"), Some(Field::Target { right: true, at: 2 }));
+        assert_eq!(at("subRequests[0].distractorTokens[0]"), Some(Field::Distractor { right: false, at: 0 }));
+        assert_eq!(at("subRequests.0.prompt"), Some(Field::Prompt { right: false }));
+        assert_eq!(at("subRequests[0].topAndBottomKForNodeTable"), Some(Field::TopK));
+        assert_eq!(at("subRequests[0].nodeAblations"), None);
+    }
+}

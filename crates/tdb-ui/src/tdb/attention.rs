@@ -1,0 +1,79 @@
+//! The attention pattern of one head on the present prompt.
+
+use leptos::prelude::*;
+use serde_json::{Value, json};
+use tdb_api::NodeIndex;
+
+use crate::format;
+use crate::names;
+use crate::remote::{Remote, follow};
+use crate::session::Session;
+use crate::ui::{ProblemCard, fill_style};
+
+#[component]
+pub fn AttentionPattern(node: NodeIndex) -> impl IntoView {
+    let session = Session::get();
+    let (from, to) = (names::token_from(&node), names::token_to(&node));
+    let (state, again) = follow(move || {
+        let prompt = session.asked.with(|a| a.as_ref().map(|a| a.left.prompt.clone()))?;
+        let body = json!({
+            "inferenceRequestSpec": { "prompt": prompt },
+            "derivedScalarsRequestSpec": { "dst": "flattened_attn_post_softmax", "layerIndex": node.layer_index, "activationIndex": names::unit(&node) },
+        });
+        Some(("/derived_scalars", body))
+    });
+    view! {
+        <div class="pattern">
+            <span class="label">"attention on the prompt, unablated (row reads column)"</span>
+            {move || match state.get() {
+                Remote::Ready(value) => matrix(&value, from, to),
+                Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
+                _ => view! { <span class="skeleton wide-skeleton"></span> }.into_any(),
+            }}
+        </div>
+    }
+}
+
+/// Rows of a lower triangle, drawn as a square.
+fn matrix(value: &Value, from: Option<usize>, to: Option<usize>) -> AnyView {
+    let tokens: Vec<String> = value["inferenceAndTokenData"]["tokensAsStrings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|t| t.as_str().map(str::to_owned))
+        .collect();
+    let flat: Vec<f64> = value["derivedScalarsResponseData"]["activations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_f64)
+        .collect();
+    let n = tokens.len();
+    if flat.len() != n * (n + 1) / 2 {
+        return view! { <p class="quiet">"The server gives no pattern for this head."</p> }.into_any();
+    }
+    let rows = (0..n)
+        .map(|i| {
+            let start = i * (i + 1) / 2;
+            let cells = (0..n)
+                .map(|j| match j <= i {
+                    true => {
+                        let v = flat[start + j];
+                        let title = format!(
+                            "{} ({i}) reads {} ({j}): {}",
+                            format::quoted(&tokens[i]),
+                            format::quoted(&tokens[j]),
+                            format::full(v)
+                        );
+                        let here = Some(i) == from && Some(j) == to;
+                        view! { <td class="fill seq" class:here=here style=fill_style(v, 1.0) title=title></td> }
+                            .into_any()
+                    }
+                    false => view! { <td></td> }.into_any(),
+                })
+                .collect_view();
+            view! { <tr><th scope="row">{tokens[i].clone()}</th>{cells}</tr> }
+        })
+        .collect_view();
+    view! { <table class="matrix"><tbody>{rows}</tbody></table> }.into_any()
+}

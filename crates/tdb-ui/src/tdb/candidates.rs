@@ -1,0 +1,211 @@
+//! Candidates for the next token.
+
+use leptos::prelude::*;
+use serde_json::json;
+
+use super::ask_bar::side_mut;
+use crate::answer::{Answer, Candidate};
+use crate::format;
+use crate::session::Session;
+use crate::ui::{JsonButton, Menu, Tip, sign_class, token_text};
+
+const FEW: usize = 10;
+
+#[derive(Clone, PartialEq)]
+struct Line {
+    candidate: Candidate,
+    role: Option<String>,
+    pinned: bool,
+}
+
+/// Role of a token, left roles first: what the reference's labels say.
+fn role(token: &str, session: Session) -> Option<(usize, String)> {
+    let asked = session.asked.get()?;
+    let find = |list: &[String]| list.iter().position(|t| t == token);
+    let (left, right) = (&asked.left, asked.right.as_ref());
+    let hit = |l: Option<usize>, r: Option<Option<usize>>, word: &str, base: usize| match (l, r) {
+        (Some(at), None) | (Some(at), Some(Some(_))) => Some((base + at, word.to_owned())),
+        (Some(at), Some(None)) => Some((base + at, format!("left {word}"))),
+        (None, Some(Some(at))) => Some((base + 200 + at, format!("right {word}"))),
+        _ => None,
+    };
+    hit(find(&left.target_tokens), right.map(|r| find(&r.target_tokens)), "target", 0)
+        .or_else(|| hit(find(&left.distractor_tokens), right.map(|r| find(&r.distractor_tokens)), "distractor", 100))
+}
+
+#[component]
+pub fn Candidates() -> impl IntoView {
+    let session = Session::get();
+    let all = RwSignal::new(false);
+    let sort = RwSignal::new((0usize, true));
+    let two = move || session.answer.with(|a| a.is_two_sided());
+    let has_probabilities = move || session.answer.with(|a| a.candidates.iter().any(|c| c.probabilities[0].is_some()));
+    let lines = Memo::new(move |_| session.answer.with(|a| lines(a, session, sort.get())));
+    let most = move || {
+        let span =
+            session.answer.with(|a| a.candidates.iter().flat_map(|c| c.probabilities).flatten().fold(0.0, f64::max));
+        if span > 0.0 { span } else { 1.0 }
+    };
+    let shown = move || {
+        let lines = lines.get();
+        let pinned = lines.iter().filter(|l| l.pinned).count();
+        let n = if all.get() { lines.len() } else { pinned + FEW };
+        lines.into_iter().take(n).collect::<Vec<_>>()
+    };
+    let json = Callback::new(move |()| {
+        session.answer.with_untracked(|a| {
+            let parts = a.json["inferenceSubResponses"].as_array().into_iter().flatten();
+            json!(parts.map(|s| s["processingResponseDataByName"]["topOutputTokenLogits"].clone()).collect::<Vec<_>>())
+        })
+    });
+    let header = move |at: usize, label: &'static str| {
+        view! {
+            <th scope="col" class="num" aria-sort=move || match sort.get() {
+                (column, true) if column == at => "descending",
+                (column, false) if column == at => "ascending",
+                _ => "none",
+            }>
+                <button type="button" class="sort" on:click=move |_| sort.update(|s| *s = (at, s.0 != at || !s.1))>
+                    {label}
+                    <span aria-hidden="true">{move || match sort.get() { (c, true) if c == at => " ▾", (c, false) if c == at => " ▴", _ => "" }}</span>
+                </button>
+            </th>
+        }
+    };
+    view! {
+        <section class="card" aria-label="Next token candidates" id="candidates">
+            <div class="card-head">
+                <h2>"Next token"</h2>
+                <Tip about="candidates">"What the model would write next. Press a token to make it a target or a distractor."</Tip>
+                <span class="grow"></span>
+                <JsonButton what="the candidates" value=json />
+            </div>
+            <div class="card-body" class:stale=move || session.is_stale()>
+                <table class="candidates">
+                    <thead>
+                        <tr>
+                            <th scope="col">"Token"</th>
+                            {move || if two() {
+                                view! { {header(0, "Left")} {header(2, "Diff")} {header(1, "Right")} }.into_any()
+                            } else {
+                                view! { {header(0, "Logit")} }.into_any()
+                            }}
+                            <Show when=has_probabilities>
+                                <th scope="col" class="num">{move || if two() { "Left p" } else { "Probability" }}</th>
+                            </Show>
+                        </tr>
+                    </thead>
+                    <tbody>
+                        {move || shown().into_iter().map(|line| view! {
+                            <CandidateRow line=line two=two() probabilities=has_probabilities() most=most() />
+                        }).collect_view()}
+                    </tbody>
+                </table>
+                {move || {
+                    let n = lines.with(Vec::len);
+                    (n > FEW).then(|| view! {
+                        <button type="button" class="button small plain" on:click=move |_| all.update(|a| *a = !*a)>
+                            {move || if all.get() { "Show fewer".to_owned() } else { format!("Show all {n}") }}
+                        </button>
+                    })
+                }}
+            </div>
+        </section>
+    }
+}
+
+fn lines(answer: &Answer, session: Session, (column, descending): (usize, bool)) -> Vec<Line> {
+    let mut pinned: Vec<(usize, Line)> = Vec::new();
+    let mut rest: Vec<Candidate> = Vec::new();
+    for candidate in &answer.candidates {
+        match candidate.token.as_deref().and_then(|t| role(t, session)) {
+            Some((place, role)) => {
+                pinned.push((place, Line { candidate: candidate.clone(), role: Some(role), pinned: true }))
+            }
+            None => rest.push(candidate.clone()),
+        }
+    }
+    pinned.sort_by_key(|(place, _)| *place);
+    let value = |c: &Candidate| match column {
+        2 => diff(c),
+        side => c.logits[side],
+    };
+    rest.sort_by(|a, b| match (value(a), value(b)) {
+        (Some(x), Some(y)) => {
+            if descending {
+                y.total_cmp(&x)
+            } else {
+                x.total_cmp(&y)
+            }
+        }
+        (x, y) => y.is_some().cmp(&x.is_some()),
+    });
+    pinned
+        .into_iter()
+        .map(|(_, line)| line)
+        .chain(rest.into_iter().map(|candidate| Line { candidate, role: None, pinned: false }))
+        .collect()
+}
+
+fn diff(candidate: &Candidate) -> Option<f64> {
+    Some(candidate.logits[0]? - candidate.logits[1]?)
+}
+
+#[component]
+fn CandidateRow(line: Line, two: bool, probabilities: bool, most: f64) -> impl IntoView {
+    let session = Session::get();
+    let token = line.candidate.token.clone().unwrap_or_else(|| "<missing>".into());
+    let number = |value: Option<f64>, sign: bool| {
+        value.map_or_else(
+            || view! { <td class="num"></td> }.into_any(),
+            |v| view! { <td class=format!("num {}", if sign { sign_class(v) } else { "" }) title=format::full(v) data-value=format::full(v)>{if sign { format::signed(v) } else { format::number(v) }}</td> }.into_any(),
+        )
+    };
+    let pick = move |distractor: bool, add: bool, token: String| {
+        session.page.update(|page| {
+            if let Some(side) = side_mut(page, false) {
+                let list = if distractor { &mut side.distractor_tokens } else { &mut side.target_tokens };
+                if !add {
+                    list.clear();
+                }
+                if !list.contains(&token) {
+                    list.push(token);
+                }
+            }
+        });
+        session.submit();
+    };
+    let label = token.clone();
+    let name = format!("{}: use as target or distractor", format::quoted(&token));
+    let p = line.candidate.probabilities[0];
+    view! {
+        <tr class:pinned=line.pinned>
+            <th scope="row">
+                <span class="token">{token_text(&token)}</span>
+                <Menu label="⌖" name=name class="button plain icon small pick" left=true>
+                    {
+                        let (a, b, c) = (label.clone(), label.clone(), label.clone());
+                        view! {
+                            <button type="button" role="menuitem" on:click=move |_| pick(false, false, a.clone())>"Use as target"</button>
+                            <button type="button" role="menuitem" on:click=move |_| pick(true, false, b.clone())>"Use as distractor"</button>
+                            <button type="button" role="menuitem" on:click=move |_| pick(false, true, c.clone())>"Add to targets"</button>
+                        }
+                    }
+                </Menu>
+                {line.role.map(|r| view! { <span class="role">{r}</span> })}
+            </th>
+            {number(line.candidate.logits[0], false)}
+            {two.then(|| number(diff(&line.candidate), true))}
+            {two.then(|| number(line.candidate.logits[1], false))}
+            {probabilities.then(|| match p {
+                Some(p) => view! {
+                    <td class="num share" title=format::full(p) data-value=format::full(p)>
+                        <span class="share-bar" style=format!("--v:{:.3}", p / most)></span>
+                        <span>{format::percent(p)}</span>
+                    </td>
+                }.into_any(),
+                None => view! { <td class="num"></td> }.into_any(),
+            })}
+        </tr>
+    }
+}

@@ -1,0 +1,138 @@
+//! The question and its answer for other programs.
+
+use leptos::prelude::*;
+use serde_json::{Value, json};
+
+use crate::answer::{Answer, Metric};
+use crate::dom;
+use crate::format;
+use crate::session::Session;
+use crate::view::{Line, arrange};
+
+/// The request as a shell command.
+pub fn curl(server: &str, body: &str) -> String {
+    // In single quotes a shell takes everything as it is but the single quote itself.
+    format!(
+        "curl -s '{server}/batched_tdb' \\\n  -H 'Content-Type: application/json' \\\n  -d '{}'",
+        body.replace('\'', r"'\''")
+    )
+}
+
+/// The request as a Python program without dependencies, ending in the node table's rows.
+pub fn python(server: &str, body: &str) -> String {
+    let literal = serde_json::to_string(body).unwrap_or_default();
+    format!(
+        r#"import json
+import urllib.request
+
+body = json.loads({literal})
+request = urllib.request.Request(
+    "{server}/batched_tdb",
+    data=json.dumps(body).encode(),
+    headers={{"Content-Type": "application/json"}},
+)
+answer = json.load(urllib.request.urlopen(request))
+for side in answer["inferenceSubResponses"]:
+    top = side["processingResponseDataByName"]["topKComponents"]
+    values = top["activationsByGroupId"]
+    rows = [
+        (node["nodeType"], node["layerIndex"], node["tensorIndices"], direct, total)
+        for node, direct, total in zip(top["nodeIndices"], values["direction_write"], values["act_times_grad"])
+    ]
+    for row in sorted(rows, key=lambda row: -row[3])[:20]:
+        print(*row)
+"#
+    )
+}
+
+/// The rows of the table as filtered and ordered, with a first line that says where they come from.
+pub fn csv(session: Session, link: &str) -> String {
+    let answer = session.answer.get_untracked();
+    let view = crate::view::ViewState { grouped: false, ..session.view.get_untracked() };
+    let lines = arrange(&answer, &view, &Default::default(), None);
+    table(&answer, &lines, &stamp(session, link))
+}
+
+fn table(answer: &Answer, lines: &[Line], stamp: &str) -> String {
+    let mut out = format!("# {}\n", stamp.replace('\n', " "));
+    out.push_str("name,type,layer,index,attended_to,attended_to_token,token,token_text");
+    let sides: &[&str] = if answer.is_two_sided() { &["left_", "right_"] } else { &[""] };
+    for side in sides {
+        for metric in Metric::ALL {
+            out.push_str(&format!(",{side}{}", metric.wire()));
+        }
+    }
+    out.push('\n');
+    let text = |i: Option<usize>| i.and_then(|i| answer.tokens().get(i)).map(|t| quote(t)).unwrap_or_default();
+    let place = |i: Option<usize>| i.map(|i| i.to_string()).unwrap_or_default();
+    for line in lines {
+        let Line::Node { row, .. } = line else { continue };
+        let row = &answer.rows[*row];
+        let layer = row.node.layer_index.map(|l| l.to_string()).unwrap_or_default();
+        let unit = crate::names::unit(&row.node);
+        out.push_str(&format!(
+            "{},{},{layer},{unit},{},{},{},{}",
+            row.name,
+            row.node.node_type,
+            place(row.to[0]),
+            text(row.to[0]),
+            place(row.from),
+            text(row.from)
+        ));
+        for values in row.values.iter().take(sides.len()) {
+            for value in values {
+                out.push(',');
+                out.push_str(&format::full(*value));
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn quote(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+/// Request, answer, and what is needed to get it again.
+pub fn json(session: Session, link: &str) -> String {
+    let answer = session.answer.get_untracked();
+    let value = json!({
+        "stamp": stamp(session, link),
+        "url": link,
+        "request": serde_json::from_str::<Value>(&answer.request).unwrap_or_default(),
+        "response": *answer.json,
+    });
+    serde_json::to_string_pretty(&value).unwrap_or_default()
+}
+
+fn stamp(session: Session, link: &str) -> String {
+    let (model, version) = session.facts_stamp();
+    format!("model {model}, {version}, {}, {link}", dom::timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_do_not_end_a_command() {
+        let command = curl("http://h", r#"{"prompt":"it's"}"#);
+        assert!(command.contains(r#"{"prompt":"it'\''s"}"#), "{command}");
+        assert!(python("http://h", "{\"a\":\"\\n\"}").contains(r#"json.loads("{\"a\":\"\\n\"}")"#));
+    }
+
+    #[test]
+    fn a_table_keeps_every_digit() {
+        let json = json!({"inferenceSubResponses": [{
+            "inferenceResponse": {"inferenceAndTokenData": {"tokensAsStrings": ["a", " \"b\""]}},
+            "processingResponseDataByName": {"topKComponents": {
+                "nodeIndices": [{"nodeType": "mlp_neuron", "tensorIndices": [1, 7], "layerIndex": 3, "passType": "forward"}],
+                "activationsByGroupId": {"activation": [0.10000000149011612], "write_norm": [2], "direction_write": [-0.5], "act_times_grad": [0]},
+            }},
+        }]});
+        let answer = Answer::read(json, "".into()).unwrap();
+        let text = table(&answer, &[Line::Node { row: 0, in_group: false }], "stamp");
+        assert!(text.ends_with("mlp_L3_7,mlp_neuron,3,7,,,1,\" \"\"b\"\"\",0.10000000149011612,2,-0.5,0\n"), "{text}");
+    }
+}

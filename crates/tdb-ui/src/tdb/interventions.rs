@@ -1,0 +1,296 @@
+//! What is changed and what is traced, as chips that can be edited and removed.
+
+use leptos::prelude::*;
+use tdb_api::{AttentionTraceType, NodeIndex, NodeToTrace, NodeType, PassType};
+
+use crate::answer::Answer;
+use crate::format;
+use crate::names;
+use crate::session::Session;
+use crate::ui::Tip;
+
+/// Name and place of a node in words: `attn_L2_1 at “,” (6)`.
+pub fn describe(node: &NodeIndex, answer: &Answer) -> String {
+    let token = |i: Option<usize>| match i {
+        Some(i) => match answer.tokens().get(i) {
+            Some(t) => format!("{} ({i})", format::quoted(t)),
+            None => format!("token {i}"),
+        },
+        None => "every token".into(),
+    };
+    let name = match node.tensor_indices.last() {
+        Some(Some(_)) | None => names::node_name(node),
+        Some(None) => {
+            format!("{} of layer {}, all", names::type_short(node.node_type), node.layer_index.unwrap_or_default())
+        }
+    };
+    let from = token(names::token_from(node));
+    match names::token_to(node) {
+        Some(to) => format!("{name} at {from} → {}", token(Some(to))),
+        None => format!("{name} at {from}"),
+    }
+}
+
+#[component]
+pub fn Interventions() -> impl IntoView {
+    let session = Session::get();
+    let adding = RwSignal::new(false);
+    let ablations = Memo::new(move |_| session.page.with(|p| p.left.node_ablations.clone()));
+    let note = move || {
+        if session.page.with(|p| p.right.is_some()) {
+            "They hold for both prompts."
+        } else {
+            "Left is ablated, right is the baseline."
+        }
+    };
+    view! {
+        <Trace />
+        <section class="card interventions" aria-label="Active ablations">
+            <div class="card-head">
+                <h2>"Ablations"</h2>
+                <Tip about="ablations">"A node that is ablated is held at the value shown while the model runs. Use a row's ⊘, or add a whole head, neuron, latent or layer here."</Tip>
+                <span class="grow"></span>
+                <button type="button" class="button small plain" aria-expanded=move || adding.get().to_string() on:click=move |_| adding.update(|a| *a = !*a)>
+                    "Add"
+                </button>
+                <Show when=move || ablations.with(|a| a.len() > 1)>
+                    <button type="button" class="button small plain" on:click=move |_| session.clear_ablations()>
+                        "Clear all"
+                    </button>
+                </Show>
+            </div>
+            <Show when=move || adding.get()>
+                <AddAblation on_done=Callback::new(move |()| adding.set(false)) />
+            </Show>
+            <Show when=move || !ablations.with(Vec::is_empty)>
+                <div class="card-body stack">
+                    <ul class="chips" id="ablations">
+                        {move || ablations.get().into_iter().enumerate().map(|(i, ablation)| {
+                            let label = session.answer.with(|a| describe(&ablation.node_index, a));
+                            let set = {
+                                let node = ablation.node_index.clone();
+                                move |text: String| {
+                                    if let Ok(value) = text.trim().parse::<f64>()
+                                        && value.is_finite()
+                                    {
+                                        session.ablate(node.clone(), value);
+                                    }
+                                }
+                            };
+                            view! {
+                                <li class="chip ablation">
+                                    <span class="chip-text" title=format!("{} pass", ablation.node_index.pass_type)>{label.clone()}</span>
+                                    <span>"="</span>
+                                    <input
+                                        inputmode="decimal"
+                                        aria-label=format!("Value of {label}")
+                                        prop:value=ablation.value.to_string()
+                                        on:change=move |e| set(event_target_value(&e))
+                                    />
+                                    <button type="button" class="close" aria-label=format!("Remove the ablation of {label}") on:click=move |_| session.remove_ablation(i)>
+                                        "✕"
+                                    </button>
+                                </li>
+                            }
+                        }).collect_view()}
+                    </ul>
+                    <p class="quiet small-text">{note}</p>
+                </div>
+            </Show>
+        </section>
+    }
+}
+
+/// The question of the present trace, and the way to it.
+#[component]
+fn Trace() -> impl IntoView {
+    let session = Session::get();
+    let question = move || {
+        let page = session.page.get();
+        let up = page.left.upstream_node_to_trace?;
+        Some(session.answer.with(|a| words(&up, page.left.downstream_node_to_trace.as_ref(), a)))
+    };
+    let trail = move || session.view.with(|v| v.trail());
+    view! {
+        <Show when=move || session.page.with(|p| p.left.upstream_node_to_trace.is_some())>
+            <section class="card trace" aria-label="Trace" id="trace">
+                <div class="card-head">
+                    <h2>"Trace"</h2>
+                    <span class="grow"></span>
+                    <button type="button" class="button small plain" on:click=move |_| session.trace_back(None)>
+                        "Clear"
+                    </button>
+                </div>
+                <div class="card-body stack">
+                    <p>{question}</p>
+                    <ol class="trail" aria-label="Way of the trace">
+                        <li>
+                            <button type="button" class="chip" on:click=move |_| session.trace_back(None)>
+                                "logits"
+                            </button>
+                        </li>
+                        {move || trail().into_iter().enumerate().map(|(i, (node, _))| view! {
+                            <li>
+                                "← "
+                                <button type="button" class="chip" on:click=move |_| session.trace_back(Some(i))>
+                                    {short(&node)}
+                                </button>
+                            </li>
+                        }).collect_view()}
+                        {move || session.page.get().left.upstream_node_to_trace.map(|node| view! {
+                            <li>"← "<span class="chip" aria-current="step">{short(&node)}</span></li>
+                        })}
+                    </ol>
+                </div>
+            </section>
+        </Show>
+    }
+}
+
+fn short(node: &NodeToTrace) -> String {
+    let through = node.attention_trace_type.map(|t| format!(" {t}")).unwrap_or_default();
+    format!("{}{through}", names::node_name(&node.node_index))
+}
+
+fn words(up: &NodeToTrace, down: Option<&NodeToTrace>, answer: &Answer) -> String {
+    let name = describe(&up.node_index, answer);
+    match (up.attention_trace_type, down) {
+        (Some(AttentionTraceType::Q), _) => format!("What in the query caused the attention of {name}?"),
+        (Some(AttentionTraceType::K), _) => format!("What in the key caused the attention of {name}?"),
+        (Some(AttentionTraceType::QK), _) => format!("What in query and key caused the attention of {name}?"),
+        (Some(AttentionTraceType::V), None) => {
+            format!("What did {name} move that changed the logit difference? (through the value)")
+        }
+        (Some(AttentionTraceType::V), Some(down)) => {
+            format!("What did {name} move that excited {}? (through the value)", describe(&down.node_index, answer))
+        }
+        (None, _) => format!("What caused the activation of {name}?"),
+    }
+}
+
+const KINDS: [(NodeType, &str); 5] = [
+    (NodeType::AttentionHead, "attention head"),
+    (NodeType::MlpNeuron, "MLP neuron"),
+    (NodeType::MlpAutoencoderLatent, "MLP latent"),
+    (NodeType::AttentionAutoencoderLatent, "attention latent"),
+    (NodeType::AutoencoderLatent, "latent"),
+];
+
+/// Adds ablations that the table has no row for: whole components, whole layers, ranges of tokens.
+#[component]
+fn AddAblation(on_done: Callback<()>) -> impl IntoView {
+    let session = Session::get();
+    let server = crate::app::Server::get();
+    let kind = RwSignal::new(NodeType::AttentionHead);
+    let layer = RwSignal::new("0".to_owned());
+    let unit = RwSignal::new("0".to_owned());
+    let places = RwSignal::new(String::new());
+    let value = RwSignal::new("0".to_owned());
+    let wrong = RwSignal::new(None::<String>);
+    let build = move || -> Result<(Vec<NodeIndex>, f64), String> {
+        let (layers, units) =
+            server.facts.with_untracked(|f| f.as_ref().map_or((None, None), |f| f.extent(kind.get_untracked())));
+        let layer = index(&layer.get_untracked(), layers, "layer")?.ok_or("A layer is needed.")?;
+        let unit = index(&unit.get_untracked(), units, "index")?;
+        let n = session.answer.with_untracked(|a| a.tokens().len());
+        let places = ranges(&places.get_untracked(), n)?;
+        let value: f64 = value.get_untracked().trim().parse().map_err(|_| "The value is not a number.".to_owned())?;
+        let node = |at: Option<i64>| NodeIndex {
+            node_type: kind.get_untracked(),
+            tensor_indices: match kind.get_untracked() {
+                NodeType::AttentionHead => vec![at, None, unit],
+                _ => vec![at, unit],
+            },
+            layer_index: Some(layer),
+            pass_type: PassType::Forward,
+        };
+        Ok((places.into_iter().map(node).collect(), value))
+    };
+    let add = move |_| match build() {
+        Ok((nodes, value)) => {
+            wrong.set(None);
+            session.ablate_all(nodes, value);
+            on_done.run(());
+        }
+        Err(message) => wrong.set(Some(message)),
+    };
+    let field = move |label: &'static str, signal: RwSignal<String>, hint: &'static str| {
+        view! {
+            <label class="stack tight">
+                <span class="label">{label}</span>
+                <input class="field short" placeholder=hint prop:value=move || signal.get() on:input=move |e| signal.set(event_target_value(&e)) />
+            </label>
+        }
+    };
+    view! {
+        <div class="card-body stack add-ablation">
+            <div class="row">
+                <label class="stack tight">
+                    <span class="label">"Kind"</span>
+                    <select class="field" on:change=move |e| {
+                        if let Some((k, _)) = KINDS.iter().find(|(k, _)| k.as_str() == event_target_value(&e)) {
+                            kind.set(*k);
+                        }
+                    }>
+                        {KINDS.iter().map(|(k, label)| view! { <option value=k.as_str()>{*label}</option> }).collect_view()}
+                    </select>
+                </label>
+                {field("Layer", layer, "0")}
+                {field("Index", unit, "all")}
+                {field("Tokens", places, "all, 2, 3-5")}
+                {field("Value", value, "0")}
+                <button type="button" class="button" on:click=add>"Ablate"</button>
+            </div>
+            {move || wrong.get().map(|w| view! { <div class="field-error" role="alert">{w}</div> })}
+            <p class="quiet small-text">"Leave the index empty for the whole layer, the tokens empty for all of them."</p>
+        </div>
+    }
+}
+
+/// An index in range; empty or `all` is `None`.
+fn index(text: &str, limit: Option<i64>, what: &str) -> Result<Option<i64>, String> {
+    let text = text.trim();
+    if text.is_empty() || text.eq_ignore_ascii_case("all") {
+        return Ok(None);
+    }
+    match (text.parse::<i64>(), limit) {
+        (Ok(n), Some(limit)) if (0..limit).contains(&n) => Ok(Some(n)),
+        (Ok(n), None) if n >= 0 => Ok(Some(n)),
+        (_, Some(limit)) => Err(format!("{text:?} is no {what} from 0 to {}.", limit - 1)),
+        _ => Err(format!("{text:?} is no {what}.")),
+    }
+}
+
+/// `all`, `3`, `2-5`, `1, 4-6` as places; all of them is one `None`.
+fn ranges(text: &str, n: usize) -> Result<Vec<Option<i64>>, String> {
+    let text = text.trim();
+    if text.is_empty() || text.eq_ignore_ascii_case("all") {
+        return Ok(vec![None]);
+    }
+    let mut places = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let number = |t: &str| t.trim().parse::<i64>().map_err(|_| format!("{part:?} is no token or range of tokens."));
+        let (from, to) = (number(from)?, number(to)?);
+        if from > to || (n > 0 && to >= n as i64) {
+            return Err(format!("{part:?} is outside the prompt's tokens 0 to {}.", n.saturating_sub(1)));
+        }
+        places.extend((from..=to).map(Some));
+    }
+    Ok(places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read() {
+        assert_eq!(ranges("", 9), Ok(vec![None]));
+        assert_eq!(ranges("1, 4-6", 9), Ok(vec![Some(1), Some(4), Some(5), Some(6)]));
+        assert!(ranges("7-9", 9).is_err());
+        assert!(ranges("x", 9).is_err());
+        assert_eq!(index("all", Some(4), "layer"), Ok(None));
+        assert!(index("4", Some(4), "layer").is_err());
+    }
+}

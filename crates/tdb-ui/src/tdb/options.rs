@@ -1,0 +1,117 @@
+//! Switches of the question and of the page.
+
+use leptos::prelude::*;
+use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp};
+
+use super::ask_bar::{Field, field_of};
+use crate::app::Server;
+use crate::session::Session;
+use crate::ui::Dialog;
+use crate::view::PANELS;
+
+#[component]
+pub fn Options() -> impl IntoView {
+    let session = Session::get();
+    let server = Server::get();
+    let open = RwSignal::new(false);
+    let has = move |mlp: bool| {
+        server
+            .facts
+            .get()
+            .is_some_and(|f| if mlp { f.model.has_mlp_autoencoder } else { f.model.has_attention_autoencoder })
+    };
+    let mlp_on = move || session.page.with(|p| p.component_type_for_mlp == ComponentTypeForMlp::AutoencoderLatent);
+    let attention_on =
+        move || session.page.with(|p| p.component_type_for_attention == ComponentTypeForAttention::AutoencoderLatent);
+    let set_mlp = move |on: bool| {
+        session.step(move |p, _| {
+            p.component_type_for_mlp =
+                if on { ComponentTypeForMlp::AutoencoderLatent } else { ComponentTypeForMlp::Neuron }
+        });
+    };
+    let set_attention = move |on: bool| {
+        session.step(move |p, _| {
+            p.component_type_for_attention =
+                if on { ComponentTypeForAttention::AutoencoderLatent } else { ComponentTypeForAttention::AttentionHead }
+        });
+    };
+    let wrong = RwSignal::new(None::<String>);
+    let set_k = move |text: String| match text.trim().parse::<i64>() {
+        Ok(k) if k >= 1 => {
+            wrong.set(None);
+            if session.page.with_untracked(|p| p.top_and_bottom_k_for_node_table != k) {
+                session.step(move |p, _| p.top_and_bottom_k_for_node_table = k);
+            }
+        }
+        _ => wrong.set(Some(format!("{text:?} is no number from 1 on."))),
+    };
+    let problem =
+        move || session.problem.get().filter(|p| field_of(p) == Some(Field::TopK)).map(|p| p.message).or(wrong.get());
+    view! {
+        // Autoencoders change what the rows are, so their switches stand in the open.
+        <Show when=move || has(true) || mlp_on()>
+            <label class="check">
+                <input type="checkbox" id="mlp-autoencoders" prop:checked=mlp_on on:change=move |e| set_mlp(event_target_checked(&e)) />
+                "MLP autoencoders"
+            </label>
+        </Show>
+        <Show when=move || has(false) || attention_on()>
+            <label class="check">
+                <input type="checkbox" id="attention-autoencoders" prop:checked=attention_on on:change=move |e| set_attention(event_target_checked(&e)) />
+                "Attention autoencoders"
+            </label>
+        </Show>
+        <label class="check" title="How many of the largest and of the smallest nodes, for each column of the table">
+            "Top k"
+            <input
+                class="field short"
+                id="top-k"
+                inputmode="numeric"
+                aria-invalid=move || problem().is_some().to_string()
+                prop:value=move || session.page.with(|p| p.top_and_bottom_k_for_node_table.to_string())
+                on:change=move |e| set_k(event_target_value(&e))
+            />
+        </label>
+        {move || problem().map(|p| view! { <span class="field-error" role="alert">{p}</span> })}
+        <button type="button" class="button small plain" on:click=move |_| open.set(true)>
+            "Display"
+        </button>
+        <Dialog open=open title="Display">
+            <div class="stack">
+                {PANELS.iter().map(|(key, label)| {
+                    let key = *key;
+                    view! {
+                        <label class="check">
+                            <input
+                                type="checkbox"
+                                prop:checked=move || session.view.with(|v| v.shows(key))
+                                on:change=move |e| {
+                                    let on = event_target_checked(&e);
+                                    session.view.update(|v| {
+                                        v.hidden.retain(|h| h != key);
+                                        if !on {
+                                            v.hidden.push(key.to_owned());
+                                        }
+                                    });
+                                }
+                            />
+                            {*label}
+                        </label>
+                    }
+                }).collect_view()}
+                <label class="check">
+                    <input
+                        type="checkbox"
+                        prop:checked=move || session.page.with(|p| p.hide_early_layers_when_ablating)
+                        on:change=move |e| {
+                            let on = event_target_checked(&e);
+                            session.page.update(|p| p.hide_early_layers_when_ablating = on);
+                        }
+                    />
+                    "Hide earlier layers when ablating"
+                </label>
+                <p class="quiet">"An ablation changes nothing in the layers before it; their rows would be the same on both sides."</p>
+            </div>
+        </Dialog>
+    }
+}

@@ -1,0 +1,100 @@
+//! The prompt, with the borders of its tokens drawn behind the text as it is typed.
+
+use leptos::prelude::*;
+
+use super::ask_bar::{Field, field_of, side, side_mut};
+use crate::app::Server;
+use crate::lexicon::Tokens;
+use crate::session::Session;
+use crate::ui::Tip;
+
+#[component]
+pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<Tokens>>) -> impl IntoView {
+    let session = Session::get();
+    let server = Server::get();
+    let id = if right { "prompt-right" } else { "prompt" };
+    let text = Memo::new(move |_| session.page.with(|p| side(p, right).map(|s| s.prompt.clone()).unwrap_or_default()));
+    let limit = move || {
+        server.facts.get().and_then(|f| f.server).map_or(500, |s| {
+            s.shape.map_or(s.limits.max_prompt_tokens, |shape| shape.context_length.min(s.limits.max_prompt_tokens))
+        })
+    };
+    let count = move || tokens.get().filter(|t| text.with(|x| *x == t.of)).map(|t| t.count);
+    let too_long = move || count().is_some_and(|n| n as i64 > limit());
+    let problem = Memo::new(move |_| {
+        session.problem.get().filter(|p| field_of(p) == Some(Field::Prompt { right })).map(|p| p.message).or_else(
+            || {
+                if text.with(|t| t.is_empty()) {
+                    Some("The prompt is empty; the question is about the token that follows it.".to_owned())
+                } else if too_long() {
+                    Some(format!("The model takes at most {} tokens.", limit()))
+                } else {
+                    None
+                }
+            },
+        )
+    });
+    let warning = move || {
+        text.with(|t| t.ends_with(' '))
+            .then_some("The prompt ends with a space: the next word would begin with another one.")
+    };
+    let edit = move |value: String| {
+        session.page.update(|page| {
+            if let Some(side) = side_mut(page, right) {
+                side.prompt = value;
+            }
+        });
+    };
+    // Borders are those of the last text that the server saw; where the text has gone on, the rest is plain.
+    let backdrop = move || {
+        let text = text.get();
+        let Some(tokens) = tokens.get() else { return vec![(text, None)] };
+        let mut rest = text.as_str();
+        let mut parts = Vec::new();
+        for (i, span) in tokens.spans.iter().enumerate() {
+            let Some(after) = rest.strip_prefix(span.text.as_str()) else { break };
+            parts.push((span.text.clone(), Some(i % 2 == 1)));
+            rest = after;
+        }
+        parts.push((rest.to_owned(), None));
+        parts
+    };
+    view! {
+        <div class="prompt-field">
+            <div class="field-head">
+                <label class="label" for=id>{move || label.get()}</label>
+                <Tip about="the prompt">
+                    "The text before the token in question. Models of GPT-2's kind have seen <|endoftext|> before every text, so begin with it."
+                </Tip>
+                <span class="grow"></span>
+                <span class="label" class:field-error=too_long id=format!("{id}-count") aria-live="off">
+                    {move || count().map(|n| format!("{n} of at most {} tokens", limit()))}
+                </span>
+            </div>
+            <div class="prompt-box">
+                <div class="prompt-back" aria-hidden="true">
+                    {move || backdrop().into_iter().map(|(part, odd)| match odd {
+                        Some(odd) => view! { <span class="piece" class:odd=odd>{part}</span> }.into_any(),
+                        None => part.into_any(),
+                    }).collect_view()}
+                    "\u{200b}"
+                </div>
+                <textarea
+                    id=id
+                    rows="1"
+                    spellcheck="false"
+                    autocapitalize="off"
+                    autocomplete="off"
+                    aria-invalid=move || problem.get().is_some().to_string()
+                    aria-describedby=format!("{id}-count {id}-problem")
+                    prop:value=move || text.get()
+                    on:input=move |e| edit(event_target_value(&e))
+                ></textarea>
+            </div>
+            <div id=format!("{id}-problem") aria-live="polite">
+                {move || problem.get().map(|p| view! { <div class="field-error">{p}</div> })}
+                {move || warning().map(|w| view! { <div class="field-warning">"Warning: "{w}</div> })}
+            </div>
+        </div>
+    }
+}

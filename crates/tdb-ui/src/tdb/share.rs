@@ -1,0 +1,40 @@
+//! Ways to hand the question on: link, commands, data.
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+
+use super::export;
+use crate::client;
+use crate::dom;
+use crate::session::Session;
+use crate::ui::{Menu, Notices};
+
+#[component]
+pub fn ShareMenu() -> impl IntoView {
+    let session = Session::get();
+    let notices = Notices::get();
+    let copy = move |what: &'static str, text: String| {
+        spawn_local(async move {
+            let done = dom::copy(&text).await;
+            notices.say(if done { format!("{what} copied.") } else { "The browser did not allow copying.".to_owned() });
+        });
+    };
+    let link = move || {
+        format!("{}{}", dom::origin(), session.url(&session.page.get_untracked(), &session.view.get_untracked()))
+    };
+    let body = move || serde_json::to_string(&session.page.get_untracked().to_request()).unwrap_or_default();
+    let server = client::absolute_server;
+    view! {
+        <Menu label="Share" class="button small plain">
+            <button type="button" role="menuitem" on:click=move |_| copy("Link", link())>"Copy link"</button>
+            <button type="button" role="menuitem" on:click=move |_| copy("Command", export::curl(&server(), &body()))>"Copy as curl"</button>
+            <button type="button" role="menuitem" on:click=move |_| copy("Program", export::python(&server(), &body()))>"Copy as Python"</button>
+            <button type="button" role="menuitem" on:click=move |_| {
+                dom::download("tdb-nodes.csv", "text/csv", &export::csv(session, &link()));
+            }>"Save node table as CSV"</button>
+            <button type="button" role="menuitem" on:click=move |_| {
+                dom::download("tdb-answer.json", "application/json", &export::json(session, &link()));
+            }>"Save everything as JSON"</button>
+        </Menu>
+    }
+}

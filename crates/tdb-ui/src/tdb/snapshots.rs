@@ -1,0 +1,134 @@
+//! Named states with notes, kept in this browser, and as a file for others.
+
+use leptos::task::spawn_local;
+use leptos::{html, prelude::*};
+use serde::{Deserialize, Serialize};
+
+use crate::dom;
+use crate::session::{Session, read_query};
+use crate::ui::{Dialog, Notices};
+
+const KEY: &str = "tdb.snapshots";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Snapshot {
+    name: String,
+    #[serde(default)]
+    note: String,
+    /// The state as the path and query of its address.
+    url: String,
+    #[serde(default)]
+    made: String,
+}
+
+fn load() -> Vec<Snapshot> {
+    dom::stored(KEY).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
+
+#[component]
+pub fn SnapshotsMenu() -> impl IntoView {
+    let session = Session::get();
+    let notices = Notices::get();
+    let open = RwSignal::new(false);
+    let all = RwSignal::new(load());
+    let name = RwSignal::new(String::new());
+    let note = RwSignal::new(String::new());
+    let file = NodeRef::<html::Input>::new();
+    let keep = move |list: Vec<Snapshot>| {
+        dom::store(KEY, serde_json::to_string(&list).ok().as_deref());
+        all.set(list);
+    };
+    let save = move || {
+        let url = session.url(&session.page.get_untracked(), &session.view.get_untracked());
+        let name_text = name.get_untracked();
+        let fallback = session.page.with_untracked(|p| p.left.prompt.clone());
+        let snapshot = Snapshot {
+            name: if name_text.trim().is_empty() { fallback } else { name_text },
+            note: note.get_untracked(),
+            url,
+            made: dom::timestamp(),
+        };
+        let mut list = all.get_untracked();
+        list.retain(|s| s.name != snapshot.name);
+        list.push(snapshot);
+        keep(list);
+        name.set(String::new());
+        note.set(String::new());
+        notices.speak("Snapshot saved.");
+    };
+    let restore = move |snapshot: Snapshot| {
+        let (path, query) = snapshot.url.split_once('?').unwrap_or((&snapshot.url, ""));
+        let (page, view) = read_query(query, notices);
+        if path != dom::location().0 {
+            notices.say("The snapshot was made with another model; its question is asked of this one.");
+        }
+        open.set(false);
+        session.open(page, view);
+    };
+    let import = move |_| {
+        let Some(input) = file.get_untracked() else { return };
+        spawn_local(async move {
+            let Some(text) = dom::chosen_file(&input).await else { return };
+            match serde_json::from_str::<Vec<Snapshot>>(&text) {
+                Ok(new) => {
+                    let mut list = all.get_untracked();
+                    list.retain(|s| new.iter().all(|n| n.name != s.name));
+                    let n = new.len();
+                    list.extend(new);
+                    keep(list);
+                    notices.say(format!("{n} snapshots read."));
+                }
+                Err(error) => notices.say(format!("This file holds no snapshots: {error}.")),
+            }
+            input.set_value("");
+        });
+    };
+    view! {
+        <button type="button" class="button small plain" id="snapshots" on:click=move |_| open.set(true)>
+            "Snapshots"
+        </button>
+        <Dialog open=open title="Snapshots">
+            <form class="stack" on:submit=move |e| { e.prevent_default(); save(); }>
+                <div class="row">
+                    <label class="stack tight grow">
+                        <span class="label">"Name"</span>
+                        <input class="field" id="snapshot-name" prop:value=move || name.get() on:input=move |e| name.set(event_target_value(&e)) />
+                    </label>
+                    <label class="stack tight grow">
+                        <span class="label">"Note"</span>
+                        <input class="field" prop:value=move || note.get() on:input=move |e| note.set(event_target_value(&e)) />
+                    </label>
+                    <button class="button primary" type="submit">"Save this state"</button>
+                </div>
+            </form>
+            <ul class="snapshots">
+                <For each=move || all.get() key=|s| (s.name.clone(), s.made.clone()) let(snapshot)>
+                    {
+                        let (open_it, gone) = (snapshot.clone(), snapshot.name.clone());
+                        view! {
+                            <li class="row nowrap">
+                                <button type="button" class="button small" on:click=move |_| restore(open_it.clone())>"Open"</button>
+                                <span class="grow"><strong>{snapshot.name.clone()}</strong>" "<span class="quiet">{snapshot.note.clone()}</span></span>
+                                <button type="button" class="button small plain" aria-label=format!("Delete {}", snapshot.name) on:click=move |_| {
+                                    let mut list = all.get_untracked();
+                                    list.retain(|s| s.name != gone);
+                                    keep(list);
+                                }>"Delete"</button>
+                            </li>
+                        }
+                    }
+                </For>
+            </ul>
+            {move || all.with(Vec::is_empty).then(|| view! { <p class="quiet">"None yet. They are kept in this browser alone; a file carries them to another."</p> })}
+            <div class="row">
+                <button type="button" class="button small" disabled=move || all.with(Vec::is_empty) on:click=move |_| {
+                    dom::download("tdb-snapshots.json", "application/json", &serde_json::to_string_pretty(&all.get_untracked()).unwrap_or_default());
+                }>"Export as a file"</button>
+                <label class="button small">
+                    "Import a file"
+                    <input class="visually-hidden" type="file" accept="application/json,.json" node_ref=file on:change=import />
+                </label>
+            </div>
+        </Dialog>
+    }
+}

@@ -1,0 +1,115 @@
+//! The answer in a sentence.
+
+use leptos::prelude::*;
+use serde_json::json;
+use tdb_api::AttentionTraceType;
+
+use crate::answer::{Answer, Metric, View};
+use crate::format;
+use crate::session::{Session, first_ablated_layer};
+use crate::ui::{JsonButton, token_text};
+use crate::view::{Line, ViewState, arrange};
+
+fn tokens(list: &[String]) -> AnyView {
+    let n = list.len();
+    list.iter()
+        .enumerate()
+        .map(|(i, t)| view! { <span class="token">{token_text(t)}</span>{(i + 1 < n).then_some(", ")} })
+        .collect_view()
+        .into_any()
+}
+
+#[component]
+pub fn Summary() -> impl IntoView {
+    let session = Session::get();
+    let json = Callback::new(move |()| {
+        session.answer.with_untracked(|a| {
+            json!({
+                "request": serde_json::from_str::<serde_json::Value>(&a.request).unwrap_or_default(),
+                "response": *a.json,
+                "url": format!("{}{}", crate::dom::origin(), session.url(&session.page.get_untracked(), &session.view.get_untracked())),
+            })
+        })
+    });
+    view! {
+        <section class="summary" class:stale=move || session.is_stale() aria-label="Summary" id="summary">
+            <div class="grow">{move || sentence(session)}</div>
+            <JsonButton what="the whole answer" value=json />
+        </section>
+    }
+}
+
+fn sentence(session: Session) -> AnyView {
+    let answer = session.answer.get();
+    let Some(asked) = session.asked.get() else {
+        return match session.busy.with(Option::is_some) {
+            true => view! { <span class="skeleton wide-skeleton"></span> }.into_any(),
+            false => view! { <span class="quiet">"No answer yet."</span> }.into_any(),
+        };
+    };
+    let (left, right) = (&asked.left, asked.right.as_ref());
+    let numbers = values(&answer);
+    let label = |traced: bool| if traced { "activation" } else { "logit difference" };
+    let traced = left.upstream_node_to_trace.as_ref();
+    let by_value = traced.is_some_and(|t| t.attention_trace_type == Some(AttentionTraceType::V));
+    let asks_activation = traced.is_some() && numbers.first().is_none_or(|(_, loss)| !loss);
+    let what = label(asks_activation);
+    let shown: Vec<AnyView> = numbers
+        .iter()
+        .enumerate()
+        .map(|(i, (value, _))| {
+            let side = match (numbers.len(), i, right.is_some()) {
+                (1, ..) => "",
+                (_, 0, true) => "left ",
+                (_, _, true) => "right ",
+                (_, 0, false) => "ablated ",
+                _ => "baseline ",
+            };
+            view! { <span class="figure" title=format::full(*value)>{side}<strong data-value=format::full(*value)>{format::signed(*value)}</strong></span> }.into_any()
+        })
+        .collect();
+    let diff = match numbers.as_slice() {
+        [(l, _), (r, _)] => Some(
+            view! { <span class="figure" title=format::full(l - r)>"difference "<strong>{format::signed(l - r)}</strong></span> },
+        ),
+        _ => None,
+    };
+    let question = if asks_activation || by_value {
+        ().into_any()
+    } else if left.distractor_tokens.is_empty() {
+        view! { <span>"of "{tokens(&left.target_tokens)}</span> }.into_any()
+    } else {
+        view! { <span>"for "{tokens(&left.target_tokens)}" rather than "{tokens(&left.distractor_tokens)}</span> }
+            .into_any()
+    };
+    let first = first_ablated_layer(&asked);
+    let best = arrange(&answer, &ViewState::default(), &Default::default(), first);
+    let names: Vec<String> = best
+        .iter()
+        .take(3)
+        .filter(|line| line.value(&answer, View::Left, Metric::DirectEffect) > 0.0)
+        .filter_map(|line| match line {
+            Line::Node { row, .. } => Some(answer.rows[*row].name.clone()),
+            Line::Group { .. } => None,
+        })
+        .collect();
+    view! {
+        <span class="sentence">
+            <span>{capital(what)}" "{question}</span>
+            {shown}
+            {diff}
+            {(!names.is_empty()).then(|| view! { <span class="quiet">"most direct help: "{names.join(", ")}</span> })}
+        </span>
+    }
+    .into_any()
+}
+
+/// The asked quantity of each side, and whether it is one of the logits.
+fn values(answer: &Answer) -> Vec<(f64, bool)> {
+    answer.sides.iter().filter_map(|s| s.loss.map(|l| (l, true)).or(s.activation.map(|a| (a, false)))).collect()
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}

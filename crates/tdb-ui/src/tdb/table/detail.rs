@@ -1,0 +1,107 @@
+//! The details of a row: what can be done with the node, what it says in tokens, what it attends to, what explains it.
+
+use leptos::prelude::*;
+use tdb_api::{NodeType, TopTokens};
+
+use super::super::actions::{cannot_ablate, node_href, traces};
+use super::super::attention::AttentionPattern;
+use super::super::explain::explained_text;
+use super::super::{Slug, interventions::describe};
+use super::Table;
+use crate::format;
+use crate::ui::token_text;
+
+#[component]
+pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
+    let session = table.session;
+    let answer = session.answer.get_untracked();
+    let node = answer.rows[row].node.clone();
+    let value = RwSignal::new("0".to_owned());
+    let title = describe(&node, &answer);
+    let href = node_href(&node, session, &Slug::text());
+    let explanation = {
+        let node = node.clone();
+        move || table.explaining.get().then(|| table.explanations.of(&node)).flatten().map(|s| explained_text(&s.get()))
+    };
+    let ablate = {
+        let node = node.clone();
+        move |_| {
+            if let Ok(v) = value.get_untracked().trim().parse::<f64>() {
+                session.ablate(node.clone(), v);
+            }
+        }
+    };
+    let everywhere = {
+        let mut node = node.clone();
+        let last = node.tensor_indices.len().saturating_sub(1);
+        node.tensor_indices[..last].fill(None);
+        move |_| {
+            if let Ok(v) = value.get_untracked().trim().parse::<f64>() {
+                session.ablate(node.clone(), v);
+            }
+        }
+    };
+    let is_head = node.node_type == NodeType::AttentionHead;
+    let head = node.clone();
+    view! {
+        <div class="grid-row detail" role="row" style=format!("transform:translateY({top}px)")>
+            <div class="detail-cell" role="gridcell">
+                <div class="detail-side">
+                    <strong>{title}</strong>
+                    {cannot_ablate(&node).map(|why| view! { <span class="quiet">{why}</span> })}
+                    {cannot_ablate(&node).is_none().then(|| view! {
+                        <div class="row">
+                            <label class="check">"Value "<input class="field short" inputmode="decimal" prop:value=move || value.get() on:input=move |e| value.set(event_target_value(&e)) /></label>
+                            <button type="button" class="button small" on:click=ablate>"Ablate"</button>
+                            <button type="button" class="button small" on:click=everywhere>"at every token"</button>
+                        </div>
+                    })}
+                    <div class="row">
+                        {traces(node.node_type).into_iter().map(|(through, label)| {
+                            let node = node.clone();
+                            view! { <button type="button" class="button small" on:click=move |_| session.trace(node.clone(), through)>{label}</button> }
+                        }).collect_view()}
+                        {href.map(|href| view! { <a class="button small" href=href target="_blank" rel="noopener">"Open its page"</a> })}
+                    </div>
+                    <p>{explanation}</p>
+                </div>
+                <div class="detail-main">
+                    {move || {
+                        let answer = session.answer.get();
+                        let two = answer.is_two_sided();
+                        let sides = answer.sides.len().min(2);
+                        let lists: Vec<_> = (0..sides).map(|side| answer.readings(side, row)).collect();
+                        // Two sides that say the same are said once.
+                        let same = two && lists[0] == lists[1];
+                        let shown = if same { 1 } else { sides };
+                        if lists.iter().all(Vec::is_empty) {
+                            return view! { <p class="quiet">"No token readings for this node."</p> }.into_any();
+                        }
+                        (0..shown).flat_map(|side| lists[side].iter().map(move |l| (side, l.clone())).collect::<Vec<_>>()).map(|(side, (label, tokens))| {
+                            let side = match (two && !same, side) { (false, _) => "", (_, 0) => "Left ", _ => "Right " };
+                            view! { <Reading label=format!("{side}{label}") tokens=tokens /> }
+                        }).collect_view().into_any()
+                    }}
+                    {is_head.then(|| view! { <AttentionPattern node=head /> })}
+                </div>
+            </div>
+        </div>
+    }
+}
+
+#[component]
+fn Reading(label: String, tokens: TopTokens) -> impl IntoView {
+    let list = |items: Vec<tdb_api::TokenAndScalar>| {
+        items
+            .into_iter()
+            .map(|t| view! { <span class="token" title=format::full(t.scalar)>{token_text(&t.token)}</span>" " })
+            .collect_view()
+    };
+    view! {
+        <div class="reading">
+            <span class="label">{label}</span>
+            <span class="reading-list"><span class="sign pos">"top "</span>{list(tokens.top)}</span>
+            <span class="reading-list"><span class="sign neg">"bottom "</span>{list(tokens.bottom)}</span>
+        </div>
+    }
+}

@@ -1,0 +1,140 @@
+//! What the table leaves out, and how it groups.
+
+use leptos::prelude::*;
+use tdb_api::NodeType;
+
+use super::Table;
+use crate::answer::{Metric, View};
+use crate::format;
+use crate::names;
+use crate::view::{NumberFilter, Op};
+
+#[component]
+pub fn Filters(table: Table) -> impl IntoView {
+    let session = table.session;
+    let server = crate::app::Server::get();
+    let two = move || session.answer.with(|a| a.is_two_sided());
+    view! {
+        <input
+            class="field filter"
+            id="filter"
+            type="search"
+            placeholder="Filter: name, type or token ( / )"
+            aria-label="Filter by name, type or token"
+            prop:value=move || session.view.with(|v| v.text.clone())
+            on:input=move |e| session.view.update(|v| v.text = event_target_value(&e))
+        />
+        <label class="check">
+            <input type="checkbox" id="group" prop:checked=move || session.view.with(|v| v.grouped) on:change=move |e| session.view.update(|v| v.grouped = event_target_checked(&e)) />
+            "Group"
+        </label>
+        <Show when=two>
+            <span class="row nowrap" role="group" aria-label="Columns shown">
+                {[View::Left, View::Diff, View::Right].into_iter().map(|side| view! {
+                    <button type="button" class="chip" aria-pressed=move || session.view.with(|v| v.sides.contains(&side)).to_string() on:click=move |_| session.view.update(|v| {
+                        match v.sides.iter().position(|s| *s == side) {
+                            Some(at) if v.sides.len() > 1 => { v.sides.remove(at); }
+                            Some(_) => {}
+                            None => v.sides.push(side),
+                        }
+                    })>{side.label()}</button>
+                }).collect_view()}
+            </span>
+        </Show>
+        <Show when=move || server.facts.with(|f| f.as_ref().is_some_and(|f| f.explains))>
+            <label class="check">
+                <input type="checkbox" prop:checked=move || table.explaining.get() on:change=move |e| table.explaining.set(event_target_checked(&e)) />
+                "Explain"
+            </label>
+        </Show>
+    }
+}
+
+#[component]
+pub fn Chips(table: Table) -> impl IntoView {
+    let session = table.session;
+    let kinds = Memo::new(move |_| {
+        session.answer.with(|a| {
+            let mut kinds: Vec<NodeType> = a.rows.iter().map(|r| r.node.node_type).collect();
+            kinds.sort();
+            kinds.dedup();
+            kinds
+        })
+    });
+    let layers = Memo::new(move |_| {
+        session.answer.with(|a| {
+            let mut layers: Vec<i64> = a.rows.iter().filter_map(|r| r.node.layer_index).collect();
+            layers.sort_unstable();
+            layers.dedup();
+            layers
+        })
+    });
+    let bound =
+        RwSignal::new(session.view.with_untracked(|v| v.number.map(|n| n.bound.to_string()).unwrap_or_default()));
+    let metric = RwSignal::new(session.view.with_untracked(|v| v.number.map_or(Metric::DirectEffect, |n| n.metric)));
+    let op = RwSignal::new(session.view.with_untracked(|v| v.number.map_or(Op::SizeAbove, |n| n.op)));
+    let apply = move || {
+        let number = bound.get_untracked().trim().parse::<f64>().ok().filter(|b| b.is_finite());
+        session.view.update(|v| {
+            v.number =
+                number.map(|bound| NumberFilter { metric: metric.get_untracked(), op: op.get_untracked(), bound })
+        });
+    };
+    view! {
+        <div class="filter-chips" role="group" aria-label="Filters">
+            {move || kinds.get().into_iter().map(|kind| view! {
+                <button type="button" class=format!("chip {}", names::type_class(kind)) aria-pressed=move || session.view.with(|v| v.kinds.contains(&kind)).to_string() on:click=move |_| session.view.update(|v| toggle(&mut v.kinds, kind))>
+                    {names::type_short(kind)}
+                </button>
+            }).collect_view()}
+            <span class="divider" aria-hidden="true"></span>
+            {move || layers.get().into_iter().map(|layer| view! {
+                <button type="button" class="chip layer" aria-label=format!("Layer {layer}") aria-pressed=move || session.view.with(|v| v.layers.contains(&layer)).to_string() on:click=move |_| session.view.update(|v| toggle(&mut v.layers, layer))>
+                    "L"{layer}
+                </button>
+            }).collect_view()}
+            {move || session.view.with(|v| v.tokens.clone()).into_iter().map(|token| {
+                let text = session.answer.with(|a| a.tokens().get(token).map(|t| format::quoted(t)).unwrap_or_default());
+                view! {
+                    <button type="button" class="chip" aria-pressed="true" aria-label=format!("Only token {token}; press to show all") on:click=move |_| session.view.update(|v| toggle(&mut v.tokens, token))>
+                        "token "{token}" "{text}" ✕"
+                    </button>
+                }
+            }).collect_view()}
+            <span class="divider" aria-hidden="true"></span>
+            <span class="row nowrap number-filter">
+                <select class="field" aria-label="Column of the number filter" on:change=move |e| {
+                    if let Some(m) = Metric::ALL.into_iter().find(|m| m.wire() == event_target_value(&e)) {
+                        metric.set(m);
+                        apply();
+                    }
+                }>
+                    {Metric::ALL.into_iter().map(|m| view! { <option value=m.wire() selected=m == metric.get_untracked()>{m.label()}</option> }).collect_view()}
+                </select>
+                <select class="field" aria-label="Kind of the number filter" on:change=move |e| {
+                    if let Some((o, ..)) = Op::ALL.into_iter().find(|(_, w, _)| *w == event_target_value(&e)) {
+                        op.set(o);
+                        apply();
+                    }
+                }>
+                    {Op::ALL.into_iter().map(|(o, word, label)| view! { <option value=word selected=o == op.get_untracked()>{label}</option> }).collect_view()}
+                </select>
+                <input class="field short" inputmode="decimal" placeholder="any" aria-label="Bound of the number filter" prop:value=move || bound.get() on:input=move |e| { bound.set(event_target_value(&e)); apply(); } />
+            </span>
+            <Show when=move || session.view.with(|v| v.is_filtered())>
+                <button type="button" class="button small plain" on:click=move |_| { session.view.update(|v| v.clear_filters()); bound.set(String::new()); }>
+                    "Clear filters"
+                </button>
+            </Show>
+        </div>
+    }
+}
+
+fn toggle<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    match list.iter().position(|x| *x == item) {
+        Some(at) => {
+            list.remove(at);
+        }
+        None => list.push(item),
+    }
+}

@@ -1,0 +1,181 @@
+//! One line of the table.
+
+use leptos::prelude::*;
+
+use super::super::Slug;
+use super::super::actions::{cannot_ablate, node_href, traces};
+use super::super::explain::{Explained, explained_text};
+use super::Table;
+use crate::answer::{Answer, Metric, View};
+use crate::format;
+use crate::names;
+use crate::ui::{TokenChip, fill_style, sign_class};
+use crate::view::Line;
+
+#[component]
+pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView {
+    let answer = table.session.answer.get_untracked();
+    let key = line.key();
+    let is_active = {
+        let key = key.clone();
+        move || table.active.with(|a| a.as_deref() == Some(key.as_str()))
+    };
+    let is_open = {
+        let line = line.clone();
+        move || match &line {
+            Line::Group { name, .. } => table.groups.with(|g| g.contains(name)),
+            Line::Node { row, .. } => table.open.with(|o| o.contains(row)),
+        }
+    };
+    let toggle = {
+        let line = line.clone();
+        move |_| table.toggle(&line)
+    };
+    let activate = {
+        let key = key.clone();
+        move |_| table.active.set(Some(key.clone()))
+    };
+    let name = name_cell(table, &line, &answer);
+    let places = place_cells(&line, &answer);
+    let values = {
+        let (line, answer) = (line.clone(), answer.clone());
+        move || {
+            let views = table.views();
+            Metric::ALL
+                .into_iter()
+                .flat_map(|m| views.iter().map(move |v| (m, *v)).collect::<Vec<_>>())
+                .map(|(m, v)| value_cell(&line, &answer, m, v))
+                .collect_view()
+        }
+    };
+    let label = match &line {
+        Line::Group { name, rows, .. } => format!("{name}, {} nodes", rows.len()),
+        Line::Node { row, .. } => answer.rows[*row].name.clone(),
+    };
+    let (open_for_label, opened) = (is_open.clone(), is_open.clone());
+    view! {
+        <div
+            class="grid-row line"
+            class:active=is_active.clone()
+            class:group=matches!(line, Line::Group { .. })
+            class:member=matches!(line, Line::Node { in_group: true, .. })
+            class:opened=opened
+            role="row"
+            id=format!("line-{key}")
+            aria-rowindex=(at + 2).to_string()
+            aria-selected=move || is_active().to_string()
+            style=format!("transform:translateY({top}px)")
+            on:click=activate
+        >
+            <div class="cell name" role="gridcell">
+                <button type="button" class="expand" tabindex="-1" aria-label=format!("Details of {label}") aria-expanded=move || open_for_label().to_string() on:click=toggle>
+                    {move || if is_open() { "▾" } else { "▸" }}
+                </button>
+                {name}
+            </div>
+            {places}
+            {values}
+        </div>
+    }
+}
+
+fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
+    let session = table.session;
+    let row = match line {
+        Line::Group { name, rows, .. } => {
+            let node = &answer.rows[rows[0]].node;
+            return view! {
+                <span class=format!("node-name {}", names::type_class(node.node_type))>{name.clone()}</span>
+                <span class="quiet times">"× "{rows.len()}</span>
+            }
+            .into_any();
+        }
+        Line::Node { row, .. } => &answer.rows[*row],
+    };
+    let node = row.node.clone();
+    let class = format!("node-name {}", names::type_class(node.node_type));
+    let explained = {
+        let node = node.clone();
+        let explained = Memo::new(move |_| {
+            let signal = table.explaining.get().then(|| table.explanations.of(&node)).flatten()?;
+            Some(signal.get())
+        });
+        move || match explained.get() {
+            Some(Explained::Done(all)) => all.first().map(|(text, _)| text.clone()),
+            Some(state) => Some(explained_text(&state)),
+            None => None,
+        }
+    };
+    let link = match node_href(&node, session, &Slug::text()) {
+        Some(href) => {
+            view! { <a class=class href=href target="_blank" rel="noopener" tabindex="-1">{row.name.clone()}</a> }
+                .into_any()
+        }
+        None => view! { <span class=class>{row.name.clone()}</span> }.into_any(),
+    };
+    let (ablated, traced, menued) = (node.clone(), node.clone(), node.clone());
+    let reason = cannot_ablate(&node);
+    let ways = traces(node.node_type);
+    let name = row.name.clone();
+    let trace = move |event: web_sys::MouseEvent| match ways.as_slice() {
+        [(None, _)] => table.session.trace(traced.clone(), None),
+        _ => table.menu.open(traced.clone(), &event_target::<web_sys::Element>(&event), true),
+    };
+    let can_trace = !traces(node.node_type).is_empty();
+    view! {
+        <span class="name-text" title=explained.clone()>{link}</span>
+        <span class="row-actions">
+            {reason.is_none().then(|| view! {
+                <button type="button" class="act" tabindex="-1" aria-label=format!("Ablate {name}") title="Ablate (a)" on:click=move |_| session.ablate(ablated.clone(), 0.0)>"⊘"</button>
+            })}
+            {can_trace.then(|| view! {
+                <button type="button" class="act" tabindex="-1" aria-label=format!("Trace {name}") title="Trace (t)" on:click=trace>"↖"</button>
+            })}
+            <button type="button" class="act" tabindex="-1" aria-label=format!("Actions for {name}") title="Actions" on:click=move |e: web_sys::MouseEvent| table.menu.open(menued.clone(), &event_target::<web_sys::Element>(&e), false)>"⋯"</button>
+        </span>
+    }
+    .into_any()
+}
+
+/// Attended-to and attended-from tokens, on both sides where they differ.
+fn place_cells(line: &Line, answer: &Answer) -> AnyView {
+    let Line::Node { row, .. } = line else {
+        return view! { <div class="cell" role="gridcell"></div><div class="cell" role="gridcell"></div> }.into_any();
+    };
+    let row = &answer.rows[*row];
+    let asked = answer.tokens().len().checked_sub(1);
+    let place = |at: [Option<usize>; 2], marks: bool| {
+        let token = |side: usize| at[side].and_then(|i| Some((i, answer.sides.get(side)?.tokens.get(i)?.clone())));
+        let (left, right) = (token(0), token(1));
+        match (left, right) {
+            (None, None) => ().into_any(),
+            (Some(l), Some(r)) if l != r => view! {
+                <TokenChip token=l.1 index=Some(l.0) />" / "<TokenChip token=r.1 index=Some(r.0) />
+            }
+            .into_any(),
+            (Some((i, t)), _) | (None, Some((i, t))) => {
+                view! { <TokenChip token=t index=Some(i) asked=marks && Some(i) == asked /> }.into_any()
+            }
+        }
+    };
+    view! {
+        <div class="cell" role="gridcell">{place(row.to, false)}</div>
+        <div class="cell" role="gridcell">{place([row.from; 2], true)}</div>
+    }
+    .into_any()
+}
+
+fn value_cell(line: &Line, answer: &Answer, metric: Metric, view: View) -> AnyView {
+    let value = line.value(answer, view, metric);
+    let most = answer.most[metric as usize];
+    let signed = view == View::Diff || matches!(metric, Metric::DirectEffect | Metric::TotalEffect);
+    let text = if signed { format::signed(value) } else { format::number(value) };
+    let full = format::full(value);
+    view! {
+        <div class=format!("cell num {}", sign_class(value)) role="gridcell" title=full.clone() data-value=full data-column=format!("{}.{}", metric.wire(), view.label())>
+            <span class=format!("bar {}", sign_class(value)) style=fill_style(value, most) aria-hidden="true"></span>
+            <span class="cell-number">{text}</span>
+        </div>
+    }
+    .into_any()
+}
