@@ -1,1 +1,43 @@
-fn main() {}
+//! `cargo xtask`: the one place for set-up, build, test and benchmarks.
+
+mod bench;
+mod commands;
+mod oracle;
+mod screenshots;
+mod serve;
+mod setup;
+mod test;
+mod ui;
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+cargo xtask run [ARGUMENTS OF tdb serve]   set up what is missing, build, serve the debugger and print its address
+cargo xtask test [PART ...]                every check: setup, ui, format, lints, tests, oracle; or the named parts
+cargo xtask setup [wasm|browser|npm]       what a machine needs besides cargo: say what is missing and install it
+cargo xtask ui [--dev]                     build the pages into crates/tdb-ui/dist; --dev: quick, large, with debug info
+cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens DIR] [--binary TDB]
+                                           replay recorded requests of the reference against tdb serve
+cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...]
+                                           latency and memory of a GPT-2-small-sized model beside the reference's
+cargo xtask screenshots [DIR]              pictures of the pages, light and dark";
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    match command.as_str() {
+        "run" => serve::run(&args),
+        "test" => test::run(&args),
+        "setup" => setup::run(&args),
+        "ui" => ui::run(&args),
+        "oracle" => oracle::run(&args),
+        "bench" => bench::run(&args),
+        "screenshots" => screenshots::run(&args),
+        "" | "help" | "--help" | "-h" => {
+            println!("{HELP}");
+            Ok(())
+        }
+        other => bail!("{other}: no such command\n\n{HELP}"),
+    }
+}

@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod golden;
 pub mod http;
+pub mod oracle;
 pub mod presets;
 pub mod server;
 pub mod torch;

@@ -1,0 +1,4 @@
+//! What the tests of the whole house share.
+
+pub mod browser;
+pub mod house;

@@ -1,0 +1,301 @@
+//! Whole requests over HTTP on a model of GPT-2 small's shape, beside the reference's figures and a floor.
+//!
+//! Every measured request has a prompt of its own, so that no answer comes from a cache; `again` is the same request sent
+//! once more.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tdb_testkit::checkpoint::{self, Parts};
+use tdb_testkit::http;
+use tdb_testkit::presets;
+use tdb_testkit::server::Server;
+
+use crate::commands::{cargo, root, run as must, say};
+
+/// A server configuration, and what is known of it.
+struct Config {
+    name: &'static str,
+    args: &'static [&'static str],
+    /// Until it answers, seconds, of the reference.
+    reference_start: f64,
+    requests: &'static [Request],
+}
+
+struct Request {
+    name: &'static str,
+    kind: Kind,
+    /// Median seconds of the reference on two quiet cores (`None`: it was not measured, or needs more memory than 18 GB).
+    reference: Option<f64>,
+    /// Seconds that the arithmetic alone takes on two cores of 105 GFLOP/s each and 25 GB/s together: forward, backward,
+    /// encodings, and the token readings of a hundred nodes.
+    floor: Option<f64>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Prompt of so many tokens; components to list.
+    Tdb {
+        tokens: usize,
+        latents: bool,
+    },
+    Ablation,
+    TraceHead,
+    DerivedScalars,
+    AttentionScalars,
+    LogitLens,
+}
+
+const fn tdb(name: &'static str, tokens: usize, latents: bool, reference: Option<f64>, floor: Option<f64>) -> Request {
+    Request { name, kind: Kind::Tdb { tokens, latents }, reference, floor }
+}
+
+const CONFIGS: [Config; 3] = [
+    Config {
+        name: "plain",
+        args: &[],
+        reference_start: 7.0,
+        requests: &[
+            tdb("tdb_16", 16, false, Some(2.4), Some(0.10)),
+            tdb("tdb_64", 64, false, Some(4.5), Some(0.18)),
+            tdb("tdb_128", 128, false, Some(15.5), Some(0.29)),
+            tdb("tdb_256", 256, false, None, Some(0.53)),
+            Request { name: "ablate_64", kind: Kind::Ablation, reference: Some(8.9), floor: None },
+            Request { name: "trace_head_64", kind: Kind::TraceHead, reference: Some(3.8), floor: None },
+            Request {
+                name: "derived_scalars_64",
+                kind: Kind::DerivedScalars,
+                reference: Some(0.28),
+                floor: Some(0.054),
+            },
+            Request { name: "attention_scalars_64", kind: Kind::AttentionScalars, reference: None, floor: Some(0.054) },
+            Request { name: "logit_lens", kind: Kind::LogitLens, reference: Some(2.4), floor: None },
+        ],
+    },
+    Config {
+        name: "mlp",
+        args: &["--mlp_autoencoder_name", "ae-resid-delta-mlp"],
+        reference_start: 15.0,
+        requests: &[
+            tdb("tdb_16", 16, false, Some(13.7), None),
+            tdb("tdb_64", 64, false, Some(18.3), None),
+            tdb("latents_16", 16, true, Some(14.9), None),
+            tdb("latents_64", 64, true, Some(17.5), None),
+        ],
+    },
+    Config {
+        name: "both",
+        args: &["--mlp_autoencoder_name", "ae-resid-delta-mlp", "--attn_autoencoder_name", "ae-resid-delta-attn"],
+        reference_start: 21.0,
+        requests: &[
+            tdb("tdb_16", 16, false, Some(16.6), Some(0.16)),
+            tdb("tdb_64", 64, false, Some(19.1), Some(0.42)),
+            tdb("latents_16", 16, true, Some(16.4), Some(0.16)),
+            tdb("latents_64", 64, true, Some(20.0), Some(0.42)),
+            tdb("latents_256", 256, true, None, Some(1.52)),
+        ],
+    },
+];
+
+pub fn run(args: &[String]) -> Result<()> {
+    let (mut only, mut configs, mut runs, mut binary) = (Vec::new(), Vec::new(), 5usize, None);
+    let mut args = args.iter().peekable();
+    while let Some(arg) = args.next() {
+        let mut names = |into: &mut Vec<String>| {
+            while let Some(name) = args.next_if(|a| !a.starts_with("--")) {
+                into.push(name.clone());
+            }
+        };
+        match arg.as_str() {
+            "--only" => names(&mut only),
+            "--configs" => names(&mut configs),
+            "--runs" => runs = args.next().context("--runs needs a number")?.parse().context("--runs")?,
+            "--binary" => binary = Some(args.next().context("--binary needs a path")?.into()),
+            other => bail!("bench http {other}: unknown; see `cargo xtask help`"),
+        }
+    }
+    ensure!(runs > 0, "--runs: at least one");
+    let binary = match binary {
+        Some(path) => path,
+        None => {
+            must(cargo().args(["build", "--release", "--package", "tdb-server", "--bin", "tdb"]))?;
+            root().join("target/release").join(format!("tdb{}", std::env::consts::EXE_SUFFIX))
+        }
+    };
+    let work = root().join("target/oracle-weights");
+    let preset = presets::preset("bench-small").context("the preset is gone")?;
+    say("weights of bench-small in target/oracle-weights (3.6 GB, made once)");
+    checkpoint::write(&preset, &work, Parts::ModelAndAutoencoders)?;
+
+    println!(
+        "| configuration | request | median s | min s | again s | reference s | times faster | floor s | times the floor | peak MB |"
+    );
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|");
+    let mut factors = Vec::new();
+    for config in CONFIGS.iter().filter(|c| configs.is_empty() || configs.iter().any(|n| n == c.name)) {
+        factors.extend(measure(config, &binary, &work, runs, &only)?);
+    }
+    if !factors.is_empty() {
+        let mean = (factors.iter().map(|f: &f64| f.ln()).sum::<f64>() / factors.len() as f64).exp();
+        println!("\ngeometric mean: {mean:.1} times faster than the reference over {} requests", factors.len());
+    }
+    Ok(())
+}
+
+/// Prints a row for each request; returns how many times faster than the reference they are.
+fn measure(config: &Config, binary: &Path, work: &Path, runs: usize, only: &[String]) -> Result<Vec<f64>> {
+    let mut args: Vec<String> = ["--model_name", "bench-small", "--models"].map(str::to_owned).into();
+    args.push(work.to_string_lossy().into_owned());
+    args.extend(config.args.iter().map(|&a| a.to_owned()));
+    let start = Instant::now();
+    let log = work.join(format!("bench-{}.log", config.name));
+    let server = Server::start(binary, &args, &log, Duration::from_secs(300))?;
+    let ready = start.elapsed().as_secs_f64();
+    let factor = config.reference_start / ready;
+    println!(
+        "| {} | ready | {ready:.3} | | | {:.1} | {factor:.1} | | | {} |",
+        config.name,
+        config.reference_start,
+        peak_mb(&server)
+    );
+    let mut factors = Vec::new();
+    for request in config.requests.iter().filter(|r| only.is_empty() || only.iter().any(|n| n == r.name)) {
+        let mut times = Vec::new();
+        let mut again = Vec::new();
+        // The first one warms up the page cache and the pools.
+        for i in 0..=runs {
+            let (path, body) = body(request.kind, i);
+            let body = body.to_string();
+            let first = timed(&server, path, &body).with_context(|| format!("{} {}", config.name, request.name))?;
+            let second = timed(&server, path, &body)?;
+            if i > 0 {
+                times.push(first);
+                again.push(second);
+            }
+        }
+        times.sort_by(f64::total_cmp);
+        again.sort_by(f64::total_cmp);
+        let (median, least, repeat) = (times[times.len() / 2], times[0], again[again.len() / 2]);
+        let seconds = |s: Option<f64>| s.map_or_else(String::new, |s| format!("{s}"));
+        let ratio = |r: Option<f64>| r.map_or_else(String::new, |r| format!("{r:.1}"));
+        let factor = request.reference.map(|r| r / median);
+        factors.extend(factor);
+        println!(
+            "| {} | {} | {median:.3} | {least:.3} | {repeat:.3} | {} | {} | {} | {} | {} |",
+            config.name,
+            request.name,
+            seconds(request.reference),
+            ratio(factor),
+            seconds(request.floor),
+            ratio(request.floor.map(|f| median / f)),
+            peak_mb(&server)
+        );
+    }
+    Ok(factors)
+}
+
+fn timed(server: &Server, path: &str, body: &str) -> Result<f64> {
+    let start = Instant::now();
+    let response = http::request(server.address, "POST", path, &[], Some(body.as_bytes()), Duration::from_secs(1800))?;
+    let seconds = start.elapsed().as_secs_f64();
+    let text = || String::from_utf8_lossy(&response.body).chars().take(200).collect::<String>();
+    ensure!(response.status == 200, "status {}: {}", response.status, text());
+    Ok(seconds)
+}
+
+/// The largest resident set so far, where the system tells.
+fn peak_mb(server: &Server) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kb = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kb.map_or_else(String::new, |kb| (kb / 1024).to_string())
+}
+
+/// Words of one GPT-2 token each, with their space.
+const WORDS: &str = "the quick brown fox jumps over the lazy dog and then the big black cat sat down near an old red house with some new green trees";
+
+/// A prompt of `n` tokens; another one for each `variant`.
+fn prompt(n: usize, variant: usize) -> String {
+    let words: Vec<&str> = WORDS.split(' ').collect();
+    let mut text = String::from("<|endoftext|>");
+    for i in 0..n.saturating_sub(1) {
+        text.push(' ');
+        text.push_str(words[(i + variant) % words.len()]);
+    }
+    text
+}
+
+fn tdb_spec(tokens: usize, latents: bool, variant: usize) -> Value {
+    let (mlp, attention) =
+        if latents { ("autoencoder_latent", "autoencoder_latent") } else { ("neuron", "attention_head") };
+    json!({
+        "prompt": prompt(tokens, variant), "targetTokens": [" Canada"], "distractorTokens": [" Germany"],
+        "componentTypeForMlp": mlp, "componentTypeForAttention": attention, "topAndBottomKForNodeTable": 10,
+        "hideEarlyLayersWhenAblating": true, "nodeAblations": [], "upstreamNodeToTrace": null,
+        "downstreamNodeToTrace": null,
+    })
+}
+
+fn node(kind: &str, layer: usize, indices: &[usize]) -> Value {
+    json!({"nodeType": kind, "tensorIndices": indices, "layerIndex": layer, "passType": "forward"})
+}
+
+fn body(kind: Kind, variant: usize) -> (&'static str, Value) {
+    match kind {
+        Kind::Tdb { tokens, latents } => ("/batched_tdb", json!({"subRequests": [tdb_spec(tokens, latents, variant)]})),
+        Kind::Ablation => {
+            let mut ablated = tdb_spec(64, false, variant);
+            ablated["nodeAblations"] = json!([{"nodeIndex": node("mlp_neuron", 5, &[10, 7]), "value": 0.0}]);
+            ("/batched_tdb", json!({"subRequests": [ablated, tdb_spec(64, false, variant)]}))
+        }
+        Kind::TraceHead => {
+            let mut traced = tdb_spec(64, false, variant);
+            traced["upstreamNodeToTrace"] = json!({
+                "nodeIndex": node("attention_head", 9, &[60, 3, 4]), "attentionTraceType": "QK",
+                "downstreamTraceConfig": null,
+            });
+            ("/batched_tdb", json!({"subRequests": [traced]}))
+        }
+        Kind::DerivedScalars => (
+            "/derived_scalars",
+            json!({
+                "inferenceRequestSpec": {"prompt": prompt(64, variant)},
+                "derivedScalarsRequestSpec": {"dst": "mlp_post_act", "layerIndex": 5, "activationIndex": 7},
+            }),
+        ),
+        Kind::AttentionScalars => (
+            "/derived_attention_scalars",
+            json!({
+                "inferenceRequestSpec": {"prompt": prompt(64, variant)},
+                "derivedAttentionScalarsRequestSpec": {"dst": "unflattened_attn_write_norm", "layerIndex": 5, "activationIndex": 3},
+            }),
+        ),
+        Kind::LogitLens => {
+            let neuron = 7 + variant;
+            let ablation = |pass: &str| {
+                let index = json!({"activationLocationType": "mlp.post_act", "tensorIndices": [0, neuron], "layerIndex": 5, "passType": pass});
+                json!([{"index": index, "value": 1.0}])
+            };
+            (
+                "/batched",
+                json!({"inferenceSubRequests": [
+                    {
+                        "inferenceRequestSpec": {"prompt": "a", "ablationSpecs": ablation("backward"), "lossFnConfig": {"name": "zero"}},
+                        "processingRequestSpecByName": {"singleton": {
+                            "dst": "vocab_token_write_to_input_direction", "layerIndex": null, "activationIndex": 0, "numTopTokens": 100,
+                        }},
+                    },
+                    {
+                        "inferenceRequestSpec": {"prompt": "a", "ablationSpecs": ablation("forward")},
+                        "processingRequestSpecByName": {"singleton": {
+                            "dst": "mlp_post_act", "layerIndex": 5, "activationIndex": neuron, "numTopTokens": 100,
+                        }},
+                    },
+                ]}),
+            )
+        }
+    }
+}

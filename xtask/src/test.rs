@@ -1,0 +1,126 @@
+//! The README's second command: every check there is. All parts run, also after one has failed, and the last lines say
+//! what failed.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::commands::{cargo, line, run as must, say};
+use crate::setup::{self, WASM};
+use crate::{oracle, ui};
+
+const PARTS: [&str; 6] = ["setup", "ui", "fmt", "lints", "build", "tests"];
+
+pub fn run(args: &[String]) -> Result<()> {
+    if let Some(unknown) = args.iter().find(|a| !PARTS.contains(&a.as_str())) {
+        bail!("{unknown}: test has the parts {}", PARTS.join(", "));
+    }
+    let mut counts = Counts::default();
+    let mut failed = Vec::new();
+    for part in PARTS {
+        if !args.is_empty() && !args.iter().any(|a| a == part) {
+            continue;
+        }
+        let start = Instant::now();
+        let outcome = match part {
+            "setup" => setup::run(&[]),
+            "ui" => ui::build(ui::Kind::Release),
+            "fmt" => must(cargo().args(["fmt", "--all", "--check"])),
+            "lints" => lints(),
+            // The programs that the tests start, built with what the tests are built with, so that both share all.
+            "build" => must(cargo().args(["build", "--workspace", "--bins", "--tests", "--examples"])),
+            _ => tests(&mut counts),
+        };
+        let seconds = start.elapsed().as_secs();
+        match outcome {
+            Ok(()) => say(&format!("{part}: done in {seconds} s")),
+            Err(error) => {
+                say(&format!("{part}: failed after {seconds} s: {error:#}"));
+                failed.push(part);
+            }
+        }
+    }
+    if !failed.is_empty() {
+        println!("failed parts: {}", failed.join(", "));
+    }
+    // Parts that are no tests of their own count as one each when they fail.
+    let other = failed.iter().filter(|p| **p != "tests").count();
+    let broken = counts.failed + other + usize::from(failed.contains(&"tests") && counts.failed == 0);
+    println!("{} passed, {broken} failed", counts.passed);
+    if !failed.is_empty() {
+        bail!("not everything passed");
+    }
+    Ok(())
+}
+
+fn lints() -> Result<()> {
+    let host = must(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]));
+    let mut pages = cargo();
+    pages.args(["clippy", "--package", "tdb-ui", "--target", WASM, "--target-dir", ui::TARGET_DIR]);
+    pages.args(["--", "--deny", "warnings"]);
+    host.and(must(&mut pages))
+}
+
+/// How many tests passed and failed.
+#[derive(Default)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+}
+
+impl Counts {
+    /// Adds a line like `test result: ok. 3 passed; 0 failed; …`, and no other.
+    fn add(&mut self, line: &str) {
+        let Some((_, result)) = line.split_once("test result: ") else { return };
+        let count = |what: &str| {
+            let part = result.split([';', '.']).find_map(|p| p.trim().strip_suffix(what))?;
+            part.trim().parse::<usize>().ok()
+        };
+        self.passed += count("passed").unwrap_or(0);
+        self.failed += count("failed").unwrap_or(0);
+    }
+}
+
+fn tests(counts: &mut Counts) -> Result<()> {
+    if !oracle::folder().is_dir() {
+        say("the oracle's folder is not here: its committed subset is replayed alone (TDB_ORACLE names the folder)");
+    }
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    counted(&mut command, counts)
+}
+
+/// Runs a command whose output goes through, and counts what it says about tests.
+fn counted(command: &mut Command, counts: &mut Counts) -> Result<()> {
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", line(command)))?;
+    let out = child.stdout.take().context("the output was not captured")?;
+    for text in BufReader::new(out).split(b'\n') {
+        let text = text?;
+        counts.add(&String::from_utf8_lossy(&text));
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(&text)?;
+        stdout.write_all(b"\n")?;
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{} failed ({status})", line(command));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn results_are_added_up() {
+        let mut counts = Counts::default();
+        counts.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s");
+        counts.add("test result: FAILED. 2 passed; 4 failed; 0 ignored");
+        counts.add("5 passed");
+        assert_eq!((counts.passed, counts.failed), (5, 4));
+    }
+}
