@@ -106,18 +106,16 @@ impl Autoencoder {
     }
 
     fn pre_activations_of(&self, encoder: &Matrix, bias: &[f32], x: &[f32], rows: usize) -> Vec<f32> {
-        let n_inputs = self.n_inputs();
+        affine(View::new(&self.centered(x), rows, self.n_inputs()), encoder, bias, Threads::All)
+    }
+
+    /// `x` minus the pre-bias.
+    fn centered(&self, x: &[f32]) -> Vec<f32> {
         let mut centered = x.to_vec();
-        for row in centered.chunks_exact_mut(n_inputs) {
+        kernels::for_each_row(&mut centered, self.n_inputs(), |_, row| {
             row.iter_mut().zip(&self.weights.encoder_pre_bias).for_each(|(x, b)| *x -= b);
-        }
-        let mut out = Vec::with_capacity(rows * bias.len());
-        for _ in 0..rows {
-            out.extend_from_slice(bias);
-        }
-        let x = View::new(&centered, rows, n_inputs);
-        kernels::matmul_into(&mut out, [bias.len(), 1], x, View::of(encoder).t(), true, Threads::All);
-        out
+        });
+        centered
     }
 
     /// Latents of every row of `x: [rows, n_inputs]`.
@@ -125,40 +123,48 @@ impl Autoencoder {
     /// A row of [`LatentActivation::Identity`] holds all latents, of the others only those that the
     /// activation function lets through.
     pub fn encode(&self, x: &[f32], rows: usize) -> SparseRows {
-        let n_latents = self.n_latents();
-        // Blocks of tokens bound the dense buffer; nothing of [all tokens, latents] needs to exist.
+        match &self.weights.activation {
+            LatentActivation::Relu => self.encode_with(x, rows, |_, x| x > 0.0),
+            LatentActivation::Identity => self.encode_with(x, rows, |_, _| true),
+            LatentActivation::JumpRelu { threshold } => {
+                self.encode_with(x, rows, |i, x| x > threshold[i as usize] && x > 0.0)
+            }
+            LatentActivation::TopK { k, relu } => self.encode_top_k(x, rows, *k, *relu),
+        }
+    }
+
+    /// Keeps the latents for which `keep(latent, value)`. A few latents of all tokens at a time are computed
+    /// and forgotten: nothing of `[tokens, latents]` needs to exist.
+    fn encode_with(&self, x: &[f32], rows: usize, keep: impl Fn(u32, f32) -> bool + Sync) -> SparseRows {
+        const CHUNK: usize = 96;
+        let (n_latents, n_inputs) = (self.n_latents(), self.n_inputs());
+        let centered = self.centered(x);
+        let parts: Vec<Vec<Vec<(u32, f32)>>> = (0..n_latents.div_ceil(CHUNK))
+            .into_par_iter()
+            .map(|chunk| {
+                let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(n_latents);
+                let (encoder, bias) = (self.weights.encoder.row_range(range.clone()), &self.weights.latent_bias[range]);
+                let x = View::new(&centered, rows, n_inputs);
+                let pre = affine(x, &encoder, bias, Threads::One);
+                let first = (chunk * CHUNK) as u32;
+                let row = |pre: &[f32]| (first..).zip(pre.iter().copied()).filter(|e| keep(e.0, e.1)).collect();
+                pre.chunks_exact(bias.len()).map(row).collect()
+            })
+            .collect();
+        let row = |t: usize| parts.iter().flat_map(|part| part[t].iter().copied()).collect();
+        SparseRows::new(n_latents, (0..rows).map(row).collect())
+    }
+
+    fn encode_top_k(&self, x: &[f32], rows: usize, k: usize, relu: bool) -> SparseRows {
+        // Blocks of tokens bound the dense buffer.
         const BLOCK: usize = 64;
         let mut out = Vec::with_capacity(rows);
         for block in x.chunks(BLOCK * self.n_inputs()) {
-            let block_rows = block.len() / self.n_inputs();
-            let pre = self.pre_activations(block, block_rows);
-            let encoded: Vec<_> = pre.par_chunks(n_latents).map(|row| self.activate(row)).collect();
+            let pre = self.pre_activations(block, block.len() / self.n_inputs());
+            let encoded: Vec<_> = pre.par_chunks(self.n_latents()).map(|row| top_k(row, k, relu)).collect();
             out.extend(encoded);
         }
-        SparseRows::new(n_latents, out)
-    }
-
-    fn activate(&self, pre: &[f32]) -> Vec<(u32, f32)> {
-        let entries = pre.iter().enumerate().map(|(i, x)| (i as u32, *x));
-        match &self.weights.activation {
-            LatentActivation::Relu => entries.filter(|e| e.1 > 0.0).collect(),
-            LatentActivation::Identity => entries.collect(),
-            LatentActivation::JumpRelu { threshold } => {
-                entries.filter(|e| e.1 > threshold[e.0 as usize] && e.1 > 0.0).collect()
-            }
-            LatentActivation::TopK { k, relu } => {
-                let mut all: Vec<_> = entries.collect();
-                // Largest first; of equal ones the first index, so that the choice does not depend on the sort.
-                let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-                if *k < all.len() {
-                    all.select_nth_unstable_by(*k, order);
-                    all.truncate(*k);
-                }
-                all.retain(|e| !*relu || e.1 > 0.0);
-                all.sort_unstable_by_key(|e| e.0);
-                all
-            }
-        }
+        SparseRows::new(self.n_latents(), out)
     }
 
     /// Reconstruction of every row, `[rows, n_inputs]`.
@@ -183,6 +189,30 @@ impl Autoencoder {
             LatentActivation::Identity | LatentActivation::TopK { relu: false, .. } => true,
         }
     }
+}
+
+/// `x encoderᵀ + bias`, `[x.rows, bias.len()]`.
+fn affine(x: View<'_>, encoder: &Matrix, bias: &[f32], threads: Threads) -> Vec<f32> {
+    let mut out = Vec::with_capacity(x.rows * bias.len());
+    for _ in 0..x.rows {
+        out.extend_from_slice(bias);
+    }
+    kernels::matmul_into(&mut out, [bias.len(), 1], x, View::of(encoder).t(), true, threads);
+    out
+}
+
+/// The `k` largest entries by ascending index, without the negative ones if `relu`.
+fn top_k(pre: &[f32], k: usize, relu: bool) -> Vec<(u32, f32)> {
+    let mut all: Vec<_> = pre.iter().enumerate().map(|(i, x)| (i as u32, *x)).collect();
+    // Largest first; of equal ones the first index, so that the choice does not depend on the sort.
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if k < all.len() {
+        all.select_nth_unstable_by(k, order);
+        all.truncate(k);
+    }
+    all.retain(|e| !relu || e.1 > 0.0);
+    all.sort_unstable_by_key(|e| e.0);
+    all
 }
 
 /// The matrix itself if its rows are contiguous, else a copy whose rows are.

@@ -2,12 +2,17 @@
 
 #[cfg(target_arch = "x86_64")]
 mod unpacked;
+mod wide;
+
+use std::ops::Range;
 
 use gemm::Parallelism;
 use rayon::prelude::*;
 
 use crate::matrix::Matrix;
 use crate::weights::Linear;
+
+pub use wide::wide;
 
 /// A read-only strided matrix over a slice.
 #[derive(Clone, Copy, Debug)]
@@ -132,12 +137,44 @@ pub fn linear(x: View<'_>, layer: &Linear) -> Vec<f32> {
 
 /// `dy W`: the gradient at the input of a linear layer, `[rows, in]`.
 pub fn linear_backward(dy: View<'_>, layer: &Linear) -> Vec<f32> {
-    matmul(dy, View::of(&layer.weight), Threads::All)
+    let mut out = vec![0.0; dy.rows * layer.weight.cols()];
+    add_linear_backward(&mut out, dy, layer);
+    out
 }
+
+/// `out += dy W`. Rows of zeros before the first and after the last other one cost nothing: where the objective
+/// stands at one token, most gradients of the last layer are such, and so are those of all later tokens.
+pub fn add_linear_backward(out: &mut [f32], dy: View<'_>, layer: &Linear) {
+    let n = layer.weight.cols();
+    let rows = nonzero_rows(dy);
+    let out = &mut out[rows.start * n..rows.end * n];
+    let dy = View { data: &dy.data[rows.start * dy.row_stride..], rows: rows.len(), ..dy };
+    matmul_into(out, [n, 1], dy, View::of(&layer.weight), true, Threads::All);
+}
+
+/// From the first row that is not all zeros to the last one.
+pub fn nonzero_rows(x: View<'_>) -> Range<usize> {
+    assert_eq!(x.col_stride, 1, "rows of {x:?} are not contiguous");
+    let is_zero = |row: &usize| {
+        let row = &x.data[row * x.row_stride..][..x.cols];
+        wide(|| row.chunks(64).all(|part| part.iter().fold(true, |zero, x| zero & (*x == 0.0))))
+    };
+    let first = (0..x.rows).take_while(is_zero).count();
+    let last = (first..x.rows).rev().take_while(is_zero).count();
+    first..x.rows - last
+}
+
+/// Numbers that are reduced side by side.
+const LANES: usize = 32;
 
 /// Σ aᵢ bᵢ with a fixed order of summation.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
+    wide(|| dot_inline(a, b))
+}
+
+/// [`dot`] for use within [`wide`].
+#[inline(always)]
+fn dot_inline(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
@@ -146,21 +183,59 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
             sums[lane] += x[lane] * y[lane];
         }
     }
+    fold(sums, |a, b| a + b) + rest
+}
+
+/// Σ xᵢ with a fixed order of summation.
+#[inline(always)]
+pub fn sum(x: &[f32]) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().sum();
+    for x in chunks {
+        for lane in 0..LANES {
+            sums[lane] += x[lane];
+        }
+    }
+    fold(sums, |a, b| a + b) + rest
+}
+
+/// The largest number; not a number counts as none.
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut best = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+    for x in chunks {
+        for lane in 0..LANES {
+            best[lane] = larger(best[lane], x[lane]);
+        }
+    }
+    larger(fold(best, larger), rest)
+}
+
+/// Halves with halves.
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
-            sums[lane] += sums[lane + width];
+            lanes[lane] = f(lanes[lane], lanes[lane + width]);
         }
         width /= 2;
     }
-    sums[0] + rest
+    lanes[0]
 }
 
 /// `out += scale * x`
 pub fn axpy(out: &mut [f32], scale: f32, x: &[f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out += scale * x;
-    }
+    wide(|| out.iter_mut().zip(x).for_each(|(out, x)| *out += scale * x));
+}
+
+/// `x *= factor`, on all threads where there are many.
+pub fn scale(x: &mut [f32], factor: f32) {
+    for_each_row(x, 1 << 10, |_, x| x.iter_mut().for_each(|x| *x *= factor));
 }
 
 /// eˣ to about 2e-7 relative, without branches so that it vectorises. Inputs are clamped to ±87.
@@ -171,7 +246,8 @@ pub fn exp(x: f32) -> f32 {
     const LN_2_LO: f32 = -2.121_944_4e-4;
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
     let x = x.clamp(-87.0, 87.0);
-    let n = (x * LOG2_E + ROUND) - ROUND;
+    let rounded = x * LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = x - n * LN_2_HI - n * LN_2_LO;
     // Taylor polynomial on |r| <= ln 2 / 2.
     let p = 1.0 / 720.0 + r * (1.0 / 5040.0);
@@ -181,7 +257,8 @@ pub fn exp(x: f32) -> f32 {
     let p = 0.5 + r * p;
     let p = 1.0 + r * p;
     let p = 1.0 + r * p;
-    p * f32::from_bits((((n as i32) + 127) << 23) as u32)
+    // The integer stands in the low bits of `rounded`; shifted there, it is the exponent.
+    p * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
@@ -213,7 +290,9 @@ pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 /// `out[i] = f(out[i], x[i])`, on all threads where there are many.
 pub fn zip_into(out: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     const CHUNK: usize = 1 << 14;
-    let one = |(out, x): (&mut [f32], &[f32])| out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*out, *x));
+    let one = |(out, x): (&mut [f32], &[f32])| {
+        wide(|| out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*out, *x)));
+    };
     if out.len() <= CHUNK {
         one((out, x));
     } else {
@@ -221,18 +300,40 @@ pub fn zip_into(out: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) 
     }
 }
 
-/// Softmax of a row in place; `-inf` gives 0. Returns nothing, as rows of a causal mask always have one finite entry.
+/// `f(index, row)` for every row of `width` numbers (the last may be shorter), on all threads where there are many.
+pub fn for_each_row(x: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    const FEW: usize = 1 << 14;
+    let width = width.max(1);
+    if x.len() <= FEW {
+        return x.chunks_mut(width).enumerate().for_each(|(i, row)| wide(|| f(i, row)));
+    }
+    let rows = FEW.div_ceil(width);
+    x.par_chunks_mut(rows * width).enumerate().for_each(|(part, x)| {
+        x.chunks_mut(width).enumerate().for_each(|(i, row)| wide(|| f(part * rows + i, row)));
+    });
+}
+
+/// `out = exp(x - max x)`, with `-inf` giving 0; returns the sum.
+#[inline(always)]
+pub fn exp_of_row(out: &mut [f32], x: &[f32]) -> f32 {
+    let max = max(x);
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = if *x == f32::NEG_INFINITY { 0.0 } else { exp(*x - max) };
+    }
+    sum(out)
+}
+
+/// Softmax of `x`; `-inf` gives 0. At least one entry must be finite.
+#[inline(always)]
+pub fn softmax_into(out: &mut [f32], x: &[f32]) {
+    let scale = 1.0 / exp_of_row(out, x);
+    out.iter_mut().for_each(|x| *x *= scale);
+}
+
+/// [`softmax_into`] in place.
 pub fn softmax(row: &mut [f32]) {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for x in row.iter_mut() {
-        *x = if *x == f32::NEG_INFINITY { 0.0 } else { exp(*x - max) };
-        sum += *x;
-    }
-    let scale = 1.0 / sum;
-    for x in row.iter_mut() {
-        *x *= scale;
-    }
+    let x = row.to_vec();
+    wide(|| softmax_into(row, &x));
 }
 
 #[cfg(test)]

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::array::Array;
 use crate::block::attention::{self, AttentionState, PastKeysValues};
 use crate::block::layer_norm::{self, LayerNormState, Sites};
@@ -102,17 +100,8 @@ fn set_in_row(intervention: &Intervention, token: usize, row: &mut [f32], value:
 pub fn unembed(model: &Transformer, x: &[f32]) -> Vec<f32> {
     let weight = &model.weights().unembed;
     let mut out = vec![0.0; weight.rows()];
-    if weight.col_stride() != 1 {
-        kernels::matmul_into(&mut out, [1, 1], View::of(weight), View::new(x, x.len(), 1), false, Threads::All);
-        return out;
-    }
-    const CHUNK: usize = 512;
-    let (span, stride) = (weight.span(), weight.row_stride());
-    out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
-        for (i, out) in out.iter_mut().enumerate() {
-            *out = kernels::dot(&span[(chunk * CHUNK + i) * stride..][..x.len()], x);
-        }
-    });
+    let x = View::new(x, 1, x.len());
+    kernels::matmul_into(&mut out, [weight.rows(), 1], x, View::of(weight).t(), false, Threads::All);
     out
 }
 
@@ -302,7 +291,7 @@ pub(crate) fn layer_forward(
 }
 
 fn sum(x: &Array, mut y: Array) -> Array {
-    y.data_mut().iter_mut().zip(x.data()).for_each(|(y, x)| *y += x);
+    kernels::zip_into(y.data_mut(), x.data(), |y, x| y + x);
     y
 }
 

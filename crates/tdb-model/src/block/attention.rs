@@ -32,6 +32,8 @@ pub struct AttentionState {
     pub latents: Option<LatentState>,
     /// Only where something looked at or changed the denominator.
     softmax: Option<ExplicitSoftmax>,
+    /// Whether `qk_probs` may differ from the softmax of `qk_logits`.
+    probs_touched: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -77,7 +79,10 @@ pub(crate) fn forward(
 
     let keys = k.dims()[0];
     let mut qk_logits = logits(&q, &k);
+    // Only an intervention can show a query a later key.
+    let causal = !actors.touches(at(Site::AttnQkLogits), Pass::Forward);
     actors.forward(at(Site::AttnQkLogits), &mut qk_logits)?;
+    let probs_touched = actors.touches(at(Site::AttnQkProbs), Pass::Forward);
     let mut softmax = None;
     let denominator = at(Site::AttnSoftmaxDenominator);
     let mut qk_probs = if actors.touches(denominator, Pass::Forward) {
@@ -85,8 +90,11 @@ pub(crate) fn forward(
         softmax = Some(explicit);
         probs
     } else {
-        let mut probs = qk_logits.clone();
-        probs.data_mut().par_chunks_mut(keys).for_each(kernels::softmax);
+        let mut probs = Array::head_major(queries, keys, n_heads, vec![0.0; queries * keys * n_heads]);
+        kernels::for_each_row(probs.data_mut(), keys, |row, probs| {
+            let visible = if causal { keys - queries + row % queries + 1 } else { keys };
+            kernels::softmax_into(&mut probs[..visible], &qk_logits.data()[row * keys..][..visible]);
+        });
         probs
     };
     actors.forward(at(Site::AttnQkProbs), &mut qk_probs)?;
@@ -109,7 +117,7 @@ pub(crate) fn forward(
         write = out;
     }
     let write = write.unwrap_or_else(|| delta.clone());
-    Ok((AttentionState { q, k, v, qk_logits, qk_probs, v_out, delta, latents, softmax }, write))
+    Ok((AttentionState { q, k, v, qk_logits, qk_probs, v_out, delta, latents, softmax, probs_touched }, write))
 }
 
 /// Gradient at what is added to the residual stream, `[T, D]`, to the gradient at the input, `[T, D]`.
@@ -160,7 +168,7 @@ pub(crate) fn backward(
         None if needs_denominator => {
             ExplicitSoftmax::new(&state.qk_logits).backward(d_probs, denominator, actors, keep)?
         }
-        None => softmax_backward(d_probs, &state.qk_logits),
+        None => softmax_backward(d_probs, state),
     };
     keep.put(at(Site::AttnQkLogits), &d_logits);
     actors.backward(at(Site::AttnQkLogits), &mut d_logits)?;
@@ -187,10 +195,9 @@ pub(crate) fn backward(
         [(&mut d_q, &weights.query, factor), (&mut d_k, &weights.key, factor), (&mut d_v, &weights.value, 1.0)]
     {
         if factor != 1.0 {
-            grad.data_mut().iter_mut().for_each(|x| *x *= factor);
+            kernels::scale(grad.data_mut(), factor);
         }
-        let grad = View::new(grad.data(), tokens, n_heads * width);
-        kernels::matmul_into(&mut dx, [d_model, 1], grad, View::of(&linear.weight), true, Threads::All);
+        kernels::add_linear_backward(&mut dx, View::new(grad.data(), tokens, n_heads * width), linear);
     }
     Ok(Array::from_vec(&[tokens, d_model], dx))
 }
@@ -204,7 +211,7 @@ fn project(input: &Array, linear: &Linear, n_heads: usize, width: usize, factor:
     let (tokens, d_model) = (input.dims()[0], input.dims()[1]);
     let mut out = kernels::linear(View::new(input.data(), tokens, d_model), linear);
     if factor != 1.0 {
-        out.iter_mut().for_each(|x| *x *= factor);
+        kernels::scale(&mut out, factor);
     }
     Array::from_vec(&[tokens, n_heads, width], out)
 }
@@ -256,22 +263,20 @@ fn mask(x: &mut Array, value: f32) {
     }
 }
 
-/// Gradient through the softmax from its inputs; rows of `d_probs` become those of the logits.
-///
-/// The probabilities are computed anew from the logits, because an intervention may have replaced
-/// the ones that went on.
-fn softmax_backward(mut d_probs: Array, qk_logits: &Array) -> Array {
-    let keys = qk_logits.dims()[1];
-    d_probs.data_mut().par_chunks_mut(keys).zip(qk_logits.data().par_chunks(keys)).for_each(|(grad, logits)| {
-        if grad.iter().all(|g| *g == 0.0) {
-            return;
-        }
-        let mut probs = logits.to_vec();
-        kernels::softmax(&mut probs);
-        let mean = kernels::dot(grad, &probs);
-        for (grad, p) in grad.iter_mut().zip(&probs) {
-            *grad = p * (*grad - mean);
-        }
+/// Gradient through the softmax; rows of `d_probs` become those of the logits.
+fn softmax_backward(mut d_probs: Array, state: &AttentionState) -> Array {
+    let keys = state.qk_logits.dims()[1];
+    kernels::for_each_row(d_probs.data_mut(), keys, |row, grad| {
+        let range = row * keys..(row + 1) * keys;
+        // The probabilities that went on may be others than the logits gave.
+        let anew = state.probs_touched.then(|| {
+            let mut probs = vec![0.0; keys];
+            kernels::softmax_into(&mut probs, &state.qk_logits.data()[range.clone()]);
+            probs
+        });
+        let probs = anew.as_deref().unwrap_or(&state.qk_probs.data()[range]);
+        let mean = kernels::dot(grad, probs);
+        grad.iter_mut().zip(probs).for_each(|(grad, p)| *grad = p * (*grad - mean));
     });
     d_probs
 }
@@ -287,7 +292,7 @@ fn explicit_softmax(
     let mut probs = numerator.clone();
     for head in 0..n_heads {
         for query in 0..queries {
-            // As `kernels::softmax` does it, so that looking changes no bit.
+            // As `kernels::softmax_into` does it, so that looking changes no bit.
             let factor = 1.0 / denominator.at(&[query, 0, head]);
             let row = &mut probs.data_mut()[(head * queries + query) * keys..][..keys];
             row.iter_mut().for_each(|x| *x *= factor);
@@ -300,19 +305,14 @@ impl ExplicitSoftmax {
     /// As computed from the logits.
     fn new(qk_logits: &Array) -> Self {
         let (queries, keys, n_heads) = (qk_logits.dims()[0], qk_logits.dims()[1], qk_logits.dims()[2]);
-        let mut numerator = qk_logits.clone();
+        let mut numerator = Array::head_major(queries, keys, n_heads, vec![0.0; queries * keys * n_heads]);
         let mut denominator = Array::zeros(&[queries, 1, n_heads]);
         for head in 0..n_heads {
             for query in 0..queries {
-                let row = &mut numerator.data_mut()[(head * queries + query) * keys..][..keys];
-                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let mut sum = 0.0;
-                for x in row.iter_mut() {
-                    *x = if *x == f32::NEG_INFINITY { 0.0 } else { kernels::exp(*x - max) };
-                    sum += *x;
-                }
+                let range = (head * queries + query) * keys..(head * queries + query + 1) * keys;
+                let (out, logits) = (&mut numerator.data_mut()[range.clone()], &qk_logits.data()[range]);
                 let offset = denominator.offset(&[query, 0, head]);
-                denominator.data_mut()[offset] = sum;
+                denominator.data_mut()[offset] = kernels::wide(|| kernels::exp_of_row(out, logits));
             }
         }
         ExplicitSoftmax { numerator, denominator }

@@ -2,8 +2,9 @@
 
 use crate::array::Array;
 use crate::hooks::{Actors, RunError};
+use crate::kernels;
 use crate::run::Keep;
-use crate::site::{Point, Site};
+use crate::site::{Pass, Point, Site};
 use crate::weights::LayerNorm;
 
 /// Added to the variance before the square root.
@@ -74,25 +75,29 @@ pub(crate) fn forward(
     actors: &mut Actors<'_>,
 ) -> Result<(LayerNormState, Array), RunError> {
     let (tokens, width) = (x.dims()[0], x.dims()[1]);
-    let mut centered = x.clone();
-    for t in 0..tokens {
-        center(centered.row_mut(t));
-    }
+    let mut centered = Array::zeros(x.dims());
+    kernels::for_each_row(centered.data_mut(), width, |t, row| center_into(row, x.row(t)));
     actors.forward(sites.at(sites.centered), &mut centered)?;
     let computed_scale: Vec<f32> = (0..tokens).map(|t| scale_of(centered.row(t))).collect();
     let mut scale = Array::from_vec(&[tokens, 1], computed_scale.clone());
     actors.forward(sites.at(sites.scale), &mut scale)?;
-    let mut out = centered.clone();
-    for t in 0..tokens {
+    let mut out = Array::zeros(x.dims());
+    let normalize = |t: usize, row: &mut [f32]| {
         let divisor = scale.data()[t];
-        out.row_mut(t).iter_mut().for_each(|x| *x /= divisor);
-    }
-    actors.forward(sites.at(sites.normalized), &mut out)?;
-    for t in 0..tokens {
-        let row = out.row_mut(t);
-        for d in 0..width {
-            row[d] = row[d] * norm.gain[d] + norm.bias[d];
-        }
+        row.iter_mut().zip(centered.row(t)).for_each(|(out, x)| *out = x / divisor);
+    };
+    let affine = |row: &mut [f32]| {
+        row.iter_mut().zip(&norm.gain).zip(&norm.bias).for_each(|((x, gain), bias)| *x = *x * gain + bias);
+    };
+    if actors.touches(sites.at(sites.normalized), Pass::Forward) {
+        kernels::for_each_row(out.data_mut(), width, normalize);
+        actors.forward(sites.at(sites.normalized), &mut out)?;
+        kernels::for_each_row(out.data_mut(), width, |_, row| affine(row));
+    } else {
+        kernels::for_each_row(out.data_mut(), width, |t, row| {
+            normalize(t, row);
+            affine(row);
+        });
     }
     actors.forward(sites.at(sites.output), &mut out)?;
     Ok((LayerNormState { centered, scale, computed_scale }, out))
@@ -110,43 +115,45 @@ pub(crate) fn backward(
     let (tokens, width) = (dy.dims()[0], dy.dims()[1]);
     keep.put(sites.at(sites.output), &dy);
     actors.backward(sites.at(sites.output), &mut dy)?;
-    for t in 0..tokens {
-        dy.row_mut(t).iter_mut().zip(&norm.gain).for_each(|(d, g)| *d *= g);
-    }
+    kernels::for_each_row(dy.data_mut(), width, |_, row| {
+        row.iter_mut().zip(&norm.gain).for_each(|(d, g)| *d *= g);
+    });
     keep.put(sites.at(sites.normalized), &dy);
     actors.backward(sites.at(sites.normalized), &mut dy)?;
-    let mut d_scale = Array::zeros(&[tokens, 1]);
-    for t in 0..tokens {
+    let d_scale = (0..tokens).map(|t| {
         let divisor = state.scale.data()[t];
-        let along = crate::kernels::dot(dy.row(t), state.centered.row(t));
-        d_scale.data_mut()[t] = -along / (divisor * divisor);
-        dy.row_mut(t).iter_mut().for_each(|d| *d /= divisor);
-    }
+        -kernels::dot(dy.row(t), state.centered.row(t)) / (divisor * divisor)
+    });
+    let mut d_scale = Array::from_vec(&[tokens, 1], d_scale.collect());
     keep.put(sites.at(sites.scale), &d_scale);
     actors.backward(sites.at(sites.scale), &mut d_scale)?;
-    for t in 0..tokens {
+    kernels::for_each_row(dy.data_mut(), width, |t, row| {
+        let divisor = state.scale.data()[t];
         let factor = d_scale.data()[t] / (width as f32 * state.computed_scale[t]);
-        if factor != 0.0 {
-            crate::kernels::axpy(dy.row_mut(t), factor, state.centered.row(t));
-        }
-    }
+        row.iter_mut().zip(state.centered.row(t)).for_each(|(d, x)| *d = *d / divisor + factor * x);
+    });
     keep.put(sites.at(sites.centered), &dy);
     actors.backward(sites.at(sites.centered), &mut dy)?;
-    for t in 0..tokens {
-        center(dy.row_mut(t));
-    }
+    kernels::for_each_row(dy.data_mut(), width, |_, row| center(row));
     Ok(dy)
 }
 
 /// Subtracts the mean.
+#[inline(always)]
 pub fn center(row: &mut [f32]) {
-    let mean = row.iter().sum::<f32>() / row.len() as f32;
+    let mean = kernels::sum(row) / row.len() as f32;
     row.iter_mut().for_each(|x| *x -= mean);
+}
+
+#[inline(always)]
+fn center_into(out: &mut [f32], row: &[f32]) {
+    let mean = kernels::sum(row) / row.len() as f32;
+    out.iter_mut().zip(row).for_each(|(out, x)| *out = x - mean);
 }
 
 /// `sqrt(mean(x²) + ε)` of a centred row.
 pub fn scale_of(centered: &[f32]) -> f32 {
-    (crate::kernels::dot(centered, centered) / centered.len() as f32 + EPSILON).sqrt()
+    (kernels::dot(centered, centered) / centered.len() as f32 + EPSILON).sqrt()
 }
 
 /// One row through the norm, without hooks.
@@ -166,8 +173,8 @@ pub fn apply_backward(norm: &LayerNorm, input: &[f32], dy: &[f32], frozen_scale:
     let scale = scale_of(&centered);
     let mut dx: Vec<f32> = dy.iter().zip(&norm.gain).map(|(d, g)| d * g / scale).collect();
     if !frozen_scale {
-        let along = crate::kernels::dot(&dx, &centered) / (scale * scale * input.len() as f32);
-        crate::kernels::axpy(&mut dx, -along, &centered);
+        let along = kernels::dot(&dx, &centered) / (scale * scale * input.len() as f32);
+        kernels::axpy(&mut dx, -along, &centered);
     }
     center(&mut dx);
     dx

@@ -88,7 +88,11 @@ pub(crate) fn backward(
     }
     keep.put(at(Site::MlpPostAct), &d_neurons);
     actors.backward(at(Site::MlpPostAct), &mut d_neurons)?;
-    kernels::zip_into(d_neurons.data_mut(), state.pre_act.data(), |d, x| d * kernels::gelu_derivative(x));
+    // Of zero rows only zeros would come.
+    let rows = kernels::nonzero_rows(View::new(d_neurons.data(), tokens, d_ff));
+    let range = rows.start * d_ff..rows.end * d_ff;
+    let (grad, pre_act) = (&mut d_neurons.data_mut()[range.clone()], &state.pre_act.data()[range]);
+    kernels::zip_into(grad, pre_act, |d, x| d * kernels::gelu_derivative(x));
     keep.put(at(Site::MlpPreAct), &d_neurons);
     actors.backward(at(Site::MlpPreAct), &mut d_neurons)?;
     Ok(Array::from_vec(
