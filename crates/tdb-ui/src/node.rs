@@ -1,5 +1,85 @@
+//! The page of one component.
+
+mod examples;
+mod explanations;
+mod head;
+mod heat_text;
+mod lens;
+mod prompts;
+
 use leptos::prelude::*;
+use leptos_router::hooks::{use_location, use_params_map};
+use tdb_api::page::{NodePage as Address, NodePageQuery};
+
+use crate::app::set_title;
+use crate::names::component_name;
+
+/// What the page's parts need to know of the node. Reactive: arrow keys change it in place.
+#[derive(Clone, Copy)]
+pub struct Node {
+    pub address: Memo<Option<Address>>,
+    pub query: Memo<NodePageQuery>,
+}
+
+impl Node {
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    /// Body of the requests about stored data.
+    pub fn stored(self) -> Option<serde_json::Value> {
+        let a = self.address.get()?;
+        let dataset = a.dataset_name().unwrap_or_else(|| format!("{}_undefined", a.slug.model));
+        Some(
+            serde_json::json!({ "dst": a.kind.stored, "layerIndex": a.layer_index, "activationIndex": a.node_index, "datasets": [dataset] }),
+        )
+    }
+}
+
 #[component]
 pub fn NodePage() -> impl IntoView {
-    view! { <div></div> }
+    let params = use_params_map();
+    let location = use_location();
+    let parsed = Memo::new(move |_| {
+        let part = |name: &str| params.read().get(name).unwrap_or_default();
+        Address::parse(&part("model"), &part("node_type"), &part("layer"), &part("index"))
+    });
+    let node = Node {
+        address: Memo::new(move |_| parsed.get().ok()),
+        query: Memo::new(move |_| {
+            location.search.track();
+            NodePageQuery::parse(&crate::dom::location().1)
+        }),
+    };
+    provide_context(node);
+    Effect::new(move |_| {
+        if let Some(a) = node.address.get() {
+            set_title(&component_name(a.kind.node_type, a.layer_index, a.node_index));
+        }
+    });
+    // Panes are bound to their node: another node gets new ones, not the old one's contents under a new heading.
+    let kind = Memo::new(move |_| node.address.get().map(|a| a.kind));
+    view! {
+        {move || match kind.get() {
+            None => view! {
+                <div class="page narrow stack">
+                    <h1>"No such node"</h1>
+                    <p>{move || parsed.get().err()}</p>
+                    <p>"An address names a model, a type of node, a layer and an index, for instance " <code>"/gpt2-small/attention_head/5/1"</code> "."</p>
+                    <p><a class="button primary" href="/">"Go back home"</a></p>
+                </div>
+            }.into_any(),
+            Some(kind) => view! {
+                <head::Head />
+                <div class="node-page">
+                    <prompts::Prompts />
+                    <div class="columns">
+                        <explanations::Explanations />
+                        {(kind.input_side || kind.output_side).then(|| view! { <lens::Lens /> })}
+                    </div>
+                    <examples::Examples />
+                </div>
+            }.into_any(),
+        }}
+    }
 }

@@ -1,5 +1,89 @@
+//! The start page: the model, the way into the debugger, questions to begin with, any node.
+
+mod examples;
+mod picker;
+
 use leptos::prelude::*;
+
+use crate::app::{Facts, Health, Server, TermsLink, set_title};
+use crate::format;
+
 #[component]
 pub fn StartPage() -> impl IntoView {
-    view! { <div></div> }
+    set_title("Start");
+    let server = Server::get();
+    let debugger = move || server.facts.get().and_then(|f| f.slug()).map(|s| s.debugger_path());
+    view! {
+        <div class="page start">
+            <section class="card hero">
+                <h1>"Ask the model why it says this and not that."</h1>
+                <p class="lead">
+                    "Give a prompt, the token you expect, and one to compare it with. The debugger shows which attention heads, neurons and embeddings made the difference; ablate them, trace them, and see what made them fire."
+                </p>
+                <div class="row">
+                    {move || match debugger() {
+                        Some(path) => view! { <a class="button primary" id="open-debugger" href=path>"Open the debugger"</a> }.into_any(),
+                        None => match server.health.get() {
+                            Health::Absent(problem) => view! { <span class="problem" role="alert"><span><strong>"No server. "</strong>{problem.message}</span></span> }.into_any(),
+                            Health::Present => view! { <span class="notice">"This server runs without a model: node pages work, the debugger does not."</span> }.into_any(),
+                            Health::Unknown => view! { <span class="quiet">"Looking for the model…"</span> }.into_any(),
+                        },
+                    }}
+                    <TermsLink />
+                </div>
+                {move || server.facts.get().map(|f| view! { <FactList facts=f /> })}
+            </section>
+            <section class="stack" aria-labelledby="examples-title">
+                <h2 id="examples-title">"Questions to begin with"</h2>
+                <examples::Examples />
+            </section>
+            <section class="card" aria-labelledby="picker-title">
+                <div class="card-head"><h2 id="picker-title">"Look at one node"</h2></div>
+                <div class="card-body"><picker::Picker /></div>
+            </section>
+        </div>
+    }
+}
+
+#[component]
+fn FactList(facts: Facts) -> impl IntoView {
+    let mut list: Vec<(&'static str, String)> = Vec::new();
+    let mut put = |name, value: Option<String>| list.extend(value.map(|v| (name, v)));
+    let count = |n: i64| format::count(n.unsigned_abs());
+    put("Model", facts.model.model_name.clone());
+    let shape = facts.server.as_ref().and_then(|s| s.shape.as_ref());
+    put("Layers", (facts.model.n_layers > 0).then(|| count(facts.model.n_layers)));
+    put("Heads a layer", shape.map(|s| count(s.n_heads)));
+    put("Neurons a layer", shape.map(|s| count(s.d_mlp)));
+    put("Width", shape.map(|s| count(s.d_model)));
+    put("Vocabulary", shape.map(|s| count(s.vocab_size)));
+    put("Context", shape.map(|s| format!("{} tokens", count(s.context_length))));
+    let latents = |a: Option<&tdb_api::AutoencoderInfo>, name: &Option<String>, has: bool| {
+        has.then(|| match a {
+            Some(a) => format!("{} ({} latents)", a.name, count(a.n_latents)),
+            None => name.clone().unwrap_or_else(|| "yes".into()),
+        })
+    };
+    let s = facts.server.as_ref();
+    put(
+        "MLP autoencoder",
+        latents(
+            s.and_then(|s| s.mlp_autoencoder.as_ref()),
+            &facts.model.mlp_autoencoder_name,
+            facts.model.has_mlp_autoencoder,
+        ),
+    );
+    put(
+        "Attention autoencoder",
+        latents(
+            s.and_then(|s| s.attention_autoencoder.as_ref()),
+            &facts.model.attention_autoencoder_name,
+            facts.model.has_attention_autoencoder,
+        ),
+    );
+    view! {
+        <dl class="facts" id="facts">
+            {list.into_iter().map(|(name, value)| view! { <div><dt>{name}</dt><dd>{value}</dd></div> }).collect_view()}
+        </dl>
+    }
 }

@@ -259,6 +259,7 @@ pub fn NodeTable() -> impl IntoView {
             <filters::Chips table=table />
             <div
                 class="grid-scroll"
+                class:compare=move || session.answer.with(|a| a.is_two_sided())
                 class:stale=move || session.is_stale()
                 id="node-table"
                 role="grid"

@@ -11,14 +11,14 @@ use crate::view::{Sort, SortBy};
 /// The columns' widths as a custom property: head and rows share it.
 pub fn template(table: Table) -> String {
     let views = table.views();
-    let each = if views.len() > 1 { "minmax(74px, 1fr)" } else { "minmax(104px, 1fr)" };
+    let two = table.session.answer.with(|a| a.is_two_sided());
+    let (name, token, value) = if two { (176, 112, 76) } else { (176, 118, 112) };
     let n = views.len() * Metric::ALL.len();
-    let tokens = if table.session.answer.with(|a| a.is_two_sided()) {
-        "112px 112px"
-    } else {
-        "minmax(104px, 0.9fr) minmax(104px, 0.9fr)"
-    };
-    format!("--columns:176px {tokens} repeat({n}, {each})")
+    // Fixed least widths, so that head and rows agree without looking at each other's contents.
+    let least = name + 2 * token + n * value;
+    format!(
+        "--columns:{name}px repeat(2, minmax({token}px, 1fr)) repeat({n}, minmax({value}px, 1fr));--least:{least}px"
+    )
 }
 
 #[component]

@@ -1,0 +1,81 @@
+//! Questions that have an instructive answer, each with what to look for.
+
+use leptos::prelude::*;
+use tdb_api::page::PageState;
+
+use crate::app::Server;
+use crate::ui::token_text;
+
+struct Example {
+    title: &'static str,
+    prompt: &'static str,
+    target: &'static str,
+    distractor: &'static str,
+    look: &'static str,
+}
+
+const EXAMPLES: [Example; 5] = [
+    Example {
+        title: "Indirect object",
+        prompt: "<|endoftext|>When Mary and John went to the store, John gave a drink to",
+        target: " Mary",
+        distractor: " John",
+        look: "Heads in late layers that attend from “ to” back to “ Mary” and write her name. Ablate the strongest, then trace its query: who told it to look away from the name that came twice?",
+    },
+    Example {
+        title: "Capitals",
+        prompt: "<|endoftext|>Paris, France. Ottawa,",
+        target: " Canada",
+        distractor: " Germany",
+        look: "MLP neurons at “ Ottawa” that know the country, and a head that carries what they wrote to the last comma.",
+    },
+    Example {
+        title: "Greater than",
+        prompt: "<|endoftext|>The war lasted from the year 1732 to the year 17",
+        target: "45",
+        distractor: "12",
+        look: "Heads that read “32” from the end, and neurons after them that favour every larger number at once.",
+    },
+    Example {
+        title: "Induction",
+        prompt: "<|endoftext|> red lamp tree cup red lamp tree",
+        target: " cup",
+        distractor: " red",
+        look: "A head at the last “ tree” that attends to the word after the first one. Trace its key: a head one layer down has told that place what came before it.",
+    },
+    Example {
+        title: "Pronoun",
+        prompt: "<|endoftext|>Mary was tired because",
+        target: " she",
+        distractor: " he",
+        look: "A head that reads the name from “ because”, and the embedding of the name itself, which already leans one way.",
+    },
+];
+
+#[component]
+pub fn Examples() -> impl IntoView {
+    let server = Server::get();
+    let base = move || server.facts.get().and_then(|f| f.slug()).map(|s| s.debugger_path());
+    view! {
+        <div class="examples">
+            {EXAMPLES.iter().map(|e| {
+                let href = move || base().map(|base| {
+                    let mut state = PageState::default();
+                    state.left.prompt = e.prompt.into();
+                    state.left.target_tokens = vec![e.target.into()];
+                    state.left.distractor_tokens = vec![e.distractor.into()];
+                    let query = state.to_query();
+                    if query.is_empty() { base } else { format!("{base}?{query}") }
+                });
+                view! {
+                    <a class="card example" href=href>
+                        <h3>{e.title}</h3>
+                        <span class="example-prompt">{e.prompt}</span>
+                        <span><span class="token">{token_text(e.target)}</span>" rather than "<span class="token">{token_text(e.distractor)}</span>"?"</span>
+                        <span class="why">{e.look}</span>
+                    </a>
+                }
+            }).collect_view()}
+        </div>
+    }
+}

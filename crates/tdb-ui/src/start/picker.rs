@@ -1,0 +1,121 @@
+//! One picker for the nodes of all data sets.
+
+use leptos::prelude::*;
+use leptos_router::hooks::use_navigate;
+use serde_json::Value;
+use tdb_api::page::NodePageKind;
+
+use crate::app::{Server, node_path};
+use crate::remote::{Remote, follow};
+use crate::ui::ProblemCard;
+
+#[derive(Clone, PartialEq)]
+struct Dataset {
+    slug: String,
+    name: String,
+    kind: NodePageKind,
+}
+
+#[component]
+pub fn Picker() -> impl IntoView {
+    let server = Server::get();
+    let (state, again) = follow(|| Some(("/neuron_datasets_metadata", Value::Null)));
+    let chosen = RwSignal::new(0usize);
+    let layer = RwSignal::new("0".to_owned());
+    let unit = RwSignal::new("0".to_owned());
+    let navigate = use_navigate();
+    let datasets = Memo::new(move |_| {
+        let mut all: Vec<Dataset> = match state.get() {
+            Remote::Ready(Value::Array(items)) => items.iter().filter_map(read).collect(),
+            _ => Vec::new(),
+        };
+        // The present model's nodes can be looked at even where no examples are stored.
+        if let Some(facts) = server.facts.get()
+            && let Some(slug) = facts.slug()
+        {
+            for kind in NodePageKind::ALL {
+                let (_, units) = facts.extent(kind.node_type);
+                let known = all.iter().any(|d| d.slug == slug.to_string() && d.kind == kind);
+                if units.is_some() && !known {
+                    let name = format!("{} of {}", crate::names::type_label(kind.node_type), slug.model);
+                    all.push(Dataset { slug: slug.to_string(), name, kind });
+                }
+            }
+        }
+        all
+    });
+    let check = move || -> Result<(i64, i64), String> {
+        let dataset = datasets.with(|d| d.get(chosen.get()).cloned()).ok_or("No data set.")?;
+        let own = server
+            .facts
+            .get()
+            .filter(|f| f.slug().is_some_and(|s| s.model == dataset.slug.split('_').next().unwrap_or_default()));
+        let (layers, units) = own.map_or((None, None), |f| f.extent(dataset.kind.node_type));
+        Ok((number(&layer.get(), layers, "layer")?, number(&unit.get(), units, "index")?))
+    };
+    let hint = move || {
+        let dataset = datasets.with(|d| d.get(chosen.get()).cloned())?;
+        let facts = server.facts.get()?;
+        match facts.extent(dataset.kind.node_type) {
+            (Some(l), Some(u)) if facts.slug().is_some_and(|s| dataset.slug.starts_with(&s.model)) => {
+                Some(format!("layers 0–{}, indices 0–{}", l - 1, u - 1))
+            }
+            _ => None,
+        }
+    };
+    let go = move |event: web_sys::SubmitEvent| {
+        event.prevent_default();
+        let (Some(dataset), Ok((l, u))) =
+            (datasets.with_untracked(|d| d.get(chosen.get_untracked()).cloned()), untrack(check))
+        else {
+            return;
+        };
+        navigate(&node_path(&dataset.slug, dataset.kind.node_type, l, u), Default::default());
+    };
+    let field = move |label: &'static str, id: &'static str, signal: RwSignal<String>| {
+        view! {
+            <label class="stack tight">
+                <span class="label">{label}</span>
+                <input class="field short" id=id inputmode="numeric" prop:value=move || signal.get() on:input=move |e| signal.set(event_target_value(&e)) />
+            </label>
+        }
+    };
+    view! {
+        {move || match state.get() {
+            Remote::Failed(problem) if !problem.is_missing_route() => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
+            _ => ().into_any(),
+        }}
+        <form class="picker" on:submit=go>
+            <label class="stack tight grow">
+                <span class="label">"Data set"</span>
+                <select class="field" id="dataset" on:change=move |e| chosen.set(event_target_value(&e).parse().unwrap_or_default())>
+                    {move || datasets.get().into_iter().enumerate().map(|(i, d)| view! { <option value=i.to_string()>{d.name}</option> }).collect_view()}
+                </select>
+            </label>
+            {field("Layer", "pick-layer", layer)}
+            {field("Index", "pick-index", unit)}
+            <button class="button primary" type="submit" id="pick" disabled=move || check().is_err()>"Open"</button>
+        </form>
+        <p class="small-text" aria-live="polite">
+            {move || match check() {
+                Err(message) if !datasets.with(Vec::is_empty) => view! { <span class="field-error">{message}</span> }.into_any(),
+                _ => view! { <span class="quiet">{hint()}</span> }.into_any(),
+            }}
+        </p>
+    }
+}
+
+fn read(item: &Value) -> Option<Dataset> {
+    let text = |key: &str| item[key].as_str().map(str::to_owned);
+    let kind = NodePageKind::of_records(item["derivedScalarType"].as_str()?)?;
+    Some(Dataset { slug: text("shortName")?, name: text("userVisibleName")?, kind })
+}
+
+fn number(text: &str, limit: Option<i64>, what: &str) -> Result<i64, String> {
+    match (text.trim().parse::<i64>(), limit) {
+        (Ok(n), None) if n >= 0 => Ok(n),
+        (Ok(n), Some(limit)) if (0..limit).contains(&n) => Ok(n),
+        (_, Some(limit)) => Err(format!("{text:?} is no {what} from 0 to {}.", limit - 1)),
+        _ => Err(format!("{text:?} is no {what} (0, 1, …).")),
+    }
+}
