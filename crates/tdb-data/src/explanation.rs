@@ -260,6 +260,13 @@ impl ScoredExplanation {
     }
 }
 
+impl SequenceSimulation {
+    /// Predicted activations on the scale from 0 to 10, without a distribution.
+    pub fn new(tokens: Vec<String>, expected_activations: Vec<f32>) -> Self {
+        Self { tokens, expected_activations, ..Self::default() }
+    }
+}
+
 impl ScoredSequenceSimulation {
     /// A simulation beside the true activations, without scores yet.
     pub fn new(sequence_simulation: SequenceSimulation, true_activations: Vec<f32>) -> Self {

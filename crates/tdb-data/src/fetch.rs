@@ -2,12 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::Semaphore;
 
 use crate::{
     Error, Location, Mirror, Progress, Registry, Result,
     cache::{Cache, Meta},
+    location::Root,
     partial::{Partial, Transfer},
     stores::{Failure, Stores},
 };
@@ -34,6 +36,8 @@ pub struct FetchConfig {
     /// Where Hugging Face repositories are served.
     pub hugging_face: String,
     pub hugging_face_token: Option<String>,
+    /// The files that this program carries, by the path after `embedded:`.
+    pub embedded: fn(&str) -> Option<Bytes>,
 }
 
 /// Bytes the cache may hold where nothing else is said: 50 GiB.
@@ -62,6 +66,7 @@ impl FetchConfig {
             read_timeout: Duration::from_secs(30),
             hugging_face: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             hugging_face_token: var("HF_TOKEN"),
+            embedded: |_| None,
         })
     }
 
@@ -148,6 +153,12 @@ impl Fetcher {
             }
         }
         Ok(location.clone())
+    }
+
+    /// The content of a file that the program itself carries; `None` for a location elsewhere.
+    pub fn embedded(&self, location: &Location) -> Option<Result<Bytes>> {
+        let found = || (self.0.config.embedded)(location.path()).ok_or_else(|| not_found(location));
+        (*location.root() == Root::Embedded).then(found)
     }
 
     /// The path of `location` on this machine: its own if it is here, else in the cache, fetched if need be.

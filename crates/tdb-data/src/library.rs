@@ -1,6 +1,7 @@
 //! What is known about a node: the answers of the read routes.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -13,12 +14,15 @@ use tdb_api::{
 };
 
 use crate::{
-    Error, Fetcher, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations, NodeRecord, RecordsEntry,
-    Registry, Result, ScoredExplanation, normalize, write_atomically,
+    Error, ExplanationsEntry, Fetcher, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations, NodeRecord,
+    RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, collated::LayerFile, normalize, write_atomically,
 };
 
 /// Parsed records kept in memory, in bytes.
 const RECORDS_IN_MEMORY: u64 = 256 << 20;
+
+/// Files of layers that stay open; each keeps the strings of its tokens in memory.
+const LAYER_FILES_OPEN: u64 = 64;
 
 /// How long "there is no such file" is believed.
 const ABSENCE: Duration = Duration::from_secs(300);
@@ -31,7 +35,11 @@ pub struct Library {
     /// Folder of the explanations that were written here: `<records>/<scalar>/<set>/<layer>/<index>.jsonl`.
     own: Arc<Path>,
     records: Cache<String, Arc<NodeRecord>>,
+    /// Open files of [`RecordsLayout::Layers`].
+    layer_files: Cache<String, Arc<LayerFile>>,
     absent: Cache<String, ()>,
+    /// Explanations of all nodes of a layer that share a file, by index.
+    layer_explanations: Cache<String, Arc<HashMap<usize, NodeExplanations>>>,
 }
 
 /// A record and where it was.
@@ -42,6 +50,14 @@ pub struct FoundRecord {
     pub record: Arc<NodeRecord>,
     /// The file's location, for errors.
     pub file: String,
+    node: (usize, usize),
+}
+
+impl FoundRecord {
+    /// Layer and index, as they were asked for.
+    pub fn node(&self) -> (usize, usize) {
+        self.node
+    }
 }
 
 impl Library {
@@ -52,7 +68,10 @@ impl Library {
             .weigher(|_: &String, r: &Arc<NodeRecord>| u32::try_from(weight(r)).unwrap_or(u32::MAX))
             .build();
         let absent = Cache::builder().max_capacity(100_000).time_to_live(ABSENCE).build();
-        Self { registry: Arc::new(registry), fetcher, own: own.into(), records, absent }
+        let layer_files = Cache::new(LAYER_FILES_OPEN);
+        let layer_explanations = Cache::new(LAYER_FILES_OPEN);
+        let registry = Arc::new(registry);
+        Self { registry, fetcher, own: own.into(), records, layer_files, absent, layer_explanations }
     }
 
     /// The registry.
@@ -109,6 +128,9 @@ impl Library {
 
     /// The record of a node in one set.
     pub async fn record_in(&self, entry: &RecordsEntry, layer: usize, index: usize) -> Result<FoundRecord> {
+        if entry.layout == RecordsLayout::Layers {
+            return self.record_in_layer_file(entry, layer, index).await;
+        }
         let location = Location::parse(&entry.location)?.join(&format!("{layer}/{index}.json"))?;
         let file = location.to_string();
         let key = self.memory_key(&location).await?;
@@ -124,12 +146,49 @@ impl Library {
             Ok::<_, Error>(Arc::new(record))
         };
         match self.records.try_get_with::<_, Error>(key.clone(), load).await {
-            Ok(record) => Ok(FoundRecord { entry: entry.clone(), record, file }),
+            Ok(record) => Ok(FoundRecord { entry: entry.clone(), record, file, node: (layer, index) }),
             Err(e) => {
                 if e.is_not_found() {
                     self.absent.insert(key, ()).await;
                 }
                 Err(Error::clone(&e))
+            }
+        }
+    }
+
+    /// As [`Library::record_in`], from a set with one file for each layer.
+    async fn record_in_layer_file(&self, entry: &RecordsEntry, layer: usize, index: usize) -> Result<FoundRecord> {
+        let location = Location::parse(&entry.location)?.join(&format!("{layer}.records"))?;
+        let mut first = true;
+        loop {
+            let key = self.memory_key(&location).await?;
+            let open = async {
+                let opened = match self.fetcher.embedded(&location) {
+                    Some(bytes) => LayerFile::from_bytes(location.to_string(), bytes?),
+                    None => LayerFile::open(&self.fetcher.file(&location, &()).await?),
+                };
+                opened.map(Arc::new)
+            };
+            let opened = self.layer_files.try_get_with::<_, Error>(key.clone(), open).await;
+            let found = match opened.map_err(|e| Error::clone(&e)) {
+                Ok(open) => {
+                    let scalar = entry.scalar.clone();
+                    let read = tokio::task::spawn_blocking(move || open.record(&scalar, index)).await;
+                    read.map_err(|e| Error::damaged(location.to_string(), format!("its reader failed: {e}")))?
+                }
+                Err(error) => Err(error),
+            };
+            match found {
+                Err(Error::Damaged { problem, .. }) if first && self.fetcher.forget(&location) => {
+                    tracing::warn!(%location, problem, "a damaged file is fetched once more");
+                    self.layer_files.invalidate(&key).await;
+                    first = false;
+                }
+                Err(error) => return Err(error),
+                Ok(found) => {
+                    let (record, file) = (Arc::new(found.record), location.to_string());
+                    return Ok(FoundRecord { entry: entry.clone(), record, file, node: (layer, index) });
+                }
             }
         }
     }
@@ -155,7 +214,7 @@ impl Library {
                             known.join(", ")
                         ))
                     })?;
-                    sets.extend(self.explanations_in(&entry.location, layer, index).await?);
+                    sets.extend(self.explanations_in(entry, layer, index).await?);
                 }
                 sets
             }
@@ -183,7 +242,7 @@ impl Library {
     ) -> Result<Vec<(String, NodeExplanations)>> {
         let mut sets = Vec::new();
         for set in self.registry.explanations_of(entry) {
-            match self.explanations_in(&set.location, layer, index).await {
+            match self.explanations_in(set, layer, index).await {
                 Ok(found) => sets.extend(found),
                 // Those that are at hand are worth more than an error.
                 Err(e @ (Error::Network { .. } | Error::Offline { .. })) => {
@@ -198,24 +257,39 @@ impl Library {
 
     async fn explanations_in(
         &self,
-        set: &str,
+        set: &ExplanationsEntry,
         layer: usize,
         index: usize,
     ) -> Result<Option<(String, NodeExplanations)>> {
-        let name = set.rsplit('/').next().unwrap_or_default().to_string();
-        let location = Location::parse(set)?.join(&format!("{layer}/{index}.jsonl"))?;
-        let key = self.memory_key(&location).await?;
-        if self.absent.contains_key(&key) {
-            return Ok(None);
-        }
-        match self.load(&location, MAX_EXPLANATION_BYTES, NodeExplanations::parse).await {
-            Ok(found) => Ok(Some((name, found))),
-            Err(Error::NotFound(_)) => {
-                self.absent.insert(key, ()).await;
-                Ok(None)
+        let name = set.location.rsplit('/').next().unwrap_or_default().to_string();
+        let folder = Location::parse(&set.location)?;
+        let found = match set.layout {
+            RecordsLayout::Files => {
+                let location = folder.join(&format!("{layer}/{index}.jsonl"))?;
+                let key = self.memory_key(&location).await?;
+                if self.absent.contains_key(&key) {
+                    return Ok(None);
+                }
+                match self.load(&location, MAX_EXPLANATION_BYTES, NodeExplanations::parse).await {
+                    Err(Error::NotFound(_)) => {
+                        self.absent.insert(key, ()).await;
+                        None
+                    }
+                    found => Some(found?),
+                }
             }
-            Err(e) => Err(e),
-        }
+            RecordsLayout::Layers => {
+                let location = folder.join(&format!("{layer}.jsonl"))?;
+                let key = self.memory_key(&location).await?;
+                let load = async { self.load(&location, MAX_EXPLANATION_BYTES, parse_lines).await.map(Arc::new) };
+                match self.layer_explanations.try_get_with(key, load).await {
+                    Ok(all) => all.get(&index).cloned(),
+                    Err(e) if e.is_not_found() => None,
+                    Err(e) => return Err(Error::clone(&e)),
+                }
+            }
+        };
+        Ok(found.map(|node| (name, node)))
     }
 
     /// The explanations of a node that were written here, by set.
@@ -310,6 +384,16 @@ impl Library {
         let stamp = changed.ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
         Ok(format!("{place}@{stamp}"))
     }
+}
+
+/// The explanations of all nodes of a layer: a line for each.
+fn parse_lines(file: &str, bytes: &[u8]) -> Result<HashMap<usize, NodeExplanations>> {
+    let lines = bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    lines
+        .map(|(i, line)| {
+            NodeExplanations::parse(&format!("{file} line {}", i + 1), line).map(|node| (node.index, node))
+        })
+        .collect()
 }
 
 fn node(layer: i64, index: i64) -> Result<(usize, usize)> {

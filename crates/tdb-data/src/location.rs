@@ -1,5 +1,5 @@
 //! Where a file lives, as one line of text: `https://…`, `az://account/container/…`, `s3://…`, `gs://…`, `file://…`, a
-//! folder's path, or `hf:owner/name[@revision][/…]`.
+//! folder's path, `hf:owner/name[@revision][/…]`, or `embedded:…` for what the program itself carries.
 //!
 //! A [`Location`] comes from the registry or the command line, never from a request. What requests contribute, layer and
 //! index, is joined as numbers; [`Location::join`] refuses anything that could lead elsewhere.
@@ -26,6 +26,8 @@ pub enum Root {
     HuggingFace { repository: String, revision: String },
     /// This machine.
     Local,
+    /// This program.
+    Embedded,
 }
 
 /// A file or folder in a store.
@@ -47,6 +49,8 @@ impl Location {
             (Root::Local, rest.to_string())
         } else if let Some(rest) = text.strip_prefix("hf:") {
             hugging_face(rest).ok_or_else(|| bad("expected hf:owner/name[@revision][/path]"))?
+        } else if let Some(rest) = text.strip_prefix("embedded:") {
+            (Root::Embedded, rest.to_string())
         } else if let Some((scheme, rest)) = text.split_once("://") {
             if rest.contains(['?', '#']) {
                 return Err(bad("a query or fragment is not supported; give credentials through the environment"));
@@ -129,6 +133,7 @@ impl Location {
             Root::Gcs(bucket) => vec!["gs".into(), bucket.clone()],
             Root::HuggingFace { repository, revision } => vec!["hf".into(), repository.clone(), revision.clone()],
             Root::Local => vec!["local".into()],
+            Root::Embedded => vec!["embedded".into()],
         };
         let rest = self.path().split('/').filter(|s| !s.is_empty());
         first.iter().map(String::as_str).chain(rest).map(safe_name).collect()
@@ -148,6 +153,7 @@ impl fmt::Display for Location {
                 write!(f, "hf:{repository}{revision}{slash}{}", self.path)
             }
             Root::Local => f.write_str(&self.path),
+            Root::Embedded => write!(f, "embedded:{}", self.path),
         }
     }
 }
@@ -241,6 +247,7 @@ mod tests {
             "gs://bucket/a/b c",
             "hf:owner/name",
             "hf:owner/name@v1/a/b.json",
+            "embedded:records/0",
             "/some/folder",
             "relative/folder",
         ] {

@@ -103,13 +103,15 @@ pub enum Per {
     TokenPair,
 }
 
-/// How a set of records is laid out.
+/// How a set of records or explanations is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordsLayout {
-    /// `{layer}/{index}.json`, the reference's.
+    /// `{layer}/{index}.json`, the reference's; explanations `{layer}/{index}.jsonl`.
     #[default]
     Files,
+    /// `{layer}.records` as [`crate::collated`] describes it; explanations `{layer}.jsonl`, a line for each node.
+    Layers,
 }
 
 impl RecordsLayout {
@@ -118,7 +120,7 @@ impl RecordsLayout {
     }
 }
 
-/// A set of explanations of the nodes of a set of records: files `{layer}/{index}.jsonl`.
+/// A set of explanations of the nodes of a set of records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplanationsEntry {
@@ -128,6 +130,8 @@ pub struct ExplanationsEntry {
     /// Name and scalar of the records whose nodes are explained.
     pub records: String,
     pub scalar: String,
+    #[serde(default, skip_serializing_if = "RecordsLayout::is_default")]
+    pub layout: RecordsLayout,
 }
 
 /// Settings of a store whose name is not enough to reach it.
@@ -205,7 +209,8 @@ impl Registry {
     /// The set of records that a request means by `dataset`: a registered name together with the scalar, or the
     /// location of a registered set as it stands in the registry.
     pub fn records_for(&self, dataset: &str, scalar: &str) -> Result<&RecordsEntry> {
-        if dataset.contains("://") || dataset.starts_with("hf:") {
+        let is_location = ["hf:", "embedded:"].iter().any(|p| dataset.starts_with(p)) || dataset.contains("://");
+        if is_location || self.records.iter().any(|r| r.location == dataset) {
             let same = |r: &&RecordsEntry| r.location.trim_end_matches('/') == dataset.trim_end_matches('/');
             return self.records.iter().find(same).ok_or_else(|| {
                 Error::Bad(format!(

@@ -116,7 +116,9 @@ impl Stores {
                 }
                 Arc::new(builder.build().map_err(|e| config(location, &e))?)
             }
-            Root::Local => return Err(Error::Config(format!("{location} is on this machine and needs no store"))),
+            Root::Local | Root::Embedded => {
+                return Err(Error::Config(format!("{location} is on this machine and needs no store")));
+            }
         };
         Ok(store)
     }
@@ -184,7 +186,9 @@ impl Failure {
                 (Some(401 | 403), _) => Self::Denied(text),
                 (Some(_), _) => Self::Fatal(text),
                 (None, Some(object_store::client::HttpErrorKind::Connect)) => Self::Connect(text),
-                (None, _) if text.contains("non-partial") || text.contains("Content-Range") => Self::Changed,
+                (None, _) if ["non-partial", "Content-Range", "Wanted range"].iter().any(|t| text.contains(t)) => {
+                    Self::Changed
+                }
                 (None, _) if text.contains("Content-Length") => Self::Fatal(text),
                 (None, _) => Self::Transient(text),
             },
