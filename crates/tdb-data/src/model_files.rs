@@ -103,19 +103,13 @@ async fn shards(fetcher: &Fetcher, base: &Location) -> Result<Vec<Location>> {
         .collect()
 }
 
-/// Fetches an autoencoder's files: for each layer, those of the layer in the registry's order.
-pub async fn autoencoder_files(
-    fetcher: &Fetcher,
-    entry: &AutoencoderEntry,
-    progress: &dyn Progress,
-) -> Result<Vec<Vec<PathBuf>>> {
+/// An autoencoder's files, layer by layer, each layer's in the registry's order.
+pub fn autoencoder_files(entry: &AutoencoderEntry) -> Result<Vec<Location>> {
     let mut all = Vec::new();
     for layer in 0..entry.n_layers {
         all.extend(entry.layer_files(layer)?);
     }
-    let per_layer = entry.files.len().max(1);
-    let paths = fetcher.files(&all, progress).await?;
-    Ok(paths.chunks(per_layer).map(<[PathBuf]>::to_vec).collect())
+    Ok(all)
 }
 
 /// The tensors of a GPT-2 checkpoint, as the names of its files.
