@@ -22,6 +22,24 @@ pub const PART_NAMES: [&str; 8] = [
     "topOutputTokenLogits",
 ];
 
+/// A target or distractor, wherever it stands among the candidates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenOfInterest {
+    /// Its text.
+    pub token: String,
+    /// Its vocabulary id.
+    pub token_id: i64,
+    /// Its logit.
+    pub logit: f64,
+    /// Its probability among the whole vocabulary.
+    pub probability: f64,
+    /// 1 for the likeliest token of the vocabulary.
+    pub rank: i64,
+    /// `target` or `distractor`.
+    pub role: String,
+}
+
 /// What a run is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,6 +64,9 @@ pub enum TdbEvent {
     Inference { side: usize, data: InferenceAndTokenData },
     /// `topOutputTokenLogits`.
     OutputLogits { side: usize, name: String, data: MultipleTopKDerivedScalarsResponseData },
+    /// Beside `topOutputTokenLogits`, which is not changed by it: the probabilities of its tokens in its order, and the
+    /// question's own tokens, all of them.
+    Candidates { side: usize, name: String, probabilities: Vec<f64>, tokens_of_interest: Vec<TokenOfInterest> },
     /// `topKComponents` or `componentSumsForTokenDisplay`.
     NodeGroups { side: usize, name: String, data: MultipleTopKDerivedScalarsResponseData },
     /// One of the four ways of reading nodes in token space.
@@ -93,7 +114,7 @@ pub fn fold(events: impl IntoIterator<Item = TdbEvent>) -> Result<BatchedRespons
     let mut done = false;
     for event in events {
         match event {
-            TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } => {}
+            TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } | TdbEvent::Candidates { .. } => {}
             TdbEvent::Inference { side, data } => at(&mut sides, side).run = Some(data),
             TdbEvent::OutputLogits { side, name, data } | TdbEvent::NodeGroups { side, name, data } => {
                 at(&mut sides, side).parts.push((name, ProcessingResponseData::MultipleTopKDerivedScalars(data)));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tdb_api::stream::{ProgressPass, TdbEvent};
+use tdb_api::stream::{ProgressPass, TdbEvent, TokenOfInterest};
 use tdb_api::{
     BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
     DerivedAttentionScalarsResponse, DerivedScalarType as Dst, DerivedScalarsRequest, DerivedScalarsResponse, GroupId,
@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::derived;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
+use crate::interventions::wrap;
 use crate::side::{Plan, Side, gradient_sites};
 use crate::store::Store;
 use crate::tdb::to_inference_sub_request;
@@ -36,7 +37,15 @@ impl Engine {
     /// [`Error::Bad`] with what is wrong and what would be right; [`Error::Cancelled`] if the observer wants no more.
     pub fn batched_tdb(&self, request: &BatchedTdbRequest, context: &Context<'_>) -> Result<BatchedResponse> {
         let sub_requests = request.sub_requests.iter().map(to_inference_sub_request).collect::<Result<_>>()?;
-        self.batched(&BatchedRequest { inference_sub_requests: sub_requests }, context)
+        let tokens = request.sub_requests.iter().map(|spec| self.tokens_of_interest(spec)).collect();
+        self.respond(&BatchedRequest { inference_sub_requests: sub_requests }, tokens, context)
+    }
+
+    /// Targets and distractors with their roles; one that is no single token is told about elsewhere.
+    fn tokens_of_interest(&self, spec: &TdbRequestSpec) -> Interest {
+        let roles = [("target", &spec.target_tokens), ("distractor", &spec.distractor_tokens)];
+        let tokens = roles.iter().flat_map(|(role, texts)| texts.iter().map(move |text| (*role, text)));
+        tokens.filter_map(|(role, text)| Some((self.tokenizer().single_token(text).ok()?, role))).collect()
     }
 
     /// `POST /batched`. Nodes ranked in one sub-request are reported in all of them.
@@ -44,6 +53,15 @@ impl Engine {
     /// # Errors
     /// As [`Engine::batched_tdb`].
     pub fn batched(&self, request: &BatchedRequest, context: &Context<'_>) -> Result<BatchedResponse> {
+        self.respond(request, Vec::new(), context)
+    }
+
+    fn respond(
+        &self,
+        request: &BatchedRequest,
+        interest: Vec<Interest>,
+        context: &Context<'_>,
+    ) -> Result<BatchedResponse> {
         let requests = &request.inference_sub_requests;
         if requests.is_empty() {
             return bad!("the list of sub-requests is empty; give at least one");
@@ -52,7 +70,7 @@ impl Engine {
         let plans = requests.iter().map(|r| Plan::new(self, &r.inference_request_spec)).collect::<Result<Vec<_>>>()?;
         self.check_prompts(requests, &plans)?;
         let sides = self.run(requests, plans, context)?;
-        let answers = self.answer(requests, &sides, context)?;
+        let answers = self.answer(requests, &sides, &interest, context)?;
         let inference_sub_responses =
             sides.iter().zip(answers).map(|(side, answers)| InferenceResponseAndResponseDict {
                 inference_response: InferenceResponse { inference_and_token_data: side.data() },
@@ -271,6 +289,7 @@ impl Engine {
         &self,
         requests: &[InferenceSubRequest],
         sides: &[Side<'_>],
+        interest: &[Interest],
         context: &Context<'_>,
     ) -> Result<Vec<IndexMap<String, ProcessingResponseData>>> {
         let mut stores: Vec<Store<'_, '_>> = sides.iter().map(Store::new).collect();
@@ -320,6 +339,12 @@ impl Engine {
                         false => TdbEvent::NodeGroups { side, name, data },
                     });
                 }
+                if let Some(interest) = interest.get(index)
+                    && context.observer.listens()
+                    && name == "topOutputTokenLogits"
+                {
+                    context.observer.event(self.candidates(index, &sides[index], spec, &nodes, interest)?);
+                }
                 let place = requests[index].processing_request_spec_by_name.get_index_of(name);
                 answers[index]
                     .insert(place.unwrap_or_default(), ProcessingResponseData::MultipleTopKDerivedScalars(data));
@@ -368,6 +393,42 @@ impl Engine {
         Ok(named.collect())
     }
 
+    /// Probabilities of the listed tokens, and where the tokens of interest stand.
+    fn candidates(
+        &self,
+        index: usize,
+        side: &Side<'_>,
+        spec: &MultipleTopKDerivedScalarsRequestSpec,
+        nodes: &[MirroredNodeIndex],
+        interest: &Interest,
+    ) -> Result<TdbEvent> {
+        let token = spec.token_index.and_then(|t| wrap(t, side.tokens())).unwrap_or(side.tokens() - 1);
+        let logits = side.forward.logits(self.model(), token);
+        let mut probabilities = logits.clone();
+        tdb_model::kernels::softmax(&mut probabilities);
+        let listed = nodes.iter().map(|node| {
+            let id = node.tensor_indices.last().copied().flatten().and_then(|id| usize::try_from(id).ok());
+            f64::from(id.and_then(|id| probabilities.get(id)).copied().unwrap_or_default())
+        });
+        let of_interest = interest.iter().map(|&(id, role)| {
+            let logit = logits[id as usize];
+            TokenOfInterest {
+                token: self.token_text(id),
+                token_id: i64::from(id),
+                logit: f64::from(logit),
+                probability: f64::from(probabilities[id as usize]),
+                rank: 1 + logits.iter().filter(|x| **x > logit).count() as i64,
+                role: role.to_owned(),
+            }
+        });
+        Ok(TdbEvent::Candidates {
+            side: index,
+            name: "topOutputTokenLogits".to_owned(),
+            probabilities: listed.collect(),
+            tokens_of_interest: of_interest.collect(),
+        })
+    }
+
     fn ranked(
         &self,
         store: &mut Store<'_, '_>,
@@ -397,6 +458,9 @@ impl Engine {
         })
     }
 }
+
+/// Vocabulary ids that the question is about, each with its role.
+type Interest = Vec<(u32, &'static str)>;
 
 /// Each node of a list once, and the sums of each scalar.
 struct Ranking {
@@ -468,7 +532,7 @@ fn value_of(store: &mut Store<'_, '_>, dsts: &[Dst], node: &MirroredNodeIndex) -
     let dims = values.dims();
     let mut index = Vec::with_capacity(dims.len());
     for (i, n) in node.tensor_indices.iter().zip(&dims) {
-        match i.and_then(|i| crate::interventions::wrap(i, *n)) {
+        match i.and_then(|i| wrap(i, *n)) {
             Some(i) => index.push(i),
             None => return bad!("a node of type \"{}\" has index {i:?}, outside 0..{n}", node.node_type),
         }

@@ -211,15 +211,19 @@ impl Parts {
                 let name = event["name"].as_str()?.to_owned();
                 self.subs.get_mut(side)?.1.insert(name, event["data"].take());
             }
+            // Kept within the list that it belongs to, where the pages look for it.
+            "candidates" => {
+                let (_, parts) = self.subs.get_mut(side)?;
+                let list = parts.get_mut(event["name"].as_str()?)?;
+                list["activationsByGroupId"]["probabilities"] = event["probabilities"].take();
+                list["tokensOfInterest"] = event["tokensOfInterest"].take();
+            }
             "done" => self.done = true,
             "error" => {
                 let status = event["status"].as_u64().unwrap_or(500) as u16;
-                self.failed = Some(Problem {
-                    kind: Kind::Refused(status),
-                    message: event["message"].as_str().unwrap_or("The server failed.").to_owned(),
-                    field: event["field"].as_str().map(str::to_owned),
-                    hint: event["hint"].as_str().map(str::to_owned),
-                });
+                let told = event["message"].as_str().unwrap_or("The server failed.").to_owned();
+                let (message, field) = client::split_field(told, event["field"].as_str().map(str::to_owned));
+                self.failed = Some(Problem { kind: Kind::Refused(status), message, field, hint: None });
             }
             _ => {}
         }
