@@ -32,9 +32,11 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let path = folder.join("config.json");
     let json = read_json(&path)?;
     let (config, tied) = read_config(&Settings::new(&path, &json))?;
-    let weights = read_weights(config, tied, &TensorFiles::open(folder, "model")?)?;
-    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
-    finish(weights, tokenizer, &path, format!("{} (Hugging Face)", folder.display()))
+    let (weights, tokenizer) = rayon::join(
+        || read_weights(config, tied, &TensorFiles::open(folder, "model")?),
+        || Tokenizer::from_file(&folder.join("tokenizer.json")),
+    );
+    finish(weights?, tokenizer?, &path, format!("{} (Hugging Face)", folder.display()))
 }
 
 /// Reads a model whose three files are in memory, such as the one inside the program; `name` names it in errors.

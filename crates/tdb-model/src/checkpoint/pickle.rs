@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Longest pickle; the 148 pieces of GPT-2 small have a few hundred bytes each.
+/// Longest pickle; the pieces of GPT-2 small have a few hundred bytes each.
 const MAX_BYTES: usize = 4 << 20;
 /// Most values on the stack, in the memo, and in containers.
 const MAX_VALUES: usize = 1 << 18;

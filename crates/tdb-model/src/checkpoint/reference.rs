@@ -40,11 +40,14 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         let tensor = PtFile::open(&pieces.join(format!("{name}.pt")))?.tensor(name)?;
         Ok((name.clone(), tensor))
     };
-    // Collected in order, so that of several errors it is always the same one that is reported.
-    let opened: Vec<Result<_, CheckpointError>> = expected.par_iter().map(open).collect();
-    let weights = Pieces(opened.into_iter().collect::<Result<_, _>>()?).weights(config)?;
+    let read = || {
+        // Collected in order, so that of several errors it is always the same one that is reported.
+        let opened: Vec<Result<_, CheckpointError>> = expected.par_iter().map(open).collect();
+        Pieces(opened.into_iter().collect::<Result<_, _>>()?).weights(config)
+    };
+    let (weights, tokenizer) = rayon::join(read, Tokenizer::gpt2);
     let source = format!("{} (pieces of torch.save)", folder.display());
-    Ok(Checkpoint { weights, tokenizer: Tokenizer::gpt2(), source })
+    Ok(Checkpoint { weights: weights?, tokenizer, source })
 }
 
 /// Is this object the reference's kind of `config.json`?

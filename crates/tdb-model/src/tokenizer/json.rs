@@ -122,7 +122,8 @@ fn is_gpt2_kind(description: &Description) -> bool {
     // GPT-2's own file names `<|endoftext|>` as unknown token; with a token for every byte it is never needed.
     let unknown_is_added = unset(&model.unk_token)
         || description.added_tokens.iter().any(|token| model.unk_token == Value::String(token.content.clone()));
-    model.kind.as_deref() == Some("BPE")
+    // The oldest files, GPT-2's own among them, do not name the kind; then it shows in that there are merges.
+    matches!(model.kind.as_deref(), None | Some("BPE"))
         && description.normalizer.is_null()
         && splits
         && is_byte_level(&description.decoder).is_some()
