@@ -19,7 +19,7 @@ mod train;
 
 pub use files::{export_sae_lens, is_finished, quality_table, state_file, write_autoencoders};
 pub use harvest::{activations, width};
-pub use quality::{Quality, cross_entropies, quality};
+pub use quality::{Quality, cross_entropies, frequency, quality};
 pub use recipe::{SaeRecipe, Sparsity};
 pub use source::{GrammarSource, TokenSource};
 pub use train::{LayerProgress, SaeProgress, TrainedAutoencoder, train_autoencoders};

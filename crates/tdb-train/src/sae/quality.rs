@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use tdb_model::kernels::{Threads, View, exp, matmul};
 use tdb_model::{Autoencoder, AutoencoderSite, ForwardOptions, Hooks, Pass, Point, Site, Transformer, forward};
 
 use super::harvest::activations;
@@ -64,11 +65,13 @@ fn point(site: AutoencoderSite, layer: usize) -> Point {
 fn cross_entropy(model: &Transformer, tokens: &[u32], hooks: &mut dyn Hooks) -> Result<(f64, usize)> {
     let options = ForwardOptions { interventions: &[], hooks, shared: None, layers: None, after_layer: &mut |_| true };
     let run = forward(model, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
+    let n_vocab = model.config().n_vocab;
+    let outputs = View::new(run.post_final_ln.data(), tokens.len(), model.config().d_model);
+    let all = matmul(outputs, View::of(&model.weights().unembed).t(), Threads::One);
     let mut sum = 0.0f64;
-    for (token, &target) in tokens.iter().skip(1).enumerate() {
-        let logits = run.logits(model, token);
+    for (logits, &target) in all.chunks_exact(n_vocab).zip(&tokens[1..]) {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+        let total: f64 = logits.iter().map(|&logit| f64::from(exp(logit - max))).sum();
         sum += total.ln() - f64::from(logits[target as usize] - max);
     }
     Ok((sum, tokens.len().saturating_sub(1)))
@@ -101,13 +104,29 @@ pub fn cross_entropies(
     Ok([mean(None)?, mean(Some(Some(autoencoder)))?, mean(Some(None))?])
 }
 
-/// Judges an autoencoder on some sequences. Also how often each latent was active, as a share of the tokens.
-pub fn quality(
+/// What the reconstruction alone tells.
+struct Reconstruction {
+    frequency: Vec<f32>,
+    variance_explained: f64,
+    tokens: usize,
+}
+
+/// How often each latent is active, as a share of the tokens of some sequences.
+pub fn frequency(
     model: &Transformer,
     layer: usize,
     autoencoder: &Autoencoder,
     sequences: &[Vec<u32>],
-) -> Result<(Quality, Vec<f32>)> {
+) -> Result<Vec<f32>> {
+    Ok(reconstruct(model, layer, autoencoder, sequences)?.frequency)
+}
+
+fn reconstruct(
+    model: &Transformer,
+    layer: usize,
+    autoencoder: &Autoencoder,
+    sequences: &[Vec<u32>],
+) -> Result<Reconstruction> {
     let width = autoencoder.n_inputs();
     let rows: Vec<Result<Vec<f32>>> = sequences
         .par_iter()
@@ -137,17 +156,31 @@ pub fn quality(
             counts[entry.0 as usize] += 1;
         }
     }
-    let [loss, loss_reconstructed, loss_zero] = cross_entropies(model, layer, autoencoder, sequences)?;
-    let quality = Quality {
-        layer,
+    Ok(Reconstruction {
+        frequency: counts.into_iter().map(|count| count as f32 / n as f32).collect(),
         variance_explained: 1.0 - error / spread.max(f64::MIN_POSITIVE),
+        tokens: n,
+    })
+}
+
+/// Judges an autoencoder on some sequences.
+pub fn quality(
+    model: &Transformer,
+    layer: usize,
+    autoencoder: &Autoencoder,
+    sequences: &[Vec<u32>],
+) -> Result<Quality> {
+    let Reconstruction { frequency, variance_explained, tokens } = reconstruct(model, layer, autoencoder, sequences)?;
+    let [loss, loss_reconstructed, loss_zero] = cross_entropies(model, layer, autoencoder, sequences)?;
+    Ok(Quality {
+        layer,
+        variance_explained,
         loss_recovered: (loss_zero - loss_reconstructed) / (loss_zero - loss).max(f64::MIN_POSITIVE),
         loss,
         loss_reconstructed,
         loss_zero,
-        latents_per_token: counts.iter().map(|&count| f64::from(count)).sum::<f64>() / n as f64,
-        dead: counts.iter().filter(|&&count| count == 0).count() as f64 / counts.len() as f64,
-        tokens: n,
-    };
-    Ok((quality, counts.into_iter().map(|count| count as f32 / n as f32).collect()))
+        latents_per_token: frequency.iter().map(|&share| f64::from(share)).sum(),
+        dead: frequency.iter().filter(|&&share| share == 0.0).count() as f64 / frequency.len() as f64,
+        tokens,
+    })
 }

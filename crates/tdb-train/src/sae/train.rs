@@ -15,7 +15,7 @@ use tdb_model::{Autoencoder, AutoencoderWeights, Transformer};
 
 use super::harvest::{Endless, fill, width};
 use super::learner::{Learner, StepStats};
-use super::quality::{Quality, cross_entropies, quality};
+use super::quality::{Quality, cross_entropies, frequency, quality};
 use super::recipe::SaeRecipe;
 use super::source::TokenSource;
 use crate::dice::Dice;
@@ -196,11 +196,11 @@ fn finish(
     judged: &[Vec<u32>],
 ) -> Result<TrainedAutoencoder> {
     let mut order: Vec<u32> = (0..learner.latents as u32).collect();
-    let (_, frequency) = quality(model, layer, &autoencoder(recipe, learner.weights(&order, None))?, judged)?;
+    let frequency = frequency(model, layer, &autoencoder(recipe, learner.weights(&order, None))?, judged)?;
     order.sort_by(|&a, &b| frequency[b as usize].total_cmp(&frequency[a as usize]).then(a.cmp(&b)));
     let sorted = order.iter().map(|&latent| frequency[latent as usize]).collect();
     let weights = learner.weights(&order, Some(sorted));
-    let (quality, _) = quality(model, layer, &autoencoder(recipe, weights.clone())?, judged)?;
+    let quality = quality(model, layer, &autoencoder(recipe, weights.clone())?, judged)?;
     Ok(TrainedAutoencoder { weights, quality })
 }
 
