@@ -9,7 +9,7 @@ use tdb_api::{
     IndexMap, InferenceAndTokenData, InferenceRequestSpec, InferenceResponse, InferenceResponseAndResponseDict,
     InferenceSubRequest, MirroredNodeIndex, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsRequestSpec,
     MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData, NodeType, PassType,
-    ProcessingRequestSpec, ProcessingResponseData, TensorND,
+    ProcessingRequestSpec, ProcessingResponseData, TdbRequestSpec, TensorND,
 };
 use tdb_model::run::first_layer_reached;
 use tdb_model::{Array, BackwardOptions, ForwardOptions, Pass, Seed, Site};
