@@ -83,7 +83,7 @@ fn think(question: &str) -> String {
         return if fires(rest.split("Last token:").last().unwrap()) { "10" } else { "0" }.into();
     }
     if what.starts_with("The head attends to:") {
-        return if rest.contains("« cat»") { "1" } else { "0" }.into();
+        return if rest.contains("« cat»") || rest.contains("«‹ cat›»") { "1" } else { "0" }.into();
     }
     if rest.starts_with("Text 1:") {
         let texts = rest.split("Text ").skip(1).filter(|t| fires(t)).filter_map(|t| t.split(':').next());
@@ -161,7 +161,7 @@ async fn a_neuron_is_explained_scored_and_remembered() {
     assert!(scored.new && scored.score > 0.99, "{scored:?}");
     let before = served.lock().unwrap().questions.len();
     let again = explainer.score(&found, "words about cats", ScoreMethod::AllAtOnce, None).await.unwrap();
-    assert!(!again.new && again.score == scored.score);
+    assert!(!again.new && (again.score - scored.score).abs() < 1e-12);
     assert_eq!(served.lock().unwrap().questions.len(), before);
 
     let sets = library.explanations(&found.entry, 0, 1).await.unwrap();
@@ -183,7 +183,7 @@ async fn a_wrong_explanation_scores_worse_by_every_method() {
     let found = node(&library, "mlp_post_act", 1).await;
     for (i, method) in [ScoreMethod::TokenByToken, ScoreMethod::Detection].into_iter().enumerate() {
         let good = explainer.score(&found, &format!("cats {i}"), method, Some(6)).await.unwrap();
-        assert!(good.score > 0.99, "{method:?}: {good:?}");
+        assert!(good.score > 0.98, "{method:?}: {good:?}");
         let bad = explainer.score(&found, &format!("planets {i}"), method, Some(6)).await;
         match method {
             // Nothing is predicted anywhere, so that there is no correlation.
@@ -212,7 +212,7 @@ async fn heads_are_explained_and_scored_by_pairs() {
         served.lock().unwrap().no_probabilities = !probabilities;
         let text = format!("attends to cats, {probabilities}");
         let scored = explainer.score(&found, &text, ScoreMethod::default(), None).await.unwrap();
-        assert!(scored.score > 0.8, "{scored:?}");
+        assert!(scored.score > 0.99, "{scored:?}");
     }
     let sets = library.explanations(&found.entry, 0, 1).await.unwrap();
     assert!(sets[0].1.pairs);
