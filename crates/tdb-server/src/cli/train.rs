@@ -1,0 +1,82 @@
+//! `tdb train`: makes the embedded model, or one like it.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tdb_train::grammar::document;
+use tdb_train::optimizer::AdamW;
+use tdb_train::{Recipe, TrainOptions, train};
+
+/// Train a small GPT-2 on text that the program generates
+///
+/// The defaults make the embedded model. A run that was interrupted goes on where it was last saved when the same
+/// command is given again, and ends with the same bytes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder for the model: config.json, model.safetensors, tokenizer.json
+    #[arg(long, default_value = "trained-model")]
+    pub out: PathBuf,
+    /// What text and first weights follow from
+    #[arg(long, default_value_t = Recipe::default().seed)]
+    pub seed: u64,
+    #[arg(long, default_value_t = Recipe::default().steps)]
+    pub steps: usize,
+    /// Texts per step
+    #[arg(long, default_value_t = Recipe::default().batch)]
+    pub batch: usize,
+    #[arg(long, default_value_t = Recipe::default().n_layers)]
+    pub layers: usize,
+    /// Width of the residual stream
+    #[arg(long, default_value_t = Recipe::default().d_model)]
+    pub d_model: usize,
+    /// Attention heads per layer
+    #[arg(long, default_value_t = Recipe::default().n_heads)]
+    pub heads: usize,
+    /// Neurons per layer
+    #[arg(long, default_value_t = Recipe::default().d_ff)]
+    pub d_ff: usize,
+    /// Longest text, in tokens
+    #[arg(long, default_value_t = Recipe::default().context)]
+    pub context: usize,
+    /// Steps between two savings of the state that a later run resumes from
+    #[arg(long, default_value_t = 100)]
+    pub save_every: usize,
+    /// Instead of training, print so many documents of the text, an empty line between them
+    #[arg(long, value_name = "DOCUMENTS")]
+    pub print_text: Option<u64>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(documents) = args.print_text {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        for index in 0..documents {
+            std::io::Write::write_all(&mut out, format!("{}\n\n", document(args.seed, index)).as_bytes())?;
+        }
+        return Ok(std::io::Write::flush(&mut out)?);
+    }
+    let recipe = Recipe {
+        seed: args.seed,
+        steps: args.steps,
+        batch: args.batch,
+        n_layers: args.layers,
+        d_model: args.d_model,
+        n_heads: args.heads,
+        d_ff: args.d_ff,
+        context: args.context,
+        optimizer: AdamW::default(),
+        ..Recipe::default()
+    };
+    let bar = ProgressBar::new(args.steps as u64).with_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} steps  {msg}  {elapsed} so far, {eta} to go",
+    )?);
+    let options = TrainOptions { recipe, folder: args.out.clone(), save_every: args.save_every };
+    train(&options, &mut |progress| {
+        bar.set_position(progress.step as u64);
+        bar.set_message(format!("loss {:.3}, rate {:.1e}", progress.average, progress.rate));
+        ControlFlow::Continue(())
+    })?;
+    bar.finish_and_clear();
+    println!("{} holds the model. `tdb eval --model {0}` says how good it is.", args.out.display());
+    Ok(())
+}

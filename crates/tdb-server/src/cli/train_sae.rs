@@ -1,0 +1,202 @@
+//! `tdb train-sae`: sparse autoencoders for any model and text.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use tdb_collate::corpus::{Cutting, Sequences, Shard};
+use tdb_model::checkpoint::{self, Precision};
+use tdb_model::{AutoencoderSite, Tokenizer, Transformer};
+use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, Sparsity, TokenSource};
+
+/// Train sparse autoencoders on one site in every layer of a model
+///
+/// A run that was interrupted goes on where it was last saved when the same command is given again, and ends with the
+/// same bytes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The model's folder
+    #[arg(long, value_name = "FOLDER")]
+    pub model: PathBuf,
+    /// Folder for the autoencoders; the debugger finds them by name below the model's `autoencoders/`
+    #[arg(long, value_name = "FOLDER")]
+    pub out: PathBuf,
+    /// What the autoencoders read and reconstruct
+    #[arg(long, value_enum)]
+    pub site: Site,
+    /// Plain text, JSON lines (.jsonl) or Parquet files; without any, the text that `tdb train` generates
+    #[arg(value_name = "TEXT")]
+    pub text: Vec<PathBuf>,
+    /// Latents per layer
+    #[arg(long, default_value_t = 512)]
+    pub latents: usize,
+    /// Latents that are active per token (TopK)
+    #[arg(long, default_value_t = 12, conflicts_with = "l1")]
+    pub k: usize,
+    /// Train with ReLU and this L1 penalty instead of TopK; 0.003 to 0.03 are common
+    #[arg(long)]
+    pub l1: Option<f32>,
+    /// Tokens to train on
+    #[arg(long, default_value_t = 2_000_000)]
+    pub tokens: usize,
+    /// Tokens per step
+    #[arg(long, default_value_t = 1024)]
+    pub batch: usize,
+    /// Tokens whose activations are held and mixed at a time
+    #[arg(long, default_value_t = 32_768)]
+    pub buffer: usize,
+    /// Highest learning rate
+    #[arg(long, default_value_t = 0.002)]
+    pub rate: f32,
+    /// Tokens per sequence; the model's context if not given
+    #[arg(long)]
+    pub context: Option<usize>,
+    /// Put this token before every sequence of the given text; none if empty
+    #[arg(long, default_value = "<|endoftext|>")]
+    pub first: String,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Store 16-bit floats: half the size, about three digits
+    #[arg(long)]
+    pub half: bool,
+    /// Also write them into this folder as SAELens reads them
+    #[arg(long, value_name = "FOLDER")]
+    pub sae_lens: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Site {
+    /// MLP neurons after the GELU
+    MlpPostAct,
+    /// What the MLP writes
+    ResidDeltaMlp,
+    /// What the attention layer writes
+    ResidDeltaAttn,
+}
+
+impl From<Site> for AutoencoderSite {
+    fn from(site: Site) -> Self {
+        match site {
+            Site::MlpPostAct => Self::MlpPostAct,
+            Site::ResidDeltaMlp => Self::ResidDeltaMlp,
+            Site::ResidDeltaAttn => Self::ResidDeltaAttn,
+        }
+    }
+}
+
+/// The seed of generated text: not the one that the model learnt from.
+const TEXT_SEED: u64 = 7;
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    ensure!(!sae::is_finished(&args.out), "{} holds finished autoencoders; name another folder", args.out.display());
+    let checkpoint = checkpoint::open(&args.model)?;
+    let model = Transformer::new(checkpoint.weights);
+    let context = args.context.unwrap_or(model.config().ctx_window);
+    ensure!(
+        (2..=model.config().ctx_window).contains(&context),
+        "--context is {context}; this model takes 2 to {} tokens",
+        model.config().ctx_window
+    );
+    let (mut source, text) = source(args, &model, checkpoint.tokenizer, context)?;
+    let recipe = SaeRecipe {
+        seed: args.seed,
+        site: args.site.into(),
+        latents: args.latents,
+        sparsity: match args.l1 {
+            Some(l1) => Sparsity::Relu { l1 },
+            None => Sparsity::TopK { k: args.k },
+        },
+        tokens: args.tokens,
+        batch: args.batch,
+        buffer: args.buffer,
+        rate: args.rate,
+    };
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let bar = ProgressBar::new(args.tokens as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tokens  {msg}  {eta} to go")?);
+    let state = sae::state_file(&args.out);
+    let trained = sae::train_autoencoders(&model, &mut *source, &recipe, &state, &mut |progress| {
+        bar.set_length(progress.of as u64);
+        bar.set_position(progress.tokens as u64);
+        bar.set_message(message(progress));
+        ControlFlow::Continue(())
+    })?;
+    bar.finish_and_clear();
+    if let Some(trained) = trained {
+        let precision = if args.half { Precision::F16 } else { Precision::F32 };
+        sae::write_autoencoders(&args.out, &recipe, &text, &trained, precision)?;
+        if let Some(folder) = &args.sae_lens {
+            let name = args.model.file_name().map(|name| name.to_string_lossy().into_owned());
+            sae::export_sae_lens(folder, &recipe, &trained, &name.unwrap_or_default())?;
+        }
+        println!("{}\n{} holds the autoencoders.", sae::quality_table(&trained), args.out.display());
+    }
+    Ok(())
+}
+
+/// Means over the layers.
+fn message(progress: &SaeProgress) -> String {
+    let n = progress.layers.len().max(1) as f64;
+    let mean = |value: &dyn Fn(&sae::LayerProgress) -> f64| progress.layers.iter().map(value).sum::<f64>() / n;
+    let recovered = match progress.layers.iter().all(|layer| layer.loss_recovered.is_some()) {
+        true => format!(", {:.1} % of the loss recovered", 100.0 * mean(&|l| l.loss_recovered.unwrap_or_default())),
+        false => String::new(),
+    };
+    format!(
+        "loss {:.4}, {:.1} % of the variance, {:.1} latents a token{recovered}, {} dead",
+        mean(&|l| l.loss),
+        100.0 * mean(&|l| l.variance_explained),
+        mean(&|l| l.latents_per_token),
+        progress.layers.iter().map(|layer| layer.dead).sum::<usize>(),
+    )
+}
+
+/// Where the text comes from, and in words.
+fn source(
+    args: &Args,
+    model: &Transformer,
+    tokenizer: Tokenizer,
+    context: usize,
+) -> anyhow::Result<(Box<dyn TokenSource>, String)> {
+    if args.text.is_empty() {
+        let text = format!("the text that `tdb train --seed {TEXT_SEED} --print-text N` prints");
+        return Ok((Box::new(GrammarSource::new(tokenizer, TEXT_SEED, context)), text));
+    }
+    let first = match args.first.as_str() {
+        "" => None,
+        token => Some(tokenizer.single_token(token).context("--first")?),
+    };
+    let cutting = Cutting { tokens: context, first };
+    let names: Vec<String> = args.text.iter().map(|path| path.display().to_string()).collect();
+    let n_vocab = model.config().n_vocab;
+    let files = Files { files: args.text.clone(), tokenizer, n_vocab, cutting, open: None };
+    Ok((Box::new(files), names.join(", ")))
+}
+
+/// Text from files.
+struct Files {
+    files: Vec<PathBuf>,
+    tokenizer: Tokenizer,
+    n_vocab: usize,
+    cutting: Cutting,
+    open: Option<Sequences>,
+}
+
+impl TokenSource for Files {
+    fn next(&mut self) -> tdb_train::Result<Option<Vec<u32>>> {
+        let text = |error: tdb_collate::Error| tdb_train::Error::Text(error.to_string());
+        if self.open.is_none() {
+            let cutting = self.cutting.clone();
+            let sequences = Sequences::new(&self.files, self.tokenizer.clone(), self.n_vocab, cutting, Shard::WHOLE);
+            self.open = Some(sequences.map_err(text)?);
+        }
+        let sequence = self.open.as_mut().and_then(Iterator::next).transpose().map_err(text)?;
+        Ok(sequence.map(|sequence| sequence.tokens.clone()))
+    }
+
+    fn rewind(&mut self) -> tdb_train::Result<()> {
+        self.open = None;
+        Ok(())
+    }
+}
