@@ -86,7 +86,7 @@ impl Matrix {
             row.checked_add(col)?.checked_add(1)?.checked_mul(4)
         };
         let need = if rows == 0 || cols == 0 { 0 } else { last().ok_or_else(|| error(usize::MAX))? };
-        if offset % 4 != 0 || offset.checked_add(need).is_none_or(|end| end > have) {
+        if !offset.is_multiple_of(4) || offset.checked_add(need).is_none_or(|end| end > have) {
             return Err(error(need));
         }
         Ok(Matrix { storage, offset, rows, cols, row_stride, col_stride })

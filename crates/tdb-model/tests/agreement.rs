@@ -1,5 +1,7 @@
 //! Activations and gradients at every site, as the library and the second implementation see them.
 
+#![allow(clippy::unwrap_used)] // helpers of a test, too
+
 mod common;
 
 use std::collections::BTreeMap;

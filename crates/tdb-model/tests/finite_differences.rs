@@ -1,5 +1,7 @@
 //! The gradient at every site against what the objective does when that entry is set a little higher or lower.
 
+#![allow(clippy::unwrap_used)] // helpers of a test, too
+
 mod common;
 
 use common::{Kinds, TOKENS, gradient, logit_seed, models, points, run_backward, run_forward};

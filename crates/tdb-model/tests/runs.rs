@@ -1,5 +1,7 @@
 //! What runs share, where they stop, and what they refuse.
 
+#![allow(clippy::unwrap_used)] // helpers of a test, too
+
 mod common;
 
 use common::{TOKENS, logit_seed, models, plain, points, run_backward, run_forward};

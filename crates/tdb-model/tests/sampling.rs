@@ -1,5 +1,7 @@
 //! Continuing a prompt: with and without a cache, by every way of choosing, with interventions and hooks.
 
+#![allow(clippy::unwrap_used)] // helpers of a test, too
+
 mod common;
 
 use candle_core::Tensor;

@@ -57,7 +57,8 @@ impl Product {
     /// views lie inside their slices and that `out` holds `[a.rows, b.cols]` with these strides.
     pub fn new(out: &mut [f32], strides: [usize; 2], a: View<'_>, b: View<'_>, accumulate: bool) -> Option<Self> {
         let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq");
-        if !avx512 && !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        if !(avx512 || avx2) {
             return None;
         }
         let rows_contiguous = b.col_stride == 1;
@@ -429,8 +430,11 @@ mod tests {
     /// Both instruction sets that the processor has.
     fn run(out: &mut [f32], stride: usize, a: View<'_>, b: View<'_>, accumulate: bool, avx512: bool) -> bool {
         let Some(product) = Product::new(out, [stride, 1], a, b, accumulate) else { return false };
-        let fits = if avx512 { product.avx512 } else { is_x86_feature_detected!("fma") };
-        Product { avx512, ..product }.run(fits && a.rows % 2 == 0);
+        let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let fits = if avx512 { product.avx512 } else { has_avx2 };
+        if fits {
+            Product { avx512, ..product }.run(a.rows.is_multiple_of(2));
+        }
         fits
     }
 
