@@ -83,25 +83,28 @@ impl EvalReport {
 
     /// A table for people; also valid Markdown.
     pub fn table(&self) -> String {
-        let mark = |passed| if passed { "yes" } else { "NO" };
         let mut text = String::from(
             "| task | best candidate | most likely token | margin | probability | required | reached |\n\
              |---|---|---|---|---|---|---|\n",
         );
         for score in &self.tasks {
+            let reached = match (score.required, score.passed()) {
+                (None, _) => "",
+                (Some(_), true) => "yes",
+                (Some(_), false) => "NO",
+            };
             let required = match (score.required, score.strict) {
                 (None, _) => "nothing".to_owned(),
                 (Some(share), true) => format!("{:.0} % of both", 100.0 * share),
                 (Some(share), false) => format!("{:.0} % of the first", 100.0 * share),
             };
             text.push_str(&format!(
-                "| {} | {:.1} % | {:.1} % | {:.1} | {:.2} | {required} | {} |\n",
+                "| {} | {:.1} % | {:.1} % | {:.1} | {:.2} | {required} | {reached} |\n",
                 score.task,
                 100.0 * score.best_candidate,
                 100.0 * score.most_likely,
                 score.margin,
                 score.probability,
-                mark(score.passed()),
             ));
         }
         text.push_str(
