@@ -1,6 +1,6 @@
 //! The only module that talks to the server.
 //!
-//! Everything is a POST with a JSON body. Each call ends in data or in a [`Problem`] that a person can act on; a call whose
+//! Nearly everything is a POST with a JSON body. Each call ends in data or in a [`Problem`] that a person can act on; a call whose
 //! [`Abort`] was dropped ends in [`Kind::Aborted`], which nobody shows.
 
 use std::cell::RefCell;
@@ -84,7 +84,23 @@ impl Problem {
             _ => (format!("The server answered {status} ({}) without a reason.", status_name(status)), None),
         };
         field = text("field").or(field);
+        let (message, field) = split_field(message, field);
         Self { kind: Kind::Refused(status), message, field, hint: text("hint") }
+    }
+}
+
+/// Sentences about a field begin with it: `subRequests[0].prompt: is empty`.
+pub fn split_field(message: String, field: Option<String>) -> (String, Option<String>) {
+    let is_path = |text: &str| {
+        text.starts_with("subRequests") && text.chars().all(|c| c.is_ascii_alphanumeric() || "[].".contains(c))
+    };
+    match message.split_once(": ") {
+        Some((path, rest)) if field.is_none() && is_path(path) => {
+            let mut letters = rest.chars();
+            let rest = letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default();
+            (rest, Some(path.to_owned()))
+        }
+        _ => (message, field),
     }
 }
 
@@ -159,13 +175,20 @@ pub async fn post_empty<T: DeserializeOwned>(path: &str) -> Result<T, Problem> {
     serde_json::from_str(&text).map_err(|e| Problem::unreadable(path, e))
 }
 
+/// Gets `path`, which is one of our own server's additions, and reads the answer as `T`.
+pub async fn get<T: DeserializeOwned>(path: &str) -> Result<T, Problem> {
+    let response = send("GET", path, None, None, "application/json").await?;
+    let text = text_of(&response).await?;
+    serde_json::from_str(&text).map_err(|e| Problem::unreadable(path, e))
+}
+
 /// Posts `body` and gives the answer's text.
 pub async fn post_text(
     path: &str,
     body: Option<&str>,
     signal: Option<web_sys::AbortSignal>,
 ) -> Result<String, Problem> {
-    let response = send(path, body, signal, "application/json").await?;
+    let response = send("POST", path, body, signal, "application/json").await?;
     text_of(&response).await
 }
 
@@ -176,7 +199,7 @@ pub async fn post_lines(
     signal: Option<web_sys::AbortSignal>,
     mut line: impl FnMut(&str),
 ) -> Result<(), Problem> {
-    let response = send(path, Some(body), signal, "application/x-ndjson").await?;
+    let response = send("POST", path, Some(body), signal, "application/x-ndjson").await?;
     let Some(stream) = response.body() else {
         text_of(&response).await?.lines().for_each(&mut line);
         return Ok(());
@@ -218,6 +241,7 @@ async fn text_of(response: &Response) -> Result<String, Problem> {
 }
 
 async fn send(
+    method: &str,
     path: &str,
     body: Option<&str>,
     signal: Option<web_sys::AbortSignal>,
@@ -225,7 +249,7 @@ async fn send(
 ) -> Result<Response, Problem> {
     let window = dom::window().ok_or_else(|| Problem::new(Kind::Unreachable, "There is no window."))?;
     let init = RequestInit::new();
-    init.set_method("POST");
+    init.set_method(method);
     let headers = Headers::new().map_err(|e| broken(&e))?;
     headers.set("Accept", accept).map_err(|e| broken(&e))?;
     if let Some(body) = body {

@@ -115,18 +115,23 @@ impl Lexicon {
         if !self.can_complete.get_value() {
             return Vec::new();
         }
-        match client::post::<Value>("/complete_token", &json!({ "prefix": prefix, "limit": 12 }), None).await {
-            Ok(answer) => {
-                let tokens = answer["tokens"].as_array().into_iter().flatten();
-                tokens.filter_map(|t| t["text"].as_str().or(t["token"].as_str()).map(str::to_owned)).collect()
-            }
-            Err(problem) => {
-                if problem.is_missing_route() {
-                    self.can_complete.set_value(false);
+        let mut found = Vec::new();
+        // What begins as typed, then the same after a space: most words carry one.
+        let spaced = (!prefix.starts_with(' ')).then(|| format!(" {prefix}"));
+        for prefix in std::iter::once(prefix).chain(spaced).filter(|p| !p.trim().is_empty()) {
+            let path = format!("/vocabulary?prefix={}", String::from(js_sys::encode_uri_component(&prefix)));
+            match client::get::<Value>(&path).await {
+                Ok(answer) => {
+                    let tokens = answer["tokens"].as_array().into_iter().flatten();
+                    found.extend(tokens.filter_map(|t| t["text"].as_str().map(str::to_owned)));
                 }
-                Vec::new()
+                Err(problem) if problem.is_missing_route() => self.can_complete.set_value(false),
+                Err(_) => {}
             }
         }
+        found.sort_by_key(|t: &String| t.chars().count());
+        found.truncate(12);
+        found
     }
 }
 

@@ -19,11 +19,18 @@ use crate::names::component_name;
 pub struct Node {
     pub address: Memo<Option<Address>>,
     pub query: Memo<NodePageQuery>,
+    search: Memo<String>,
 }
 
 impl Node {
     pub fn get() -> Self {
         expect_context()
+    }
+
+    /// The query string with its question mark, for links to neighbours.
+    pub fn suffix(self) -> String {
+        let search = self.search.get();
+        if search.is_empty() { search } else { format!("?{}", search.trim_start_matches('?')) }
     }
 
     /// Body of the requests about stored data.
@@ -46,10 +53,8 @@ pub fn NodePage() -> impl IntoView {
     });
     let node = Node {
         address: Memo::new(move |_| parsed.get().ok()),
-        query: Memo::new(move |_| {
-            location.search.track();
-            NodePageQuery::parse(&crate::dom::location().1)
-        }),
+        query: Memo::new(move |_| NodePageQuery::parse(&location.search.get())),
+        search: location.search,
     };
     provide_context(node);
     Effect::new(move |_| {

@@ -19,7 +19,7 @@ use crate::client::{Abort, Problem};
 use crate::dom;
 use crate::ui::Notices;
 use crate::view::ViewState;
-pub use ask::{Busy, Stage};
+pub use ask::Busy;
 pub use trail::first_ablated_layer;
 
 /// How many answers are kept for going back without asking again.
@@ -58,11 +58,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins with what the address says.
-    pub fn new() -> Self {
-        let (path, query) = dom::location();
+    /// Begins with what the router's address says: the browser's own is written only after the page is drawn.
+    pub fn new(path: String, query: &str) -> Self {
         let notices = Notices::get();
-        let (page, view) = read_query(&query, notices);
+        let (page, view) = read_query(query, notices);
         let session = Self {
             server: Server::get(),
             notices,

@@ -21,7 +21,7 @@ mod token_box;
 
 use leptos::ev;
 use leptos::prelude::*;
-use leptos_router::hooks::use_params_map;
+use leptos_router::hooks::{use_location, use_params_map};
 
 use crate::app::set_title;
 use crate::dom;
@@ -33,7 +33,8 @@ pub fn DebuggerPage() -> impl IntoView {
     let params = use_params_map();
     let slug = params.read_untracked().get("model").unwrap_or_default();
     set_title(&format!("{slug}: debugger"));
-    let session = Session::new();
+    let location = use_location();
+    let session = Session::new(location.pathname.get_untracked(), &location.search.get_untracked());
     provide_context(session);
     provide_context(Slug(StoredValue::new(slug)));
     explain::Explanations::provide();

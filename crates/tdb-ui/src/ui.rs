@@ -11,9 +11,9 @@ mod token;
 
 pub use dialog::Dialog;
 pub use heat::{DivergingLegend, SequentialLegend, fill_style, sign_class};
-pub use json::{JsonButton, JsonTree};
+pub use json::JsonButton;
 pub use menu::Menu;
 pub use notices::{Notices, NoticesView};
-pub use problem::{ProblemCard, ProblemLine};
+pub use problem::ProblemCard;
 pub use tip::Tip;
 pub use token::{TokenChip, token_text};

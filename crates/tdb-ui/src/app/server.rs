@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use serde_json::Value;
 use tdb_api::page::ModelSlug;
 use tdb_api::{ModelInfoResponse, NodeType, ServerInfoResponse};
 
@@ -29,7 +28,7 @@ pub struct Facts {
     pub model: ModelInfoResponse,
     /// Shapes and limits; the reference's server does not tell them.
     pub server: Option<ServerInfoResponse>,
-    /// Whether explanations can be written here; unknown counts as no, for they may cost money.
+    /// Whether explanations can be asked for here.
     pub explains: bool,
 }
 
@@ -145,8 +144,8 @@ impl Server {
 
 async fn ask() -> Result<Facts, Problem> {
     let model: ModelInfoResponse = client::post_empty("/model_info").await?;
-    let details: Option<Value> = client::post_empty("/server_info").await.ok();
-    let explains = details.as_ref().and_then(|d| d["hasExplainer"].as_bool()).unwrap_or(false);
-    let server = details.and_then(|d| serde_json::from_value(d).ok());
+    // The reference's server has no such route; there shapes stay unknown, and explanations, which may cost, are not asked for.
+    let server: Option<ServerInfoResponse> = client::get("/info").await.ok();
+    let explains = server.is_some();
     Ok(Facts { model, server, explains })
 }

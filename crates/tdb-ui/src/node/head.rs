@@ -27,7 +27,7 @@ pub fn Head() -> impl IntoView {
         a.node_index += units;
         let inside = |n: i64, max: Option<i64>| n >= 0 && max.is_none_or(|m| n < m);
         (inside(a.layer_index, max_layer) && inside(a.node_index, max_unit))
-            .then(|| format!("{}{}", a.path(), dom::location().1))
+            .then(|| format!("{}{}", a.path(), node.suffix()))
     };
     let navigate = use_navigate();
     let listener = window_event_listener(ev::keydown, move |event| {
@@ -79,7 +79,11 @@ pub fn Head() -> impl IntoView {
         if let Some((node_type, layer, unit)) = crate::names::parse_jump(&text, a.kind.node_type) {
             quick.set(String::new());
             navigate_quick(
-                &format!("{}{}", crate::app::node_path(&a.slug.to_string(), node_type, layer, unit), dom::location().1),
+                &format!(
+                    "{}{}",
+                    crate::app::node_path(&a.slug.to_string(), node_type, layer, unit),
+                    untrack(|| node.suffix())
+                ),
                 Default::default(),
             );
         }

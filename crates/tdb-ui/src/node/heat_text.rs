@@ -82,10 +82,24 @@ pub fn PairMap(tokens: Vec<Paired>) -> impl IntoView {
     let at = move || hovered.get().or(chosen.get());
     let tokens = StoredValue::new(tokens);
     let n = tokens.with_value(Vec::len);
+    // One stop for the keyboard, not one for each token.
+    let on_key = move |event: web_sys::KeyboardEvent| {
+        let last = n.saturating_sub(1);
+        let to = match event.key().as_str() {
+            "ArrowRight" => Some(chosen.get_untracked().map_or(0, |i| (i + 1).min(last))),
+            "ArrowLeft" => Some(chosen.get_untracked().map_or(last, |i| i.saturating_sub(1))),
+            "Escape" => None,
+            _ => return,
+        };
+        event.prevent_default();
+        event.stop_propagation();
+        chosen.set(to);
+    };
     let pieces = (0..n)
         .map(|i| {
             let token = tokens.with_value(|t| t[i].token.clone());
             let class = move || match at() {
+                Some(j) if j == i && chosen.get() == Some(i) => "piece fill to chosen",
                 Some(j) if j == i => "piece fill to",
                 _ => "piece fill from",
             };
@@ -114,21 +128,19 @@ pub fn PairMap(tokens: Vec<Paired>) -> impl IntoView {
                 })
             };
             view! {
-                <button
-                    type="button"
+                <span
                     class=class
                     style=style
                     title=title
-                    aria-pressed=move || (chosen.get() == Some(i)).to_string()
                     on:mouseenter=move |_| hovered.set(Some(i))
                     on:mouseleave=move |_| hovered.set(None)
                     on:click=move |_| chosen.update(|c| *c = if *c == Some(i) { None } else { Some(i) })
-                >{shown(&token)}</button>
+                >{shown(&token)}</span>
             }
         })
         .collect_view();
     view! {
-        <div class="text-map">{pieces}</div>
+        <div class="text-map pairs" tabindex="0" role="group" aria-label="Text; arrow keys choose a token to see who reads it" on:keydown=on_key>{pieces}</div>
         <p class="small-text quiet" aria-live="polite">
             {move || at().map(|j| tokens.with_value(|t| {
                 let mut best: Vec<(usize, f64)> = (j..t.len()).filter_map(|i| Some((i, *t[i].scalars.get(j)?))).collect();

@@ -47,7 +47,7 @@ pub fn TokenEffectsCard() -> impl IntoView {
                 {move || view! { <DivergingLegend most=most() /> }}
                 <JsonButton what="the token effects" value=json />
             </div>
-            <div class="card-body" class:stale=move || session.is_stale()>
+            <div class="card-body heat-sides" class:stale=move || session.is_stale()>
                 {move || {
                     let answer = session.answer.get();
                     let two = answer.is_two_sided();
@@ -105,8 +105,7 @@ fn side_view(
                         type="button"
                         class="heat-token"
                         aria-pressed=move || session.view.with(|v| v.tokens.contains(&i)).to_string()
-                        aria-label=name.clone()
-                        title=format!("Token {i}{}", if different { ", differs from the left prompt" } else { "" })
+                        title=format!("{name}{}", if different { "; it differs from the left prompt" } else { "" })
                         on:click=move |_| session.view.update(|v| match v.tokens.iter().position(|t| *t == i) {
                             Some(at) => { v.tokens.remove(at); }
                             None => v.tokens.push(i),
@@ -127,12 +126,14 @@ fn side_view(
         })
         .collect_view();
     view! {
-        {title.map(|t| view! { <h3>{t}</h3> })}
-        <div class="heat-scroll" tabindex="0" role="group" aria-label="Effects by token">
-            <table class="heat">
-                <thead><tr><td></td>{heads}</tr></thead>
-                <tbody>{rows}</tbody>
-            </table>
+        <div class="heat-side">
+            {title.map(|t| view! { <h3>{t}</h3> })}
+            <div class="heat-scroll" tabindex="0" role="group" aria-label="Effects by token">
+                <table class="heat">
+                    <thead><tr><td></td>{heads}</tr></thead>
+                    <tbody>{rows}</tbody>
+                </table>
+            </div>
         </div>
     }
     .into_any()

@@ -86,7 +86,6 @@ impl Table {
 pub fn NodeTable() -> impl IntoView {
     let session = Session::get();
     let slug = Slug::text();
-    let server = crate::app::Server::get();
     let table = Table {
         session,
         open: RwSignal::default(),
@@ -96,11 +95,6 @@ pub fn NodeTable() -> impl IntoView {
         explanations: Explanations::get(),
         menu: RowMenu::get(),
     };
-    Effect::new(move |_| {
-        if server.facts.with(|f| f.as_ref().is_some_and(|f| f.explains)) {
-            table.explaining.set(true);
-        }
-    });
     // Another answer has other rows: what was open by number is not the same node any more.
     let nodes = Memo::new(move |_| session.answer.with(|a| a.rows.iter().map(|r| r.node.clone()).collect::<Vec<_>>()));
     Effect::new(move |old: Option<Vec<tdb_api::NodeIndex>>| {

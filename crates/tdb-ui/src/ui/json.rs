@@ -55,7 +55,7 @@ pub fn JsonButton(
 }
 
 #[component]
-pub fn JsonTree(value: Arc<Value>) -> impl IntoView {
+fn JsonTree(value: Arc<Value>) -> impl IntoView {
     view! { <div class="json">{branch(String::new(), value, Vec::new(), 0)}</div> }
 }
 

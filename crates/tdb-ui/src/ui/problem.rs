@@ -34,13 +34,3 @@ pub fn ProblemCard(problem: Problem, #[prop(optional)] retry: Option<Callback<()
         </div>
     }
 }
-
-/// An error in a line, below the field it is about.
-#[component]
-pub fn ProblemLine(#[prop(into)] id: String, #[prop(into)] message: Signal<Option<String>>) -> impl IntoView {
-    view! {
-        <div class="field-error" id=id role="alert" hidden=move || message.with(Option::is_none)>
-            {move || message.get()}
-        </div>
-    }
-}

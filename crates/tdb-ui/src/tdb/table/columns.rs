@@ -12,7 +12,7 @@ use crate::view::{Sort, SortBy};
 pub fn template(table: Table) -> String {
     let views = table.views();
     let two = table.session.answer.with(|a| a.is_two_sided());
-    let (name, token, value) = if two { (176, 112, 76) } else { (176, 118, 112) };
+    let (name, token, value) = if two { (152, 84, 60) } else { (176, 118, 112) };
     let n = views.len() * Metric::ALL.len();
     // Fixed least widths, so that head and rows agree without looking at each other's contents.
     let least = name + 2 * token + n * value;

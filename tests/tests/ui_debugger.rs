@@ -1,0 +1,326 @@
+//! The debugger's page as people use it: typing, pressing, keys, Back.
+
+mod ui_support;
+
+use thirtyfour::prelude::*;
+use ui_support::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_asked_answered_ablated_and_traced() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    listen(&browser).await;
+    write(&browser, "#prompt", IOI).await;
+    write(&browser, "#target-0", " Mary").await;
+    write(&browser, "#distractor-0", " John").await;
+    submit(&browser).await;
+
+    let answer = answer_checked(&server, &browser).await;
+    let loss =
+        answer["inferenceSubResponses"][0]["inferenceResponse"]["inferenceAndTokenData"]["loss"].as_f64().unwrap();
+    let strong: f64 =
+        browser.see("#summary strong").await.unwrap().attr("data-value").await.unwrap().unwrap().parse().unwrap();
+    assert_eq!(strong, loss, "the sentence shows the answer's logit difference");
+    assert!(count(&browser, "#candidates tbody tr").await >= 10);
+    assert!(count(&browser, "#effects .heat-token").await > 10);
+
+    // The first head of the table is ablated: ablated stands beside baseline.
+    browser.ask("document.querySelector('.line:has(.kind-attention) .expand').click()").await.unwrap();
+    browser.see(".detail .matrix").await.unwrap();
+    browser.ask("document.querySelector('.line:has(.kind-attention) [title^=Ablate]').click()").await.unwrap();
+    browser.see("#ablations li").await.unwrap();
+    answered(&browser).await;
+    browser.read("baseline").await.unwrap();
+    answer_checked(&server, &browser).await;
+    assert!(count(&browser, "[data-column='direction_write.Diff']").await > 0);
+
+    // Another value, then none.
+    let field = browser.see("#ablations input").await.unwrap();
+    field.send_keys(Key::Control + "a").await.unwrap();
+    field.send_keys("0.5" + Key::Tab).await.unwrap();
+    browser.until("decodeURIComponent(location.search).includes('\"value\":0.5')").await.unwrap();
+    answered(&browser).await;
+    click(&browser, "#ablations .close").await;
+    browser.until("!document.querySelector('#ablations')").await.unwrap();
+    answered(&browser).await;
+
+    // A neuron is traced from the keyboard, then the trace is cleared.
+    browser
+        .ask("document.querySelector('.line:has(.kind-mlp)').click(); document.querySelector('#node-table').focus()")
+        .await
+        .unwrap();
+    press(&browser, "t").await;
+    browser.see("#trace").await.unwrap();
+    answered(&browser).await;
+    browser.read("What caused the activation of mlp_").await.unwrap();
+    answer_checked(&server, &browser).await;
+    browser.ask("document.querySelector('#trace .card-head button').click()").await.unwrap();
+    browser.until("!document.querySelector('#trace')").await.unwrap();
+    answered(&browser).await;
+    browser.finish().await.unwrap();
+}
+
+/// The server's answer to the page's last question, after every cell was found equal to it.
+async fn answer_checked(
+    server: &tdb_testkit::server::Server,
+    browser: &tdb_tests::browser::Browser,
+) -> serde_json::Value {
+    let answer = answer(server, browser).await;
+    let rows = answer["inferenceSubResponses"][0]["processingResponseDataByName"]["topKComponents"]["nodeIndices"]
+        .as_array()
+        .unwrap()
+        .len();
+    let seen = compare(&cells(browser).await, &answer);
+    assert!(seen >= 4, "no cells were seen");
+    let hidden = answer["inferenceSubResponses"].as_array().unwrap().len() == 2;
+    // Beside an ablation the layers before it are left out.
+    assert!(hidden || seen == rows * 4, "{seen} cells of {rows} rows");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_is_traced_through_its_query_and_the_way_back_is_kept() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    browser.ask("document.querySelector('.line:has(.kind-attention)').click(); document.querySelector('#node-table').focus()").await.unwrap();
+    press(&browser, "t").await;
+    browser.see(".menu.floating").await.unwrap();
+    press(&browser, Key::Enter + "").await;
+    browser.read("What in the query caused").await.unwrap();
+    answered(&browser).await;
+    assert!(address(&browser).await.contains("upstreamNodeToTrace"));
+    assert_eq!(count(&browser, "#circuit svg").await, 1);
+    browser.driver.back().await.unwrap();
+    browser.until("!document.querySelector('#trace')").await.unwrap();
+    browser.driver.forward().await.unwrap();
+    browser.see("#trace").await.unwrap();
+    answered(&browser).await;
+    click(&browser, ".trail li:first-child button").await;
+    browser.until("!document.querySelector('#trace')").await.unwrap();
+    answered(&browser).await;
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typing_replaces_history_and_a_submit_pushes_it() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    let length = "return history.length;";
+    let before = browser.ask(length).await.unwrap().as_u64().unwrap();
+    write(&browser, "#prompt", IOI).await;
+    browser.read("Edited").await.unwrap();
+    assert!(address(&browser).await.contains("prompt="), "the address follows what is typed");
+    assert_eq!(browser.ask(length).await.unwrap().as_u64().unwrap(), before);
+    press(&browser, Key::Control + Key::Enter).await;
+    browser.until("!document.querySelector('.edited')").await.unwrap();
+    answered(&browser).await;
+    assert_eq!(browser.ask(length).await.unwrap().as_u64().unwrap(), before + 1);
+    browser.driver.back().await.unwrap();
+    browser.until("document.querySelector('#prompt').value.includes('Ottawa')").await.unwrap();
+    browser.driver.forward().await.unwrap();
+    browser.until("document.querySelector('#prompt').value.includes('Mary')").await.unwrap();
+    answered(&browser).await;
+    click(&browser, "[aria-label=Undo]").await;
+    browser.until("document.querySelector('#prompt').value.includes('Ottawa')").await.unwrap();
+    click(&browser, "[aria-label=Redo]").await;
+    browser.until("document.querySelector('#prompt').value.includes('Mary')").await.unwrap();
+    answered(&browser).await;
+    let link = address(&browser).await;
+    let fresh = tdb_tests::browser::Browser::start().await.unwrap();
+    fresh.driver.goto(&link).await.unwrap();
+    answered(&fresh).await;
+    assert_eq!(value(&fresh, "#prompt").await, IOI, "a link shows the same elsewhere");
+    fresh.finish().await.unwrap();
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_shown_completed_and_checked_as_they_are_typed() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    browser.until("document.querySelectorAll('.prompt-back .piece').length > 5").await.unwrap();
+    browser.read("7 of at most").await.unwrap();
+    write(&browser, "#target-0", " Ge").await;
+    browser.see("#target-0-list li").await.unwrap();
+    press(&browser, Key::Down + "").await;
+    press(&browser, Key::Enter + "").await;
+    assert!(value(&browser, "#target-0").await.starts_with(" Ge"));
+    write(&browser, "#target-0", " xqzzyx").await;
+    browser.until("document.querySelector('#target-0-problem').innerText.includes('tokens:')").await.unwrap();
+    // Asked anyway, the server says no, and the page says it at the field.
+    press(&browser, Key::Escape + "").await;
+    press(&browser, Key::Enter + "").await;
+    browser.until("document.querySelector('#target-0').getAttribute('aria-invalid') === 'true' && !document.querySelector('#progress')").await.unwrap();
+    assert_eq!(value(&browser, "#target-0").await, " xqzzyx", "what was typed stays");
+    assert!(count(&browser, ".line").await > 0, "the old answer stays");
+    let refused = browser.complaints().await.unwrap();
+    assert!(refused.iter().all(|c| c.contains("400")), "{refused:?}");
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_sorts_filters_groups_and_remembers() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    let all = count(&browser, ".line").await;
+    write(&browser, "#filter", "attn_").await;
+    browser
+        .until("[...document.querySelectorAll('.node-name')].every(n => n.innerText.startsWith('attn_'))")
+        .await
+        .unwrap();
+    browser.until("location.search.includes('filter=attn_')").await.unwrap();
+    click(&browser, "#group").await;
+    browser.see(".line.group").await.unwrap();
+    browser.ask("document.querySelector('.line.group .expand').click()").await.unwrap();
+    browser.see(".line.member").await.unwrap();
+    click(&browser, "#group").await;
+    write(&browser, "#filter", "").await;
+    browser.until("!location.search.includes('filter')").await.unwrap();
+    browser
+        .ask("[...document.querySelectorAll('.cell.head .sort')].find(b => b.innerText.startsWith('Write')).click()")
+        .await
+        .unwrap();
+    browser.until("document.querySelector('[aria-sort=descending]').innerText.startsWith('Write')").await.unwrap();
+    let values = browser.ask("return [...document.querySelectorAll('[data-column=\"write_norm.Left\"]')].map(c => [c.closest('.line').style.transform, c.dataset.value]);").await.unwrap();
+    let mut rows: Vec<(f64, f64)> = values
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| {
+            let top = v[0].as_str().unwrap().trim_start_matches("translateY(").trim_end_matches("px)").parse().unwrap();
+            (top, v[1].as_str().unwrap().parse().unwrap())
+        })
+        .collect();
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    assert!(rows.windows(2).all(|w| w[0].1 >= w[1].1), "sorted by write magnitude");
+    browser.ask("document.querySelector('.heat-token:last-of-type').click()").await.unwrap();
+    browser.until("location.search.includes('at=')").await.unwrap();
+    browser.driver.refresh().await.unwrap();
+    answered(&browser).await;
+    assert!(address(&browser).await.contains("sort=write_norm.left.desc"));
+    assert!(count(&browser, ".line").await <= all);
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_is_worked_by_keys_and_keeps_the_focus() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    browser.ask("document.querySelector('#node-table').focus()").await.unwrap();
+    press(&browser, Key::Down + "").await;
+    press(&browser, "j").await;
+    press(&browser, "k").await;
+    press(&browser, Key::Enter + "").await;
+    browser.see(".detail").await.unwrap();
+    press(&browser, Key::Enter + "").await;
+    browser.until("!document.querySelector('.detail')").await.unwrap();
+    press(&browser, Key::End + "").await;
+    browser.until("document.querySelector('.line.active')").await.unwrap();
+    press(&browser, Key::Home + "").await;
+    browser
+        .ask("document.querySelector('.line:has(.kind-mlp)').click(); document.querySelector('#node-table').focus()")
+        .await
+        .unwrap();
+    press(&browser, "a").await;
+    browser.see("#ablations li").await.unwrap();
+    answered(&browser).await;
+    assert_eq!(browser.ask("return document.activeElement.id;").await.unwrap(), "node-table");
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_prompts_are_compared() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    listen(&browser).await;
+    browser
+        .ask("[...document.querySelectorAll('.ask button')].find(b => b.innerText === 'Add second prompt').click()")
+        .await
+        .unwrap();
+    browser.see("#prompt-right").await.unwrap();
+    answered(&browser).await;
+    write(&browser, "#prompt-right", "<|endoftext|>Paris, France. Berlin,").await;
+    submit(&browser).await;
+    let answer = answer(&server, &browser).await;
+    assert_eq!(answer["inferenceSubResponses"].as_array().unwrap().len(), 2);
+    assert!(compare(&cells(&browser).await, &answer) > 12);
+    assert!(count(&browser, ".differs").await > 0, "tokens that differ are marked");
+    write(&browser, "#prompt-right", "<|endoftext|>Paris, France. Berlin").await;
+    browser.read("must have as many").await.unwrap();
+    browser
+        .ask("[...document.querySelectorAll('.ask button')].find(b => b.innerText === 'Remove second prompt').click()")
+        .await
+        .unwrap();
+    browser.until("!document.querySelector('#prompt-right')").await.unwrap();
+    answered(&browser).await;
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_results_stay_until_new_ones_come_and_late_ones_are_dropped() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    // The next question hangs; the one after it is answered first.
+    let script = "const real = window.fetch.bind(window); let first = true;
+        window.fetch = async (url, options) => {
+            if (String(url).includes('/batched_tdb') && first) {
+                first = false;
+                await new Promise((go, stop) => {
+                    window.letGo = go;
+                    options.signal?.addEventListener('abort', () => stop(new DOMException('superseded', 'AbortError')));
+                });
+            }
+            return real(url, options);
+        };";
+    browser.ask(script).await.unwrap();
+    write(&browser, "#target-0", " France").await;
+    click(&browser, "#submit").await;
+    browser.see("#progress").await.unwrap();
+    browser.see("#node-table.stale .line").await.unwrap();
+    write(&browser, "#target-0", " Canada").await;
+    write(&browser, "#distractor-0", " France").await;
+    click(&browser, "#submit").await;
+    answered(&browser).await;
+    browser.until("document.querySelector('#summary').innerText.includes('France')").await.unwrap();
+    browser.ask("window.letGo?.()").await.unwrap();
+    assert!(text(&browser, "#summary").await.contains("Canada"));
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_absence_is_noticed_and_healed() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    browser
+        .ask("window.real = window.fetch; window.fetch = () => Promise.reject(new TypeError('gone'));")
+        .await
+        .unwrap();
+    click(&browser, "#submit").await;
+    browser.read("cannot be reached").await.unwrap();
+    browser.read("no server").await.unwrap();
+    assert!(count(&browser, ".line").await > 0, "the old answer stays");
+    browser.ask("window.fetch = window.real;").await.unwrap();
+    browser.read("connected").await.unwrap();
+    submit(&browser).await;
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_named_and_kept() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    click(&browser, "#snapshots").await;
+    write(&browser, "#snapshot-name", "capitals").await;
+    press(&browser, Key::Enter + "").await;
+    browser.read("capitals").await.unwrap();
+    press(&browser, Key::Escape + "").await;
+    write(&browser, "#prompt", IOI).await;
+    submit(&browser).await;
+    browser.driver.refresh().await.unwrap();
+    answered(&browser).await;
+    click(&browser, "#snapshots").await;
+    click(&browser, ".snapshots button").await;
+    browser.until("document.querySelector('#prompt').value.includes('Ottawa')").await.unwrap();
+    answered(&browser).await;
+    browser.finish().await.unwrap();
+}
