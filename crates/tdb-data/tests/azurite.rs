@@ -1,6 +1,8 @@
 //! Azure Blob Storage, as its maker's own emulator has it: a public container in the reference's layout, read without
 //! credentials. Azurite is installed from npm below `target` once.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},

@@ -1,5 +1,7 @@
 //! Fetching from a server that breaks connections, answers errors, lies about lengths and dawdles.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 mod common;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,7 @@
 //! Models in many files, from a web server and from a Hugging Face repository.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 mod common;
 
 use common::{Fault, Server, content};

@@ -1,5 +1,7 @@
 //! The read routes' answers for a small mirror of the public layout: what is right, and what happens to what is not.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 mod common;
 
 use common::{Fault, Server};

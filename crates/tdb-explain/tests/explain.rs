@@ -1,5 +1,7 @@
 //! Explaining and scoring against a server that speaks the chat protocol. Its "language model" knows cats and nothing else.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 use std::{
     collections::VecDeque,
     path::Path,

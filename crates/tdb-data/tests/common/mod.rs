@@ -1,6 +1,6 @@
 //! A plain file server that can be told to misbehave, and what tests need around it.
 
-#![allow(dead_code)] // each test file uses another part
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses another part
 
 use std::{
     collections::HashMap,
