@@ -35,9 +35,13 @@ fn spawn(folder: &Path) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// The summaries that are there. Parts of others come and go meanwhile.
 fn finished(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let all = if folder.join("summaries").exists() { files(&folder.join("summaries")) } else { Vec::new() };
-    all.into_iter().filter(|f| f.0.ends_with(".summary")).collect()
+    let Ok(entries) = std::fs::read_dir(folder.join("summaries")) else { return Vec::new() };
+    let paths = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "summary"));
+    let mut out: Vec<_> = paths.map(|p| (p.display().to_string(), std::fs::read(&p).unwrap())).collect();
+    out.sort();
+    out
 }
 
 #[test]

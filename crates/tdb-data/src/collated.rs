@@ -11,12 +11,11 @@
 //! - *sections*, one for each kind of unit: `units + 1` u64 offsets of records from the beginning of the file.
 //!
 //! A record is: mean, variance, skewness, kurtosis (f64, NaN where undefined); varint number of values above 0, varint
-//! number of texts with such; varint number of quantile boundaries, the boundaries (f32); varint number of lists of
-//! examples, the lists. The first list is the top examples, the second the random sample, then one for each quantile. A
+//! number of texts with such; varint number of quantile boundaries, the boundaries (f32); with [`Encoding::U8`] an f32
+//! `low` and an f32 `step`, and a byte `q` below is the value `low + q · step`; varint number of lists of examples, the lists. The first list is the top examples, the second the random sample, then one for each quantile. A
 //! list is its varint length and its examples. An example is the varint index of its text, and its values: varint
 //! `2 n + 1` where all `n` values follow, `2 n` where only `n` follow, each after the varint distance from the index
-//! before (the first: from -1); the others are 0. With [`Encoding::U8`] an f32 `low` and an f32 `step` stand before the
-//! values, and a byte `q` is `low + q · step`.
+//! before (the first: from -1); the others are 0.
 
 use std::{
     fs::File,
@@ -43,7 +42,7 @@ pub enum Encoding {
     F32,
     /// Rounded to half precision.
     F16,
-    /// In 256 steps between the smallest and the largest stored value of an example.
+    /// In 256 steps between the smallest and the largest stored value of a record.
     U8,
 }
 
@@ -185,11 +184,15 @@ impl LayerFile {
         let moments = Moments { mean: moment()?, variance: moment()?, skewness: moment()?, kurtosis: moment()? };
         let (positive_values, active_sequences) = (input.varint()?, input.varint()?);
         let boundaries = (0..input.varint()?).map(|_| input.f32()).collect::<Parsed<Vec<_>>>()?;
+        let scale = match self.footer.values {
+            Encoding::U8 => (input.f32()?, input.f32()?),
+            _ => (0.0, 0.0),
+        };
         let mut lists = Vec::new();
         for _ in 0..input.varint()? {
             let mut list = Vec::new();
             for _ in 0..input.varint()? {
-                list.push(self.example(input, section.pairs)?);
+                list.push(self.example(input, section.pairs, scale)?);
             }
             lists.push(list);
         }
@@ -210,7 +213,7 @@ impl LayerFile {
         Ok(CollatedRecord { record, positive_values, active_sequences })
     }
 
-    fn example(&self, input: &mut Input<'_>, pairs: bool) -> Parsed<ActivationRecord> {
+    fn example(&self, input: &mut Input<'_>, pairs: bool, (low, step): (f32, f32)) -> Parsed<ActivationRecord> {
         let tokens = self.text(input.varint()?)?;
         let len = if pairs { tokens.len() * (tokens.len() + 1) / 2 } else { tokens.len() };
         let code = input.varint()?;
@@ -219,10 +222,6 @@ impl LayerFile {
         if n > len || (dense && n != len) {
             return Err(format!("{n} values on a text with room for {len}"));
         }
-        let (low, step) = match self.footer.values {
-            Encoding::U8 => (input.f32()?, input.f32()?),
-            _ => (0.0, 0.0),
-        };
         let value = |input: &mut Input<'_>| match self.footer.values {
             Encoding::F32 => input.f32(),
             Encoding::F16 => input.array().map(|b| half(u16::from_le_bytes(b))),

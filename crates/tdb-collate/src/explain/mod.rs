@@ -54,16 +54,21 @@ pub fn explain(record: &NodeRecord, known: &Known, date: &str) -> NodeExplanatio
     let mut explanation = ScoredExplanation::new(sentence, origin);
     if known.pairs {
         let mut scores = ScoredAttentionSimulation::default();
-        scores.roc_auc_score = outcome.and_then(|o| score::roc_auc(o.labelled(record)));
+        scores.roc_auc_score = outcome.and_then(|o| score::roc_auc(o.labelled(record)).map(rounded));
         explanation.scored_attention_simulation = Some(scores);
     } else {
         let pairs = outcome.map(|o| o.pairs).unwrap_or_default();
         let mut scores = ScoredSimulation::default();
-        scores.ev_correlation_score = score::correlation(&pairs);
-        scores.rsquared_score = score::r_squared(&pairs);
+        scores.ev_correlation_score = score::correlation(&pairs).map(rounded);
+        scores.rsquared_score = score::r_squared(&pairs).map(rounded);
         explanation.scored_simulation = Some(scores);
     }
     NodeExplanations { layer: record.layer, index: record.index, pairs: known.pairs, explanations: vec![explanation] }
+}
+
+/// A score to four digits.
+fn rounded(score: f64) -> f64 {
+    (score * 1e4).round() / 1e4
 }
 
 /// Predicted and true values of the held-out examples.
@@ -91,26 +96,30 @@ fn describe(record: &NodeRecord, known: &Known) -> (String, Option<Outcome>) {
     let (seen, held) = split(record);
     let mut items = Items::default();
     let families: &[Family] = if known.pairs { &Family::OF_PAIRS } else { &Family::OF_TOKENS };
-    let mut places = |list: &[&ActivationRecord]| -> Vec<(Place, f64)> {
-        let of = |r: &&ActivationRecord| {
+    let mut places = |list: &[&ActivationRecord]| -> Vec<(usize, Place, f64)> {
+        let of = |(text, r): (usize, &&ActivationRecord)| {
             let places = match known.pairs {
                 true => features::of_pairs(&r.tokens, &mut items),
                 false => features::of_tokens(&r.tokens, &mut items),
             };
-            places.into_iter().zip(r.activations.iter().map(|a| f64::from(*a))).collect::<Vec<_>>()
+            let values = r.activations.iter().map(|a| f64::from(*a));
+            places.into_iter().zip(values).map(|(place, value)| (text, place, value)).collect::<Vec<_>>()
         };
-        list.iter().flat_map(of).collect()
+        list.iter().enumerate().flat_map(of).collect()
     };
     let (seen_places, held_places) = (places(&seen), places(&held));
-    let observations: Vec<_> = seen_places.iter().map(|(place, value)| Observation { place, value: *value }).collect();
+    let observations: Vec<_> =
+        seen_places.iter().map(|(text, place, value)| Observation { text: *text, place, value: *value }).collect();
     let Some(rule) = Rule::fit(&observations, families) else {
-        return ("Active everywhere alike.".to_owned(), None);
+        let said = "Nothing that can be seen in the text itself tells when this unit is active";
+        return (said.to_owned() + &rest(known), None);
     };
     let said = match known.pairs {
         true => sentence::of_pairs(&rule, &items),
         false => sentence::of_tokens(&rule, &items, &examples(&seen)),
     };
-    let outcome = Outcome { pairs: held_places.iter().map(|(place, value)| (rule.predict(place), *value)).collect() };
+    let outcome =
+        Outcome { pairs: held_places.iter().map(|(_, place, value)| (rule.predict(place), *value)).collect() };
     (said + &rest(known), Some(outcome))
 }
 

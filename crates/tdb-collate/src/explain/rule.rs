@@ -4,17 +4,26 @@ use std::collections::BTreeMap;
 
 use super::features::{Family, Place};
 
-/// Most items that a rule names.
+/// Most items that a rule names, ...
 const MOST_ITEMS: usize = 5;
+
+/// ... and its condition.
+const MOST_CONDITIONS: usize = 3;
 
 /// A rule of fewer items is preferred to one of more unless it explains so much more for each.
 const PRICE_OF_AN_ITEM: f64 = 0.015;
 
 /// A place and the unit's value there.
+#[derive(Clone, Copy)]
 pub struct Observation<'a> {
+    /// Which text the place is in.
+    pub text: usize,
     pub place: &'a Place,
     pub value: f64,
 }
+
+/// The values where an item stands: for each text their number, sum and sum of squares.
+type Group = BTreeMap<usize, (f64, f64, f64)>;
 
 /// Items of one family, each with the mean value where it stands, largest share first; elsewhere the mean is `rest`.
 #[derive(Clone, Debug)]
@@ -32,13 +41,10 @@ pub struct Rule {
 impl Rule {
     /// The best rule for `observations` in these families, with a condition where that says much more.
     pub fn fit(observations: &[Observation<'_>], families: &[Family]) -> Option<Self> {
-        let mut best = Self::fit_one(observations, families, None)?;
-        let (inside, _): (Vec<_>, Vec<_>) = observations
-            .iter()
-            .map(|o| Observation { place: o.place, value: o.value })
-            .partition(|o| best.matches(o.place));
+        let mut best = Self::fit_one(observations, families, None, MOST_ITEMS)?;
+        let inside: Vec<_> = observations.iter().copied().filter(|o| best.matches(o.place)).collect();
         let weight = spread(&inside) / spread(observations).max(f64::MIN_POSITIVE);
-        if let Some(condition) = Self::fit_one(&inside, families, Some(best.family))
+        if let Some(condition) = Self::fit_one(&inside, families, Some(best.family), MOST_CONDITIONS)
             && condition.explained > 0.2
             && condition.explained * weight > 0.05
         {
@@ -48,14 +54,20 @@ impl Rule {
         Some(best)
     }
 
-    fn fit_one(observations: &[Observation<'_>], families: &[Family], but: Option<Family>) -> Option<Self> {
+    fn fit_one(
+        observations: &[Observation<'_>],
+        families: &[Family],
+        but: Option<Family>,
+        most: usize,
+    ) -> Option<Self> {
         let total = spread(observations);
         if observations.len() < 2 || total <= 0.0 {
             return None;
         }
         let mean = observations.iter().map(|o| o.value).sum::<f64>() / observations.len() as f64;
         let rules = families.iter().enumerate().filter(|(_, f)| Some(**f) != but);
-        let rules = rules.filter_map(|(column, family)| Self::of_family(observations, *family, column, mean, total));
+        let rules =
+            rules.filter_map(|(column, family)| Self::of_family(observations, (*family, column), mean, total, most));
         rules.reduce(|best, next| if next.worth() > best.worth() { next } else { best })
     }
 
@@ -63,37 +75,48 @@ impl Rule {
         self.explained - PRICE_OF_AN_ITEM * self.items.len() as f64
     }
 
+    /// The best rule of one family. What an item explains is what its mean over the other texts explains of each text: an
+    /// item of a single text explains nothing.
     fn of_family(
         observations: &[Observation<'_>],
-        family: Family,
-        column: usize,
+        (family, column): (Family, usize),
         mean: f64,
         total: f64,
+        most: usize,
     ) -> Option<Self> {
-        let mut groups: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
+        let mut groups: BTreeMap<u32, Group> = BTreeMap::new();
         for o in observations {
-            let group = groups.entry(o.place[column]).or_default();
-            group.0 += 1.0;
-            group.1 += o.value;
+            let part = groups.entry(o.place[column]).or_default().entry(o.text).or_default();
+            *part = (part.0 + 1.0, part.1 + o.value, part.2 + o.value * o.value);
         }
-        // One observation more of the overall mean in each group: a single place does not make a rule.
-        let shrunk = |(n, sum): (f64, f64)| (sum + mean) / (n + 1.0);
-        let share = |(n, sum): (f64, f64)| n * (shrunk((n, sum)) - mean).powi(2);
-        let mut above: Vec<(u32, (f64, f64))> = groups.into_iter().filter(|(_, g)| g.1 > mean * g.0).collect();
-        above.sort_by(|a, b| share(b.1).total_cmp(&share(a.1)).then(a.0.cmp(&b.0)));
-        above.truncate(MOST_ITEMS);
+        let sums = |g: &Group| g.values().fold((0.0, 0.0), |s, p| (s.0 + p.0, s.1 + p.1));
+        // One observation more of the overall mean: a single place does not make a rule.
+        let shrunk = |n: f64, sum: f64| (sum + mean) / (n + 1.0);
+        let gain = |g: &Group| -> f64 {
+            let (n, sum) = sums(g);
+            let left = |&(k, part, squares): &(f64, f64, f64)| {
+                let predicted = shrunk(n - k, sum - part);
+                let error = |p: f64| squares - 2.0 * p * part + k * p * p;
+                error(mean) - error(predicted)
+            };
+            g.values().map(left).sum()
+        };
+        let gains = groups.into_iter().map(|(item, group)| (item, sums(&group), gain(&group)));
+        let mut above: Vec<_> = gains.filter(|(_, (n, sum), gain)| *gain > 0.0 && *sum > mean * n).collect();
+        above.sort_by(|a, b| b.2.total_cmp(&a.2).then(a.0.cmp(&b.0)));
+        above.truncate(most);
         let mut best: Option<Self> = None;
-        for n in 1..=above.len() {
-            let items = &above[..n];
+        for count in 1..=above.len() {
+            let items = &above[..count];
             let (mut left_n, mut left_sum) = (observations.len() as f64, mean * observations.len() as f64);
-            for (_, group) in items {
-                left_n -= group.0;
-                left_sum -= group.1;
+            for (_, (n, sum), _) in items {
+                left_n -= n;
+                left_sum -= sum;
             }
             let rest = if left_n > 0.0 { left_sum / left_n } else { mean };
-            let inside: f64 = items.iter().map(|(_, g)| share(*g)).sum();
+            let inside: f64 = items.iter().map(|i| i.2).sum();
             let explained = ((inside + left_n * (rest - mean).powi(2)) / total).min(1.0);
-            let items = items.iter().map(|(item, g)| (*item, shrunk(*g))).collect();
+            let items = items.iter().map(|(item, (n, sum), _)| (*item, shrunk(*n, *sum))).collect();
             let next = Self { family, column, items, rest, condition: None, explained };
             if best.as_ref().is_none_or(|b| next.worth() > b.worth()) {
                 best = Some(next);

@@ -41,7 +41,7 @@ pub(crate) fn record(
         activations: e.values.to_dense(),
         tokens: e.sequence.tokens.iter().map(|t| text(*t)).collect(),
     };
-    let (lists, boundaries) = quantiles(unit, &summary.plan);
+    let (lists, boundaries) = quantiles(unit, &summary.plan.sizes);
     let some = !lists.is_empty();
     let lists = lists.iter().map(|l| l.iter().map(|e| example(e)).collect()).collect();
     NodeRecord {

@@ -10,10 +10,11 @@ use tdb_data::collated::{Encoding, Footer, MAGIC, Section, Table};
 use super::{TokenTexts, moments, quantiles, values_seen};
 use crate::example::Example;
 use crate::measure::Values;
-use crate::summary::{LayerSummary, Plan, UnitSummary};
+use crate::summary::{LayerSummary, Plan, Sizes, UnitSummary};
 use crate::{Result, file};
 
-/// Writes the records of one layer of a merged summary; `text` gives a token's text.
+/// Writes the records of one layer of a merged summary, each with at most `shown` of its examples; `text` gives a token's
+/// text. The first ones of a random sample are a random sample.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -21,20 +22,20 @@ pub fn write_layer_file(
     path: &Path,
     plan: &Plan,
     (index, layer): (usize, &LayerSummary),
-    encoding: Encoding,
+    (encoding, shown): (Encoding, &Sizes),
     text: &dyn Fn(u32) -> String,
 ) -> Result<()> {
     file::write(path, |out| {
         let mut out = Counted { out, at: 0 };
         out.write_all(MAGIC)?;
-        let texts = Texts::of(layer, text);
+        let texts = Texts::of(layer, shown, text);
         let mut sections = Vec::new();
         for (&kind, units) in &layer.kinds {
             let mut offsets = vec![out.at];
             let n = values_seen(layer, kind);
             for unit in &units.units {
                 let mut record = Vec::new();
-                write_unit(&mut record, unit, plan, n, encoding, &texts);
+                write_unit(&mut record, unit, shown, n, encoding, &texts);
                 out.write_all(&record)?;
                 offsets.push(out.at);
             }
@@ -98,11 +99,11 @@ struct Texts {
 }
 
 impl Texts {
-    fn of(layer: &LayerSummary, text: &dyn Fn(u32) -> String) -> Self {
+    fn of(layer: &LayerSummary, shown: &Sizes, text: &dyn Fn(u32) -> String) -> Self {
         let mut texts = BTreeMap::new();
         let mut tokens = BTreeSet::new();
         for unit in layer.kinds.values().flat_map(|k| &k.units) {
-            for list in [unit.top.examples(), unit.random.examples(), unit.active.examples()] {
+            for list in lists(unit, shown).0 {
                 for example in list {
                     texts.entry(example.sequence.number).or_insert_with(|| {
                         tokens.extend(&example.sequence.tokens);
@@ -148,55 +149,53 @@ fn write_offsets(out: &mut Counted<'_>, lengths: impl Iterator<Item = usize>) ->
     Ok(())
 }
 
-fn write_unit(out: &mut Vec<u8>, unit: &UnitSummary, plan: &Plan, n: u64, encoding: Encoding, texts: &Texts) {
+/// The top examples, the random sample and those of each quantile, and the boundaries between the quantiles.
+fn lists<'a>(unit: &'a UnitSummary, shown: &Sizes) -> (Vec<Vec<&'a Example>>, Vec<f32>) {
+    let (by_quantile, boundaries) = quantiles(unit, shown);
+    let top = unit.top.examples().iter().take(shown.top).collect();
+    let random = unit.random.examples().iter().take(shown.random).collect();
+    ([top, random].into_iter().chain(by_quantile).collect(), boundaries)
+}
+
+fn write_unit(out: &mut Vec<u8>, unit: &UnitSummary, shown: &Sizes, n: u64, encoding: Encoding, texts: &Texts) {
     let m = moments(unit, n);
     for moment in [m.mean, m.variance, m.skewness, m.kurtosis] {
         out.extend(moment.unwrap_or(f64::NAN).to_le_bytes());
     }
     varint(out, unit.positive_values);
     varint(out, unit.active_sequences);
-    let (lists, boundaries) = quantiles(unit, plan);
+    let (lists, boundaries) = lists(unit, shown);
     varint(out, boundaries.len() as u64);
     boundaries.iter().for_each(|b| out.extend(b.to_le_bytes()));
-    varint(out, 2 + lists.len() as u64);
-    let top = unit.top.examples().iter().collect();
-    let random = unit.random.examples().iter().collect();
-    for list in [top, random].iter().chain(&lists) {
+    let scale = Scale::of(lists.iter().flatten().map(|e| &*e.values));
+    if encoding == Encoding::U8 {
+        out.extend(scale.low.to_le_bytes());
+        out.extend(scale.step.to_le_bytes());
+    }
+    varint(out, lists.len() as u64);
+    for list in lists {
         varint(out, list.len() as u64);
         for example in list {
             varint(out, texts.index(example) as u64);
-            write_values(out, &example.values, encoding);
+            write_values(out, &example.values, encoding, &scale);
         }
     }
 }
 
-fn write_values(out: &mut Vec<u8>, values: &Values, encoding: Encoding) {
-    let numbers: Vec<f32> = match values {
-        Values::Dense(values) => values.to_vec(),
-        Values::Sparse { entries, .. } => entries.iter().map(|e| e.1).collect(),
-    };
-    let (low, step) = steps(&numbers);
-    let head = |out: &mut Vec<u8>| {
-        if encoding == Encoding::U8 {
-            out.extend(low.to_le_bytes());
-            out.extend(step.to_le_bytes());
-        }
-    };
+fn write_values(out: &mut Vec<u8>, values: &Values, encoding: Encoding, scale: &Scale) {
     let number = |out: &mut Vec<u8>, x: f32| match encoding {
         Encoding::F32 => out.extend(x.to_le_bytes()),
         // What half precision cannot hold is held as its largest number, not as infinity.
         Encoding::F16 => out.extend(f16::from_f32(x.clamp(-65504.0, 65504.0)).to_le_bytes()),
-        Encoding::U8 => out.push(if step > 0.0 { ((x - low) / step).round() as u8 } else { 0 }),
+        Encoding::U8 => out.push(if scale.step > 0.0 { ((x - scale.low) / scale.step).round() as u8 } else { 0 }),
     };
     match values {
-        Values::Dense(_) => {
-            varint(out, 2 * numbers.len() as u64 + 1);
-            head(out);
-            numbers.iter().for_each(|x| number(out, *x));
+        Values::Dense(values) => {
+            varint(out, 2 * values.len() as u64 + 1);
+            values.iter().for_each(|x| number(out, *x));
         }
         Values::Sparse { entries, .. } => {
             varint(out, 2 * entries.len() as u64);
-            head(out);
             let mut next = 0;
             for &(index, x) in entries {
                 varint(out, u64::from(index + 1 - next));
@@ -207,11 +206,24 @@ fn write_values(out: &mut Vec<u8>, values: &Values, encoding: Encoding) {
     }
 }
 
-/// Smallest number and a 255th of the range.
-fn steps(numbers: &[f32]) -> (f32, f32) {
-    let low = numbers.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if low > high { (0.0, 0.0) } else { (low, (high - low) / 255.0) }
+/// Smallest stored value of a record, and a 255th of the range of its values.
+struct Scale {
+    low: f32,
+    step: f32,
+}
+
+impl Scale {
+    fn of<'a>(all: impl Iterator<Item = &'a Values>) -> Self {
+        let (mut low, mut high) = (f32::INFINITY, f32::NEG_INFINITY);
+        let mut see = |x: f32| (low, high) = (low.min(x), high.max(x));
+        for values in all {
+            match values {
+                Values::Dense(values) => values.iter().for_each(|x| see(*x)),
+                Values::Sparse { entries, .. } => entries.iter().for_each(|e| see(e.1)),
+            }
+        }
+        if low > high { Self { low: 0.0, step: 0.0 } } else { Self { low, step: (high - low) / 255.0 } }
+    }
 }
 
 fn varint(out: &mut Vec<u8>, mut n: u64) {

@@ -10,7 +10,7 @@ use tdb_data::Moments;
 use tdb_data::collated::Encoding;
 
 use crate::example::Example;
-use crate::summary::{LayerSummary, Plan, UnitSummary};
+use crate::summary::{LayerSummary, Sizes, UnitSummary};
 use crate::{Collation, Result, Watch, explain, work};
 
 pub(crate) use json_files::record;
@@ -22,6 +22,8 @@ pub use layer_file::write_layer_file;
 pub struct Layouts {
     /// `records/{layer}.records`, see [`tdb_data::collated`].
     pub layer_files: Option<Encoding>,
+    /// How many of the collated examples those hold, if not all.
+    pub shown: Option<Sizes>,
     /// `files/{scalar}/{layer}/{index}.json`, the reference's layout.
     pub single_files: bool,
     /// `explanations/{scalar}/{layer}.jsonl`, made at this date (RFC 3339), and single files where the records are.
@@ -43,7 +45,8 @@ pub fn write(collation: &Collation<'_>, layouts: &Layouts, out: &Path, watch: &d
             watch.note(&format!("writing layer {index}"));
             if let Some(encoding) = layouts.layer_files {
                 let path = out.join("records").join(format!("{index}.records"));
-                write_layer_file(&path, &summary.plan, (index, layer), encoding, &text)?;
+                let shown = layouts.shown.as_ref().unwrap_or(&summary.plan.sizes);
+                write_layer_file(&path, &summary.plan, (index, layer), (encoding, shown), &text)?;
             }
         }
         if layouts.single_files {
@@ -82,9 +85,9 @@ pub fn moments(unit: &UnitSummary, n: u64) -> Moments {
 
 /// The sample of sequences with a positive value, divided into parts of equal size by their largest values, from the
 /// smallest to the largest, and the values between the parts.
-pub fn quantiles<'a>(unit: &'a UnitSummary, plan: &Plan) -> (Vec<Vec<&'a Example>>, Vec<f32>) {
-    let parts = plan.sizes.quantiles;
-    let mut sorted: Vec<&Example> = unit.active.examples().iter().collect();
+pub fn quantiles<'a>(unit: &'a UnitSummary, sizes: &Sizes) -> (Vec<Vec<&'a Example>>, Vec<f32>) {
+    let parts = sizes.quantiles;
+    let mut sorted: Vec<&Example> = unit.active.examples().iter().take(sizes.active()).collect();
     sorted.sort_by(|a, b| a.figure.total_cmp(&b.figure).then(a.sequence.number.cmp(&b.sequence.number)));
     let cut = |i: usize| i * sorted.len() / parts.max(1);
     let lists = (0..parts).map(|i| sorted[cut(i)..cut(i + 1)].to_vec()).collect();

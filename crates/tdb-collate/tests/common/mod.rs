@@ -100,7 +100,7 @@ pub fn write_out(summaries: &Path, out: &Path, tokenizer: &Tokenizer) {
         for (&index, layer) in &summary.layers {
             for (name, encoding) in [("f32", Encoding::F32), ("f16", Encoding::F16), ("u8", Encoding::U8)] {
                 let path = out.join(name).join(format!("{index}.records"));
-                tdb_collate::output::write_layer_file(&path, &summary.plan, (index, layer), encoding, &text)?;
+                tdb_collate::output::write_layer_file(&path, &summary.plan, (index, layer), (encoding, &SIZES), &text)?;
             }
         }
         Ok(())

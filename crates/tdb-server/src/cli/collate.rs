@@ -59,6 +59,9 @@ pub struct Args {
     /// Examples of each part
     #[arg(long, default_value_t = Sizes::default().per_quantile)]
     pub per_quantile: usize,
+    /// Of all those, how many top, random and per-quantile examples the files of layers show; the explanations use all
+    #[arg(long, value_name = "TOP,RANDOM,PER_QUANTILE")]
+    pub show: Option<String>,
     /// Seeds the random samples
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -172,6 +175,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 Values::F16 => Encoding::F16,
                 Values::U8 => Encoding::U8,
             }),
+            shown: args.show.as_deref().map(|text| shown(text, &collation.plan.sizes)).transpose()?,
             single_files: args.layout != Layout::Layers,
             explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(now)),
         };
@@ -223,6 +227,15 @@ fn parse_layers(text: &str, n_layers: usize) -> anyhow::Result<Range<usize>> {
     let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     let good = parsed.filter(|r: &Range<usize>| r.start < r.end && r.end <= n_layers);
     good.with_context(|| format!("--layers is {text:?}; expected FROM..TO within 0..{n_layers}, such as 0..{n_layers}"))
+}
+
+/// What of the collated examples a file shows.
+fn shown(text: &str, all: &Sizes) -> anyhow::Result<Sizes> {
+    let numbers = text.split(',').map(|n| n.trim().parse::<usize>()).collect::<Result<Vec<_>, _>>();
+    match numbers.as_deref() {
+        Ok(&[top, random, per_quantile]) => Ok(Sizes { top, random, per_quantile, ..*all }),
+        _ => anyhow::bail!("--show is {text:?}; expected three numbers such as 6,3,1"),
+    }
 }
 
 /// Now, as RFC 3339 in UTC.
