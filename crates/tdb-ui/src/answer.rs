@@ -57,6 +57,8 @@ pub struct Candidate {
     /// Left and right.
     pub logits: [Option<f64>; 2],
     pub probabilities: [Option<f64>; 2],
+    /// Place among all tokens, from 1; told for the tokens of interest.
+    pub rank: Option<i64>,
 }
 
 /// Sums of the estimated total effect over all components, for each token of the prompt.
@@ -253,6 +255,9 @@ fn read_candidates(subs: &[Value]) -> Vec<Candidate> {
             let Some(id) = asked["tokenId"].as_i64() else { continue };
             let token = asked["token"].as_str().map(str::to_owned);
             place(&mut all, &mut at, id, token, side, asked["logit"].as_f64(), asked["probability"].as_f64());
+            if let (0, Some(found)) = (side, at.get(&id)) {
+                all[*found].rank = asked["rank"].as_i64();
+            }
         }
     }
     all
@@ -268,7 +273,7 @@ fn place(
     probability: Option<f64>,
 ) {
     let index = *at.entry(id).or_insert_with(|| {
-        all.push(Candidate { id, token: token.clone(), logits: [None; 2], probabilities: [None; 2] });
+        all.push(Candidate { id, token: token.clone(), logits: [None; 2], probabilities: [None; 2], rank: None });
         all.len() - 1
     });
     let candidate = &mut all[index];

@@ -183,6 +183,7 @@ enum News {
 /// The answer as it is put together from the stream.
 struct Parts {
     subs: Vec<(Value, Map<String, Value>)>,
+    extras: Vec<Map<String, Value>>,
     usable: bool,
     done: bool,
     failed: Option<Problem>,
@@ -190,7 +191,13 @@ struct Parts {
 
 impl Parts {
     fn new(sides: usize) -> Self {
-        Self { subs: vec![(Value::Null, Map::new()); sides], usable: false, done: false, failed: None }
+        Self {
+            subs: vec![(Value::Null, Map::new()); sides],
+            extras: vec![Map::new(); sides],
+            usable: false,
+            done: false,
+            failed: None,
+        }
     }
 
     fn take(&mut self, line: &str) -> Option<News> {
@@ -218,6 +225,11 @@ impl Parts {
                 list["activationsByGroupId"]["probabilities"] = event["probabilities"].take();
                 list["tokensOfInterest"] = event["tokensOfInterest"].take();
             }
+            // Beyond the reference's answer: probabilities, and where the asked tokens stand.
+            "candidates" => {
+                self.extras.get_mut(side)?.insert("probabilities".into(), event["probabilities"].take());
+                self.extras.get_mut(side)?.insert("tokensOfInterest".into(), event["tokensOfInterest"].take());
+            }
             "done" => self.done = true,
             "error" => {
                 let status = event["status"].as_u64().unwrap_or(500) as u16;
@@ -234,7 +246,16 @@ impl Parts {
     }
 
     fn json(&self) -> Value {
-        let subs = self.subs.iter().map(|(run, parts)| {
+        let subs = self.subs.iter().zip(&self.extras).map(|((run, parts), extras)| {
+            let mut parts = parts.clone();
+            if let Some(top) = parts.get_mut("topOutputTokenLogits") {
+                if let Some(probabilities) = extras.get("probabilities") {
+                    top["activationsByGroupId"]["probabilities"] = probabilities.clone();
+                }
+                if let Some(tokens) = extras.get("tokensOfInterest") {
+                    top["tokensOfInterest"] = tokens.clone();
+                }
+            }
             json!({ "inferenceResponse": { "inferenceAndTokenData": run }, "processingResponseDataByName": parts })
         });
         json!({ "inferenceSubResponses": subs.collect::<Vec<_>>() })

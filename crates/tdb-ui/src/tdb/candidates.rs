@@ -192,7 +192,10 @@ fn CandidateRow(line: Line, two: bool, probabilities: bool, most: f64) -> impl I
                         }
                     }
                 </Menu>
-                {line.role.map(|r| view! { <span class="role">{r}</span> })}
+                {line.role.map(|r| {
+                    let rank = line.candidate.rank.map(|n| format!(", rank {n}"));
+                    view! { <span class="role">{r}{rank}</span> }
+                })}
             </th>
             {number(line.candidate.logits[0], false)}
             {two.then(|| number(diff(&line.candidate), true))}

@@ -45,7 +45,8 @@ fn draw(session: Session, nodes: &[NodeToTrace]) -> AnyView {
     let mut layers: Vec<i64> = nodes.iter().map(|t| t.node_index.layer_index.unwrap_or(-1)).collect();
     layers.sort_unstable();
     layers.dedup();
-    let width = n * COLUMN + 60;
+    // Names stand to the right of their dots.
+    let width = n * COLUMN + 140;
     let y_of = |layer: i64| (layers.iter().rev().position(|l| *l == layer).unwrap_or_default() + 1) * LINE + 16;
     let x_of = |token: Option<usize>| 54 + token.unwrap_or(n - 1) * COLUMN;
     let height = (layers.len() + 2) * LINE + 10;

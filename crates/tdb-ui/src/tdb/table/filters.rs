@@ -89,7 +89,7 @@ pub fn Chips(table: Table) -> impl IntoView {
             }).collect_view()}
             <span class="divider" aria-hidden="true"></span>
             {move || layers.get().into_iter().map(|layer| view! {
-                <button type="button" class="chip layer" aria-label=format!("Layer {layer}") aria-pressed=move || session.view.with(|v| v.layers.contains(&layer)).to_string() on:click=move |_| session.view.update(|v| toggle(&mut v.layers, layer))>
+                <button type="button" class="chip layer" aria-label=format!("L{layer}: only layer {layer}") aria-pressed=move || session.view.with(|v| v.layers.contains(&layer)).to_string() on:click=move |_| session.view.update(|v| toggle(&mut v.layers, layer))>
                     "L"{layer}
                 </button>
             }).collect_view()}

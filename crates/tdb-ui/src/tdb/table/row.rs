@@ -36,7 +36,7 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
         move |_| table.active.set(Some(key.clone()))
     };
     let name = name_cell(table, &line, &answer);
-    let places = place_cells(&line, &answer);
+    let places = place_cells(table, &line, &answer);
     let values = {
         let (line, answer) = (line.clone(), answer.clone());
         move || {
@@ -138,12 +138,16 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
 }
 
 /// Attended-to and attended-from tokens, on both sides where they differ.
-fn place_cells(line: &Line, answer: &Answer) -> AnyView {
+fn place_cells(table: Table, line: &Line, answer: &Answer) -> AnyView {
     let Line::Node { row, .. } = line else {
         return view! { <div class="cell" role="gridcell"></div><div class="cell" role="gridcell"></div> }.into_any();
     };
     let row = &answer.rows[*row];
-    let asked = answer.tokens().len().checked_sub(1);
+    // The traced node's token, else the last one: where the question is asked.
+    let traced = table.session.asked.with_untracked(|a| {
+        a.as_ref().and_then(|a| a.left.upstream_node_to_trace.as_ref().map(|t| names::token_from(&t.node_index)))
+    });
+    let asked = traced.flatten().or(answer.tokens().len().checked_sub(1));
     let place = |at: [Option<usize>; 2], marks: bool| {
         let token = |side: usize| at[side].and_then(|i| Some((i, answer.sides.get(side)?.tokens.get(i)?.clone())));
         let (left, right) = (token(0), token(1));
