@@ -1,18 +1,32 @@
 //! Activations: small dense f32 arrays that may be written to, unlike weights.
 
+use crate::buffers;
+
 /// An f32 array of up to four dimensions. Most are row-major; attention probabilities are kept head
 /// by head while their dimensions read `[query, key, head]`, hence the strides.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Array {
     dims: Vec<usize>,
     strides: Vec<usize>,
     data: Vec<f32>,
 }
 
+impl Clone for Array {
+    fn clone(&self) -> Self {
+        Array { dims: self.dims.clone(), strides: self.strides.clone(), data: buffers::copy(&self.data) }
+    }
+}
+
+impl Drop for Array {
+    fn drop(&mut self) {
+        buffers::give_back(std::mem::take(&mut self.data));
+    }
+}
+
 impl Array {
     /// A row-major array of zeros.
     pub fn zeros(dims: &[usize]) -> Self {
-        Self::from_vec(dims, vec![0.0; dims.iter().product()])
+        Self::from_vec(dims, buffers::zeros(dims.iter().product()))
     }
 
     /// A row-major array over `data`.
@@ -79,9 +93,9 @@ impl Array {
     ///
     /// # Panics
     /// If the array is not row-major or the sizes differ.
-    pub fn reshape(self, dims: &[usize]) -> Self {
+    pub fn reshape(mut self, dims: &[usize]) -> Self {
         assert!(self.is_row_major());
-        Array::from_vec(dims, self.data)
+        Array::from_vec(dims, std::mem::take(&mut self.data))
     }
 
     /// Storage offset of an element.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use gemm::Parallelism;
 use rayon::prelude::*;
 
+use crate::buffers;
 use crate::matrix::Matrix;
 use crate::weights::Linear;
 
@@ -119,7 +120,7 @@ pub fn matmul_into(
 
 /// `a b`, row-major.
 pub fn matmul(a: View<'_>, b: View<'_>, threads: Threads) -> Vec<f32> {
-    let mut out = vec![0.0; a.rows * b.cols];
+    let mut out = buffers::zeros(a.rows * b.cols);
     matmul_into(&mut out, [b.cols, 1], a, b, false, threads);
     out
 }
@@ -127,7 +128,7 @@ pub fn matmul(a: View<'_>, b: View<'_>, threads: Threads) -> Vec<f32> {
 /// `x Wᵀ + b` for `x: [rows, in]`, `[rows, out]`.
 pub fn linear(x: View<'_>, layer: &Linear) -> Vec<f32> {
     let n = layer.weight.rows();
-    let mut out = Vec::with_capacity(x.rows * n);
+    let mut out = buffers::empty(x.rows * n);
     for _ in 0..x.rows {
         out.extend_from_slice(&layer.bias);
     }
@@ -137,7 +138,7 @@ pub fn linear(x: View<'_>, layer: &Linear) -> Vec<f32> {
 
 /// `dy W`: the gradient at the input of a linear layer, `[rows, in]`.
 pub fn linear_backward(dy: View<'_>, layer: &Linear) -> Vec<f32> {
-    let mut out = vec![0.0; dy.rows * layer.weight.cols()];
+    let mut out = buffers::zeros(dy.rows * layer.weight.cols());
     add_linear_backward(&mut out, dy, layer);
     out
 }
@@ -282,7 +283,7 @@ pub fn gelu_derivative(x: f32) -> f32 {
 
 /// `f` of every number, on all threads where there are many.
 pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
+    let mut out = buffers::zeros(x.len());
     zip_into(&mut out, x, |_, x| f(x));
     out
 }

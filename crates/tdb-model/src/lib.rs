@@ -3,6 +3,7 @@
 pub mod array;
 pub mod autoencoder;
 mod block;
+mod buffers;
 pub mod checkpoint;
 pub mod hooks;
 pub mod intervention;

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::array::Array;
 use crate::autoencoder::Autoencoder;
 use crate::block::autoencode::{self, LatentState};
+use crate::buffers;
 use crate::hooks::{Actors, RunError};
 use crate::kernels::{self, Threads, View};
 use crate::run::Keep;
@@ -90,7 +91,7 @@ pub(crate) fn forward(
         softmax = Some(explicit);
         probs
     } else {
-        let mut probs = Array::head_major(queries, keys, n_heads, vec![0.0; queries * keys * n_heads]);
+        let mut probs = Array::head_major(queries, keys, n_heads, buffers::zeros(queries * keys * n_heads));
         kernels::for_each_row(probs.data_mut(), keys, |row, probs| {
             let visible = if causal { keys - queries + row % queries + 1 } else { keys };
             kernels::softmax_into(&mut probs[..visible], &qk_logits.data()[row * keys..][..visible]);
@@ -146,7 +147,7 @@ pub(crate) fn backward(
     keep.put(at(Site::AttnVOut), &d_v_out);
     actors.backward(at(Site::AttnVOut), &mut d_v_out)?;
 
-    let mut d_probs = Array::head_major(tokens, tokens, n_heads, vec![0.0; tokens * tokens * n_heads]);
+    let mut d_probs = Array::head_major(tokens, tokens, n_heads, buffers::zeros(tokens * tokens * n_heads));
     d_probs.data_mut().par_chunks_mut(tokens * tokens).enumerate().for_each(|(head, out)| {
         let (grad, values) = (head_view(&d_v_out, head), head_view(&state.v, head));
         kernels::matmul_into(out, [tokens, 1], grad, values.t(), false, Threads::One);
@@ -190,7 +191,7 @@ pub(crate) fn backward(
     keep.put(at(Site::AttnQ), &d_q);
     actors.backward(at(Site::AttnQ), &mut d_q)?;
 
-    let mut dx = vec![0.0; tokens * d_model];
+    let mut dx = buffers::zeros(tokens * d_model);
     for (grad, linear, factor) in
         [(&mut d_q, &weights.query, factor), (&mut d_k, &weights.key, factor), (&mut d_v, &weights.value, 1.0)]
     {
@@ -243,7 +244,7 @@ fn for_each_head(x: &mut Array, f: impl Fn(usize, &mut [f32]) + Sync) {
 /// `q kᵀ` per head with the causal mask, `[Q, K, H]`.
 pub(crate) fn logits(q: &Array, k: &Array) -> Array {
     let (queries, n_heads, keys) = (q.dims()[0], q.dims()[1], k.dims()[0]);
-    let mut data = vec![0.0; queries * keys * n_heads];
+    let mut data = buffers::zeros(queries * keys * n_heads);
     data.par_chunks_mut(queries * keys).enumerate().for_each(|(head, out)| {
         kernels::matmul_into(out, [keys, 1], head_view(q, head), head_view(k, head).t(), false, Threads::One);
     });
@@ -305,7 +306,7 @@ impl ExplicitSoftmax {
     /// As computed from the logits.
     fn new(qk_logits: &Array) -> Self {
         let (queries, keys, n_heads) = (qk_logits.dims()[0], qk_logits.dims()[1], qk_logits.dims()[2]);
-        let mut numerator = Array::head_major(queries, keys, n_heads, vec![0.0; queries * keys * n_heads]);
+        let mut numerator = Array::head_major(queries, keys, n_heads, buffers::zeros(queries * keys * n_heads));
         let mut denominator = Array::zeros(&[queries, 1, n_heads]);
         for head in 0..n_heads {
             for query in 0..queries {
