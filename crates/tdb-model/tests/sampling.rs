@@ -58,6 +58,22 @@ fn interventions_mean_the_same_with_a_cache() {
     }
 }
 
+/// The vector kernels sum every number in the same order, however many tokens there are.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_cache_changes_no_bit_where_there_are_vector_kernels() {
+    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+        return;
+    }
+    let wide = tdb_model::Config { d_model: 96, n_heads: 4, d_head: 24, d_ff: 400, n_vocab: 501, ..common::config() };
+    for (name, model) in models().into_iter().chain([("wide", common::transformer(wide))]) {
+        let expected = run_forward(&model, &TOKENS, &[], &mut ()).logits(&model, TOKENS.len() - 1);
+        for parts in [&[3, 4][..], &[6, 1], &[1; 7]] {
+            assert!(in_parts(&model, parts, &[], &mut ()) == expected, "{name}: {parts:?}");
+        }
+    }
+}
+
 /// Multiplies an activation wherever it is met.
 struct Scale(Point);
 
