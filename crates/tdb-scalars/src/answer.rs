@@ -12,10 +12,11 @@ use tdb_api::{
     ProcessingRequestSpec, ProcessingResponseData, TdbRequestSpec, TensorND,
 };
 use tdb_model::run::first_layer_reached;
-use tdb_model::{Array, BackwardOptions, ForwardOptions, Pass, Seed, Site};
+use tdb_model::{Array, BackwardOptions, ForwardOptions, Pass, Site};
 
 use crate::context::Context;
 use crate::derived;
+use crate::edges::EdgeNode;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 use crate::interventions::wrap;
@@ -24,6 +25,32 @@ use crate::store::Store;
 use crate::tdb::to_inference_sub_request;
 use crate::top_k::Entry;
 use crate::values::unflatten;
+
+/// Sites at which some derived scalar reads a gradient.
+const ALL_GRADIENTS: [Site; 22] = [
+    Site::ResidPostEmb,
+    Site::AttnLnScale,
+    Site::AttnQ,
+    Site::AttnK,
+    Site::AttnV,
+    Site::AttnQkLogits,
+    Site::AttnQkProbs,
+    Site::AttnVOut,
+    Site::ResidDeltaAttn,
+    Site::ResidPostAttn,
+    Site::MlpLnScale,
+    Site::MlpPreAct,
+    Site::MlpPostAct,
+    Site::ResidDeltaMlp,
+    Site::ResidPostMlp,
+    Site::FinalLnScale,
+    Site::PostFinalLn,
+    Site::Logits,
+    Site::MlpLatent,
+    Site::MlpError,
+    Site::AttnLatent,
+    Site::AttnError,
+];
 
 /// Longest prompt, in tokens, of a request that ranks nodes.
 pub const RANKED_PROMPT_LIMIT: usize = 500;
@@ -219,8 +246,16 @@ impl Engine {
             let Some(forward) = forward else {
                 return Err(Error::Internal("a sub-request was not run".to_owned()));
             };
-            let mut side =
-                Side { engine: self, plan, forward, gradients: None, loss: None, trace_seed: None, context: *context };
+            let mut side = Side {
+                engine: self,
+                plan,
+                forward,
+                gradients: None,
+                loss: None,
+                trace_seed: None,
+                context: *context,
+                edge: None,
+            };
             side.measure()?;
             if let Some(trace) = &side.plan.trace {
                 side.trace_seed = Some(trace.seed(self.model(), &side.forward, side.plan.loss.as_ref())?);
@@ -235,6 +270,39 @@ impl Engine {
             sides.push(side);
         }
         Ok(sides)
+    }
+
+    /// A run of which every derived scalar can be had ([`crate::compute::values`]), also those about the edges of a
+    /// node. All gradients are kept.
+    ///
+    /// # Errors
+    /// As [`Engine::batched_tdb`].
+    pub fn inspect(&self, spec: &InferenceRequestSpec, edge: Option<EdgeNode>) -> Result<Side<'_>> {
+        let plan = Plan::new(self, spec)?;
+        let options = ForwardOptions {
+            interventions: &plan.interventions,
+            hooks: &mut (),
+            shared: None,
+            layers: None,
+            after_layer: &mut |_| true,
+        };
+        let forward = tdb_model::forward(self.model(), &plan.tokens, options)?;
+        let context = Context::default();
+        let mut side =
+            Side { engine: self, plan, forward, gradients: None, loss: None, trace_seed: None, context, edge };
+        side.measure()?;
+        if let Some(trace) = &side.plan.trace {
+            side.trace_seed = Some(trace.seed(self.model(), &side.forward, side.plan.loss.as_ref())?);
+        }
+        let Some(seed) = side.seed() else { return Ok(side) };
+        let options = BackwardOptions {
+            interventions: &side.plan.interventions,
+            hooks: &mut (),
+            keep: &ALL_GRADIENTS,
+            after_layer: &mut |_| true,
+        };
+        side.gradients = Some(tdb_model::backward(self.model(), &side.forward, seed, options)?);
+        Ok(side)
     }
 
     fn backward(
@@ -254,14 +322,7 @@ impl Engine {
                 }
             }
         }
-        let seed = match (&side.trace_seed, &side.plan.loss) {
-            (Some(seed), _) => Seed::Residual { point: seed.point, gradient: seed.gradient.clone() },
-            (None, Some(loss)) => {
-                let last = side.tokens() - 1;
-                Seed::Logits(loss.seed(side.tokens(), &side.forward.logits(self.model(), last)))
-            }
-            (None, None) => return Ok(None),
-        };
+        let Some(seed) = side.seed() else { return Ok(None) };
         if !any {
             return Ok(Some(tdb_model::Gradients::default()));
         }

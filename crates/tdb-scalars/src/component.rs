@@ -8,6 +8,8 @@ use tdb_api::{
     TopTokensAttendedTo,
 };
 
+use tdb_model::Seed;
+
 use crate::context::Context;
 use crate::derived;
 use crate::engine::Engine;
@@ -25,6 +27,18 @@ impl Side<'_> {
             self.loss = Some(loss.value(&self.forward.logits(self.model(), last)));
         }
         Ok(())
+    }
+
+    /// Where the backward pass starts; `None` if the run has no objective.
+    pub(crate) fn seed(&self) -> Option<Seed> {
+        match (&self.trace_seed, &self.plan.loss) {
+            (Some(seed), _) => Some(Seed::Residual { point: seed.point, gradient: seed.gradient.clone() }),
+            (None, Some(loss)) => {
+                let logits = self.forward.logits(self.model(), self.tokens() - 1);
+                Some(Seed::Logits(loss.seed(self.tokens(), &logits)))
+            }
+            (None, None) => None,
+        }
     }
 
     /// What every answer tells about its run. How long it took is not part of the answer: the same request gives

@@ -9,6 +9,7 @@ mod component;
 pub mod compute;
 mod context;
 pub mod derived;
+pub mod edges;
 mod engine;
 mod error;
 pub mod interventions;

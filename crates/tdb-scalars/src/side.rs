@@ -8,6 +8,7 @@ use tdb_model::{Array, Forward, Gradients, Intervention, Point, Site, Transforme
 
 use crate::context::Context;
 use crate::derived::{self, Place};
+use crate::edges::{self, EdgeNode};
 use crate::engine::Engine;
 use crate::error::{Result, bad};
 use crate::interventions::{self, AutoencoderKind, wrap};
@@ -110,6 +111,8 @@ pub struct Side<'e> {
     pub loss: Option<f32>,
     pub trace_seed: Option<TraceSeed>,
     pub context: Context<'e>,
+    /// Only in inspections.
+    pub edge: Option<EdgeNode>,
 }
 
 impl Side<'_> {
@@ -176,6 +179,9 @@ impl Side<'_> {
                 Some(within) => Ok(vec![Some(within.layer)]),
                 None => bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which latent is meant"),
             };
+        }
+        if let Some(layers) = edges::layers(self, dst) {
+            return Ok(layers);
         }
         Ok((0..self.model().config().n_layers).map(Some).collect())
     }

@@ -109,8 +109,12 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
 /// What the heads write along `gradient: [T, D]` (at the token written into), `[T, T, H]`; zero where the layer
 /// does not come before it.
 fn written(side: &Side<'_>, layer: usize, gradient: Option<&Array>) -> Array {
+    along(side, layer, gradient.filter(|_| side.precedes_final_residual(Some(layer), Place::Attn)))
+}
+
+/// As [`written`], wherever the gradient stands.
+pub(super) fn along(side: &Side<'_>, layer: usize, gradient: Option<&Array>) -> Array {
     let state = &side.forward.layers[layer].attn;
-    let gradient = gradient.filter(|_| side.precedes_final_residual(Some(layer), Place::Attn));
     match gradient {
         Some(_) => weighted(&state.qk_probs, &state.v, &through_output(side, layer, gradient)),
         None => zeros_like(&state.qk_probs),

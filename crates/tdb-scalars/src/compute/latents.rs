@@ -254,7 +254,32 @@ fn written(
     latents: &SparseRows,
     gradient: Option<&Array>,
 ) -> SparseRows {
-    let gradient = gradient.filter(|_| side.precedes_final_residual(Some(layer), place(kind)));
+    written_along(
+        side,
+        kind,
+        layer,
+        latents,
+        gradient.filter(|_| side.precedes_final_residual(Some(layer), place(kind))),
+    )
+}
+
+/// `latent * (its write · gradient)` of all latents of the one autoencoder that is loaded.
+///
+/// # Errors
+/// If none or two are, or the layer has none.
+pub(super) fn along_gradient(side: &Side<'_>, dst: Dst, layer: usize, gradient: Option<&Array>) -> Result<SparseRows> {
+    let kind = AutoencoderKind::only(side.model(), dst.as_str())?;
+    let (_, latents) = layer_latents(side, kind, layer)?;
+    Ok(written_along(side, kind, layer, latents, gradient))
+}
+
+fn written_along(
+    side: &Side<'_>,
+    kind: AutoencoderKind,
+    layer: usize,
+    latents: &SparseRows,
+    gradient: Option<&Array>,
+) -> SparseRows {
     let projected = gradient.map(|g| write_projection(side, kind, layer, g));
     match autoencoder(side.model(), kind, layer) {
         Some(autoencoder) => along(latents, projected.as_deref(), |i| autoencoder.direction(i)),
@@ -385,14 +410,59 @@ fn gradients_of_latents<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Resul
     Ok(Some(owned(gradient_of(named, &encoded, index))))
 }
 
-/// Writes of heads to all latents of the attention autoencoder at once, which no request can name a layer for.
-fn batched_writes<'a>(_side: &'a Side<'_>, dst: Dst, _layer: usize) -> Result<Option<Values<'a>>> {
-    match dst {
-        Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched | Dst::AttnWriteToLatentPerSequenceTokenBatched => {
-            bad!(
-                "\"{dst}\" holds a value for every latent and token pair; use the library interface for one layer of it"
-            )
-        }
-        _ => Ok(None),
+/// Writes of heads to all latents of the attention autoencoder at once, in the layer that the inspection names.
+fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
+    let by_pair = match dst {
+        Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched => true,
+        Dst::AttnWriteToLatentPerSequenceTokenBatched => false,
+        _ => return Ok(None),
+    };
+    if side.plan.within_layer.is_none_or(|within| within.layer != layer) {
+        return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which layer is meant");
     }
+    let (autoencoder, _) = layer_latents(side, AutoencoderKind::Attn, layer)?;
+    let encoded = offline_encoded(side, AutoencoderKind::Attn, layer)?;
+    let state = &side.forward.layers[layer].attn;
+    let config = side.model().config();
+    let (tokens, n_heads, width) = (side.tokens(), config.n_heads, config.d_head);
+    let weight = &side.model().weights().layers[layer].out.weight;
+    let n_latents = autoencoder.n_latents();
+    // The latents' encoder rows seen from the heads' values: only of active ones is anything asked.
+    let read = move |latent: usize| -> Vec<f32> {
+        crate::trace::project_back_columns(weight, 0..n_heads * width, &autoencoder.encoder_row(latent))
+    };
+    let active = move |t: usize| {
+        encoded.row(t).iter().filter(|e| autoencoder.passes(e.1)).map(|e| e.0 as usize).collect::<Vec<_>>()
+    };
+    if by_pair {
+        let pairs = tokens * (tokens + 1) / 2;
+        let row = move |pair: usize| {
+            let query = (0..tokens).rfind(|q| q * (q + 1) / 2 <= pair).unwrap_or_default();
+            let key = pair - query * (query + 1) / 2;
+            let mut out = vec![0.0; n_latents];
+            for latent in active(query) {
+                let read = read(latent);
+                out[latent] = (0..n_heads)
+                    .map(|head| {
+                        let range = head * width..(head + 1) * width;
+                        state.qk_probs.at(&[query, key, head]) * dot(&state.v.row(key)[range.clone()], &read[range])
+                    })
+                    .sum();
+            }
+            out
+        };
+        return Ok(Some(Values::Rows { dims: vec![pairs, n_latents], row: Box::new(row) }));
+    }
+    let row = move |t: usize| {
+        let mut out = vec![0.0; n_heads * n_latents];
+        for latent in active(t) {
+            let read = read(latent);
+            for head in 0..n_heads {
+                let range = head * width..(head + 1) * width;
+                out[head * n_latents + latent] = dot(&state.v_out.row(t)[range.clone()], &read[range]);
+            }
+        }
+        out
+    };
+    Ok(Some(Values::Rows { dims: vec![tokens, n_heads, n_latents], row: Box::new(row) }))
 }

@@ -57,7 +57,11 @@ pub(super) fn without_bias(side: &Side<'_>, layer: usize) -> Array {
 
 /// `x[t, n] * (W_out[:, n] · gradient[t])`, `[T, F]`; zero where the layer does not come before the gradient.
 pub(super) fn written(side: &Side<'_>, layer: usize, x: &Array, gradient: Option<&Array>) -> Array {
-    let gradient = gradient.filter(|_| side.precedes_final_residual(Some(layer), Place::Mlp));
+    along(side, layer, x, gradient.filter(|_| side.precedes_final_residual(Some(layer), Place::Mlp)))
+}
+
+/// As [`written`], wherever the gradient stands.
+pub(super) fn along(side: &Side<'_>, layer: usize, x: &Array, gradient: Option<&Array>) -> Array {
     let weights = &side.model().weights().layers[layer].mlp_out.weight;
     let mut out = rows_through(gradient, View::of(weights), x.dims());
     out.data_mut().iter_mut().zip(x.data()).for_each(|(out, x)| *out *= x);

@@ -15,7 +15,9 @@ use crate::side::Side;
 use crate::values::Values;
 
 pub use attention::{head_write, value_directions};
+pub(crate) use latents::site as latent_site;
 pub use latents::{kind_of, write_direction};
+pub(crate) use residual::dots;
 
 /// The values of `dst` in `layer` (`None` for whole-model scalars).
 ///
@@ -31,6 +33,9 @@ pub fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: Option<us
             PassType::Backward => residual::gradient(side, dst, site, layer),
         };
     }
+    if let Some(values) = crate::edges::values(side, dst, layer)? {
+        return Ok(values);
+    }
     match (dst, layer) {
         (Dst::VocabTokenWriteToInputDirection, _) => crate::readings::vocabulary_into_node(side),
         (_, None) => residual::whole_model(side, dst),
@@ -45,6 +50,24 @@ pub fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: Option<us
             },
         },
     }
+}
+
+/// What all nodes of a layer write along `gradient: [T, D]`: neurons, heads or latents, as `dst` says.
+///
+/// # Errors
+/// If `dst` is about none of them.
+pub(crate) fn along_gradient<'a>(
+    side: &'a Side<'_>,
+    dst: Dst,
+    layer: usize,
+    gradient: Option<&Array>,
+) -> Result<Values<'a>> {
+    let state = &side.forward.layers[layer];
+    Ok(match dst {
+        Dst::MlpOutEdgeAttribution => owned(mlp::along(side, layer, &state.mlp.post_act, gradient)),
+        Dst::AttnOutEdgeAttribution => owned(attention::along(side, layer, gradient)),
+        _ => Values::Sparse(Cow::Owned(latents::along_gradient(side, dst, layer, gradient)?)),
+    })
 }
 
 /// Scalars about one latent of one layer, which the request names.

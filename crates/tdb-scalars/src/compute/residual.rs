@@ -127,7 +127,7 @@ fn norms(array: &Array) -> Array {
 }
 
 /// Inner products row by row, `[T, 1]`; zero without a second operand.
-fn dots(a: &Array, b: Option<&Array>) -> Array {
+pub(crate) fn dots(a: &Array, b: Option<&Array>) -> Array {
     let tokens = a.dims()[0];
     let dots = match b {
         Some(b) => (0..tokens).map(|t| dot(a.row(t), b.row(t))).collect(),
