@@ -20,6 +20,8 @@ pub struct Node {
     pub address: Memo<Option<Address>>,
     pub query: Memo<NodePageQuery>,
     search: Memo<String>,
+    /// Whether examples may be stored; `None` until the server has told which sets it has.
+    pub has_records: Memo<Option<bool>>,
 }
 
 impl Node {
@@ -51,8 +53,11 @@ pub fn NodePage() -> impl IntoView {
         let part = |name: &str| params.read().get(name).unwrap_or_default();
         Address::parse(&part("model"), &part("node_type"), &part("layer"), &part("index"))
     });
+    let server = crate::app::Server::get();
+    let address = Memo::new(move |_| parsed.get().ok());
     let node = Node {
-        address: Memo::new(move |_| parsed.get().ok()),
+        address,
+        has_records: Memo::new(move |_| Some(server.facts.get()?.may_have_records(&address.get()?))),
         query: Memo::new(move |_| NodePageQuery::parse(&location.search.get())),
         search: location.search,
     };

@@ -25,7 +25,14 @@ pub fn Header() -> impl IntoView {
     view! {
         <header class="site-header">
             <a class="brand" href="/">
-                <img src="/favicon.svg" alt="" />
+                <svg viewBox="0 0 32 32" width="22" height="22" aria-hidden="true">
+                    <rect width="32" height="32" rx="7" class="mark-ground" />
+                    <path d="M6 22h20M6 16h20M6 10h20" class="mark-lines" />
+                    <path d="M9 22 16 10 23 16" class="mark-path" />
+                    <circle cx="9" cy="22" r="3" class="mark-neg" />
+                    <circle cx="16" cy="10" r="3.4" class="mark-pos" />
+                    <circle cx="23" cy="16" r="2.6" class="mark-pos" />
+                </svg>
                 <span class="brand-long">"Transformer Debugger"</span>
                 <span class="brand-short">"TDB"</span>
             </a>

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use tdb_api::page::ModelSlug;
-use tdb_api::{ModelInfoResponse, NodeType, ServerInfoResponse};
+use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
+use tdb_api::{ModelInfoResponse, NeuronDatasetMetadata, NodeType, ServerInfoResponse};
 
 use crate::client::{self, Kind, Problem};
 use crate::dom;
@@ -30,12 +30,22 @@ pub struct Facts {
     pub server: Option<ServerInfoResponse>,
     /// Whether explanations can be asked for here.
     pub explains: bool,
+    /// Registered sets of records: name and scalar. `None` if the server does not tell.
+    pub records: Option<Vec<NeuronDatasetMetadata>>,
 }
 
 impl Facts {
     /// The model and its autoencoders, as paths name them; `None` when the server runs without a model.
     pub fn slug(&self) -> Option<ModelSlug> {
         ModelSlug::from_info(&self.model)
+    }
+
+    /// Whether examples of this node may be stored here.
+    pub fn may_have_records(&self, node: &NodePage) -> bool {
+        let (Some(records), Some(name)) = (&self.records, node.dataset_name()) else { return true };
+        records
+            .iter()
+            .any(|r| r.short_name == name && NodePageKind::of_records(&r.derived_scalar_type) == Some(node.kind))
     }
 
     /// Number of layers, and of units in a layer, of this type of node: what a node picker may offer.
@@ -147,5 +157,6 @@ async fn ask() -> Result<Facts, Problem> {
     // The reference's server has no such route; there shapes stay unknown, and explanations, which may cost, are not asked for.
     let server: Option<ServerInfoResponse> = client::get("/info").await.ok();
     let explains = server.is_some();
-    Ok(Facts { model, server, explains })
+    let records = client::post_empty("/neuron_datasets_metadata").await.ok();
+    Ok(Facts { model, server, explains, records })
 }

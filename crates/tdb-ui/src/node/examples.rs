@@ -17,6 +17,9 @@ const FEW: [usize; 2] = [6, 3];
 pub fn Examples() -> impl IntoView {
     let node = Node::get();
     let (state, again) = follow(move || {
+        if node.has_records.get() != Some(true) {
+            return None;
+        }
         let pair = node.address.get()?.kind.by_token_pair;
         Some((if pair { "/attention_head_record" } else { "/neuron_record" }, node.stored()?))
     });
@@ -47,6 +50,9 @@ pub fn Examples() -> impl IntoView {
             </div>
             <div class="card-body stack">
                 {move || match state.get() {
+                    Remote::Idle if node.has_records.get() == Some(false) => view! {
+                        <p class="quiet">"No examples are stored for this model."</p>
+                    }.into_any(),
                     Remote::Ready(value) => {
                         let keys = if value.get("topActivations").is_some() { ["topActivations", "randomSample"] } else { ["mostPositiveTokenSequences", "randomTokenSequences"] };
                         let bound = most.get().unwrap_or_default() * least.get();

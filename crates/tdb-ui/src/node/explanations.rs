@@ -18,6 +18,9 @@ pub fn Explanations() -> impl IntoView {
     let (state, again) = follow(move || {
         let stored = node.stored()?;
         let query = node.query.get();
+        if query.explanation_datasets.is_empty() && node.has_records.get() != Some(true) {
+            return None;
+        }
         let mut body = json!({ "dst": stored["dst"], "layerIndex": stored["layerIndex"], "activationIndex": stored["activationIndex"], "explanationDatasets": query.explanation_datasets });
         if query.explanation_datasets.is_empty() {
             body["neuronDataset"] = stored["datasets"][0].clone();
@@ -75,6 +78,7 @@ pub fn Explanations() -> impl IntoView {
             </div>
             <div class="card-body stack">
                 {move || match state.get() {
+                    Remote::Idle if node.has_records.get() == Some(false) => view! { <p class="quiet">"None is stored for this model."</p> }.into_any(),
                     Remote::Ready(Value::Array(items)) if items.is_empty() => view! { <p class="quiet">"None is stored for this node."</p> }.into_any(),
                     Remote::Ready(Value::Array(items)) => view! {
                         <table class="explanations">

@@ -116,7 +116,10 @@ fn OnPrompt(prompt: String) -> impl IntoView {
         address.track();
         plain.set(false);
     });
-    let (state, again) = follow(move || question(node, &prompt, !plain.get()));
+    let (state, again) = follow(move || {
+        let has_records = node.has_records.get()?;
+        question(node, &prompt, has_records && !plain.get())
+    });
     Effect::new(move |_| {
         if let Remote::Failed(problem) = state.get()
             && problem.kind != crate::client::Kind::Unreachable
@@ -128,7 +131,7 @@ fn OnPrompt(prompt: String) -> impl IntoView {
     view! {
         {move || match state.get() {
             Remote::Ready(value) => draw(&value),
-            Remote::Failed(problem) if plain.get() => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
+            Remote::Failed(problem) if plain.get() || problem.kind == crate::client::Kind::Unreachable => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
             _ => view! { <div class="skeleton"></div> }.into_any(),
         }}
     }

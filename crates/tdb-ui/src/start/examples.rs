@@ -14,7 +14,7 @@ struct Example {
     look: &'static str,
 }
 
-const EXAMPLES: [Example; 5] = [
+const EXAMPLES: [Example; 6] = [
     Example {
         title: "Indirect object",
         prompt: "<|endoftext|>When Mary and John went to the store, John gave a drink to",
@@ -38,17 +38,24 @@ const EXAMPLES: [Example; 5] = [
     },
     Example {
         title: "Induction",
-        prompt: "<|endoftext|> red lamp tree cup red lamp tree",
-        target: " cup",
-        distractor: " red",
+        prompt: "<|endoftext|>Say: lamp tree king, lamp tree",
+        target: " king",
+        distractor: " lamp",
         look: "A head at the last “ tree” that attends to the word after the first one. Trace its key: a head one layer down has told that place what came before it.",
     },
     Example {
         title: "Pronoun",
-        prompt: "<|endoftext|>Mary was tired because",
+        prompt: "<|endoftext|>When Mary came back from the park,",
         target: " she",
         distractor: " he",
-        look: "A head that reads the name from “ because”, and the embedding of the name itself, which already leans one way.",
+        look: "A head that reads the name from the comma, and the embedding of the name itself, which already leans one way.",
+    },
+    Example {
+        title: "Who else?",
+        prompt: "<|endoftext|>When Mary and John went to the store, Mary gave a drink to",
+        target: " John",
+        distractor: " Mary",
+        look: "The first question with the names' roles exchanged. Add a second prompt to compare the two token by token: which heads follow the name, and which its place?",
     },
 ];
 

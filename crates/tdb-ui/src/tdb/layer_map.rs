@@ -1,23 +1,62 @@
-//! Where in the model: the direct effect of every layer at every token.
+//! Where in the model: effects and writes by layer and token.
+
+use std::collections::BTreeMap;
 
 use leptos::prelude::*;
 use serde_json::{Map, Value, json};
+use tdb_api::NodeType;
 
+use crate::answer::{Metric, View};
 use crate::format;
 use crate::remote::{Question, Remote, follow};
 use crate::session::Session;
 use crate::ui::{DivergingLegend, ProblemCard, Tip, fill_style, sign_class};
 
-const PARTS: [(&str, &str); 2] =
-    [("attn_layer_write_to_final_residual_grad", "attention"), ("mlp_layer_write_to_final_residual_grad", "MLP")];
+/// What the map can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Sums over the nodes of the table.
+    Listed,
+    /// Of whole layers, which the server is asked for.
+    Writes,
+    Direct,
+}
+
+impl Mode {
+    const ALL: [(Self, &'static str, &'static str); 3] = [
+        (Self::Listed, "listed", "Total effect of the nodes listed"),
+        (Self::Writes, "writes", "Write magnitude of whole layers"),
+        (Self::Direct, "direct", "Direct effect of whole layers"),
+    ];
+
+    /// Scalars of attention and MLP layers.
+    fn parts(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Writes | Self::Listed => [("attn_layer_write_norm", "attention"), ("mlp_layer_write_norm", "MLP")],
+            Self::Direct => [
+                ("attn_layer_write_to_final_residual_grad", "attention"),
+                ("mlp_layer_write_to_final_residual_grad", "MLP"),
+            ],
+        }
+    }
+}
+
+/// A row of the map: layer, part, a value for each token.
+type MapRow = (i64, &'static str, Vec<f64>);
 
 #[component]
 pub fn LayerMap() -> impl IntoView {
     let session = Session::get();
     let server = crate::app::Server::get();
     let open = RwSignal::new(false);
+    let mode = RwSignal::new(Mode::Listed);
     let layers = move || server.facts.with(|f| f.as_ref().map_or(0, |f| f.model.n_layers));
-    let (state, again) = follow(move || if open.get() { question(session, layers()) } else { None });
+    let (state, again) =
+        follow(
+            move || {
+                if open.get() && mode.get() != Mode::Listed { question(session, layers(), mode.get()) } else { None }
+            },
+        );
     view! {
         <section class="card" aria-label="Layer by token map" id="layer-map">
             <div class="card-head">
@@ -25,12 +64,20 @@ pub fn LayerMap() -> impl IntoView {
                     <span aria-hidden="true">{move || if open.get() { "▾ " } else { "▸ " }}</span>
                     "Layer × token map"
                 </button>
-                <Tip about="the map">"The direct effect on the logit difference of all that a layer writes at a token, unablated. Press a cell to filter the table."</Tip>
+                <Tip about="the map">"Where the effect arises: by layer, upwards, and token. Whole layers are measured without ablations. Press a cell to see its nodes in the table."</Tip>
             </div>
             <Show when=move || open.get()>
                 <div class="card-body">
+                    <select class="field" aria-label="What the map shows" on:change=move |e| {
+                        if let Some((m, ..)) = Mode::ALL.iter().find(|(_, word, _)| *word == event_target_value(&e)) {
+                            mode.set(*m);
+                        }
+                    }>
+                        {Mode::ALL.iter().map(|(_, word, label)| view! { <option value=*word>{*label}</option> }).collect_view()}
+                    </select>
                     {move || match state.get() {
-                        Remote::Ready(value) => map(session, &value, layers()),
+                        _ if mode.get() == Mode::Listed => listed(session),
+                        Remote::Ready(value) => map(session, &value, layers(), mode.get()),
                         Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
                         Remote::Idle => view! { <p class="quiet">"The map is of the logits; clear the trace to see it."</p> }.into_any(),
                         Remote::Loading => view! { <div class="skeleton tall-skeleton"></div> }.into_any(),
@@ -42,14 +89,14 @@ pub fn LayerMap() -> impl IntoView {
 }
 
 /// All layers in one run, with the final layer norm's scale held constant as in the table.
-fn question(session: Session, layers: i64) -> Question {
+fn question(session: Session, layers: i64, mode: Mode) -> Question {
     let asked = session.asked.get()?;
     if layers == 0 || asked.left.upstream_node_to_trace.is_some() {
         return None;
     }
     let mut specs = Map::new();
     for layer in 0..layers {
-        for (dst, _) in PARTS {
+        for (dst, _) in mode.parts() {
             specs.insert(format!("{dst} {layer}"), json!({ "dst": dst, "layerIndex": layer, "activationIndex": 0 }));
         }
     }
@@ -68,15 +115,11 @@ fn question(session: Session, layers: i64) -> Question {
     ))
 }
 
-fn map(session: Session, value: &Value, layers: i64) -> AnyView {
-    let parts = &value["inferenceSubResponses"][0]["processingResponseDataByName"];
-    let tokens: Vec<String> =
-        value["inferenceSubResponses"][0]["inferenceResponse"]["inferenceAndTokenData"]["tokensAsStrings"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|t| t.as_str().map(str::to_owned))
-            .collect();
+fn map(session: Session, value: &Value, layers: i64, mode: Mode) -> AnyView {
+    let sub = &value["inferenceSubResponses"][0];
+    let parts = &sub["processingResponseDataByName"];
+    let tokens = sub["inferenceResponse"]["inferenceAndTokenData"]["tokensAsStrings"].as_array().into_iter().flatten();
+    let tokens: Vec<String> = tokens.filter_map(|t| t.as_str().map(str::to_owned)).collect();
     let values = |dst: &str, layer: i64| -> Vec<f64> {
         parts[format!("{dst} {layer}")]["activations"]
             .as_array()
@@ -85,37 +128,63 @@ fn map(session: Session, value: &Value, layers: i64) -> AnyView {
             .filter_map(Value::as_f64)
             .collect()
     };
-    let rows: Vec<(i64, &str, Vec<f64>)> = (0..layers)
-        .rev()
-        .flat_map(|layer| PARTS.iter().rev().map(move |(dst, word)| (layer, *word, *dst)))
-        .map(|(l, w, dst)| (l, w, values(dst, l)))
-        .collect();
+    let mut rows: Vec<MapRow> = Vec::new();
+    for layer in 0..layers {
+        rows.extend(mode.parts().map(|(dst, word)| (layer, word, values(dst, layer))));
+    }
+    draw(session, &tokens, rows)
+}
+
+/// Sums of the table's rows: of its nodes alone, which are the strongest.
+fn listed(session: Session) -> AnyView {
+    let answer = session.answer.get();
+    let tokens = answer.tokens().to_vec();
+    let mut rows: BTreeMap<(i64, u8), Vec<f64>> = BTreeMap::new();
+    for row in &answer.rows {
+        let kind = match row.node.node_type {
+            NodeType::Layer => 0,
+            NodeType::AttentionHead | NodeType::AttentionAutoencoderLatent => 1,
+            _ => 2,
+        };
+        let values = rows.entry((row.node.layer_index.unwrap_or(-1), kind)).or_insert_with(|| vec![0.0; tokens.len()]);
+        if let Some(value) = row.from.and_then(|i| values.get_mut(i)) {
+            *value += row.value(View::Left, Metric::TotalEffect);
+        }
+    }
+    let rows = rows
+        .into_iter()
+        .map(|((layer, kind), values)| (layer, ["embedding", "attention", "MLP"][usize::from(kind)], values));
+    draw(session, &tokens, rows.collect())
+}
+
+/// Rows are given from the bottom of the model up.
+fn draw(session: Session, tokens: &[String], rows: Vec<MapRow>) -> AnyView {
     let most = rows.iter().flat_map(|(_, _, v)| v).fold(0.0f64, |m, v| m.max(v.abs()));
     let body = rows
         .into_iter()
+        .rev()
         .map(|(layer, word, values)| {
+            let name = if layer < 0 { word.to_owned() } else { format!("L{layer} {word}") };
             let cells = values
                 .into_iter()
                 .enumerate()
                 .map(|(i, v)| {
-                    let label = format!("Layer {layer} {word} at {} ({i}): {}", tokens.get(i).map(|t| format::quoted(t)).unwrap_or_default(), format::full(v));
+                    let sign = if v > 0.0 { "+" } else if v < 0.0 { "−" } else { "" };
+                    let label = format!("{sign} {name} at {} ({i}): {}", tokens.get(i).map(|t: &String| format::quoted(t)).unwrap_or_default(), format::full(v));
                     view! {
                         <td class=format!("fill {}", sign_class(v)) style=fill_style(v, most)>
                             <button type="button" class="map-cell" title=label.clone() aria-label=label on:click=move |_| session.view.update(|view| {
-                                view.layers = vec![layer];
+                                view.layers = if layer < 0 { Vec::new() } else { vec![layer] };
                                 view.tokens = vec![i];
-                            })>
-                                {if v > 0.0 { "+" } else if v < 0.0 { "−" } else { "" }}
-                            </button>
+                            })>{sign}</button>
                         </td>
                     }
                 })
                 .collect_view();
-            view! { <tr><th scope="row">"L"{layer}" "{word}</th>{cells}</tr> }
+            view! { <tr><th scope="row">{name}</th>{cells}</tr> }
         })
         .collect_view();
-    let heads =
-        tokens.iter().map(|t| view! { <th scope="col"><span class="map-token">{t.clone()}</span></th> }).collect_view();
+    let heads = tokens.iter().map(|t| view! { <td><span class="map-token">{t.clone()}</span></td> }).collect_view();
     view! {
         <div class="heat-scroll" tabindex="0" role="group" aria-label="Layer by token map">
             <table class="map"><tbody>{body}</tbody><tfoot><tr><td></td>{heads}</tr></tfoot></table>
