@@ -73,6 +73,8 @@ impl Browser {
     /// When Chromium or its driver is missing or does not start.
     pub async fn start() -> Result<Self> {
         let place = PLACES.acquire().await?;
+        // The driver's client insists on one, though it speaks plain HTTP here; another test may have chosen it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let chromedriver = ChromeDriver::start().await?;
         let profile = tempfile::tempdir()?;
         let mut flags: Vec<String> = FLAGS.map(str::to_owned).into();
