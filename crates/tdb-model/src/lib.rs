@@ -1,4 +1,43 @@
 //! GPT-2 and sparse autoencoders with hooks on activations and gradients.
+//!
+//! [`checkpoint`] reads weights and tokenizer, [`Transformer`] holds them, [`forward`] runs a prompt and keeps every
+//! activation, [`backward`] goes from a gradient at the logits (or in the residual stream) to the gradients of
+//! all activations. [`Site`] names each activation and says its shape. An [`Intervention`] sets entries of a site
+//! in either pass; [`Hooks`] is code of one's own that looks at or replaces activations and gradients.
+//! [`sample`] continues a prompt, with both of them, and [`Autoencoder`] finds and undoes sparse latents.
+//! All numbers are f32 on the CPU, with the units that the weights give them; the same call gives the same bits
+//! whatever the number of threads.
+//!
+//! ```no_run
+//! use tdb_model::{ForwardOptions, Index, Intervention, Pass, Site, Transformer, checkpoint};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let checkpoint = checkpoint::open("datasets/embedded".as_ref())?;
+//! let model = Transformer::new(checkpoint.weights);
+//! let tokens = checkpoint.tokenizer.encode("When Mary and John went to the store, John gave a drink to");
+//! // Head 3 of layer 2 writes nothing, at any token.
+//! let silent = Intervention {
+//!     site: Site::AttnVOut,
+//!     layer: Some(2),
+//!     pass: Pass::Forward,
+//!     indices: vec![Index::All, Index::At(3), Index::All],
+//!     value: 0.0,
+//! };
+//! let options = ForwardOptions {
+//!     interventions: &[silent],
+//!     hooks: &mut (),
+//!     shared: None,
+//!     layers: None,
+//!     after_layer: &mut |_layer| true,
+//! };
+//! let run = tdb_model::forward(&model, &tokens, options)?;
+//! let logits = run.logits(&model, tokens.len() - 1);
+//! assert_eq!(logits.len(), model.config().n_vocab);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/` has whole programs: a neuron silenced while sampling, and activations collected and encoded.
 
 pub mod array;
 pub mod autoencoder;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
-/// Where the numbers of a [`Matrix`] or [`Vector`] live.
+/// Where the numbers of a [`Matrix`] live.
 #[derive(Clone, Debug)]
 pub enum Storage {
     /// A mapped file; the view's offset is in bytes from the start of the map and divisible by 4.
