@@ -67,9 +67,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         optimizer: AdamW::default(),
         ..Recipe::default()
     };
-    let bar = ProgressBar::new(args.steps as u64).with_style(ProgressStyle::with_template(
-        "{bar:30} {pos}/{len} steps  {msg}  {elapsed} so far, {eta} to go",
-    )?);
+    let bar = ProgressBar::new(args.steps as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} steps  {msg}  {elapsed} so far, {eta} to go")?);
     let options = TrainOptions { recipe, folder: args.out.clone(), save_every: args.save_every };
     train(&options, &mut |progress| {
         bar.set_position(progress.step as u64);

@@ -16,9 +16,9 @@ use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, Sparsity, Toke
 /// same bytes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's folder
+    /// The model's folder; the embedded model if not given
     #[arg(long, value_name = "FOLDER")]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
     /// Folder for the autoencoders; the debugger finds them by name below the model's `autoencoders/`
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
@@ -90,7 +90,10 @@ const TEXT_SEED: u64 = 7;
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(!sae::is_finished(&args.out), "{} holds finished autoencoders; name another folder", args.out.display());
-    let checkpoint = checkpoint::open(&args.model)?;
+    let checkpoint = match &args.model {
+        Some(folder) => checkpoint::open(folder)?,
+        None => super::model::embedded()?,
+    };
     let model = Transformer::new(checkpoint.weights);
     let context = args.context.unwrap_or(model.config().ctx_window);
     ensure!(
@@ -127,8 +130,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let precision = if args.half { Precision::F16 } else { Precision::F32 };
         sae::write_autoencoders(&args.out, &recipe, &text, &trained, precision)?;
         if let Some(folder) = &args.sae_lens {
-            let name = args.model.file_name().map(|name| name.to_string_lossy().into_owned());
-            sae::export_sae_lens(folder, &recipe, &trained, &name.unwrap_or_default())?;
+            let name = args.model.as_ref().and_then(|model| model.file_name());
+            let name = name.map_or_else(|| "embedded".into(), |name| name.to_string_lossy());
+            sae::export_sae_lens(folder, &recipe, &trained, &name)?;
         }
         println!("{}\n{} holds the autoencoders.", sae::quality_table(&trained), args.out.display());
     }
