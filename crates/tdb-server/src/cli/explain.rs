@@ -1,0 +1,154 @@
+//! `tdb explain`: explanations of many nodes, written and scored by a language model.
+
+use super::library::{self, DataArgs};
+use super::progress::{numbers, style};
+use anyhow::{Context, bail};
+use futures::{StreamExt, stream};
+use indicatif::ProgressBar;
+use tdb_data::{Error as DataError, RecordsEntry, Registry};
+use tdb_explain::{Client, ClientConfig, Error, Explainer, ScoreMethod};
+
+/// Write and score explanations of many nodes with a language model
+///
+/// The model is asked over OpenAI's chat protocol: a key in OPENAI_API_KEY, or the address of any server that speaks it.
+/// Nodes that have an explanation are left out, so a run that was stopped goes on when the same command is given again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Set of records, by name; with the scalar after a colon where a name has several
+    #[arg(value_name = "SET[:SCALAR]")]
+    pub records: String,
+    /// Layers of the nodes, such as 0-3,7
+    #[arg(long, value_name = "NUMBERS", value_parser = numbers)]
+    pub layers: std::vec::Vec<usize>,
+    /// Nodes of each layer, such as 0-99
+    #[arg(long, value_name = "NUMBERS", value_parser = numbers)]
+    pub nodes: std::vec::Vec<usize>,
+    /// How explanations are scored: all-at-once, token-by-token, detection, or none
+    #[arg(long, value_name = "METHOD", default_value = "all-at-once", value_parser = method)]
+    pub score: Scoring,
+    /// The language model's name, instead of TDB_EXPLAIN_MODEL
+    #[arg(long, value_name = "NAME")]
+    pub llm: Option<String>,
+    /// Address of the server up to and with /v1, instead of TDB_EXPLAIN_URL
+    #[arg(long, value_name = "URL")]
+    pub llm_url: Option<String>,
+    /// Questions that are open at the same time
+    #[arg(long, default_value_t = 8)]
+    pub parallel: usize,
+    /// Stop after so many questions; 0 for no limit
+    #[arg(long, default_value_t = 0)]
+    pub max_questions: u64,
+    /// Stop after so many tokens, of questions and answers together; 0 for no limit
+    #[arg(long, default_value_t = 0)]
+    pub max_tokens: u64,
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// How to score, if at all.
+#[derive(Debug, Clone, Copy)]
+pub struct Scoring(Option<ScoreMethod>);
+
+fn method(text: &str) -> Result<Scoring, String> {
+    match text {
+        "none" => Ok(Scoring(None)),
+        other => other.parse().map(|method| Scoring(Some(method))),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    written: usize,
+    there: usize,
+    missing: usize,
+    failed: usize,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("no threads to work with")?;
+    let library = library::open(&args.data)?;
+    let set = find(library.registry(), &args.records)?.clone();
+    let config = ClientConfig::from_env_and(args.llm.clone(), args.llm_url.clone());
+    let mut config = config.ok_or(Error::NotSetUp)?;
+    (config.parallel, config.max_questions, config.max_tokens) = (args.parallel, args.max_questions, args.max_tokens);
+    let explainer = Explainer::new(library.clone(), Some(Client::new(config)?));
+    runtime.block_on(explain(args, &library, &set, &explainer))
+}
+
+fn find<'a>(registry: &'a Registry, text: &str) -> anyhow::Result<&'a RecordsEntry> {
+    let (name, scalar) = text.split_once(':').map_or((text, None), |(name, scalar)| (name, Some(scalar)));
+    let sets: Vec<_> =
+        registry.records.iter().filter(|r| r.name == name && scalar.is_none_or(|s| r.scalar == s)).collect();
+    match sets.as_slice() {
+        [one] => Ok(one),
+        [] => {
+            let known: Vec<_> = registry.records.iter().map(|r| format!("{}:{}", r.name, r.scalar)).collect();
+            bail!("no set of records {text:?} is registered; there are {}", known.join(", "))
+        }
+        several => {
+            let known: Vec<_> = several.iter().map(|r| format!("{}:{}", r.name, r.scalar)).collect();
+            bail!("{text:?} may mean {}", known.join(" or "))
+        }
+    }
+}
+
+async fn explain(
+    args: &Args,
+    library: &tdb_data::Library,
+    set: &RecordsEntry,
+    explainer: &Explainer,
+) -> anyhow::Result<()> {
+    let bar = ProgressBar::new((args.layers.len() * args.nodes.len()) as u64);
+    bar.set_style(style("{pos}/{len} nodes  {wide_bar}  {eta}  {msg}"));
+    let all = args.layers.iter().flat_map(|layer| args.nodes.iter().map(move |node| (*layer, *node)));
+    let one = |(layer, node)| async move {
+        let found = library.record_in(set, layer, node).await?;
+        let explained = explainer.explain(&found).await?;
+        if let (true, Some(method)) = (explained.new, args.score.0) {
+            for text in &explained.explanations {
+                explainer.score(&found, text, method, None).await?;
+            }
+        }
+        Ok::<bool, Error>(explained.new)
+    };
+    let work = stream::iter(all).map(|node| async move { (node, one(node).await) });
+    let mut work = std::pin::pin!(work.buffer_unordered(args.parallel.max(1)));
+    let mut counts = Counts::default();
+    let mut stopped = None;
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        // What is stored is stored whole: stopping anywhere leaves nothing half done.
+        let next = tokio::select! {
+            next = work.next() => next,
+            _ = &mut interrupt => {
+                stopped = Some(anyhow::anyhow!("stopped; the same command goes on from here"));
+                None
+            }
+        };
+        let Some(((layer, node), outcome)) = next else { break };
+        match outcome {
+            Ok(true) => counts.written += 1,
+            Ok(false) => counts.there += 1,
+            Err(Error::Data(DataError::NotFound(_))) => counts.missing += 1,
+            Err(error @ (Error::Unsuitable(_) | Error::Answer(_))) => {
+                counts.failed += 1;
+                bar.suspend(|| eprintln!("{layer}:{node}: {error}"));
+            }
+            Err(error) => {
+                stopped = Some(error.into());
+                break;
+            }
+        }
+        bar.inc(1);
+        if let Some(spent) = explainer.client().map(Client::spent) {
+            bar.set_message(format!("{} questions, {} tokens", spent.questions, spent.tokens));
+        }
+    }
+    bar.finish_and_clear();
+    let spent = explainer.client().map(Client::spent).unwrap_or_default();
+    println!(
+        "{} explained, {} had an explanation, {} have no record, {} could not be explained; {} questions, {} tokens",
+        counts.written, counts.there, counts.missing, counts.failed, spent.questions, spent.tokens
+    );
+    stopped.map_or(Ok(()), Err)
+}

@@ -1,0 +1,110 @@
+//! `tdb fetch`: everything that a machine needs before it goes offline.
+
+use super::library::{self, DataArgs};
+use super::progress::{Bars, numbers, size};
+use anyhow::{Context, bail};
+use futures::{StreamExt, stream};
+use tdb_data::{Error, Library, Progress, RecordsEntry, autoencoder_files, fetch_model};
+
+/// Fetch models, autoencoders, records and explanations into the cache, so that they are there without a network
+///
+/// What is there already is not fetched again, and what was begun is continued.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Models, by their registered names
+    #[arg(value_name = "MODEL")]
+    pub models: Vec<String>,
+    /// Autoencoders of these models, by name, separated by commas; or "all"
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub autoencoders: Vec<String>,
+    /// Sets of records, by name, with the explanations of the same nodes
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "layers", requires = "nodes")]
+    pub records: Vec<String>,
+    /// Layers of the nodes whose records are fetched, such as 0-3,7
+    #[arg(long, value_name = "NUMBERS", value_parser = numbers)]
+    pub layers: Option<std::vec::Vec<usize>>,
+    /// Nodes whose records are fetched, such as 0-99
+    #[arg(long, value_name = "NUMBERS", value_parser = numbers)]
+    pub nodes: Option<std::vec::Vec<usize>>,
+    #[command(flatten)]
+    pub data: DataArgs,
+}
+
+/// Records that are on their way at the same time.
+const PARALLEL: usize = 16;
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.models.is_empty() && args.records.is_empty() {
+        bail!("name a model, such as gpt2-small, or a set of records (--records)");
+    }
+    let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
+    let library = library::open(&args.data)?;
+    let bars = Bars::new();
+    let done = runtime.block_on(fetch(args, &library, &bars));
+    bars.finish();
+    done
+}
+
+async fn fetch(args: &Args, library: &Library, bars: &Bars) -> anyhow::Result<()> {
+    let (registry, fetcher) = (library.registry(), library.fetcher());
+    for name in &args.models {
+        let (folder, _) = fetch_model(fetcher, registry.model(name)?, bars).await?;
+        println!("{name}: {}", folder.display());
+        let of_model = || registry.autoencoders.iter().filter(|a| a.model == *name);
+        let wanted: Vec<_> = if args.autoencoders.iter().any(|a| a == "all") {
+            of_model().collect()
+        } else {
+            args.autoencoders.iter().map(|a| registry.autoencoder(name, a)).collect::<Result<_, _>>()?
+        };
+        for entry in wanted {
+            let files = fetcher.files(&autoencoder_files(entry)?, bars).await?;
+            println!("{}: {} files", entry.name, files.len());
+        }
+    }
+    let (layers, nodes) = (args.layers.as_deref().unwrap_or_default(), args.nodes.as_deref().unwrap_or_default());
+    for name in &args.records {
+        let sets: Vec<_> = registry.records.iter().filter(|r| r.name == *name).collect();
+        if sets.is_empty() {
+            let known: Vec<_> = registry.records.iter().map(|r| r.name.as_str()).collect();
+            bail!("no set of records {name:?} is registered; there are {}", known.join(", "));
+        }
+        for set in sets {
+            let (found, missing) = records(library, set, layers, nodes, bars).await?;
+            println!("{name} ({}): {found} records, {missing} that do not exist", set.scalar);
+        }
+    }
+    let held: u64 = fetcher.cache().entries().iter().map(|e| e.meta.size).sum();
+    println!("{} in {}", size(held), fetcher.cache().root().display());
+    Ok(())
+}
+
+/// How many records of a set were found, and how many are not there.
+async fn records(
+    library: &Library,
+    set: &RecordsEntry,
+    layers: &[usize],
+    nodes: &[usize],
+    bars: &Bars,
+) -> anyhow::Result<(usize, usize)> {
+    bars.expect(layers.len() * nodes.len());
+    let all = layers.iter().flat_map(|layer| nodes.iter().map(move |node| (*layer, *node)));
+    let one = |(layer, node)| async move {
+        let name = format!("{} {layer}:{node}", set.name);
+        let found = library.record_in(set, layer, node).await;
+        bars.finished(&name, false);
+        match found {
+            Ok(_) => library.explanations(set, layer, node).await.map(|_| true),
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    let mut found = stream::iter(all).map(one).buffer_unordered(PARALLEL);
+    let mut counts = (0, 0);
+    while let Some(there) = found.next().await {
+        match there? {
+            true => counts.0 += 1,
+            false => counts.1 += 1,
+        }
+    }
+    Ok(counts)
+}

@@ -1,0 +1,53 @@
+//! The registry and the library of records that a command works with.
+
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+use tdb_data::{FetchConfig, Fetcher, Library, Mirror, Registry, platform_folder};
+
+/// Where data comes from and where it is kept.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct DataArgs {
+    /// File that adds to the registry of models, autoencoders, records and explanations
+    #[arg(long, env = "TDB_REGISTRY", value_name = "FILE")]
+    pub registry: Vec<PathBuf>,
+    /// Read locations that begin with PREFIX from a folder or another address
+    #[arg(long, value_name = "PREFIX=FOLDER|URL")]
+    pub mirror: Vec<String>,
+    /// Use what is on this machine and nothing else
+    #[arg(long)]
+    pub offline: bool,
+    /// Folder of the cache, instead of TDB_CACHE or the platform's
+    #[arg(long, value_name = "FOLDER")]
+    pub cache: Option<PathBuf>,
+}
+
+/// The built-in registry with what the files add to it.
+pub fn registry(files: &[PathBuf]) -> anyhow::Result<Registry> {
+    let mut registry = Registry::built_in()?;
+    for file in files {
+        let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        registry.extend(Registry::parse(&file.display().to_string(), &text)?);
+    }
+    Ok(registry)
+}
+
+/// The library of what the registry lists. Explanations written here go to the folder `TDB_EXPLANATIONS`, or to one in the
+/// platform's folder for data.
+pub fn open(args: &DataArgs) -> anyhow::Result<Library> {
+    let registry = registry(&args.registry)?;
+    let fetcher = fetcher(args, &registry)?;
+    let own = std::env::var_os("TDB_EXPLANATIONS").map(PathBuf::from);
+    let own = own.or_else(|| platform_folder("data")).unwrap_or_else(|| Path::new(".tdb").to_owned());
+    Ok(Library::new(registry, fetcher, own.join("explanations")))
+}
+
+/// What fetches the files that the registry lists. The command line's mirrors come before the registry's.
+pub fn fetcher(args: &DataArgs, registry: &Registry) -> anyhow::Result<Fetcher> {
+    let mut config = FetchConfig::from_env()?;
+    config.mirrors = args.mirror.iter().map(|rule| Mirror::parse(rule)).collect::<Result<_, _>>()?;
+    config.offline |= args.offline;
+    if let Some(folder) = &args.cache {
+        config.cache.clone_from(folder);
+    }
+    Ok(Fetcher::new(config.with_registry(registry)?, registry))
+}

@@ -1,0 +1,124 @@
+//! The command line.
+//!
+//! Each subcommand is a file here with `pub struct Args` (a `clap::Args` whose doc comment is its help) and
+//! `pub fn run(args: &Args) -> anyhow::Result<()>`. A new one needs three lines below: its module, its variant of
+//! [`Command`] and its arm in [`run`]. What goes wrong is returned as an error; its causes become one sentence.
+
+mod cache;
+mod collate;
+mod eval;
+mod explain;
+mod fetch;
+mod library;
+mod model;
+mod progress;
+mod serve;
+mod train;
+mod train_sae;
+
+use clap::{Parser, Subcommand};
+
+/// Transformer Debugger: why does a model say one token rather than another?
+///
+/// Without a command, `tdb` serves the debugger.
+#[derive(Debug, Parser)]
+#[command(name = "tdb", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Train(train::Args),
+    Eval(eval::Args),
+    TrainSae(train_sae::Args),
+    Collate(collate::Args),
+    Fetch(fetch::Args),
+    Cache(cache::Args),
+    Explain(explain::Args),
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever kept it from being done; [`sentence`] says it in one.
+pub fn run() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match &cli.command {
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Train(args)) => train::run(args),
+        Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::TrainSae(args)) => train_sae::run(args),
+        Some(Command::Collate(args)) => collate::run(args),
+        Some(Command::Fetch(args)) => fetch::run(args),
+        Some(Command::Cache(args)) => cache::run(args),
+        Some(Command::Explain(args)) => explain::run(args),
+    }
+}
+
+/// An error and its causes in one line. A cause that the error's own text repeats is left out.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut out = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !out.contains(&cause) {
+            out = format!("{out}: {cause}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn serve_args(line: &str) -> serve::Args {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        match cli.command {
+            Some(Command::Serve(args)) => args,
+            None => cli.serve,
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_alone_mean_serve() {
+        let args = serve_args("tdb --model tiny --port 1234");
+        assert_eq!((args.model.as_deref(), args.port), (Some("tiny"), 1234));
+        assert_eq!(serve_args("tdb").model, None);
+    }
+
+    #[test]
+    fn the_references_flags_are_understood() {
+        let line = "tdb serve --model_name tiny-a --mlp_autoencoder_name m --attn_autoencoder_name=a --run_model False \
+                    --host_name localhost --neuron_method baseline --attention_head_method baseline \
+                    --cuda_memory_debugging True --port 8820";
+        let args = serve_args(line);
+        assert_eq!(args.model.as_deref(), Some("tiny-a"));
+        assert_eq!(args.mlp_autoencoder.as_deref(), Some("m"));
+        assert_eq!(args.attn_autoencoder.as_deref(), Some("a"));
+        assert_eq!(args.host, "localhost");
+        assert!(!args.run_model && args.cuda_memory_debugging);
+        assert!(serve_args("tdb serve").run_model);
+        assert!(!serve_args("tdb serve --run_model=false").run_model);
+    }
+
+    #[test]
+    fn causes_become_one_sentence() {
+        let error = anyhow::anyhow!("file is gone").context("the model cannot be read").context("no start");
+        assert_eq!(sentence(&error), "no start: the model cannot be read: file is gone");
+        let repeated = anyhow::anyhow!("gone").context("it is gone");
+        assert_eq!(sentence(&repeated), "it is gone");
+    }
+}

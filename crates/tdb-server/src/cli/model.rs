@@ -1,0 +1,183 @@
+//! From a name to a model with its autoencoders.
+//!
+//! A name is looked up in this order: in the registry, as a folder below `--models`, as a path. Autoencoders likewise, the
+//! folder being `autoencoders/<name>/` of the model's.
+
+use super::serve::Args;
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+use tdb_data::{Error as DataError, Library, autoencoder_files, fetch_model};
+use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
+use tdb_model::{Autoencoder, AutoencoderSite, Config, NamedAutoencoder, Transformer};
+use tdb_scalars::Engine;
+use tokio::runtime::Handle;
+
+/// The name of the model inside the program.
+const EMBEDDED: &str = "embedded";
+
+macro_rules! embedded {
+    ($file:literal) => {
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/embedded/", $file))
+    };
+}
+
+/// The model that the arguments ask for, ready to answer.
+///
+/// # Errors
+/// If it, its tokenizer or an autoencoder is not there or not what it should be: one sentence with file, tensor and cause.
+pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<Engine> {
+    let Found { name, folder, checkpoint } = find(args, library, runtime)?;
+    let Checkpoint { weights, tokenizer, source } = checkpoint;
+    tracing::info!("model {name}: {source}");
+    let config = weights.config.clone();
+    let mut model = Transformer::new(weights);
+    let lookup = Lookup { model: &name, folder: folder.as_deref(), library, runtime, config: &config };
+    let mut attached = [None, None];
+    let wanted = [(&args.mlp_autoencoder, Kind::Mlp), (&args.attn_autoencoder, Kind::Attention)];
+    for (slot, (wanted, kind)) in attached.iter_mut().zip(wanted) {
+        let Some(wanted) = wanted else { continue };
+        let (name, layers) = lookup.autoencoder(wanted, kind)?;
+        model = match kind {
+            Kind::Mlp => model.with_mlp_autoencoders(layers),
+            Kind::Attention => model.with_attn_autoencoders(layers),
+        }
+        .with_context(|| format!("autoencoder {name} does not fit the model"))?;
+        *slot = Some(name);
+    }
+    let [mlp, attention] = attached;
+    Ok(Engine::new(name, model, tokenizer, mlp, attention))
+}
+
+/// The model inside the program.
+pub fn embedded() -> anyhow::Result<Checkpoint> {
+    Ok(checkpoint::native::from_bytes(
+        EMBEDDED,
+        embedded!("config.json"),
+        embedded!("model.safetensors"),
+        embedded!("tokenizer.json"),
+    )?)
+}
+
+struct Found {
+    name: String,
+    folder: Option<PathBuf>,
+    checkpoint: Checkpoint,
+}
+
+fn find(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<Found> {
+    let Some(wanted) = args.model.as_deref().filter(|wanted| *wanted != EMBEDDED) else {
+        return Ok(Found { name: EMBEDDED.to_owned(), folder: None, checkpoint: embedded()? });
+    };
+    super::serve::check_name(wanted)?;
+    let below = args.models.as_ref().filter(|_| is_plain(wanted)).map(|models| models.join(wanted));
+    // A folder that is there is what is meant, also if a model of this name could be fetched.
+    if let Some(folder) = below.as_ref().filter(|folder| folder.is_dir()) {
+        return opened(wanted.to_owned(), folder.clone());
+    }
+    match library.registry().model(wanted) {
+        Ok(entry) => {
+            let (folder, _) = runtime.block_on(fetch_model(library.fetcher(), entry, &()))?;
+            opened(wanted.to_owned(), folder)
+        }
+        Err(_) if Path::new(wanted).is_dir() => {
+            let folder = PathBuf::from(wanted);
+            // A path such as `.` has no name of its own until it is resolved.
+            let whole = folder.canonicalize().with_context(|| format!("{wanted} cannot be opened"))?;
+            let name = whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
+            opened(name, folder)
+        }
+        Err(unknown @ DataError::NotFound(_)) => {
+            let below = match below {
+                Some(folder) => format!("there is no folder {}", folder.display()),
+                None => "--models (or TDB_MODELS) names no folder of models".to_owned(),
+            };
+            bail!("{unknown}; {below}, and {wanted:?} is no folder either")
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn opened(name: String, folder: PathBuf) -> anyhow::Result<Found> {
+    let checkpoint = checkpoint::open(&folder)?;
+    Ok(Found { name, folder: Some(folder), checkpoint })
+}
+
+/// A single name rather than a path.
+fn is_plain(name: &str) -> bool {
+    !name.contains(['/', '\\']) && name != "." && name != ".."
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Mlp,
+    Attention,
+}
+
+impl Kind {
+    /// Whether an autoencoder of this site goes where it was asked for.
+    fn fits(self, site: AutoencoderSite) -> bool {
+        (self == Self::Attention) == (site == AutoencoderSite::ResidDeltaAttn)
+    }
+}
+
+struct Lookup<'a> {
+    model: &'a str,
+    folder: Option<&'a Path>,
+    library: &'a Library,
+    runtime: &'a Handle,
+    config: &'a Config,
+}
+
+impl Lookup<'_> {
+    fn autoencoder(&self, wanted: &str, kind: Kind) -> anyhow::Result<(String, Vec<Option<Autoencoder>>)> {
+        super::serve::check_name(wanted)?;
+        let (folder, site) = self.folder_of(wanted)?;
+        let mut found = checkpoint::open_autoencoder(&folder, site, self.config)?;
+        if !kind.fits(found.site) {
+            let (given, right) = match kind {
+                Kind::Mlp => ("--mlp-autoencoder", "--attn-autoencoder"),
+                Kind::Attention => ("--attn-autoencoder", "--mlp-autoencoder"),
+            };
+            bail!("autoencoder {wanted} is of {:?}, which {given} does not take; give it as {right}", found.site);
+        }
+        let dropped = drop_dead_latents(&mut found);
+        if dropped > 0 {
+            tracing::info!("autoencoder {wanted}: {dropped} latents per layer never fire and are left out");
+        }
+        let NamedAutoencoder { site, layers, .. } = found;
+        let layers = layers
+            .into_iter()
+            .enumerate()
+            .map(|(layer, weights)| {
+                let attached = Autoencoder::new(site, weights);
+                attached.map(Some).with_context(|| format!("autoencoder {wanted}, layer {layer}"))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        // A path goes by its last part.
+        let name = Path::new(wanted).file_name().map_or(wanted.to_owned(), |name| name.to_string_lossy().into_owned());
+        Ok((name, layers))
+    }
+
+    fn folder_of(&self, wanted: &str) -> anyhow::Result<(PathBuf, Option<AutoencoderSite>)> {
+        let own = self.folder.map(|folder| folder.join("autoencoders").join(wanted)).filter(|_| is_plain(wanted));
+        if let Some(folder) = own.as_ref().filter(|folder| folder.is_dir()) {
+            return Ok((folder.clone(), None));
+        }
+        match self.library.registry().autoencoder(self.model, wanted) {
+            Ok(entry) => self.fetched(entry),
+            Err(_) if Path::new(wanted).is_dir() => Ok((PathBuf::from(wanted), None)),
+            Err(unknown) => match own {
+                Some(folder) => bail!("{unknown}; there is no folder {}, and {wanted:?} is none either", folder.display()),
+                None => bail!("{unknown}, and {wanted:?} is no folder"),
+            },
+        }
+    }
+
+    fn fetched(&self, entry: &tdb_data::AutoencoderEntry) -> anyhow::Result<(PathBuf, Option<AutoencoderSite>)> {
+        let files = autoencoder_files(entry)?;
+        let local = self.runtime.block_on(self.library.fetcher().files(&files, &()))?;
+        let folder = local.first().and_then(|file| file.parent()).map(Path::to_path_buf);
+        let folder = folder.with_context(|| format!("autoencoder {} has no files", entry.name))?;
+        Ok((folder, AutoencoderSite::from_name(&entry.site)))
+    }
+}

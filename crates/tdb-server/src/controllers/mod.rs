@@ -1,0 +1,84 @@
+//! The handlers, one file for each kind of thing asked for.
+
+mod docs;
+mod explanations;
+mod inference;
+mod info;
+mod memory;
+mod records;
+mod root;
+mod stream;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::openapi::Api;
+use crate::ui;
+use axum::Router;
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use tdb_api::page::NodePage;
+
+/// Adds every route of the interface.
+pub fn add_all(api: &mut Api) {
+    root::add(api);
+    memory::add(api);
+    records::add(api);
+    explanations::add(api);
+    inference::add(api);
+    stream::add(api);
+    info::add(api);
+}
+
+/// The pages for people: the debugger's, the nodes', and the one about the interface.
+pub fn pages(document: Bytes) -> Router<App> {
+    let page = docs::page(&document);
+    Router::new()
+        .route("/openapi.json", get(move || json(document.clone())))
+        .route("/docs", get(move || html(page.clone())))
+        .route("/{model}/tdb_alpha", get(|headers: HeaderMap| async move { ui::index(&headers, StatusCode::OK) }))
+        .route("/{model}/{node_type}/{layer}/{index}", get(node_page))
+}
+
+async fn node_page(
+    Path((model, node_type, layer, index)): Path<(String, String, String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    match NodePage::parse(&model, &node_type, &layer, &index) {
+        Ok(_) => ui::index(&headers, StatusCode::OK),
+        Err(what) if wants_html(&headers) => {
+            tracing::debug!("{what}");
+            ui::index(&headers, StatusCode::NOT_FOUND)
+        }
+        Err(what) => ApiError::NotFound(what).into_response(),
+    }
+}
+
+/// Files of the pages, and the end of the road for everything else.
+pub async fn not_found(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let missing = ApiError::NotFound("Not Found".into());
+    if method != Method::GET && method != Method::HEAD {
+        return missing.into_response();
+    }
+    if let Some(file) = ui::asset(uri.path().trim_start_matches('/'), &headers) {
+        return file;
+    }
+    // A person gets the page that says so, and from which there is a way back.
+    if wants_html(&headers) { ui::index(&headers, StatusCode::NOT_FOUND) } else { missing.into_response() }
+}
+
+/// Whether the client is a browser that is to show a page.
+fn wants_html(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|list| list.split(',')).any(|entry| entry.trim().starts_with("text/html"))
+}
+
+async fn json(document: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], document).into_response()
+}
+
+async fn html(page: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"))], page).into_response()
+}

@@ -1,0 +1,139 @@
+//! Every error of the interface, and the one place where each becomes a status and a sentence.
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use tdb_api::wire::{FieldError, Invalid};
+
+/// Why a request was not answered.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ApiError {
+    /// The body or a parameter does not have the form asked for; every reason is listed.
+    #[error("the request does not have the form asked for")]
+    Form(Vec<FieldError>),
+    /// The request asks for something that does not exist or does not fit together.
+    #[error("{0}")]
+    Bad(String),
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("Method Not Allowed")]
+    MethodNotAllowed,
+    /// Something that this server was not started for.
+    #[error("{0}")]
+    NotHere(String),
+    #[error("{0}")]
+    TooLarge(String),
+    /// The queue is full.
+    #[error("the server is busy: {running} requests compute and {waiting} wait; try again in {retry_after} s")]
+    Busy { running: usize, waiting: usize, retry_after: u64 },
+    #[error("the request took longer than the {seconds} s that this server allows one request")]
+    TooSlow { seconds: u64 },
+    /// Nobody reads this answer: its client went away.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// A store elsewhere could not be read, or what it holds is damaged.
+    #[error("{0}")]
+    Upstream(String),
+    /// A fault of this program. What happened is in its log.
+    #[error("Unhandled server exception")]
+    Internal,
+}
+
+impl ApiError {
+    /// The status that goes with it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotHere(_) => StatusCode::CONFLICT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooSlow { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Cancelled => StatusCode::REQUEST_TIMEOUT,
+            Self::Upstream(_) => StatusCode::BAD_GATEWAY,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// An internal fault: into the log with it, and a plain answer.
+    pub fn internal(what: impl std::fmt::Display) -> Self {
+        tracing::error!("{what}");
+        Self::Internal
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = match &self {
+            Self::Form(detail) => json!({ "detail": detail }),
+            other => json!({ "message": other.to_string() }),
+        };
+        let mut response = (self.status(), Json(body)).into_response();
+        let headers = response.headers_mut();
+        if let Self::Busy { retry_after, .. } = self {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+        }
+        // Where in the request a sentence belongs, for pages: the interface's error bodies have no room for it.
+        if let Self::Bad(message) = &self
+            && let Some(field) = field_of(message)
+            && let Ok(value) = HeaderValue::from_str(field)
+        {
+            headers.insert(HeaderName::from_static("x-tdb-field"), value);
+        }
+        response
+    }
+}
+
+/// The field that a sentence begins with, as in `subRequests[0].prompt: ...`.
+fn field_of(message: &str) -> Option<&str> {
+    let (field, _) = message.split_once(": ")?;
+    let is_path = |c: char| c.is_ascii_alphanumeric() || "[].".contains(c);
+    (field.starts_with(|c: char| c.is_ascii_lowercase()) && field.chars().all(is_path)).then_some(field)
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        Self::Form(invalid.0)
+    }
+}
+
+impl From<tdb_scalars::Error> for ApiError {
+    fn from(error: tdb_scalars::Error) -> Self {
+        match error {
+            tdb_scalars::Error::Bad(what) => Self::Bad(what),
+            tdb_scalars::Error::NotFound(what) => Self::NotFound(what),
+            tdb_scalars::Error::Cancelled => Self::Cancelled,
+            tdb_scalars::Error::Internal(what) => Self::internal(what),
+        }
+    }
+}
+
+impl From<tdb_data::Error> for ApiError {
+    fn from(error: tdb_data::Error) -> Self {
+        match error {
+            tdb_data::Error::NotFound(what) => Self::NotFound(what),
+            tdb_data::Error::Bad(what) => Self::Bad(what),
+            other @ (tdb_data::Error::Io { .. } | tdb_data::Error::Config(_)) => Self::internal(other),
+            other => Self::Upstream(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_field_of_a_sentence_is_found() {
+        assert_eq!(field_of("subRequests[0].targetTokens[1]: 'a b' is 2 tokens"), Some("subRequests[0].targetTokens[1]"));
+        assert_eq!(field_of("'Canadian bacon' decoded to [1, 2]; wanted: 1"), None);
+        assert_eq!(field_of("no such thing"), None);
+        assert_eq!(field_of("the prompt is long: 7"), None);
+    }
+}

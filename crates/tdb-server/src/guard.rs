@@ -1,0 +1,144 @@
+//! Who may ask. The server listens on this machine only and has no accounts, so what protects it from pages of other
+//! sites is that it answers to its own names alone, and to requests from its own pages or from none.
+
+use crate::app::App;
+use crate::error::ApiError;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use std::net::IpAddr;
+use std::time::Duration;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+
+/// The names by which the server may be addressed.
+#[derive(Debug, Clone)]
+pub struct Names {
+    names: Vec<String>,
+    /// Listening on every interface: any address of this machine will do, as addresses cannot be made to lie by DNS.
+    any_address: bool,
+}
+
+impl Names {
+    /// This machine's own names and `hosts`.
+    pub fn new(hosts: &[String]) -> Self {
+        let mut names: Vec<String> = ["localhost", "127.0.0.1", "[::1]"].map(String::from).to_vec();
+        let unspecified = |host: &str| bare(host).parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        let any_address = hosts.iter().any(|host| unspecified(host));
+        for host in hosts {
+            let host = host.to_ascii_lowercase();
+            let bracketed = host.contains(':') && !host.starts_with('[');
+            names.push(if bracketed { format!("[{host}]") } else { host });
+        }
+        Self { names, any_address }
+    }
+
+    fn has(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        self.names.contains(&host) || (self.any_address && bare(&host).parse::<IpAddr>().is_ok())
+    }
+
+    /// Whether an `Origin` header names a page of this server or of this machine.
+    pub fn allows_origin(&self, origin: &str) -> bool {
+        let host = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        host.is_some_and(|host| !host.contains(['/', '@', '?', '#']) && self.has(without_port(host)))
+    }
+}
+
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// `example:80` without its port; an IPv6 address keeps its brackets.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => {
+            if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host }
+        }
+        _ => host,
+    }
+}
+
+fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    // HTTP/2 has no Host header; its counterpart becomes part of the URI.
+    headers.get(header::HOST).and_then(|value| value.to_str().ok()).or_else(|| uri.authority().map(|a| a.as_str()))
+}
+
+/// Refuses requests under a foreign name or from a page of another site.
+pub async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+    let names = app.names();
+    match host(request.headers(), request.uri()) {
+        Some(host) if names.has(without_port(host)) => {}
+        found => {
+            let found = found.unwrap_or("no host at all");
+            return ApiError::Forbidden(format!(
+                "this server does not answer to {found:?}; address it as localhost or 127.0.0.1, or start it with --host"
+            ))
+            .into_response();
+        }
+    }
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        let origin = origin.to_str().unwrap_or("(unreadable)");
+        if !names.allows_origin(origin) {
+            return ApiError::Forbidden(format!(
+                "pages of {origin:?} may not use this server; only pages of this machine may"
+            ))
+            .into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// Lets pages of this machine read answers, errors included.
+pub fn cors(names: Names) -> CorsLayer {
+    let allowed = move |origin: &HeaderValue, _: &_| origin.to_str().is_ok_and(|origin| names.allows_origin(origin));
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
+        .allow_credentials(true)
+        .expose_headers(ExposeHeaders::list([
+            axum::http::HeaderName::from_static("x-tdb-field"),
+            header::RETRY_AFTER,
+        ]))
+        .max_age(Duration::from_secs(600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_cut_off() {
+        for (host, name) in
+            [("a:80", "a"), ("a", "a"), ("[::1]:8000", "[::1]"), ("[::1]", "[::1]"), ("127.0.0.1:1", "127.0.0.1")]
+        {
+            assert_eq!(without_port(host), name);
+        }
+    }
+
+    #[test]
+    fn only_own_names_and_origins_pass() {
+        let names = Names::new(&["Box.local".into()]);
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "box.local"] {
+            assert!(names.has(host), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "10.0.0.1", "", "127.0.0.1.evil.example"] {
+            assert!(!names.has(host), "{host}");
+        }
+        for origin in ["http://localhost", "https://localhost:3000", "http://127.0.0.1:8000", "http://[::1]:8000"] {
+            assert!(names.allows_origin(origin), "{origin}");
+        }
+        for origin in ["null", "http://localhost@evil.example", "http://localhost.evil.example", "file://", "localhost"]
+        {
+            assert!(!names.allows_origin(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn on_all_interfaces_any_address_is_ours() {
+        let names = Names::new(&["0.0.0.0".into()]);
+        assert!(names.has("192.168.0.7") && names.has("[fe80::1]"));
+        assert!(!names.has("evil.example"));
+    }
+}
