@@ -1,6 +1,6 @@
 //! Autoencoders of a tiny model, from its text to files that the debugger reads.
 
-#![allow(clippy::unwrap_used)] // helpers of a test, too
+#![allow(clippy::unwrap_used)] // functions that tests call, too
 
 use std::fs;
 use std::ops::ControlFlow;

@@ -1,6 +1,6 @@
 //! The model and the autoencoders that the repository holds.
 
-#![allow(clippy::unwrap_used)] // helpers of a test, too
+#![allow(clippy::unwrap_used)] // functions that tests call, too
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! The training pass written out by hand, against the same network in candle with its autodiff.
 
-#![allow(clippy::unwrap_used)] // helpers of a test, too
+#![allow(clippy::unwrap_used)] // functions that tests call, too
 
 use std::collections::HashMap;
 
