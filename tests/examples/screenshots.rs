@@ -6,23 +6,40 @@ use anyhow::{Context, Result};
 use tdb_tests::browser::{Appearance, Browser};
 use tdb_tests::house;
 
-/// Name, path, and what is there once the page is complete.
-const PAGES: [(&str, &str, &str); 1] = [("start", "/", "h1")];
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder: PathBuf = std::env::args_os().nth(1).context("screenshots FOLDER")?.into();
     let server = house::serve(&[])?;
     let browser = Browser::start().await?;
+    browser.resize(1440, 900).await?;
     for (appearance, suffix) in [(Appearance::Light, "light"), (Appearance::Dark, "dark")] {
         browser.appearance(appearance).await?;
-        for (name, path, complete) in PAGES {
-            browser.open(&server, path).await?;
-            browser.see(complete).await?;
-            let file = folder.join(format!("{name}-{suffix}.png"));
-            browser.screenshot(&file).await?;
-            println!("{}", file.display());
-        }
+        let picture = |name: &str| folder.join(format!("{name}-{suffix}.png"));
+
+        browser.open(&server, "/").await?;
+        let debugger = browser.see("#open-debugger").await?;
+        browser.screenshot(&picture("start")).await?;
+
+        debugger.click().await?;
+        browser.see("#submit").await?.click().await?;
+        browser.see("#node-table .line").await?;
+        browser.until("!document.getElementById('progress')").await?;
+        browser.screenshot(&picture("debugger")).await?;
+
+        browser.ask("document.querySelector('#node-table [aria-label^=\"Ablate \"]').click();").await?;
+        browser.see("#node-table.compare .line").await?;
+        browser.until("!document.getElementById('progress')").await?;
+        browser.screenshot(&picture("ablated")).await?;
+
+        let node =
+            browser.see("#node-table a.node-name").await?.attr("href").await?.context("a node without a page")?;
+        browser.open(&server, &node).await?;
+        browser.see("#node-name").await?;
+        browser.until("!document.querySelector('[aria-busy=true]')").await?;
+        browser.screenshot(&picture("node")).await?;
+    }
+    for file in std::fs::read_dir(&folder)? {
+        println!("{}", file?.path().display());
     }
     browser.finish().await
 }

@@ -180,7 +180,10 @@ async fn the_table_sorts_filters_groups_and_remembers() {
         .ask("[...document.querySelectorAll('.cell.head .sort')].find(b => b.innerText.startsWith('Write')).click()")
         .await
         .unwrap();
-    browser.until("document.querySelector('[aria-sort=descending]').innerText.startsWith('Write')").await.unwrap();
+    browser
+        .until("document.querySelector('#node-table [aria-sort=descending]').innerText.startsWith('Write')")
+        .await
+        .unwrap();
     let values = browser.ask("return [...document.querySelectorAll('[data-column=\"write_norm.Left\"]')].map(c => [c.closest('.line').style.transform, c.dataset.value]);").await.unwrap();
     let mut rows: Vec<(f64, f64)> = values
         .as_array()
