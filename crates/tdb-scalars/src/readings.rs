@@ -99,7 +99,8 @@ pub fn rank(scores: &[f32], count: usize, skip: Option<&[bool]>) -> Reading {
 }
 
 fn best(scores: &[f32], first: usize, count: usize, skip: Option<&[bool]>) -> Reading {
-    let (mut top, mut bottom): (Vec<(u32, f32)>, Vec<(u32, f32)>) = (Vec::new(), Vec::new());
+    let mut top: Vec<(u32, f32)> = Vec::with_capacity(count.min(scores.len()) + 1);
+    let mut bottom = top.clone();
     for (i, &score) in scores.iter().enumerate() {
         let token = first + i;
         if skip.is_some_and(|skip| skip.get(token).copied().unwrap_or(false)) {

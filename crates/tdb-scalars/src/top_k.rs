@@ -80,7 +80,7 @@ pub fn extremes(values: &Values<'_>, layer: usize, k: usize) -> [Vec<Entry>; 2] 
         // The first k of the entries that are not listed; more of these zeros cannot matter.
         let mut listed = listed.into_iter().peekable();
         let mut offered = 0;
-        for at in 0..values.len() {
+        for at in 0..values.size() {
             if offered == k {
                 break;
             }

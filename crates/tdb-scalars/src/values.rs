@@ -37,7 +37,7 @@ impl<'a> Values<'a> {
     }
 
     /// Number of entries.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.dims().iter().product()
     }
 

@@ -131,7 +131,10 @@ mod tests {
 
     #[test]
     fn the_field_of_a_sentence_is_found() {
-        assert_eq!(field_of("subRequests[0].targetTokens[1]: 'a b' is 2 tokens"), Some("subRequests[0].targetTokens[1]"));
+        assert_eq!(
+            field_of("subRequests[0].targetTokens[1]: 'a b' is 2 tokens"),
+            Some("subRequests[0].targetTokens[1]")
+        );
         assert_eq!(field_of("'Canadian bacon' decoded to [1, 2]; wanted: 1"), None);
         assert_eq!(field_of("no such thing"), None);
         assert_eq!(field_of("the prompt is long: 7"), None);

@@ -212,7 +212,8 @@ impl Question for BatchedTdbRequest {
             at_most(&format!("subRequests[{i}].nodeAblations"), "entries", ablations, limits.ablations)?;
             let place = format!("subRequests[{i}].topAndBottomKForNodeTable");
             check_k(&place, side.top_and_bottom_k_for_node_table, limits)?;
-            for (name, tokens) in [("targetTokens", &side.target_tokens), ("distractorTokens", &side.distractor_tokens)] {
+            for (name, tokens) in [("targetTokens", &side.target_tokens), ("distractorTokens", &side.distractor_tokens)]
+            {
                 at_most(&format!("subRequests[{i}].{name}"), "entries", tokens.len(), limits.ablations)?;
             }
         }

@@ -84,7 +84,8 @@ impl Operation<'_> {
     /// The body that it takes.
     pub fn takes<T: Describe>(self) -> Self {
         let schema = T::describe(self.schemas);
-        self.operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } }, "required": true });
+        self.operation["requestBody"] =
+            json!({ "content": { "application/json": { "schema": schema } }, "required": true });
         self.can_fail()
     }
 

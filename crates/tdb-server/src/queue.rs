@@ -83,7 +83,10 @@ impl Queue {
         let inbox = Arc::new(Mutex::new(inbox));
         for i in 0..workers {
             let inbox = inbox.clone();
-            std::thread::Builder::new().name(format!("compute-{i}")).stack_size(8 << 20).spawn(move || serve(&inbox))?;
+            std::thread::Builder::new()
+                .name(format!("compute-{i}"))
+                .stack_size(8 << 20)
+                .spawn(move || serve(&inbox))?;
         }
         Ok(Self {
             places: Arc::new(Semaphore::new(workers + limits.queue_length)),

@@ -22,7 +22,7 @@ pub(super) fn activation<'a>(side: &'a Side<'_>, dst: Dst, site: Site, layer: Op
             let dims = vec![side.tokens(), side.model().config().n_vocab];
             return Ok(Values::Rows { dims, row: Box::new(|t| forward.logits(side.model(), t)) });
         }
-        Site::ResidPostEmb => &*forward.post_emb,
+        Site::ResidPostEmb => &forward.post_emb,
         Site::FinalLnScale => &forward.final_ln.scale,
         Site::AttnLnScale => &state()?.attn_ln.scale,
         Site::MlpLnScale => &state()?.mlp_ln.scale,

@@ -143,12 +143,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         autoencoders,
         corpus: describe_corpus(&args.text)?,
         cutting: Cutting { tokens: args.tokens, first },
-        sizes: Sizes {
-            top: args.k,
-            random: args.random,
-            quantiles: args.quantiles,
-            per_quantile: args.per_quantile,
-        },
+        sizes: Sizes { top: args.k, random: args.random, quantiles: args.quantiles, per_quantile: args.per_quantile },
         kinds: kinds(args, &model)?,
         seed: args.seed,
         shards,

@@ -6,6 +6,7 @@
 
 mod cache;
 mod collate;
+mod embedded;
 mod eval;
 mod explain;
 mod fetch;

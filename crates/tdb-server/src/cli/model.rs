@@ -3,6 +3,7 @@
 //! A name is looked up in this order: in the registry, as a folder below `--models`, as a path. Autoencoders likewise, the
 //! folder being `autoencoders/<name>/` of the model's.
 
+use super::embedded;
 use super::serve::Args;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
@@ -11,15 +12,6 @@ use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
 use tdb_model::{Autoencoder, AutoencoderSite, Config, NamedAutoencoder, Transformer};
 use tdb_scalars::Engine;
 use tokio::runtime::Handle;
-
-/// The name of the model inside the program.
-const EMBEDDED: &str = "embedded";
-
-macro_rules! embedded {
-    ($file:literal) => {
-        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../datasets/embedded/", $file))
-    };
-}
 
 /// The model that the arguments ask for, ready to answer.
 ///
@@ -33,7 +25,12 @@ pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<
     let mut model = Transformer::new(weights);
     let lookup = Lookup { model: &name, folder: folder.as_deref(), library, runtime, config: &config };
     let mut attached = [None, None];
-    let wanted = [(&args.mlp_autoencoder, Kind::Mlp), (&args.attn_autoencoder, Kind::Attention)];
+    // The model inside the program comes with its autoencoders.
+    let own = |name| (folder.is_none()).then_some(name);
+    let wanted = [
+        (args.mlp_autoencoder.as_deref().or(own(embedded::MLP_AUTOENCODER)), Kind::Mlp),
+        (args.attn_autoencoder.as_deref().or(own(embedded::ATTN_AUTOENCODER)), Kind::Attention),
+    ];
     for (slot, (wanted, kind)) in attached.iter_mut().zip(wanted) {
         let Some(wanted) = wanted else { continue };
         let (name, layers) = lookup.autoencoder(wanted, kind)?;
@@ -50,12 +47,7 @@ pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<
 
 /// The model inside the program.
 pub fn embedded() -> anyhow::Result<Checkpoint> {
-    Ok(checkpoint::native::from_bytes(
-        EMBEDDED,
-        embedded!("config.json"),
-        embedded!("model.safetensors"),
-        embedded!("tokenizer.json"),
-    )?)
+    Ok(embedded::model()?)
 }
 
 struct Found {
@@ -65,8 +57,8 @@ struct Found {
 }
 
 fn find(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<Found> {
-    let Some(wanted) = args.model.as_deref().filter(|wanted| *wanted != EMBEDDED) else {
-        return Ok(Found { name: EMBEDDED.to_owned(), folder: None, checkpoint: embedded()? });
+    let Some(wanted) = args.model.as_deref().filter(|wanted| *wanted != embedded::NAME) else {
+        return Ok(Found { name: embedded::NAME.to_owned(), folder: None, checkpoint: embedded::model()? });
     };
     super::serve::check_name(wanted)?;
     let below = args.models.as_ref().filter(|_| is_plain(wanted)).map(|models| models.join(wanted));
@@ -131,8 +123,14 @@ struct Lookup<'a> {
 impl Lookup<'_> {
     fn autoencoder(&self, wanted: &str, kind: Kind) -> anyhow::Result<(String, Vec<Option<Autoencoder>>)> {
         super::serve::check_name(wanted)?;
-        let (folder, site) = self.folder_of(wanted)?;
-        let mut found = checkpoint::open_autoencoder(&folder, site, self.config)?;
+        let inside = if self.folder.is_none() { embedded::autoencoder(wanted, self.config)? } else { None };
+        let mut found = match inside {
+            Some(found) => found,
+            None => {
+                let (folder, site) = self.folder_of(wanted)?;
+                checkpoint::open_autoencoder(&folder, site, self.config)?
+            }
+        };
         if !kind.fits(found.site) {
             let (given, right) = match kind {
                 Kind::Mlp => ("--mlp-autoencoder", "--attn-autoencoder"),
@@ -167,7 +165,9 @@ impl Lookup<'_> {
             Ok(entry) => self.fetched(entry),
             Err(_) if Path::new(wanted).is_dir() => Ok((PathBuf::from(wanted), None)),
             Err(unknown) => match own {
-                Some(folder) => bail!("{unknown}; there is no folder {}, and {wanted:?} is none either", folder.display()),
+                Some(folder) => {
+                    bail!("{unknown}; there is no folder {}, and {wanted:?} is none either", folder.display())
+                }
                 None => bail!("{unknown}, and {wanted:?} is no folder"),
             },
         }

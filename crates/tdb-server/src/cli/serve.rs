@@ -72,7 +72,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             tracing_subscriber::EnvFilter::try_from_env("TDB_LOG").unwrap_or_else(|_| "warn,tdb_server=info".into()),
         )
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
     let library = library::open(&args.data)?;
     let model: Option<Arc<dyn Ask>> = if args.run_model {
         let engine = model::load(args, &library, runtime.handle())?;
