@@ -93,7 +93,9 @@ pub fn of_tokens(tokens: &[String], items: &mut Items) -> Vec<Place> {
 
 /// How token `k` stands to token `q` of a text.
 pub fn relation(tokens: &[String], q: usize, k: usize) -> &'static str {
-    if k == q {
+    if q == 0 {
+        "itself at the beginning of the text"
+    } else if k == q {
         "itself"
     } else if k >= 1 && tokens[k - 1] == tokens[q] {
         "the token after an earlier occurrence of the same token"

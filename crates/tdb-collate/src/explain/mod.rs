@@ -45,9 +45,7 @@ pub fn explain(record: &NodeRecord, known: &Known, date: &str) -> NodeExplanatio
     let origin = Origin {
         method: Some(METHOD.to_owned()),
         date: Some(date.to_owned()),
-        score_method: Some(
-            if known.pairs { "held-out-pairs-roc-auc" } else { "held-out-tokens-correlation" }.to_owned(),
-        ),
+        score_method: Some(if known.pairs { "held-out-roc-auc" } else { "held-out-correlation" }.to_owned()),
         ..Origin::default()
     };
     let (sentence, outcome) = describe(record, known);
@@ -60,7 +58,6 @@ pub fn explain(record: &NodeRecord, known: &Known, date: &str) -> NodeExplanatio
         let pairs = outcome.map(|o| o.pairs).unwrap_or_default();
         let mut scores = ScoredSimulation::default();
         scores.ev_correlation_score = score::correlation(&pairs).map(rounded);
-        scores.rsquared_score = score::r_squared(&pairs).map(rounded);
         explanation.scored_simulation = Some(scores);
     }
     NodeExplanations { layer: record.layer, index: record.index, pairs: known.pairs, explanations: vec![explanation] }

@@ -29,7 +29,10 @@ pub fn of_pairs(rule: &Rule, items: &Items) -> String {
 }
 
 fn place(rule: &Rule, items: &Items) -> String {
-    let name = |i: &(u32, f64)| items.name(i.0).to_owned();
+    let name = |i: &(u32, f64)| match items.name(i.0) {
+        "nothing" => "the beginning of the text".to_owned(),
+        name => name.to_owned(),
+    };
     let plain = || list(rule.items.iter().map(name).collect(), "and");
     let tokens = || list(rule.items.iter().map(|i| quoted(items.name(i.0))).collect(), "and");
     let either = || list(rule.items.iter().map(|i| quoted(items.name(i.0))).collect(), "or");
@@ -59,6 +62,9 @@ fn place(rule: &Rule, items: &Items) -> String {
 
 /// A token as it can stand in a sentence.
 pub fn quoted(token: &str) -> String {
+    if token.is_empty() {
+        return "the beginning of the text".to_owned();
+    }
     format!("“{}”", token.replace('\n', "⏎").replace('\t', "⇥"))
 }
 

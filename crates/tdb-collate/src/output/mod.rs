@@ -86,7 +86,7 @@ pub fn moments(unit: &UnitSummary, n: u64) -> Moments {
 /// The sample of sequences with a positive value, divided into parts of equal size by their largest values, from the
 /// smallest to the largest, and the values between the parts.
 pub fn quantiles<'a>(unit: &'a UnitSummary, sizes: &Sizes) -> (Vec<Vec<&'a Example>>, Vec<f32>) {
-    let parts = sizes.quantiles;
+    let parts = if sizes.per_quantile == 0 { 0 } else { sizes.quantiles };
     let mut sorted: Vec<&Example> = unit.active.examples().iter().take(sizes.active()).collect();
     sorted.sort_by(|a, b| a.figure.total_cmp(&b.figure).then(a.sequence.number.cmp(&b.sequence.number)));
     let cut = |i: usize| i * sorted.len() / parts.max(1);

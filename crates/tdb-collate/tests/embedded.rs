@@ -1,0 +1,61 @@
+//! The embedded model's records and explanations belong to the model that lies beside them, and are whole.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tdb_collate::Kind;
+use tdb_collate::summary::fingerprint;
+use tdb_data::NodeExplanations;
+use tdb_data::collated::LayerFile;
+use tdb_model::{Autoencoder, Transformer, checkpoint};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded")
+}
+
+fn model() -> Transformer {
+    let weights = checkpoint::open(&folder()).unwrap().weights;
+    let open = |name: &str| -> Vec<Option<Autoencoder>> {
+        let found = checkpoint::open_autoencoder(&folder().join("autoencoders").join(name), None, &weights.config);
+        let found = found.unwrap();
+        found.layers.into_iter().map(|l| Some(Autoencoder::new(found.site, l).unwrap())).collect()
+    };
+    let (mlp, attn) = (open("sae-resid-delta-mlp"), open("sae-resid-delta-attn"));
+    Transformer::new(weights).with_mlp_autoencoders(mlp).unwrap().with_attn_autoencoders(attn).unwrap()
+}
+
+#[test]
+fn every_unit_has_a_record_and_an_explanation_of_this_model() {
+    let model = model();
+    let mut active = 0;
+    for layer in 0..model.config().n_layers {
+        let file = LayerFile::open(&folder().join(format!("records/{layer}.records"))).unwrap();
+        assert_eq!(file.footer().about["fingerprint"], fingerprint(&model), "records of other weights: collate again");
+        for kind in Kind::ALL {
+            let path = folder().join("explanations").join(kind.scalar()).join(format!("{layer}.jsonl"));
+            let text = fs::read_to_string(path).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines.len(), kind.count(&model, layer));
+            for (unit, line) in lines.iter().enumerate() {
+                let found = file.record(kind.scalar(), unit).unwrap();
+                let top: Vec<f32> = found.record.most_positive.iter().filter_map(|r| r.max()).collect();
+                assert!(top.windows(2).all(|w| w[0] >= w[1]), "{} {layer}:{unit}", kind.scalar());
+                active += usize::from(top.first().is_some_and(|t| *t > 0.0));
+                assert_eq!(top.is_empty(), found.active_sequences == 0 && kind.is_sparse());
+                let explained = NodeExplanations::parse("line", line.as_bytes()).unwrap();
+                assert_eq!((explained.layer, explained.index, explained.pairs), (layer, unit, kind.per_pair()));
+                assert!(explained.explanations[0].explanation.is_some());
+            }
+        }
+    }
+    assert!(active > 7000, "{active} units are active");
+}
+
+#[test]
+fn the_embedded_data_stays_small() {
+    fn size(folder: &Path) -> u64 {
+        let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+        entries.map(|p| if p.is_dir() { size(&p) } else { fs::metadata(p).unwrap().len() }).sum()
+    }
+    assert!(size(&folder()) < 15_000_000);
+}
