@@ -1,0 +1,103 @@
+//! The whole way from a request to its answer, with the model inside the program.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
+mod support;
+
+use axum::http::{StatusCode, header};
+use serde_json::{Value, json};
+use std::path::Path;
+use support::Client;
+use tdb_api::BatchedResponse;
+use tdb_api::stream::{TdbEvent, fold};
+use tdb_model::{Transformer, checkpoint};
+use tdb_scalars::Engine;
+use tdb_server::model::Model;
+use tdb_server::{Limits, ServerConfig};
+
+fn client() -> Client<Model> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
+    let found = checkpoint::open(&folder).unwrap();
+    let engine = Engine::new("embedded", Transformer::new(found.weights), found.tokenizer, None, None);
+    let limits = Limits { queue_length: 64, ..Limits::default() };
+    Client::new(Model::new(engine, Box::new(())), ServerConfig { limits, ..ServerConfig::default() })
+}
+
+/// Two sides: a neuron is set to zero on the left.
+fn question() -> Value {
+    let mut body = support::question("When Mary and John went to the store, John gave a drink to");
+    let side = &mut body["subRequests"][0];
+    side["targetTokens"] = json!([" Mary"]);
+    side["distractorTokens"] = json!([" John"]);
+    let mut ablated = side.clone();
+    let node = json!({ "nodeType": "mlp_neuron", "tensorIndices": [3, 5], "layerIndex": 0, "passType": "forward" });
+    ablated["nodeAblations"] = json!([{ "nodeIndex": node, "value": 0.0 }]);
+    json!({ "subRequests": [ablated, side] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_a_stream_add_up_to_the_whole_answer() {
+    let client = client();
+    let whole = client.post("/batched_tdb", &question()).await;
+    assert_eq!(whole.status, StatusCode::OK, "{}", String::from_utf8_lossy(&whole.body));
+    let whole: BatchedResponse = serde_json::from_slice(&whole.body).unwrap();
+
+    let lines = client.post("/batched_tdb/stream", &question()).await;
+    assert_eq!(lines.header(header::CONTENT_TYPE), "application/x-ndjson");
+    let text = String::from_utf8(lines.body).unwrap();
+    let events: Vec<TdbEvent> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(matches!(events[0], TdbEvent::Tokens { side: 0, .. }), "tokens come before anything is computed");
+    assert!(events.iter().any(|event| matches!(event, TdbEvent::Progress { .. })));
+    assert_eq!(fold(events).unwrap(), whole);
+
+    let accept = [(header::ACCEPT, "text/event-stream")];
+    let sent = client.post_with("/batched_tdb/stream", &question(), &accept).await;
+    assert_eq!(sent.header(header::CONTENT_TYPE), "text/event-stream");
+    let text = String::from_utf8(sent.body).unwrap();
+    let data = text.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
+    let events: Vec<TdbEvent> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
+    assert_eq!(fold(events).unwrap(), whole);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_question_has_the_same_answer_to_the_byte() {
+    let client = client();
+    let first = client.post("/batched_tdb", &question()).await;
+    assert_eq!(first.status, StatusCode::OK);
+    let at_once: Vec<_> = (0..32)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.post("/batched_tdb", &question()).await })
+        })
+        .collect();
+    for answer in at_once {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.body == first.body, "the bytes differ");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_named() {
+    let client = client();
+    let mut body = question();
+    body["subRequests"][0]["targetTokens"] = json!([" Mary John"]);
+    let answer = client.post("/batched_tdb", &body).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.message().contains("Mary John"), "{}", answer.message());
+    let mut body = question();
+    body["subRequests"][1]["prompt"] = json!("");
+    body["subRequests"][0]["prompt"] = json!("");
+    assert_eq!(client.post("/batched_tdb", &body).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_are_split_and_tokens_are_found() {
+    let client = client();
+    let tokens = client.post("/tokenize", &json!({ "text": "When Mary" })).await.json();
+    let texts: Vec<_> =
+        tokens["tokens"].as_array().unwrap().iter().map(|token| token["text"].as_str().unwrap()).collect();
+    assert_eq!(texts.concat(), "When Mary");
+    let found = client.get("/vocabulary?prefix=%20Mar", &[]).await.json();
+    assert!(found["tokens"].as_array().unwrap().iter().any(|token| token["text"] == " Mary"));
+}
