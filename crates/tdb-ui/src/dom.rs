@@ -117,13 +117,3 @@ pub fn set_url(url: &str, push: bool) {
         false => history.replace_state_with_url(&JsValue::NULL, "", Some(url)),
     };
 }
-
-/// Waits without blocking the page.
-pub async fn sleep(ms: i32) {
-    let promise = js_sys::Promise::new(&mut |resolve, _| {
-        if let Some(window) = window() {
-            let _ = window.set_timeout_with_callback_and_timeout_and_arguments_0(&resolve, ms);
-        }
-    });
-    let _ = JsFuture::from(promise).await;
-}

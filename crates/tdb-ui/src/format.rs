@@ -72,18 +72,6 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// A large count in words: `0.93 M`, `124 M`, `1.5 B`.
-pub fn magnitude(n: u64) -> String {
-    let x = n as f64;
-    match n {
-        0..=9_999 => count(n),
-        10_000..=999_999 => format!("{:.0} k", x / 1e3),
-        1_000_000..=9_999_999 => format!("{:.2} M", x / 1e6),
-        10_000_000..=999_999_999 => format!("{:.0} M", x / 1e6),
-        _ => format!("{:.1} B", x / 1e9),
-    }
-}
-
 /// Milliseconds as `340 ms` or `2.4 s`.
 pub fn duration(ms: f64) -> String {
     if ms < 1000.0 { format!("{ms:.0} ms") } else { format!("{:.1} s", ms / 1000.0) }
@@ -136,7 +124,5 @@ mod tests {
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(50257), "50,257");
-        assert_eq!(magnitude(929_000), "929 k");
-        assert_eq!(magnitude(124_439_808), "124 M");
     }
 }

@@ -218,13 +218,6 @@ impl Parts {
                 let name = event["name"].as_str()?.to_owned();
                 self.subs.get_mut(side)?.1.insert(name, event["data"].take());
             }
-            // Kept within the list that it belongs to, where the pages look for it.
-            "candidates" => {
-                let (_, parts) = self.subs.get_mut(side)?;
-                let list = parts.get_mut(event["name"].as_str()?)?;
-                list["activationsByGroupId"]["probabilities"] = event["probabilities"].take();
-                list["tokensOfInterest"] = event["tokensOfInterest"].take();
-            }
             // Beyond the reference's answer: probabilities, and where the asked tokens stand.
             "candidates" => {
                 self.extras.get_mut(side)?.insert("probabilities".into(), event["probabilities"].take());

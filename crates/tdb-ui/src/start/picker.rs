@@ -29,7 +29,8 @@ pub fn Picker() -> impl IntoView {
             Remote::Ready(Value::Array(items)) => items.iter().filter_map(read).collect(),
             _ => Vec::new(),
         };
-        // The present model's nodes can be looked at even where no examples are stored.
+        // The present model's nodes come first, and can be looked at even where no examples are stored.
+        let mut own: Vec<Dataset> = Vec::new();
         if let Some(facts) = server.facts.get()
             && let Some(slug) = facts.slug()
         {
@@ -38,11 +39,15 @@ pub fn Picker() -> impl IntoView {
                 let known = all.iter().any(|d| d.slug == slug.to_string() && d.kind == kind);
                 if units.is_some() && !known {
                     let name = format!("{} of {}", crate::names::type_label(kind.node_type), slug.model);
-                    all.push(Dataset { slug: slug.to_string(), name, kind });
+                    own.push(Dataset { slug: slug.to_string(), name, kind });
                 }
             }
         }
-        all
+        if let Some(model) = server.facts.get().and_then(|f| f.slug()).map(|s| s.model) {
+            all.sort_by_key(|d| d.slug.split('_').next() != Some(model.as_str()));
+        }
+        own.append(&mut all);
+        own
     });
     let check = move || -> Result<(i64, i64), String> {
         let dataset = datasets.with(|d| d.get(chosen.get()).cloned()).ok_or("No data set.")?;
