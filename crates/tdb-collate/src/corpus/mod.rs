@@ -130,7 +130,7 @@ impl Sequences {
             return Err(Error::setting("tokens", format!("{} leaves no room for text", cutting.tokens)));
         }
         Ok(Self {
-            files: files.to_vec().into_iter(),
+            files: Vec::from(files).into_iter(),
             current: None,
             tokenizer,
             cutting,

@@ -123,7 +123,7 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
     };
     let can_trace = !traces(node.node_type).is_empty();
     view! {
-        <span class="name-text" title=explained.clone()>{link}</span>
+        <span class="name-text" title=explained>{link}</span>
         <span class="row-actions">
             {reason.is_none().then(|| view! {
                 <button type="button" class="act" tabindex="-1" aria-label=format!("Ablate {name}") title="Ablate (a)" on:click=move |_| session.ablate(ablated.clone(), 0.0)>"⊘"</button>
