@@ -97,7 +97,11 @@ pub fn cors(names: Names) -> CorsLayer {
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())
         .allow_credentials(true)
-        .expose_headers(ExposeHeaders::list([axum::http::HeaderName::from_static("x-tdb-field"), header::RETRY_AFTER]))
+        .expose_headers(ExposeHeaders::list([
+            axum::http::HeaderName::from_static("x-tdb-field"),
+            axum::http::HeaderName::from_static("server-timing"),
+            header::RETRY_AFTER,
+        ]))
         .max_age(Duration::from_secs(600))
 }
 

@@ -64,6 +64,10 @@ async fn the_same_question_has_the_same_answer_to_the_byte() {
     let client = client();
     let first = client.post("/batched_tdb", &question()).await;
     assert_eq!(first.status, StatusCode::OK);
+    assert!(
+        first.header("server-timing").starts_with("compute;dur="),
+        "the time that it took stands beside the answer"
+    );
     let at_once: Vec<_> = (0..32)
         .map(|_| {
             let client = client.clone();

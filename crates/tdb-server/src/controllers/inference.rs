@@ -7,8 +7,9 @@ use crate::model::{Question, check_prompts};
 use crate::openapi::Api;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use std::time::Instant;
 use tdb_api::{
     BatchedRequest, BatchedTdbRequest, DerivedAttentionScalarsRequest, DerivedScalarsRequest, ModelInfoResponse,
     MultipleTopKDerivedScalarsRequest,
@@ -42,13 +43,22 @@ async fn ask<Q: Question>(State(app): State<App>, Body(question): Body<Q>) -> Re
     let model = app.model()?;
     let limits = app.config().limits.clone();
     question.check(&limits)?;
-    let json = app.queue().run(move |job| {
+    let answered = app.queue().run(move |job| {
+        let begun = Instant::now();
         check_prompts(&question, &*model, &limits)?;
         let answer = question.answer(&*model, job)?;
         // Written here, too: an answer has up to megabytes, and the threads of the connections have others to serve.
-        serde_json::to_vec(&answer).map_err(ApiError::internal)
+        let json = serde_json::to_vec(&answer).map_err(ApiError::internal)?;
+        Ok((json, begun.elapsed()))
     });
-    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json.await?).into_response())
+    let (json, took) = answered.await?;
+    // Beside the answer rather than in it: the same question has the same answer to the byte.
+    let timing = format!("compute;dur={:.1}", took.as_secs_f64() * 1000.0);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (HeaderName::from_static("server-timing"), HeaderValue::from_str(&timing).map_err(ApiError::internal)?),
+    ];
+    Ok((headers, json).into_response())
 }
 
 async fn model_info(State(app): State<App>) -> Result<Json<ModelInfoResponse>, ApiError> {
