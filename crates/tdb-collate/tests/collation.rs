@@ -1,5 +1,7 @@
 //! A collation of a small text: equal to brute force, and the same bytes however it is cut up.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 mod common;
 
 use std::fs;

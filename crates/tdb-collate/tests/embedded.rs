@@ -1,5 +1,7 @@
 //! The embedded model's records and explanations belong to the model that lies beside them, and are whole.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

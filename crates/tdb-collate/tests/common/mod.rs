@@ -1,6 +1,6 @@
 //! A small model with autoencoders and a small text.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 //! Tokens per second of a collation for GPT-2 small's shape, beside what the multiplications alone need:
-//! `cargo run --release -p tdb-collate --example speed -- [SEQUENCES] [TOKENS]`
+//! `cargo run --release -p tdb-collate --example collation_speed -- [SEQUENCES] [TOKENS]`
 //!
 //! Weights are procedural, so that nothing is downloaded; text is random tokens. The peak is measured, not looked up: the
 //! rate of one large product on each core at the same time.
