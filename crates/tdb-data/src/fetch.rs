@@ -198,6 +198,9 @@ impl Fetcher {
 
     /// The content of a file of at most `limit` bytes.
     pub async fn bytes(&self, location: &Location, limit: usize) -> Result<Vec<u8>> {
+        if let Some(found) = self.embedded(location) {
+            return found.map(|bytes| bytes.to_vec());
+        }
         let place = self.resolve(location)?;
         let large =
             |size: u64| Error::damaged(location.to_string(), format!("{size} bytes, more than the limit of {limit}"));

@@ -212,7 +212,11 @@ impl Registry {
         let is_location = ["hf:", "embedded:"].iter().any(|p| dataset.starts_with(p)) || dataset.contains("://");
         if is_location || self.records.iter().any(|r| r.location == dataset) {
             let same = |r: &&RecordsEntry| r.location.trim_end_matches('/') == dataset.trim_end_matches('/');
-            return self.records.iter().find(same).ok_or_else(|| {
+            // Sets of one file for each layer share a folder.
+            let wanted = [scalar, offline_name(scalar)];
+            let fitting = |r: &&RecordsEntry| same(r) && wanted.contains(&r.scalar.as_str());
+            let found = self.records.iter().find(fitting).or_else(|| self.records.iter().find(same));
+            return found.ok_or_else(|| {
                 Error::Bad(format!(
                     "{dataset} is not the location of a registered set of records; add it to the registry"
                 ))

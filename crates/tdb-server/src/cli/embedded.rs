@@ -1,5 +1,6 @@
-//! The model inside the program, and its autoencoders.
+//! The model inside the program, its autoencoders, and the records and explanations of its units.
 
+use bytes::Bytes;
 use tdb_model::checkpoint::{self, Checkpoint, CheckpointError};
 use tdb_model::{Config, NamedAutoencoder};
 
@@ -43,4 +44,71 @@ pub fn autoencoder(name: &str, config: &Config) -> Result<Option<NamedAutoencode
         _ => return Ok(None),
     };
     checkpoint::native::autoencoder_from_bytes(name, &files, config).map(Some)
+}
+
+/// The registry's entries for what [`file`] holds.
+pub const REGISTRY: &str = include_str!("../../../../datasets/embedded/registry.toml");
+
+macro_rules! files {
+    ($($name:literal)*) => {
+        &[$(($name, file!($name))),*]
+    };
+}
+
+/// A file of records or explanations, by the path after `embedded:`.
+pub fn file(path: &str) -> Option<Bytes> {
+    const FILES: &[(&str, &[u8])] = files!(
+        "records/0.records"
+        "records/1.records"
+        "records/2.records"
+        "records/3.records"
+        "explanations/mlp_post_act/0.jsonl"
+        "explanations/mlp_post_act/1.jsonl"
+        "explanations/mlp_post_act/2.jsonl"
+        "explanations/mlp_post_act/3.jsonl"
+        "explanations/attn_write_norm/0.jsonl"
+        "explanations/attn_write_norm/1.jsonl"
+        "explanations/attn_write_norm/2.jsonl"
+        "explanations/attn_write_norm/3.jsonl"
+        "explanations/mlp_autoencoder_latent/0.jsonl"
+        "explanations/mlp_autoencoder_latent/1.jsonl"
+        "explanations/mlp_autoencoder_latent/2.jsonl"
+        "explanations/mlp_autoencoder_latent/3.jsonl"
+        "explanations/attention_autoencoder_latent/0.jsonl"
+        "explanations/attention_autoencoder_latent/1.jsonl"
+        "explanations/attention_autoencoder_latent/2.jsonl"
+        "explanations/attention_autoencoder_latent/3.jsonl"
+        "explanations/flattened_attn_write_to_latent_summed_over_heads/0.jsonl"
+        "explanations/flattened_attn_write_to_latent_summed_over_heads/1.jsonl"
+        "explanations/flattened_attn_write_to_latent_summed_over_heads/2.jsonl"
+        "explanations/flattened_attn_write_to_latent_summed_over_heads/3.jsonl"
+    );
+    FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| Bytes::from_static(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tdb_data::{FetchConfig, Fetcher, Library, Registry};
+
+    #[tokio::test]
+    async fn every_set_has_records_and_explanations_in_every_layer() {
+        let registry = Registry::parse("the embedded registry", REGISTRY).unwrap();
+        let config = FetchConfig { embedded: file, offline: true, ..FetchConfig::from_env().unwrap() };
+        let fetcher = Fetcher::new(config, &registry);
+        let library = Library::new(registry, fetcher, std::env::temp_dir().join("tdb-no-such-folder"));
+        let sets = library.registry().records.clone();
+        assert_eq!(sets.len(), 5);
+        for set in sets {
+            for layer in 0..4 {
+                let found = library.record_in(&set, layer, 3).await.unwrap();
+                assert_eq!((found.record.layer, found.record.index), (layer, 3));
+                let explained = library.explanations(&set, layer, 3).await.unwrap();
+                assert_eq!((explained.len(), explained[0].1.index), (1, 3));
+                let by_place = library.registry().records_for(&set.location, &set.scalar).unwrap();
+                assert_eq!(by_place, &set);
+            }
+            assert!(library.record_in(&set, 4, 0).await.is_err_and(|e| e.is_not_found()));
+        }
+    }
 }

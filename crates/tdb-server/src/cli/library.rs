@@ -1,5 +1,6 @@
 //! The registry and the library of records that a command works with.
 
+use super::embedded;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use tdb_data::{FetchConfig, Fetcher, Library, Mirror, Registry, platform_folder};
@@ -21,9 +22,10 @@ pub struct DataArgs {
     pub cache: Option<PathBuf>,
 }
 
-/// The built-in registry with what the files add to it.
+/// The built-in registry, the embedded model's records, and what the files add to both.
 pub fn registry(files: &[PathBuf]) -> anyhow::Result<Registry> {
     let mut registry = Registry::built_in()?;
+    registry.extend(Registry::parse("the embedded model's registry", embedded::REGISTRY)?);
     for file in files {
         let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
         registry.extend(Registry::parse(&file.display().to_string(), &text)?);
@@ -44,6 +46,7 @@ pub fn open(args: &DataArgs) -> anyhow::Result<Library> {
 /// What fetches the files that the registry lists. The command line's mirrors come before the registry's.
 pub fn fetcher(args: &DataArgs, registry: &Registry) -> anyhow::Result<Fetcher> {
     let mut config = FetchConfig::from_env()?;
+    config.embedded = embedded::file;
     config.mirrors = args.mirror.iter().map(|rule| Mirror::parse(rule)).collect::<Result<_, _>>()?;
     config.offline |= args.offline;
     if let Some(folder) = &args.cache {
