@@ -66,7 +66,7 @@ struct Counts {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("no threads to work with")?;
-    let library = library::open(&args.data)?;
+    let library = library::open(&args.data, library::EmbeddedRecords::Listed)?;
     let set = find(library.registry(), &args.records)?.clone();
     let config = ClientConfig::from_env_and(args.llm.clone(), args.llm_url.clone());
     let mut config = config.ok_or(Error::NotSetUp)?;

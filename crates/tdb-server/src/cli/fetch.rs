@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("name a model, such as gpt2-small, or a set of records (--records)");
     }
     let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
-    let library = library::open(&args.data)?;
+    let library = library::open(&args.data, library::EmbeddedRecords::Listed)?;
     let bars = Bars::new();
     let done = runtime.block_on(fetch(args, &library, &bars));
     bars.finish();

@@ -22,10 +22,19 @@ pub struct DataArgs {
     pub cache: Option<PathBuf>,
 }
 
+/// Whether the embedded model's own records belong to what is listed: where another model is served, they do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbeddedRecords {
+    Listed,
+    LeftOut,
+}
+
 /// The built-in registry, the embedded model's records, and what the files add to both.
-pub fn registry(files: &[PathBuf]) -> anyhow::Result<Registry> {
+fn registry(files: &[PathBuf], embedded: EmbeddedRecords) -> anyhow::Result<Registry> {
     let mut registry = Registry::built_in()?;
-    registry.extend(Registry::parse("the embedded model's registry", embedded::REGISTRY)?);
+    if embedded == EmbeddedRecords::Listed {
+        registry.extend(Registry::parse("the embedded model's registry", embedded::REGISTRY)?);
+    }
     for file in files {
         let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
         registry.extend(Registry::parse(&file.display().to_string(), &text)?);
@@ -35,8 +44,8 @@ pub fn registry(files: &[PathBuf]) -> anyhow::Result<Registry> {
 
 /// The library of what the registry lists. Explanations written here go to the folder `TDB_EXPLANATIONS`, or to one in the
 /// platform's folder for data.
-pub fn open(args: &DataArgs) -> anyhow::Result<Library> {
-    let registry = registry(&args.registry)?;
+pub fn open(args: &DataArgs, embedded: EmbeddedRecords) -> anyhow::Result<Library> {
+    let registry = registry(&args.registry, embedded)?;
     let fetcher = fetcher(args, &registry)?;
     let own = std::env::var_os("TDB_EXPLANATIONS").map(PathBuf::from);
     let own = own.or_else(|| platform_folder("data")).unwrap_or_else(|| Path::new(".tdb").to_owned());

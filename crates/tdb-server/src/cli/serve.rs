@@ -1,6 +1,6 @@
 //! `tdb serve`: the debugger in the browser, and its interface for programs.
 
-use super::{library, model};
+use super::{embedded, library, model};
 use crate::app::{self, App};
 use crate::config::ServerConfig;
 use crate::model::{Ask, Model};
@@ -74,7 +74,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .init();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
-    let library = library::open(&args.data)?;
+    let own_model = args.model.as_deref().is_none_or(|model| model == embedded::NAME);
+    let listed = if own_model { library::EmbeddedRecords::Listed } else { library::EmbeddedRecords::LeftOut };
+    let library = library::open(&args.data, listed)?;
     let model: Option<Arc<dyn Ask>> = if args.run_model {
         let engine = model::load(args, &library, runtime.handle())?;
         let records = StoredRecords { library: library.clone(), runtime: runtime.handle().clone() };
