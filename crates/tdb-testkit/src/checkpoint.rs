@@ -7,11 +7,12 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::presets::{Activation, Autoencoder, FileStyle, Preset};
 use crate::torch::{self, Tensor, Value};
@@ -48,22 +49,27 @@ pub fn write(preset: &Preset, folder: &Path, parts: Parts) -> Result<PathBuf> {
         "m_attn": 1, "n_heads": shape.n_heads, "m_mlp": 4,
     });
     let path = root.join("config.json");
-    fs::write(&path, config.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    replace(&path, |file| file.write_all(config.to_string().as_bytes()))?;
     Ok(root)
 }
 
-/// Makes the file under another name and renames it, so that a file of the right name is always whole.
+/// Makes the file under a name of its own and renames it, so that a file of the right name is always whole, however many
+/// tests write it at once.
 fn save(path: &Path, value: impl FnOnce() -> Value) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
+    replace(path, |file| torch::save(&value(), &mut BufWriter::with_capacity(1 << 20, file)))
+}
+
+fn replace(path: &Path, content: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let folder = path.parent().context("a file has a folder")?;
-    let part = path.with_extension(format!("{}.part", std::process::id()));
     fs::create_dir_all(folder)
-        .and_then(|()| File::create(&part))
-        .and_then(|file| torch::save(&value(), &mut BufWriter::with_capacity(1 << 20, file)))
-        .and_then(|()| fs::rename(&part, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+        .and_then(|()| NamedTempFile::new_in(folder))
+        .and_then(|mut part| content(part.as_file_mut()).map(|()| part))
+        .and_then(|part| Ok(part.persist(path)?))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
 }
 
 /// The state dict of one layer's autoencoder.
