@@ -15,6 +15,7 @@ use crate::derived;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 use crate::interventions::wrap;
+use crate::nodes::Node;
 use crate::readings::{self, ReadNode};
 use crate::side::Side;
 use crate::store::Store;
@@ -267,7 +268,7 @@ impl Engine {
         for node in &node_indices {
             let attribution = match node.node_type {
                 NodeType::AttentionAutoencoderLatent => match readings::read_node(side, node)? {
-                    ReadNode::Latent { layer, token, index, .. } => {
+                    ReadNode::Node(Node::Latent { layer, token, index, .. }) => {
                         readings::token_pair_attribution(side, layer, token, index)
                     }
                     _ => None,

@@ -1,6 +1,7 @@
 //! What each derived scalar is about: its dimensions, its kind of node, where in a layer it stands.
 
 use tdb_api::{DerivedScalarType as Dst, Dimension, NodeType};
+use tdb_model::{Point, Site};
 
 use Dimension::{
     AttendedToSequenceTokens as Keys, AttnHeads as Heads, AutoencoderLatents as Latents, MlpActs as Neurons,
@@ -179,4 +180,16 @@ pub enum Place {
     ResidPostAttn,
     Mlp,
     ResidPostMlp,
+}
+
+impl Place {
+    /// The residual stream at this place of `layer`, as a point of a pass: `[T, D]`.
+    pub fn residual_point(self, layer: usize) -> Point {
+        match (self, layer) {
+            (Place::EndOfPreviousLayer, 0) => Point { site: Site::ResidPostEmb, layer: None },
+            (Place::EndOfPreviousLayer, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
+            (Place::ResidPostMlp, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer) },
+            (_, layer) => Point { site: Site::ResidPostAttn, layer: Some(layer) },
+        }
+    }
 }

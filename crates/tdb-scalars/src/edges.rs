@@ -16,16 +16,17 @@ use tdb_model::{Array, AutoencoderSite, Site, layer_norm};
 use crate::compute;
 use crate::derived::Place;
 use crate::error::{Result, bad};
-use crate::interventions::AutoencoderKind;
+use crate::nodes::{AutoencoderKind, Node};
 use crate::readings::{ReadNode, write_vector};
+use crate::replay::{self, products};
 use crate::side::Side;
-use crate::trace::{Trace, TracedNode, autoencoder};
+use crate::trace::Trace;
 use crate::values::Values;
 
 /// The node at one end of the edges that are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdgeNode {
-    pub node: TracedNode,
+    pub node: Node,
     /// For a head at the downstream end: which of its inputs the edges go through, one of `Q`, `K` and `V`.
     pub through: Option<AttentionTraceType>,
     /// Whether the standard deviation of the layer norm before the downstream node counts as constant.
@@ -73,7 +74,7 @@ pub(crate) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: Option<usize>) -> 
         (Dst::SingleNodeWrite, Some(_)) => written(side, edge)?,
         (Dst::SingleNodeWriteToFinalResidualGrad, Some(_)) => {
             let gradient = side.final_residual_gradient(dst)?;
-            let precedes = side.precedes_final_residual(Some(edge.node.layer()), write_place(edge.node));
+            let precedes = side.precedes_final_residual(Some(edge.node.layer()), edge.node.writes_at());
             compute::dots(&written(side, edge)?, gradient.filter(|_| precedes))
         }
         (Dst::GradOfSingleSubnodeAttribution, Some(_)) => attribution_gradient(side, dst, edge)?,
@@ -96,24 +97,13 @@ pub(crate) fn layers(side: &Side<'_>, dst: Dst) -> Option<Vec<Option<usize>>> {
         .then(|| vec![Some(edge.node.layer())])
 }
 
-fn write_place(node: TracedNode) -> Place {
-    match node {
-        TracedNode::Head { .. } | TracedNode::Latent { kind: AutoencoderKind::Attn, .. } => Place::Attn,
-        TracedNode::Neuron { .. } | TracedNode::Latent { kind: AutoencoderKind::Mlp, .. } => Place::Mlp,
-    }
-}
-
 /// What the node writes, at the token where it writes, `[T, D]`.
 fn written(side: &Side<'_>, edge: &EdgeNode) -> Result<Array> {
-    let (token, node) = match edge.node {
-        TracedNode::Neuron { layer, token, index } => (token, ReadNode::Neuron { layer, token, index }),
-        TracedNode::Head { layer, query, key, head } => (query, ReadNode::Head { layer, query, key, head }),
-        TracedNode::Latent { kind, layer, token, index } => {
-            (token, ReadNode::Latent { kind_is_mlp: kind == AutoencoderKind::Mlp, layer, token, index })
-        }
+    let token = match edge.node {
+        Node::Neuron { token, .. } | Node::Latent { token, .. } | Node::Head { query: token, .. } => token,
     };
     let mut out = Array::zeros(&[side.tokens(), side.model().config().d_model]);
-    out.row_mut(token).copy_from_slice(&write_vector(side, node));
+    out.row_mut(token).copy_from_slice(&write_vector(side, ReadNode::Node(edge.node)));
     Ok(out)
 }
 
@@ -121,7 +111,7 @@ fn written(side: &Side<'_>, edge: &EdgeNode) -> Result<Array> {
 fn attribution_gradient(side: &Side<'_>, dst: Dst, edge: &EdgeNode) -> Result<Array> {
     let layer = edge.node.layer();
     let gradients = side.gradients(dst)?;
-    if let (TracedNode::Head { query, key, head, .. }, Some(AttentionTraceType::V)) = (edge.node, edge.through) {
+    if let (Node::Head { query, key, head, .. }, Some(AttentionTraceType::V)) = (edge.node, edge.through) {
         return Ok(through_value(
             side,
             layer,
@@ -131,25 +121,22 @@ fn attribution_gradient(side: &Side<'_>, dst: Dst, edge: &EdgeNode) -> Result<Ar
         ));
     }
     let factor = match edge.node {
-        TracedNode::Neuron { token, index, .. } => {
+        Node::Neuron { token, index, .. } => {
             gradients.get(Site::MlpPostAct, Some(layer)).map_or(0.0, |g| g.row(token)[index])
         }
-        TracedNode::Head { query, key, head, .. } => {
+        Node::Head { query, key, head, .. } => {
             gradients.get(Site::AttnQkProbs, Some(layer)).map_or(0.0, |g| g.at(&[query, key, head]))
         }
-        TracedNode::Latent { kind, token, index, .. } => {
-            let at_reconstruction = gradients.get(compute::latent_site(kind), Some(layer));
-            match (autoencoder(side.model(), kind, layer), at_reconstruction) {
-                (Some(autoencoder), Some(g)) => dot(autoencoder.direction(index), g.row(token)),
-                _ => 0.0,
-            }
+        Node::Latent { kind, token, index, .. } => {
+            let autoencoder = kind.in_layer(side.model(), layer)?;
+            gradients.get(kind.site(), Some(layer)).map_or(0.0, |g| dot(autoencoder.direction(index), g.row(token)))
         }
     };
     let through = match (edge.node, edge.through) {
-        (TracedNode::Head { .. }, None) => {
+        (Node::Head { .. }, None) => {
             return bad!("an edge into a head goes through its query, key or value; say which");
         }
-        (TracedNode::Head { .. }, through) => through,
+        (Node::Head { .. }, through) => through,
         _ => None,
     };
     let frozen_scale = edge.frozen_scale;
@@ -167,20 +154,17 @@ fn through_value(
     frozen_scale: bool,
     gradient: Option<&Array>,
 ) -> Array {
-    let model = side.model();
-    let width = model.config().d_head;
-    let resid = side.forward.before_attn(layer);
-    let mut out = Array::zeros(resid.dims());
-    let Some(gradient) = gradient else { return out };
-    let range = head * width..(head + 1) * width;
-    let p = replay_attention(side, layer).probs.at(&[query, key, head]);
-    let scaled: Vec<f32> = gradient.row(query)[range.clone()].iter().map(|g| p * g).collect();
-    let weights = &model.weights().layers[layer];
-    let rows = weights.value.weight.row_range(range);
-    let dx = kernels::matmul(View::new(&scaled, 1, width), View::of(&rows), Threads::One);
-    let dx = layer_norm::apply_backward(&weights.ln_1, resid.row(key), &dx, frozen_scale);
-    out.row_mut(key).copy_from_slice(&dx);
-    out
+    let attention = replayed(side, layer);
+    let mut d = attention.no_gradients();
+    if let Some(gradient) = gradient {
+        let (p, span) = (attention.probs.at(&[query, key, head]), attention.span(head));
+        axpy(&mut d.v.row_mut(key)[span.clone()], p, &gradient.row(query)[span]);
+    }
+    attention.backward(d, frozen_scale)
+}
+
+fn replayed<'a>(side: &'a Side<'_>, layer: usize) -> replay::Attention<'a> {
+    replay::Attention::forward(side.model(), layer, side.forward.before_attn(layer))
 }
 
 /// The writes of all nodes of a layer along the gradient of the named downstream node.
@@ -188,53 +172,10 @@ fn out_edges<'a>(side: &'a Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode, gr
     let place = match dst {
         Dst::AttnOutEdgeAttribution => Place::Attn,
         Dst::MlpOutEdgeAttribution => Place::Mlp,
-        _ => match AutoencoderKind::only(side.model(), dst.as_str())? {
-            AutoencoderKind::Mlp => Place::Mlp,
-            AutoencoderKind::Attn => Place::Attn,
-        },
+        _ => AutoencoderKind::only(side.model(), dst.as_str())?.writes_at(),
     };
-    let precedes = (layer, place) < (edge.node.layer(), edge.node.residual_place());
+    let precedes = (layer, place) < (edge.node.layer(), edge.node.reads_at());
     compute::along_gradient(side, dst, layer, precedes.then_some(gradient))
-}
-
-/// An attention layer computed anew from the residual stream.
-struct Replayed {
-    /// `[T, D]`, after the layer norm.
-    q: Array,
-    k: Array,
-    v: Array,
-    probs: Array,
-}
-
-fn replay_attention(side: &Side<'_>, layer: usize) -> Replayed {
-    let (model, tokens) = (side.model(), side.tokens());
-    let (config, weights) = (model.config(), &model.weights().layers[layer]);
-    let mut x = side.forward.before_attn(layer).clone();
-    (0..tokens).for_each(|t| layer_norm::apply(&weights.ln_1, x.row_mut(t)));
-    let factor = tdb_model::attention::qk_factor(config.d_head);
-    let dims = [tokens, config.n_heads, config.d_head];
-    let project = |linear, factor: f32| {
-        let mut out = kernels::linear(View::new(x.data(), tokens, config.d_model), linear);
-        out.iter_mut().for_each(|x| *x *= factor);
-        Array::from_vec(&dims, out)
-    };
-    let (q, k, v) = (project(&weights.query, factor), project(&weights.key, factor), project(&weights.value, 1.0));
-    let mut probs = Array::head_major(tokens, tokens, config.n_heads, vec![0.0; tokens * tokens * config.n_heads]);
-    for head in 0..config.n_heads {
-        for query in 0..tokens {
-            let span = head * config.d_head..(head + 1) * config.d_head;
-            let start = probs.offset(&[query, 0, head]);
-            let row = &mut probs.data_mut()[start..start + tokens];
-            for (key, out) in row.iter_mut().enumerate() {
-                *out = match key <= query {
-                    true => dot(&q.row(query)[span.clone()], &k.row(key)[span.clone()]),
-                    false => f32::NEG_INFINITY,
-                };
-            }
-            kernels::softmax(row);
-        }
-    }
-    Replayed { q, k, v, probs }
 }
 
 /// Derivative of a layer norm's output along `write`, one row: `[D]`.
@@ -257,7 +198,7 @@ fn in_edges(side: &Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode) -> Result<
     let attribution = !dst.as_str().ends_with("activation");
     // Activations along a write are told with the scale held fixed, attributions as the inspection says.
     let frozen_scale = !attribution || edge.frozen_scale;
-    let after = |place| (edge.node.layer(), write_place(edge.node)) < (layer, place);
+    let after = |place| (edge.node.layer(), edge.node.writes_at()) < (layer, place);
     let write = written(side, edge)?;
     match dst {
         Dst::MlpInEdgeAttribution | Dst::MlpInEdgeActivation => {
@@ -338,13 +279,10 @@ fn latents_along(
     after: impl Fn(Place) -> bool,
 ) -> Result<Array> {
     let kind = AutoencoderKind::only(side.model(), dst.as_str())?;
-    let Some(autoencoder) = autoencoder(side.model(), kind, layer) else {
-        return bad!("layer {layer} has no autoencoder on {}", kind.place());
-    };
+    let autoencoder = kind.in_layer(side.model(), layer)?;
     let tokens = side.tokens();
     let mut out = Array::zeros(&[tokens, autoencoder.n_latents()]);
-    let place = if kind == AutoencoderKind::Mlp { Place::ResidPostAttn } else { Place::EndOfPreviousLayer };
-    if !after(place) {
+    if !after(kind.reads_at()) {
         return Ok(out);
     }
     let state = &side.forward.layers[layer];
@@ -365,7 +303,7 @@ fn latents_along(
     };
     let encoded = autoencoder.encode(input.data(), tokens);
     let gradient = match attribution {
-        true => side.gradients(dst)?.get(compute::latent_site(kind), Some(layer)),
+        true => side.gradients(dst)?.get(kind.site(), Some(layer)),
         false => None,
     };
     for t in 0..tokens {
@@ -413,20 +351,6 @@ fn softmax_along(probs: &Array, mut d_logits: Array) -> Array {
     d_logits
 }
 
-/// `Σ_e a[q, h, e] b[k, h, e]`, head by head, zero above the diagonal.
-fn products(a: &Array, b: &Array) -> Array {
-    let (tokens, n_heads) = (a.dims()[0], a.dims()[1]);
-    let mut data = vec![0.0; tokens * tokens * n_heads];
-    for (head, out) in data.chunks_exact_mut(tokens * tokens).enumerate() {
-        let (a, b) = (tdb_model::attention::head_view(a, head), tdb_model::attention::head_view(b, head));
-        kernels::matmul_into(out, [tokens, 1], a, b.t(), false, Threads::One);
-        for query in 0..tokens {
-            out[query * tokens + query + 1..(query + 1) * tokens].fill(0.0);
-        }
-    }
-    Array::head_major(tokens, tokens, n_heads, data)
-}
-
 fn heads_along(
     side: &Side<'_>,
     dst: Dst,
@@ -435,7 +359,7 @@ fn heads_along(
     frozen_scale: bool,
     attribution: bool,
 ) -> Result<Array> {
-    let replayed = replay_attention(side, layer);
+    let replayed = replayed(side, layer);
     let [dq, dk, dv] = projections_along(side, layer, write, frozen_scale);
     if dst == Dst::AttnValueInEdgeAttribution {
         let Some(gradient) = side.gradients(dst)?.get(Site::AttnVOut, Some(layer)) else {
@@ -457,7 +381,7 @@ fn heads_along(
 fn attention_output_along(side: &Side<'_>, layer: usize, write: &Array, frozen_scale: bool) -> Array {
     let (model, tokens) = (side.model(), side.tokens());
     let (config, weights) = (model.config(), &model.weights().layers[layer]);
-    let replayed = replay_attention(side, layer);
+    let replayed = replayed(side, layer);
     let [dq, dk, dv] = projections_along(side, layer, write, frozen_scale);
     let mut d_logits = products(&dq, &replayed.k);
     axpy(d_logits.data_mut(), 1.0, products(&replayed.q, &dk).data());

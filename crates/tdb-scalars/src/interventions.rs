@@ -5,63 +5,13 @@ use tdb_model::run::site_dims;
 use tdb_model::{Index, Intervention, Pass, Site, Transformer};
 
 use crate::error::{Result, bad};
-
-/// Which kind of autoencoder a name means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AutoencoderKind {
-    Mlp,
-    Attn,
-}
-
-impl AutoencoderKind {
-    /// What the generic names mean: the one autoencoder that is loaded.
-    ///
-    /// # Errors
-    /// If none or two are.
-    pub fn only(model: &Transformer, name: &str) -> Result<Self> {
-        match (model.has_mlp_autoencoder(), model.has_attn_autoencoder()) {
-            (true, false) => Ok(AutoencoderKind::Mlp),
-            (false, true) => Ok(AutoencoderKind::Attn),
-            (true, true) => bad!(
-                "\"{name}\" does not say which autoencoder is meant, and both are loaded; use the name with \"mlp\" or \"attention\" in it"
-            ),
-            (false, false) => bad!("\"{name}\" needs an autoencoder, and none is loaded"),
-        }
-    }
-
-    pub fn is_loaded(self, model: &Transformer) -> bool {
-        match self {
-            AutoencoderKind::Mlp => model.has_mlp_autoencoder(),
-            AutoencoderKind::Attn => model.has_attn_autoencoder(),
-        }
-    }
-
-    /// # Errors
-    /// If that autoencoder is not loaded.
-    pub fn require(self, model: &Transformer, name: &str) -> Result<Self> {
-        match self.is_loaded(model) {
-            true => Ok(self),
-            false => bad!("\"{name}\" needs an autoencoder on {}, and none is loaded", self.place()),
-        }
-    }
-
-    pub fn place(self) -> &'static str {
-        match self {
-            AutoencoderKind::Mlp => "the MLP layers",
-            AutoencoderKind::Attn => "the attention layers",
-        }
-    }
-}
+use crate::nodes::AutoencoderKind;
 
 /// The model's site of a location on the wire.
 ///
 /// # Errors
 /// If the location needs an autoencoder that is not loaded, or names nothing that can be set.
 pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
-    let latent = |kind| match kind {
-        AutoencoderKind::Mlp => Site::MlpLatent,
-        AutoencoderKind::Attn => Site::AttnLatent,
-    };
     let name = location.as_str();
     Ok(match location {
         Location::ResidPostEmbedding => Site::ResidPostEmb,
@@ -84,9 +34,9 @@ pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
         Location::MlpPreAct => Site::MlpPreAct,
         Location::MlpPostAct => Site::MlpPostAct,
         Location::Logits => Site::Logits,
-        Location::OnlineAutoencoderLatent => latent(AutoencoderKind::only(model, name)?),
-        Location::OnlineMlpAutoencoderLatent => latent(AutoencoderKind::Mlp.require(model, name)?),
-        Location::OnlineAttentionAutoencoderLatent => latent(AutoencoderKind::Attn.require(model, name)?),
+        Location::OnlineAutoencoderLatent => AutoencoderKind::only(model, name)?.site(),
+        Location::OnlineMlpAutoencoderLatent => AutoencoderKind::Mlp.require(model, name)?.site(),
+        Location::OnlineAttentionAutoencoderLatent => AutoencoderKind::Attn.require(model, name)?.site(),
         Location::OnlineMlpAutoencoderError | Location::OnlineResidualMlpAutoencoderError => {
             AutoencoderKind::Mlp.require(model, name)?;
             let on_neurons = model.mlp_autoencoder_site() == Some(tdb_model::AutoencoderSite::MlpPostAct);

@@ -5,6 +5,7 @@
 //! is a function of the run, layer by layer ([`compute`]).
 
 mod answer;
+mod checks;
 mod component;
 pub mod compute;
 mod context;
@@ -13,8 +14,12 @@ pub mod edges;
 mod engine;
 mod error;
 pub mod interventions;
+pub mod nodes;
 pub mod objective;
+mod rank;
 mod readings;
+mod replay;
+mod run;
 mod side;
 mod store;
 pub mod tdb;
@@ -22,7 +27,7 @@ mod top_k;
 pub mod trace;
 pub mod values;
 
-pub use answer::RANKED_PROMPT_LIMIT;
+pub use checks::RANKED_PROMPT_LIMIT;
 pub use context::{Context, Observer, RecordMaximum, Records};
 pub use engine::Engine;
 pub use error::{Error, Result};

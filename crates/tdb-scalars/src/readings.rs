@@ -11,9 +11,10 @@ use tdb_model::{AutoencoderSite, Matrix};
 use crate::compute;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
-use crate::interventions::{AutoencoderKind, wrap};
+use crate::interventions::wrap;
+use crate::nodes::{AutoencoderKind, Node};
+use crate::replay::{self, through};
 use crate::side::Side;
-use crate::trace::{MlpRow, autoencoder, project_back_columns};
 use crate::values::Values;
 
 /// The best and the worst tokens of one direction, by score.
@@ -131,56 +132,31 @@ fn sort(list: &mut [(u32, f32)], descending: bool) {
 }
 
 /// A node whose write or read is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadNode {
     Embedding { token: usize },
-    Neuron { layer: usize, token: usize, index: usize },
-    Head { layer: usize, query: usize, key: usize, head: usize },
-    Latent { kind_is_mlp: bool, layer: usize, token: usize, index: usize },
-}
-
-fn kind(is_mlp: bool) -> AutoencoderKind {
-    if is_mlp { AutoencoderKind::Mlp } else { AutoencoderKind::Attn }
+    Node(Node),
 }
 
 /// What the node writes to the residual stream in this run, `[D]`.
 pub fn write_vector(side: &Side<'_>, node: ReadNode) -> Vec<f32> {
     match node {
         ReadNode::Embedding { token } => side.forward.post_emb.row(token).to_vec(),
-        ReadNode::Head { layer, query, key, head } => compute::head_write(side, layer, [query, key, head]),
-        ReadNode::Neuron { .. } | ReadNode::Latent { .. } => {
-            let activation = activation(side, node);
-            let mut direction = direction(side, node);
-            direction.iter_mut().for_each(|x| *x *= activation);
-            direction
+        ReadNode::Node(Node::Head { layer, query, key, head }) => compute::head_write(side, layer, [query, key, head]),
+        ReadNode::Node(Node::Neuron { layer, token, index }) => {
+            let activation = side.forward.layers[layer].mlp.post_act.row(token)[index];
+            scaled(side.model().weights().layers[layer].mlp_out.weight.transpose().row(index), activation)
+        }
+        ReadNode::Node(Node::Latent { kind, layer, token, index }) => {
+            let activation = kind.state(&side.forward.layers[layer]).map_or(0.0, |l| l.latents.get(token, index));
+            scaled(compute::write_direction(side, kind, layer, index), activation)
         }
     }
 }
 
-/// Activation of a neuron or latent.
-fn activation(side: &Side<'_>, node: ReadNode) -> f32 {
-    match node {
-        ReadNode::Neuron { layer, token, index } => side.forward.layers[layer].mlp.post_act.row(token)[index],
-        ReadNode::Latent { kind_is_mlp, layer, token, index } => {
-            let state = &side.forward.layers[layer];
-            let latents = if kind_is_mlp { &state.mlp.latents } else { &state.attn.latents };
-            latents.as_ref().map_or(0.0, |l| l.latents.get(token, index))
-        }
-        _ => 1.0,
-    }
-}
-
-/// What a unit of a neuron or latent writes, `[D]`.
-fn direction(side: &Side<'_>, node: ReadNode) -> Vec<f32> {
-    match node {
-        ReadNode::Neuron { layer, index, .. } => {
-            side.model().weights().layers[layer].mlp_out.weight.transpose().row(index)
-        }
-        ReadNode::Latent { kind_is_mlp, layer, index, .. } => {
-            compute::write_direction(side, kind(kind_is_mlp), layer, index)
-        }
-        _ => write_vector(side, node),
-    }
+fn scaled(mut direction: Vec<f32>, factor: f32) -> Vec<f32> {
+    kernels::scale(&mut direction, factor);
+    direction
 }
 
 /// The tokens that each node's write makes likelier and less likely: write times the final layer norm's gain times
@@ -214,26 +190,30 @@ pub fn exciting_tokens(side: &Side<'_>, nodes: &[ReadNode], count: usize) -> Res
 fn read_vector(side: &Side<'_>, node: ReadNode) -> Result<Vec<f32>> {
     let model = side.model();
     match node {
-        ReadNode::Neuron { layer, token, index } => {
+        ReadNode::Node(Node::Neuron { layer, token, index }) => {
             let weights = &model.weights().layers[layer];
             let resid = side.forward.layers[layer].post_attn.row(token);
             Ok(layer_norm::apply_backward(&weights.ln_2, resid, &weights.mlp_in.weight.row(index), true))
         }
-        ReadNode::Latent { kind_is_mlp, layer, token, index } => {
-            let Some(autoencoder) = autoencoder(model, kind(kind_is_mlp), layer) else {
-                return bad!("layer {layer} has no autoencoder on {}", kind(kind_is_mlp).place());
-            };
+        ReadNode::Node(Node::Latent { kind, layer, token, index }) => {
+            let autoencoder = kind.in_layer(model, layer)?;
             let encoder = autoencoder.encoder_row(index);
             if autoencoder.site() == AutoencoderSite::ResidDeltaAttn {
                 // The token alone: it can only attend to itself, so the write is that of its own value.
                 let weights = &model.weights().layers[layer];
                 let resid = side.forward.before_attn(layer).row(token);
-                let merged = project_back_columns(&weights.out.weight, 0..weights.out.weight.cols(), &encoder);
-                let dx = kernels::linear_backward(View::new(&merged, 1, merged.len()), &weights.value);
+                let dx = through(&through(&encoder, &weights.out), &weights.value);
                 return Ok(layer_norm::apply_backward(&weights.ln_1, resid, &dx, true));
             }
             let resid = side.forward.layers[layer].post_attn.row(token);
-            Ok(MlpRow::forward(model, layer, resid).backward(model, layer, resid, autoencoder.site(), encoder, true))
+            Ok(replay::Mlp::forward(model, layer, resid).backward(
+                model,
+                layer,
+                resid,
+                autoencoder.site(),
+                encoder,
+                true,
+            ))
         }
         _ => bad!("only neurons and latents have tokens that excite them"),
     }
@@ -286,9 +266,7 @@ impl Engine {
                 blocks.par_iter().map(|first| per_block(first, &score)).collect()
             }
             tdb_model::Site::MlpLatent => {
-                let Some(autoencoder) = model.mlp_autoencoder(layer) else {
-                    return bad!("layer {layer} has no autoencoder on the MLP layers");
-                };
+                let autoencoder = AutoencoderKind::Mlp.in_layer(model, layer)?;
                 let score = |x: &[f32], rows: usize| {
                     let pre = kernels::linear(View::new(x, rows, width), &weights.mlp_in);
                     let post = kernels::map(&pre, kernels::gelu);
@@ -336,20 +314,19 @@ pub fn read_node(side: &Side<'_>, node: &tdb_api::MirroredNodeIndex) -> Result<R
     match node.node_type {
         NodeType::Layer if node.layer_index.is_none() => Ok(ReadNode::Embedding { token: index(0, tokens)? }),
         NodeType::MlpNeuron => {
-            Ok(ReadNode::Neuron { layer: layer()?, token: index(0, tokens)?, index: index(1, config.d_ff)? })
+            let (token, index) = (index(0, tokens)?, index(1, config.d_ff)?);
+            Ok(ReadNode::Node(Node::Neuron { layer: layer()?, token, index }))
         }
-        NodeType::AttentionHead if node.tensor_indices.len() == 3 => Ok(ReadNode::Head {
-            layer: layer()?,
-            query: index(0, tokens)?,
-            key: index(1, tokens)?,
-            head: index(2, config.n_heads)?,
-        }),
-        other => match crate::trace::latent_kind(side.model(), other)? {
+        NodeType::AttentionHead if node.tensor_indices.len() == 3 => {
+            let (query, key, head) = (index(0, tokens)?, index(1, tokens)?, index(2, config.n_heads)?);
+            Ok(ReadNode::Node(Node::Head { layer: layer()?, query, key, head }))
+        }
+        other => match AutoencoderKind::of_latents(side.model(), other)? {
             Some(kind) => {
                 let layer = layer()?;
-                let n_latents = autoencoder(side.model(), kind, layer).map_or(0, |a| a.n_latents());
+                let n_latents = kind.in_layer(side.model(), layer)?.n_latents();
                 let (token, index) = (index(0, tokens)?, index(1, n_latents)?);
-                Ok(ReadNode::Latent { kind_is_mlp: kind == AutoencoderKind::Mlp, layer, token, index })
+                Ok(ReadNode::Node(Node::Latent { kind, layer, token, index }))
             }
             None => bad!("nodes of type \"{other}\" have no reading in token space"),
         },
@@ -367,8 +344,7 @@ pub fn token_pair_attribution(side: &Side<'_>, layer: usize, token: usize, laten
     }
     let config = side.model().config();
     let weights = &side.model().weights().layers[layer];
-    let read =
-        project_back_columns(&weights.out.weight, 0..config.n_heads * config.d_head, &autoencoder.encoder_row(latent));
+    let read = through(&autoencoder.encoder_row(latent), &weights.out);
     let width = config.d_head;
     let attribution = |key: usize| -> f32 {
         let value = state.v.row(key);

@@ -4,16 +4,17 @@ use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, DerivedScalarType as Dst, InferenceRequestSpec,
     MirroredActivationIndex, PassType,
 };
-use tdb_model::{Array, Forward, Gradients, Intervention, Point, Site, Transformer};
+use tdb_model::{Array, Forward, Gradients, Intervention, Site, Transformer};
 
 use crate::context::Context;
 use crate::derived::{self, Place};
 use crate::edges::{self, EdgeNode};
 use crate::engine::Engine;
 use crate::error::{Result, bad};
-use crate::interventions::{self, AutoencoderKind, wrap};
+use crate::interventions::{self, wrap};
+use crate::nodes::AutoencoderKind;
 use crate::objective::Loss;
-use crate::trace::{self, Trace, TraceSeed};
+use crate::trace::{Trace, TraceSeed};
 
 /// What a run was asked to be.
 #[derive(Clone, Debug)]
@@ -52,7 +53,7 @@ impl Plan {
         let specs = spec.ablation_specs.as_deref().unwrap_or_default();
         let interventions = specs.iter().map(|s| interventions::intervention(model, n, s)).collect::<Result<_>>()?;
         let trace = spec.trace_config.as_ref().map(|config| Trace::new(model, n, config)).transpose()?;
-        let loss = trace::loss(engine.tokenizer(), spec.loss_fn_config.as_ref())?;
+        let loss = spec.loss_fn_config.as_ref().map(|config| Loss::new(engine.tokenizer(), config)).transpose()?;
         if let Some(trace) = &trace
             && trace.needs_loss()
             && loss.is_none()
@@ -78,11 +79,10 @@ impl WithinLayer {
             Location::AttnQkLogits | Location::AttnQkProbs | Location::OnlineAttentionAutoencoderLatent => {
                 Place::EndOfPreviousLayer
             }
-            Location::OnlineAutoencoderLatent => match AutoencoderKind::only(model, location.as_str()) {
-                Ok(AutoencoderKind::Mlp) => Place::ResidPostAttn,
-                // With both loaded, the generic name means the attention one, as clients use it.
-                _ => Place::EndOfPreviousLayer,
-            },
+            // With both loaded, the generic name means the attention one, as clients use it.
+            Location::OnlineAutoencoderLatent => {
+                AutoencoderKind::only(model, location.as_str()).unwrap_or(AutoencoderKind::Attn).reads_at()
+            }
             _ => return bad!("activationIndexForWithinLayerGrad cannot refer to \"{location}\""),
         };
         // Without the autoencoder that it names, only scalars that do not need it can be answered.
@@ -138,7 +138,7 @@ impl Side<'_> {
     pub fn final_residual(&self) -> (usize, Place) {
         match (&self.plan.within_layer, &self.plan.trace) {
             (Some(within), _) => (within.layer, within.place),
-            (None, Some(trace)) => (trace.node.layer(), trace.node.residual_place()),
+            (None, Some(trace)) => (trace.node.layer(), trace.node.reads_at()),
             (None, None) => (self.model().config().n_layers - 1, Place::ResidPostMlp),
         }
     }
@@ -150,12 +150,7 @@ impl Side<'_> {
     pub fn final_residual_gradient(&self, dst: Dst) -> Result<Option<&Array>> {
         let gradients = self.gradients(dst)?;
         let (layer, place) = self.final_residual();
-        let point = match (place, layer) {
-            (Place::EndOfPreviousLayer, 0) => Point { site: Site::ResidPostEmb, layer: None },
-            (Place::EndOfPreviousLayer, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
-            (Place::ResidPostMlp, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer) },
-            (_, layer) => Point { site: Site::ResidPostAttn, layer: Some(layer) },
-        };
+        let point = place.residual_point(layer);
         Ok(gradients.get(point.site, point.layer))
     }
 

@@ -10,6 +10,9 @@ use tdb_api::{
 
 use crate::error::{Result, bad};
 
+/// Name of the list of likely next tokens.
+pub(crate) const OUTPUT_LOGITS: &str = "topOutputTokenLogits";
+
 /// Candidates for the next token that are listed from either end.
 const OUTPUT_TOKENS: i64 = 100;
 /// Tokens listed at either end of a node's reading.
@@ -90,7 +93,7 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
         ("inputTokensThatUpvoteAttnQ", scored(TokenScoringType::InputTokensThatUpvoteAttnQ)),
         ("inputTokensThatUpvoteAttnK", scored(TokenScoringType::InputTokensThatUpvoteAttnK)),
         ("tokenPairAttribution", pairs),
-        ("topOutputTokenLogits", top_k(logits, Some(token_index), OUTPUT_TOKENS)),
+        (OUTPUT_LOGITS, top_k(logits, Some(token_index), OUTPUT_TOKENS)),
     ];
     Ok(InferenceSubRequest {
         inference_request_spec: InferenceRequestSpec {

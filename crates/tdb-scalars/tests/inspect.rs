@@ -11,8 +11,7 @@ use tdb_model::kernels::dot;
 use tdb_model::{Autoencoder, Tokenizer, Transformer, checkpoint};
 use tdb_scalars::compute::values;
 use tdb_scalars::edges::EdgeNode;
-use tdb_scalars::interventions::AutoencoderKind;
-use tdb_scalars::trace::TracedNode;
+use tdb_scalars::nodes::{AutoencoderKind, Node};
 use tdb_scalars::{Context, Engine, Side, derived};
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::preset;
@@ -54,31 +53,21 @@ fn an_edge_is_the_same_from_both_of_its_ends() -> Result<()> {
     let engine = engine(None, None)?;
     let spec = question(PROMPT)?;
     let ups = [
-        (TracedNode::Neuron { layer: 0, token: 2, index: 5 }, Dst::MlpOutEdgeAttribution, vec![2, 5]),
-        (TracedNode::Head { layer: 0, query: 4, key: 1, head: 3 }, Dst::AttnOutEdgeAttribution, vec![4, 1, 3]),
+        (Node::Neuron { layer: 0, token: 2, index: 5 }, Dst::MlpOutEdgeAttribution, vec![2, 5]),
+        (Node::Head { layer: 0, query: 4, key: 1, head: 3 }, Dst::AttnOutEdgeAttribution, vec![4, 1, 3]),
     ];
     let (neuron, head) = (vec![2, 17], vec![6, 4, 2]);
-    let head_node = TracedNode::Head { layer: 1, query: 6, key: 4, head: 2 };
-    let other = TracedNode::Neuron { layer: 1, token: 4, index: 17 };
+    let head_node = Node::Head { layer: 1, query: 6, key: 4, head: 2 };
+    let other = Node::Neuron { layer: 1, token: 4, index: 17 };
     use AttentionTraceType::{K, Q, V};
     let downs = [
-        (TracedNode::Neuron { layer: 1, token: 2, index: 17 }, None, Dst::MlpInEdgeAttribution, neuron),
+        (Node::Neuron { layer: 1, token: 2, index: 17 }, None, Dst::MlpInEdgeAttribution, neuron),
         (other, None, Dst::MlpInEdgeAttribution, vec![4, 17]),
         (head_node, Some(Q), Dst::AttnQueryInEdgeAttribution, head.clone()),
         (head_node, Some(K), Dst::AttnKeyInEdgeAttribution, head.clone()),
         (head_node, Some(V), Dst::AttnValueInEdgeAttribution, head),
-        (
-            TracedNode::Head { layer: 1, query: 4, key: 2, head: 0 },
-            Some(K),
-            Dst::AttnKeyInEdgeAttribution,
-            vec![4, 2, 0],
-        ),
-        (
-            TracedNode::Head { layer: 1, query: 4, key: 2, head: 0 },
-            Some(Q),
-            Dst::AttnQueryInEdgeAttribution,
-            vec![4, 2, 0],
-        ),
+        (Node::Head { layer: 1, query: 4, key: 2, head: 0 }, Some(K), Dst::AttnKeyInEdgeAttribution, vec![4, 2, 0]),
+        (Node::Head { layer: 1, query: 4, key: 2, head: 0 }, Some(Q), Dst::AttnQueryInEdgeAttribution, vec![4, 2, 0]),
     ];
     let mut nonzero = 0;
     for frozen_scale in [true, false] {
@@ -112,8 +101,8 @@ fn edges_into_latents_agree_too() -> Result<()> {
         let n = latents.dims()[1];
         let token = 6;
         let index = (0..n).find(|i| latents.at(&[token, *i]) > 0.0).context("no active latent")?;
-        let down = TracedNode::Latent { kind, layer: 1, token, index };
-        let up = TracedNode::Neuron { layer: 0, token: 6, index: 9 };
+        let down = Node::Latent { kind, layer: 1, token, index };
+        let up = Node::Neuron { layer: 0, token: 6, index: 9 };
         let from = EdgeNode { node: up, through: None, frozen_scale: true };
         let to = EdgeNode { node: down, through: None, frozen_scale: true };
         let below = engine.inspect(&spec, Some(from))?;
@@ -135,7 +124,7 @@ fn every_scalar_has_its_dimensions() -> Result<()> {
         layer_index: Some(1),
         pass_type: PassType::Forward,
     });
-    let node = TracedNode::Neuron { layer: 0, token: 2, index: 5 };
+    let node = Node::Neuron { layer: 0, token: 2, index: 5 };
     let side = engine.inspect(&spec, Some(EdgeNode { node, through: None, frozen_scale: true }))?;
     let mut answered = 0;
     for dst in Dst::ALL {

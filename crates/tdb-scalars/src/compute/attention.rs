@@ -15,7 +15,7 @@ use super::residual::traced_gradient;
 use super::{flatten_pairs, mlp, owned, times};
 use crate::derived::Place;
 use crate::error::Result;
-use crate::interventions::AutoencoderKind;
+use crate::nodes::AutoencoderKind;
 use crate::side::Side;
 use crate::values::Values;
 

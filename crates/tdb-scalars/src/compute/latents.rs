@@ -9,11 +9,10 @@ use tdb_model::{Array, Autoencoder, AutoencoderSite, Site, SparseRows};
 
 use super::residual::traced_gradient;
 use super::{mlp, owned, times};
-use crate::derived::Place;
 use crate::error::{Error, Result, bad};
-use crate::interventions::AutoencoderKind;
+use crate::nodes::AutoencoderKind;
+use crate::replay::through;
 use crate::side::Side;
-use crate::trace::autoencoder;
 use crate::values::Values;
 
 /// What is asked about latents, whichever kind they are.
@@ -93,7 +92,7 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
     let (autoencoder, latents) = layer_latents(side, kind, layer)?;
     if pass == PassType::Backward && matches!(asked, Asked::Online) {
         // The gradient of every latent: dense, as it was asked for.
-        let at = site(kind);
+        let at = kind.site();
         let (tokens, n_latents) = (side.tokens(), autoencoder.n_latents());
         let gradient = side.gradients(dst)?.get(at, Some(layer));
         return Ok(Some(owned(match gradient {
@@ -115,7 +114,7 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
         }
         Asked::WriteNorm => sparse(write_norms(side, kind, layer, latents)?),
         Asked::ActTimesGrad => {
-            let gradient = side.gradients(dst)?.get(site(kind), Some(layer));
+            let gradient = side.gradients(dst)?.get(kind.site(), Some(layer));
             sparse(along(latents, gradient, |i| autoencoder.direction(i)))
         }
         Asked::WriteToFinalResidual => {
@@ -144,7 +143,7 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
 
 /// What a unit of one latent adds to the residual stream, `[D]`.
 pub fn write_direction(side: &Side<'_>, kind: AutoencoderKind, layer: usize, latent: usize) -> Vec<f32> {
-    let Some(autoencoder) = autoencoder(side.model(), kind, layer) else { return Vec::new() };
+    let Some(autoencoder) = kind.of_layer(side.model(), layer) else { return Vec::new() };
     let direction = autoencoder.direction(latent);
     match autoencoder.site() {
         AutoencoderSite::MlpPostAct => {
@@ -163,7 +162,7 @@ pub fn write_projection<'g>(
     layer: usize,
     gradient: &'g Array,
 ) -> Cow<'g, Array> {
-    match autoencoder(side.model(), kind, layer).map(Autoencoder::site) {
+    match kind.of_layer(side.model(), layer).map(Autoencoder::site) {
         Some(AutoencoderSite::MlpPostAct) => {
             let config = side.model().config();
             let weight = &side.model().weights().layers[layer].mlp_out.weight;
@@ -173,33 +172,15 @@ pub fn write_projection<'g>(
     }
 }
 
-pub(crate) fn site(kind: AutoencoderKind) -> Site {
-    match kind {
-        AutoencoderKind::Mlp => Site::MlpLatent,
-        AutoencoderKind::Attn => Site::AttnLatent,
-    }
-}
-
-fn place(kind: AutoencoderKind) -> Place {
-    match kind {
-        AutoencoderKind::Mlp => Place::Mlp,
-        AutoencoderKind::Attn => Place::Attn,
-    }
-}
-
 fn layer_latents<'a>(
     side: &'a Side<'_>,
     kind: AutoencoderKind,
     layer: usize,
 ) -> Result<(&'a Autoencoder, &'a SparseRows)> {
-    let state = &side.forward.layers[layer];
-    let latents = match kind {
-        AutoencoderKind::Mlp => &state.mlp.latents,
-        AutoencoderKind::Attn => &state.attn.latents,
-    };
-    match (autoencoder(side.model(), kind, layer), latents) {
-        (Some(autoencoder), Some(state)) => Ok((autoencoder, &state.latents)),
-        _ => bad!("layer {layer} has no autoencoder on {}", kind.place()),
+    let autoencoder = kind.in_layer(side.model(), layer)?;
+    match kind.state(&side.forward.layers[layer]) {
+        Some(state) => Ok((autoencoder, &state.latents)),
+        None => Err(Error::Internal(format!("the run kept no latents of layer {layer}"))),
     }
 }
 
@@ -259,7 +240,7 @@ fn written(
         kind,
         layer,
         latents,
-        gradient.filter(|_| side.precedes_final_residual(Some(layer), place(kind))),
+        gradient.filter(|_| side.precedes_final_residual(Some(layer), kind.writes_at())),
     )
 }
 
@@ -281,7 +262,7 @@ fn written_along(
     gradient: Option<&Array>,
 ) -> SparseRows {
     let projected = gradient.map(|g| write_projection(side, kind, layer, g));
-    match autoencoder(side.model(), kind, layer) {
+    match kind.of_layer(side.model(), layer) {
         Some(autoencoder) => along(latents, projected.as_deref(), |i| autoencoder.direction(i)),
         None => latents.map(|_, _, _| 0.0),
     }
@@ -425,12 +406,10 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
     let state = &side.forward.layers[layer].attn;
     let config = side.model().config();
     let (tokens, n_heads, width) = (side.tokens(), config.n_heads, config.d_head);
-    let weight = &side.model().weights().layers[layer].out.weight;
+    let out = &side.model().weights().layers[layer].out;
     let n_latents = autoencoder.n_latents();
     // The latents' encoder rows seen from the heads' values: only of active ones is anything asked.
-    let read = move |latent: usize| -> Vec<f32> {
-        crate::trace::project_back_columns(weight, 0..n_heads * width, &autoencoder.encoder_row(latent))
-    };
+    let read = move |latent: usize| through(&autoencoder.encoder_row(latent), out);
     let active = move |t: usize| {
         encoded.row(t).iter().filter(|e| autoencoder.passes(e.1)).map(|e| e.0 as usize).collect::<Vec<_>>()
     };

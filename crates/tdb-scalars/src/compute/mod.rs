@@ -15,7 +15,6 @@ use crate::side::Side;
 use crate::values::Values;
 
 pub use attention::{head_write, value_directions};
-pub(crate) use latents::site as latent_site;
 pub use latents::{kind_of, write_direction};
 pub(crate) use residual::dots;
 

@@ -1,0 +1,117 @@
+//! Which nodes an answer lists, and their values.
+
+use std::collections::HashSet;
+
+use tdb_api::{
+    DerivedScalarType as Dst, GroupId, IndexMap, MirroredNodeIndex, MultipleTopKDerivedScalarsRequestSpec, NodeType,
+    PassType, TensorND,
+};
+use tdb_model::Array;
+
+use crate::derived;
+use crate::error::{Result, bad};
+use crate::interventions::wrap;
+use crate::store::Store;
+use crate::top_k::Entry;
+use crate::values::unflatten;
+
+/// Most nodes that an answer lists.
+pub(crate) const NODE_LIMIT: usize = 1_000_000;
+
+/// Each node of a list once, and the sums of each scalar.
+pub(crate) struct Ranking {
+    pub nodes: Vec<MirroredNodeIndex>,
+    pub sums: IndexMap<GroupId, IndexMap<Dst, TensorND>>,
+}
+
+/// Group by group: the largest of every kind of node, merged in descending order, then the smallest likewise.
+pub(crate) fn rank(store: &mut Store<'_, '_>, spec: &MultipleTopKDerivedScalarsRequestSpec) -> Result<Ranking> {
+    let mut nodes = Vec::new();
+    let mut seen = HashSet::new();
+    let mut sums: IndexMap<GroupId, IndexMap<Dst, TensorND>> = IndexMap::new();
+    for (group, dsts) in &spec.dst_list_by_group_id {
+        let mut sides: [Vec<(f32, MirroredNodeIndex)>; 2] = [Vec::new(), Vec::new()];
+        for dst in dsts {
+            let dimensions = derived::dimensions(*dst);
+            let keep: Vec<bool> =
+                dimensions.iter().map(|d| spec.dimensions_to_keep_for_intermediate_sum.contains(d)).collect();
+            let k = match spec.top_and_bottom_k {
+                Some(k) => k as usize,
+                None => NODE_LIMIT,
+            };
+            let layers = store.side().layers(*dst)?;
+            let extremes = store.extremes(*dst, PassType::Forward, k, spec.token_index, &keep)?;
+            let dims = store.get(*dst, PassType::Forward, layers[0])?.dims();
+            let node = |entry: &Entry| {
+                let mut index = vec![0; dims.len()];
+                unflatten(entry.at, &dims, &mut index);
+                let mut tensor_indices: Vec<Option<i64>> = index.iter().map(|i| Some(*i as i64)).collect();
+                if let Some(token) = spec.token_index {
+                    tensor_indices[0] = Some(token);
+                }
+                MirroredNodeIndex {
+                    node_type: derived::node_type(*dst),
+                    tensor_indices,
+                    layer_index: layers[entry.layer].map(|l| l as i64),
+                    pass_type: PassType::Forward,
+                }
+            };
+            sides[0].extend(extremes.top.iter().map(|e| (e.value, node(e))));
+            sides[1].extend(extremes.bottom.iter().map(|e| (e.value, node(e))));
+            sums.entry(*group).or_default().insert(*dst, to_tensor(&extremes.sum)?);
+        }
+        for mut side in sides {
+            side.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap_or(std::cmp::Ordering::Equal));
+            for (_, node) in side {
+                if seen.insert(node_key(&node)) {
+                    nodes.push(node);
+                }
+            }
+        }
+    }
+    Ok(Ranking { nodes, sums })
+}
+
+pub(crate) type NodeKey = (NodeType, Option<i64>, Vec<Option<i64>>);
+
+pub(crate) fn node_key(node: &MirroredNodeIndex) -> NodeKey {
+    (node.node_type, node.layer_index, node.tensor_indices.clone())
+}
+
+/// The value of a node in one group: of the group's scalar that is about its kind of node.
+pub(crate) fn value_of(store: &mut Store<'_, '_>, dsts: &[Dst], node: &MirroredNodeIndex) -> Result<f32> {
+    let Some(dst) = dsts.iter().find(|dst| derived::node_type(**dst) == node.node_type) else {
+        return bad!("no scalar of this group is about nodes of type \"{}\"", node.node_type);
+    };
+    let layer = node.layer_index.map(|l| l as usize);
+    let values = store.get(*dst, PassType::Forward, layer)?;
+    let dims = values.dims();
+    let mut index = Vec::with_capacity(dims.len());
+    for (i, n) in node.tensor_indices.iter().zip(&dims) {
+        match i.and_then(|i| wrap(i, *n)) {
+            Some(i) => index.push(i),
+            None => return bad!("a node of type \"{}\" has index {i:?}, outside 0..{n}", node.node_type),
+        }
+    }
+    let value = values.at(&index);
+    match value.is_finite() {
+        true => Ok(value),
+        false => bad!("\"{dst}\" is not a finite number at a listed node"),
+    }
+}
+
+/// As it crosses the wire; what is not finite is told as -999, as clients know it.
+fn to_tensor(array: &Array) -> Result<TensorND> {
+    let number = |x: &f32| if x.is_finite() { f64::from(*x) } else { -999.0 };
+    let numbers: Vec<f64> = array.data().iter().map(number).collect();
+    let rows = |numbers: &[f64], n: usize| -> Vec<Vec<f64>> {
+        if n == 0 { Vec::new() } else { numbers.chunks(n).map(<[f64]>::to_vec).collect() }
+    };
+    Ok(match array.dims() {
+        [] => TensorND::Tensor0D(f64::from(array.data()[0])),
+        [_] => TensorND::Tensor1D(numbers),
+        [_, n] => TensorND::Tensor2D(rows(&numbers, *n)),
+        [_, m, n] => TensorND::Tensor3D(numbers.chunks(m * n).map(|matrix| rows(matrix, *n)).collect()),
+        dims => return bad!("sums can keep at most three dimensions, not {}", dims.len()),
+    })
+}

@@ -1,0 +1,215 @@
+//! Runs: the forward and backward passes of a request's sides.
+
+use tdb_api::stream::{ProgressPass, TdbEvent};
+use tdb_api::{DerivedScalarType as Dst, InferenceRequestSpec, InferenceSubRequest, PassType, ProcessingRequestSpec};
+use tdb_model::run::first_layer_reached;
+use tdb_model::{BackwardOptions, Forward, ForwardOptions, Gradients, Pass, Site};
+
+use crate::context::Context;
+use crate::edges::EdgeNode;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::side::{Plan, Side, gradient_sites};
+
+/// Sites at which some derived scalar reads a gradient.
+const ALL_GRADIENTS: [Site; 22] = [
+    Site::ResidPostEmb,
+    Site::AttnLnScale,
+    Site::AttnQ,
+    Site::AttnK,
+    Site::AttnV,
+    Site::AttnQkLogits,
+    Site::AttnQkProbs,
+    Site::AttnVOut,
+    Site::ResidDeltaAttn,
+    Site::ResidPostAttn,
+    Site::MlpLnScale,
+    Site::MlpPreAct,
+    Site::MlpPostAct,
+    Site::ResidDeltaMlp,
+    Site::ResidPostMlp,
+    Site::FinalLnScale,
+    Site::PostFinalLn,
+    Site::Logits,
+    Site::MlpLatent,
+    Site::MlpError,
+    Site::AttnLatent,
+    Site::AttnError,
+];
+
+impl Engine {
+    pub(crate) fn run<'e>(
+        &'e self,
+        requests: &[InferenceSubRequest],
+        plans: Vec<Plan>,
+        context: &Context<'e>,
+    ) -> Result<Vec<Side<'e>>> {
+        let mut sides: Vec<Side<'e>> = Vec::with_capacity(plans.len());
+        // The pass that others share layers with should be the one that interventions change the least.
+        let mut order: Vec<usize> = (0..plans.len()).collect();
+        let n_layers = self.model().config().n_layers;
+        order.sort_by_key(|i| std::cmp::Reverse(first_layer_reached(&plans[*i].interventions, n_layers)));
+        let mut forwards: Vec<Option<Forward>> = plans.iter().map(|_| None).collect();
+        for (i, plan) in plans.iter().enumerate() {
+            self.emit_tokens(context, i, plan);
+        }
+        for &i in &order {
+            let plan = &plans[i];
+            let clean = order.iter().filter_map(|j| forwards[*j].as_ref().map(|f| (f, &plans[*j])));
+            let shared = clean
+                .filter(|(f, p)| f.tokens == plan.tokens && p.interventions.iter().all(|i| i.pass == Pass::Backward))
+                .map(|(f, _)| f)
+                .next();
+            let mut after_layer = progress(context, i, ProgressPass::Forward, n_layers);
+            let options = ForwardOptions {
+                interventions: &plan.interventions,
+                hooks: &mut (),
+                shared,
+                layers: None,
+                after_layer: &mut after_layer,
+            };
+            forwards[i] = Some(tdb_model::forward(self.model(), &plan.tokens, options)?);
+        }
+        for ((plan, forward), request) in plans.into_iter().zip(forwards).zip(requests) {
+            let Some(forward) = forward else {
+                return Err(Error::Internal("a sub-request was not run".to_owned()));
+            };
+            let mut side = self.side(plan, forward, context, None)?;
+            if side.loss.is_some_and(|x| !x.is_finite()) {
+                side.loss = None;
+            }
+            side.gradients = self.backward(&side, request, sides.len(), context)?;
+            if context.observer.listens() {
+                context.observer.event(TdbEvent::Inference { side: sides.len(), data: side.data() });
+            }
+            sides.push(side);
+        }
+        Ok(sides)
+    }
+
+    /// A run of which every derived scalar can be had ([`crate::compute::values`]), also those about the edges of a
+    /// node. All gradients are kept.
+    ///
+    /// # Errors
+    /// As [`Engine::batched_tdb`].
+    pub fn inspect(&self, spec: &InferenceRequestSpec, edge: Option<EdgeNode>) -> Result<Side<'_>> {
+        let plan = Plan::new(self, spec)?;
+        let options = ForwardOptions {
+            interventions: &plan.interventions,
+            hooks: &mut (),
+            shared: None,
+            layers: None,
+            after_layer: &mut |_| true,
+        };
+        let forward = tdb_model::forward(self.model(), &plan.tokens, options)?;
+        let mut side = self.side(plan, forward, &Context::default(), edge)?;
+        let Some(seed) = side.seed() else { return Ok(side) };
+        let options = BackwardOptions {
+            interventions: &side.plan.interventions,
+            hooks: &mut (),
+            keep: &ALL_GRADIENTS,
+            after_layer: &mut |_| true,
+        };
+        side.gradients = Some(tdb_model::backward(self.model(), &side.forward, seed, options)?);
+        Ok(side)
+    }
+
+    /// A run after its forward pass: what it reached, and where its backward pass starts.
+    fn side<'e>(
+        &'e self,
+        plan: Plan,
+        forward: Forward,
+        context: &Context<'e>,
+        edge: Option<EdgeNode>,
+    ) -> Result<Side<'e>> {
+        let context = *context;
+        let mut side =
+            Side { engine: self, plan, forward, gradients: None, loss: None, trace_seed: None, context, edge };
+        side.measure()?;
+        if let Some(trace) = &side.plan.trace {
+            side.trace_seed = Some(trace.seed(self.model(), &side.forward, side.plan.loss.as_ref())?);
+        }
+        Ok(side)
+    }
+
+    fn backward(
+        &self,
+        side: &Side<'_>,
+        request: &InferenceSubRequest,
+        index: usize,
+        context: &Context<'_>,
+    ) -> Result<Option<Gradients>> {
+        let mut keep = vec![Site::ResidPostEmb, Site::ResidPostAttn, Site::ResidPostMlp];
+        let mut any = false;
+        for (dst, pass) in asked_scalars(request) {
+            any |= needs_gradient(dst, pass);
+            for site in gradient_sites(dst, pass) {
+                if !keep.contains(&site) {
+                    keep.push(site);
+                }
+            }
+        }
+        let Some(seed) = side.seed() else { return Ok(None) };
+        if !any {
+            return Ok(Some(Gradients::default()));
+        }
+        let mut after_layer = progress(context, index, ProgressPass::Backward, self.model().config().n_layers);
+        let options = BackwardOptions {
+            interventions: &side.plan.interventions,
+            hooks: &mut (),
+            keep: &keep,
+            after_layer: &mut after_layer,
+        };
+        Ok(Some(tdb_model::backward(self.model(), &side.forward, seed, options)?))
+    }
+
+    fn emit_tokens(&self, context: &Context<'_>, side: usize, plan: &Plan) {
+        if context.observer.listens() {
+            context.observer.event(TdbEvent::Tokens {
+                side,
+                tokens_as_ints: plan.tokens.iter().map(|t| i64::from(*t)).collect(),
+                tokens_as_strings: plan.tokens.iter().map(|t| self.token_text(*t)).collect(),
+            });
+        }
+    }
+}
+
+/// Whether a scalar is defined through gradients.
+fn needs_gradient(dst: Dst, pass: PassType) -> bool {
+    let name = dst.as_str();
+    pass == PassType::Backward
+        || name.ends_with("act_times_grad")
+        || name.contains("act_times_grad_per_")
+        || name.contains("final_residual_grad")
+        || dst == Dst::TokenAttribution
+}
+
+/// Every scalar that a request reads, whichever way it asks.
+fn asked_scalars(request: &InferenceSubRequest) -> Vec<(Dst, PassType)> {
+    let mut asked = Vec::new();
+    for spec in request.processing_request_spec_by_name.values() {
+        match spec {
+            ProcessingRequestSpec::MultipleTopKDerivedScalars(spec) => {
+                asked.extend(spec.dst_list_by_group_id.values().flatten().map(|dst| (*dst, spec.pass_type)));
+            }
+            ProcessingRequestSpec::DerivedScalars(spec) => asked.push((spec.dst, spec.pass_type)),
+            ProcessingRequestSpec::DerivedAttentionScalars(spec) => asked.push((spec.dst, PassType::Forward)),
+            ProcessingRequestSpec::ScoredTokens(_) | ProcessingRequestSpec::TokenPairAttribution(_) => {}
+        }
+    }
+    asked
+}
+
+fn progress<'c>(
+    context: &'c Context<'_>,
+    side: usize,
+    pass: ProgressPass,
+    n_layers: usize,
+) -> impl FnMut(usize) -> bool + 'c {
+    move |layer| {
+        if context.observer.listens() {
+            context.observer.event(TdbEvent::Progress { side, pass, layer, n_layers });
+        }
+        !context.observer.is_cancelled()
+    }
+}
