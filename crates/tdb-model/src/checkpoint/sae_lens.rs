@@ -8,7 +8,8 @@
 //!
 //! Files of version 6 name the hook in `metadata`, earlier ones beside the other settings, the earliest as
 //! `hook_point`; all are read. Architectures `standard` (with ReLU), `topk` and `jumprelu` are known; any other, and
-//! any setting that changes what is computed, is refused by name.
+//! any setting that changes what is computed, is refused by name. A TopK that SAELens trained itself measures its latents by
+//! the length of what they write; that is folded into the weights.
 //!
 //! SAELens takes activations from TransformerLens, which by default first centres what MLPs and attention write to the
 //! residual stream. An autoencoder for `hook_mlp_out` or `hook_attn_out` fits here only if it was trained with
@@ -23,11 +24,14 @@ use super::safetensors_file::TensorFile;
 use super::safetensors_writer::{Numbers, Precision, write, write_json};
 use super::settings::Settings;
 use super::source::read_json;
+use crate::matrix::Matrix;
 use crate::weights::{AutoencoderSite, AutoencoderWeights, Config, LatentActivation, NamedAutoencoder};
 
 const CONFIG: &str = "cfg.json";
 const WEIGHTS: &str = "sae_weights.safetensors";
 const SPARSITY: &str = "sparsity.safetensors";
+/// A setting of TopK.
+const RESCALE: &str = "rescale_acts_by_decoder_norm";
 
 /// The folders that hold one layer each: `folder` itself, or its subfolders. Empty if this is not SAELens' layout.
 pub(crate) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
@@ -206,7 +210,7 @@ fn read_layer(folder: &Path, config: &Config) -> Result<(usize, AutoencoderSite,
         None => true,
         Some(value) => value.as_bool().ok_or_else(|| settings.unexpected("apply_b_dec_to_input", "true or false"))?,
     };
-    let weights = AutoencoderWeights {
+    let mut weights = AutoencoderWeights {
         encoder_pre_bias: if subtracts { decoder_bias.clone() } else { vec![0.0; n_inputs] },
         encoder: file.tensor("W_enc")?.matrix([n_inputs, n_latents])?.transpose(),
         latent_bias: file.tensor("b_enc")?.vector(n_latents)?,
@@ -215,7 +219,28 @@ fn read_layer(folder: &Path, config: &Config) -> Result<(usize, AutoencoderSite,
         decoder_bias,
         activation_frequency: read_frequency(&folder.join(SPARSITY), n_latents)?,
     };
+    if settings.get(RESCALE) == Some(&Json::Bool(true)) {
+        fold_decoder_norms(&mut weights);
+    }
     Ok((layer, site, weights))
+}
+
+/// SAELens trains TopK so that a latent is chosen by, and has as its value, what it writes in length: the encoder's result
+/// times the length of the latent's direction, which the decoder then divides by. The same with directions of length 1.
+fn fold_decoder_norms(weights: &mut AutoencoderWeights) {
+    let directions = weights.decoder.transpose();
+    let (n, width) = (directions.rows(), directions.cols());
+    let (mut encoder, mut decoder) = (Vec::with_capacity(n * width), Vec::with_capacity(n * width));
+    for latent in 0..n {
+        let direction = directions.row(latent);
+        let norm = direction.iter().map(|x| x * x).sum::<f32>().sqrt();
+        encoder.extend(weights.encoder.row(latent).iter().map(|x| x * norm));
+        weights.latent_bias[latent] *= norm;
+        // A direction of length 0 stays; its latent is always 0.
+        decoder.extend(direction.iter().map(|x| if norm > 0.0 { x / norm } else { *x }));
+    }
+    weights.encoder = Matrix::from_vec(n, width, encoder);
+    weights.decoder = Matrix::from_vec(n, width, decoder).transpose();
 }
 
 /// The settings of all versions as one flat object, under the names of versions 3 to 5.
@@ -240,16 +265,14 @@ fn flatten(mut json: Map<String, Json>) -> Map<String, Json> {
 
 fn refuse_what_is_not_computed(settings: &Settings<'_>) -> Result<(), CheckpointError> {
     let plain = |value: &Json| *value == Json::Bool(false) || value == "none";
-    for key in [
-        "normalize_activations",
-        "reshape_activations",
-        "finetuning_scaling_factor",
-        "rescale_acts_by_decoder_norm",
-        "hook_head_index",
-    ] {
+    for key in ["normalize_activations", "reshape_activations", "finetuning_scaling_factor", "hook_head_index"] {
         if settings.get(key).is_some_and(|value| !plain(value)) {
             return Err(settings.unexpected(key, "absent, \"none\" or false"));
         }
+    }
+    let topk = settings.get("architecture").is_some_and(|value| value == "topk");
+    if settings.get(RESCALE).is_some_and(|value| !(plain(value) || topk && value == &Json::Bool(true))) {
+        return Err(settings.unexpected(RESCALE, "absent or false, or for topk true"));
     }
     Ok(())
 }
