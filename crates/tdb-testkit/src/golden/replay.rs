@@ -79,6 +79,8 @@ pub struct Summary {
     pub failed: usize,
     /// Failed, and listed as differing on purpose.
     pub differ: usize,
+    /// Passed, although listed as differing.
+    pub needlessly_listed: usize,
     /// Cases whose recorded status is 200, and how many of those passed.
     pub with_data: usize,
     pub with_data_passed: usize,
@@ -91,6 +93,7 @@ impl Summary {
         self.passed += other.passed;
         self.failed += other.failed;
         self.differ += other.differ;
+        self.needlessly_listed += other.needlessly_listed;
         self.with_data += other.with_data;
         self.with_data_passed += other.with_data_passed;
         self.worst_abs = self.worst_abs.max(other.worst_abs);
@@ -147,6 +150,7 @@ pub fn replay<'c>(
         if problems.is_empty() {
             summary.passed += 1;
             if listed {
+                summary.needlessly_listed += 1;
                 print(&format!("listed as a difference, but passes: {}", case.name));
             }
             if options.verbosity == Verbosity::All {
