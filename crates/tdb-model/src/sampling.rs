@@ -1,7 +1,7 @@
 //! Continuing a prompt token by token, with keys and values of earlier tokens kept.
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use candle_core::{Device, Tensor};
+use candle_transformers::generation::{LogitsProcessor, Sampling};
 
 use crate::array::Array;
 use crate::block::attention::PastKeysValues;
@@ -23,11 +23,7 @@ pub enum Choice {
 }
 
 /// Draws tokens; the same seed draws the same ones.
-#[derive(Clone, Debug)]
-pub struct Sampler {
-    choice: Choice,
-    dice: ChaCha8Rng,
-}
+pub struct Sampler(LogitsProcessor);
 
 impl Sampler {
     /// # Errors
@@ -44,49 +40,23 @@ impl Sampler {
         {
             return input(format!("top-p is {p}, expected a number above 0 and at most 1"));
         }
-        Ok(Sampler { choice, dice: ChaCha8Rng::seed_from_u64(seed) })
+        let sampling = match choice {
+            Choice::Greedy => Sampling::ArgMax,
+            Choice::Temperature { temperature } => Sampling::All { temperature: f64::from(temperature) },
+            Choice::TopP { p, temperature } => Sampling::TopP { p: f64::from(p), temperature: f64::from(temperature) },
+        };
+        Ok(Sampler(LogitsProcessor::from_sampling(seed, sampling)))
     }
 
     /// A token for these logits, `[V]`.
-    pub fn draw(&mut self, logits: &[f32]) -> u32 {
-        let (p, temperature) = match self.choice {
-            Choice::Greedy => return best(logits),
-            Choice::Temperature { temperature } => (1.0, temperature),
-            Choice::TopP { p, temperature } => (p, temperature),
-        };
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weight = |x: &f32| f64::from((x - max) / temperature).exp();
-        let mut tokens: Vec<(u32, f64)> = logits.iter().enumerate().map(|(i, x)| (i as u32, weight(x))).collect();
-        if p < 1.0 {
-            tokens.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-            let enough = f64::from(p) * tokens.iter().map(|t| t.1).sum::<f64>();
-            let mut sum = 0.0;
-            let kept = tokens.iter().position(|token| {
-                sum += token.1;
-                sum >= enough
-            });
-            tokens.truncate(kept.map_or(tokens.len(), |last| last + 1));
-        }
-        let mut left = self.dice.random::<f64>() * tokens.iter().map(|t| t.1).sum::<f64>();
-        for (token, weight) in &tokens {
-            left -= weight;
-            if left < 0.0 {
-                return *token;
-            }
-        }
-        // Rounding left a rest (or logits were not numbers).
-        best(logits)
+    ///
+    /// # Errors
+    /// If the logits are no numbers that one can draw by.
+    pub fn draw(&mut self, logits: &[f32]) -> Result<u32, RunError> {
+        let logits = Tensor::from_slice(logits, logits.len(), &Device::Cpu);
+        let failed = |e| RunError::Input { what: format!("no token can be drawn: {e}") };
+        logits.and_then(|logits| self.0.sample(&logits)).map_err(failed)
     }
-}
-
-fn best(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, x) in logits.iter().enumerate() {
-        if *x > logits[best] {
-            best = i;
-        }
-    }
-    best as u32
 }
 
 /// Keys and values of the tokens seen so far, per layer.
@@ -186,7 +156,7 @@ pub fn sample(
             break;
         }
         let logits = advance(model, &mut cache, &next, interventions, hooks)?;
-        let token = sampler.draw(&logits);
+        let token = sampler.draw(&logits)?;
         drawn.push(token);
         if !more(token) {
             break;

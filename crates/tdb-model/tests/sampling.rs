@@ -148,7 +148,7 @@ fn chance_follows_the_seed_and_the_probabilities() {
         let mut sampler = Sampler::new(choice, 1).unwrap();
         // Probabilities 0.1, 0.2, 0.3, 0.4 at temperature 1.
         let logits = [0.1f32, 0.2, 0.3, 0.4].map(f32::ln);
-        (0..20_000).filter(|_| sampler.draw(&logits) == token).count() as f64 / 20_000.0
+        (0..20_000).filter(|_| sampler.draw(&logits).unwrap() == token).count() as f64 / 20_000.0
     };
     let near = |found: f64, expected: f64| assert!((found - expected).abs() < 0.015, "{found}, expected {expected}");
     for token in 0..4 {
