@@ -161,6 +161,13 @@ impl Fetcher {
         (*location.root() == Root::Embedded).then(found)
     }
 
+    /// Whether `location` needs no network: it is on this machine, in the program, or in the cache.
+    pub fn has(&self, location: &Location) -> bool {
+        self.resolve(location).is_ok_and(|place| {
+            place.local().is_some() || *place.root() == Root::Embedded || self.0.cache.get(&place).is_some()
+        })
+    }
+
     /// The path of `location` on this machine: its own if it is here, else in the cache, fetched if need be.
     pub async fn file(&self, location: &Location, progress: &dyn Progress) -> Result<PathBuf> {
         let name = location.to_string();

@@ -26,7 +26,9 @@ pub async fn fetch_model(
         return first.map(|folder| (folder, entry.layout));
     };
     let Err(why) = first else { unreachable!("matched an error above") };
-    progress.note(&entry.name, &format!("{why}; trying {other}"));
+    if !fetcher.is_offline() {
+        progress.note(&entry.name, &format!("{why}; trying {other}"));
+    }
     match fetch_folder(fetcher, other, ModelLayout::HuggingFace, progress).await {
         Ok(folder) => Ok((folder, ModelLayout::HuggingFace)),
         // What stands in the registry first is what a person will look into first.

@@ -1,5 +1,7 @@
 //! The registry: one data file that says which models, autoencoders, records and explanations there are, and where.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Location, Mirror, Result};
@@ -14,19 +16,19 @@ pub struct Registry {
     /// In a file that is added: nothing of what was there before stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     replace: bool,
-    #[serde(default, rename = "model")]
+    #[serde(default, rename = "model", skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<ModelEntry>,
-    #[serde(default, rename = "autoencoder")]
+    #[serde(default, rename = "autoencoder", skip_serializing_if = "Vec::is_empty")]
     pub autoencoders: Vec<AutoencoderEntry>,
-    #[serde(default, rename = "records")]
+    #[serde(default, rename = "records", skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<RecordsEntry>,
-    #[serde(default, rename = "explanations")]
+    #[serde(default, rename = "explanations", skip_serializing_if = "Vec::is_empty")]
     pub explanations: Vec<ExplanationsEntry>,
     /// How to reach stores that need more than their name.
-    #[serde(default, rename = "store")]
+    #[serde(default, rename = "store", skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<StoreEntry>,
     /// Prefixes that are read from elsewhere.
-    #[serde(default, rename = "mirror")]
+    #[serde(default, rename = "mirror", skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<MirrorEntry>,
 }
 
@@ -167,6 +169,32 @@ impl Registry {
         Self::parse("the built-in registry", BUILT_IN)
     }
 
+    /// Reads a registry file. Folders that it names by a relative path are looked for beside it.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        let mut registry = Self::parse(&path.display().to_string(), &text)?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = std::path::absolute(folder.unwrap_or(Path::new("."))).map_err(|e| Error::io(path, e))?;
+        let models =
+            registry.models.iter_mut().flat_map(|m| std::iter::once(&mut m.location).chain(&mut m.alternative));
+        let autoencoders = registry.autoencoders.iter_mut().map(|a| &mut a.location);
+        let records = registry.records.iter_mut().map(|r| &mut r.location);
+        let explanations = registry.explanations.iter_mut().map(|e| &mut e.location);
+        let mirrors = registry.mirrors.iter_mut().map(|m| &mut m.target);
+        for location in models.chain(autoencoders).chain(records).chain(explanations).chain(mirrors) {
+            let relative = Location::parse(location)?.local().is_some_and(Path::is_relative);
+            if relative && !location.starts_with("file://") {
+                *location = folder.join(&*location).to_string_lossy().into_owned();
+            }
+        }
+        Ok(registry)
+    }
+
+    /// A file's text with these entries.
+    pub fn to_text(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::Config(format!("the registry cannot be written: {e}")))
+    }
+
     /// Reads a registry; `file` is what errors call it.
     pub fn parse(file: &str, text: &str) -> Result<Self> {
         let registry: Self =
@@ -258,8 +286,7 @@ impl Registry {
     fn check(&self, file: &str) -> Result<()> {
         let named = |what: &str, name: &str, e: Error| Error::Config(format!("{file}: {what} {name}: {e}"));
         let check = |what: &str, name: &str, location: &str| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
-            if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+            if !is_name(name) {
                 return Err(Error::Config(format!(
                     "{file}: {what} has the name {name:?}; letters, digits, '-', '_', '+' and '.' are allowed"
                 )));
@@ -301,6 +328,12 @@ impl AutoencoderEntry {
         }
         self.files.iter().map(|f| base.join(f)).collect()
     }
+}
+
+/// Whether something can be registered under this name: it may become part of a path.
+pub fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
 }
 
 /// Records are collated from stored activations; a running model has the same scalar under an `online_` name.
@@ -390,6 +423,28 @@ mod tests {
         assert_eq!(r.records_for("gpt2-small", "mlp_post_act").unwrap().title, "mine");
         r.extend(Registry::parse("more.toml", &format!("replace = true\n{more}")).unwrap());
         assert_eq!((r.records.len(), r.models.len()), (2, 0));
+    }
+
+    #[test]
+    fn relative_folders_are_beside_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut registry = Registry::default();
+        let entry = |location: &str| RecordsEntry {
+            name: location.len().to_string(),
+            scalar: "mlp_post_act".into(),
+            title: String::new(),
+            location: location.into(),
+            model: None,
+            autoencoder: None,
+            per: Per::Token,
+            layout: RecordsLayout::Layers,
+        };
+        registry.records = vec![entry("records"), entry("s3://bucket/a"), entry("/somewhere/else")];
+        let path = folder.path().join("registry.toml");
+        std::fs::write(&path, registry.to_text().unwrap()).unwrap();
+        let read = Registry::read(&path).unwrap();
+        assert_eq!(Path::new(&read.records[0].location), folder.path().join("records"));
+        assert_eq!(read.records[1..], registry.records[1..]);
     }
 
     #[test]

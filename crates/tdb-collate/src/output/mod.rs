@@ -2,6 +2,7 @@
 
 mod json_files;
 mod layer_file;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::{Collation, Result, Watch, explain, work};
 pub(crate) use json_files::record;
 pub use json_files::write_json_files;
 pub use layer_file::write_layer_file;
+pub use registry::{Autoencoders, REGISTRY, write_registry};
 
 /// What to make of a finished collation.
 #[derive(Clone, Debug)]

@@ -4,16 +4,18 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::library::{self, DataArgs, EmbeddedRecords};
+use super::model::{self, Opened, Wanted};
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tdb_collate::corpus::{Cutting, Shard};
-use tdb_collate::output::{self, Layouts};
+use tdb_collate::output::{self, Autoencoders, Layouts};
 use tdb_collate::summary::fingerprint;
 use tdb_collate::work::{describe_corpus, split_layers};
 use tdb_collate::{Collation, Kind, Plan, Sizes, Watch};
 use tdb_data::collated::Encoding;
-use tdb_model::checkpoint;
-use tdb_model::{Autoencoder, AutoencoderSite, Transformer};
+use tdb_data::is_name;
+use tdb_model::Transformer;
 
 /// Collect the examples that excite every neuron, head and latent of a model most
 ///
@@ -22,22 +24,23 @@ use tdb_model::{Autoencoder, AutoencoderSite, Transformer};
 /// their summaries into one folder and merge them with --merge.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's folder
-    #[arg(long, value_name = "FOLDER")]
-    pub model: PathBuf,
+    /// Model: a registered name or a folder. Without it, the small model inside the program, with its autoencoders
+    #[arg(long, value_name = "NAME|FOLDER")]
+    pub model: Option<String>,
     /// Plain text (documents separated by empty lines), JSON lines (.jsonl) or Parquet files; the latter two have their
     /// text in `text`
     #[arg(value_name = "TEXT", required = true)]
     pub text: Vec<PathBuf>,
-    /// Where everything goes: summaries/, records/, explanations/ and, if wanted, files/
+    /// Where everything goes: summaries/, records/, explanations/, if wanted files/, and registry.toml, with which
+    /// `tdb serve --registry` shows it all
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
-    /// Autoencoders on the MLP (neurons or output), one for each layer
-    #[arg(long, value_name = "FOLDER")]
-    pub mlp_autoencoder: Option<PathBuf>,
-    /// Autoencoders on the attention layers' output
-    #[arg(long, value_name = "FOLDER")]
-    pub attn_autoencoder: Option<PathBuf>,
+    /// Autoencoders on the MLP (neurons or output): a registered name or a folder
+    #[arg(long, value_name = "NAME|FOLDER")]
+    pub mlp_autoencoder: Option<String>,
+    /// Autoencoders on the attention layers' output, likewise
+    #[arg(long, value_name = "NAME|FOLDER")]
+    pub attn_autoencoder: Option<String>,
     /// Only these scalars, by name; without it, all that the model has
     #[arg(long, value_name = "SCALAR")]
     pub only: Vec<String>,
@@ -98,6 +101,8 @@ pub struct Args {
     /// Sequences run side by side, one on each thread; all cores if not given
     #[arg(long)]
     pub threads: Option<usize>,
+    #[command(flatten)]
+    pub data: DataArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -118,8 +123,17 @@ pub enum Values {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let checkpoint = checkpoint::open(&args.model)?;
-    let (model, autoencoders) = attach(args, Transformer::new(checkpoint.weights))?;
+    // The text is looked at first: a wrong name should not cost the loading of a model.
+    let corpus = describe_corpus(&args.text)?;
+    let Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder } = open(args)?;
+    let autoencoders = Autoencoders { mlp: mlp_autoencoder, attention: attn_autoencoder };
+    for name in [Some(&name), autoencoders.mlp.as_ref(), autoencoders.attention.as_ref()].into_iter().flatten() {
+        ensure!(
+            is_name(name),
+            "records are found by the names of the model and its autoencoders, which may have letters, digits, '-', '_', \
+             '+' and '.'; {name:?} has others: rename that folder"
+        );
+    }
     let (shard, shards) = match &args.shard {
         Some(text) => {
             let shard = Shard::parse(text)?;
@@ -132,25 +146,34 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.tokens <= window, "--tokens is {}, but the model sees at most {window}", args.tokens);
     let first = match args.first.as_str() {
         "" => None,
-        token => Some(checkpoint.tokenizer.single_token(token).context("--first")?),
+        token => Some(tokenizer.single_token(token).context("--first")?),
     };
     let n_layers = model.config().n_layers;
     let layers = args.layers.as_deref().map_or(Ok(0..n_layers), |text| parse_layers(text, n_layers))?;
-    let name = args.model.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
     let plan = Plan {
-        model: name.unwrap_or_default(),
+        model: name,
         fingerprint: fingerprint(&model),
-        autoencoders,
-        corpus: describe_corpus(&args.text)?,
+        autoencoders: autoencoders.mlp.iter().chain(&autoencoders.attention).cloned().collect(),
+        corpus,
         cutting: Cutting { tokens: args.tokens, first },
         sizes: Sizes { top: args.k, random: args.random, quantiles: args.quantiles, per_quantile: args.per_quantile },
         kinds: kinds(args, &model)?,
         seed: args.seed,
         shards,
     };
+    let layouts = Layouts {
+        layer_files: (args.layout != Layout::Files).then_some(match args.values {
+            Values::F32 => Encoding::F32,
+            Values::F16 => Encoding::F16,
+            Values::U8 => Encoding::U8,
+        }),
+        shown: args.show.as_deref().map(|text| shown(text, &plan.sizes)).transpose()?,
+        single_files: args.layout != Layout::Layers,
+        explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(now)),
+    };
     let collation = Collation {
         model: &model,
-        tokenizer: &checkpoint.tokenizer,
+        tokenizer: &tokenizer,
         files: &args.text,
         layers: split_layers(layers, args.layers_at_once.unwrap_or(n_layers)),
         threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
@@ -161,46 +184,53 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !args.merge {
         let done = collation.run(shard, &progress)?;
         let say = format!("{} work units made, {} were there already", done.made, done.kept);
-        progress.bar.println(say);
+        progress.bar.suspend(|| eprintln!("{say}"));
     }
     if shard.is_none() {
-        let layouts = Layouts {
-            layer_files: (args.layout != Layout::Files).then_some(match args.values {
-                Values::F32 => Encoding::F32,
-                Values::F16 => Encoding::F16,
-                Values::U8 => Encoding::U8,
-            }),
-            shown: args.show.as_deref().map(|text| shown(text, &collation.plan.sizes)).transpose()?,
-            single_files: args.layout != Layout::Layers,
-            explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(now)),
-        };
         output::write(&collation, &layouts, &args.out, &progress)?;
+        output::write_registry(&collation.plan, &autoencoders, &layouts, &args.out)?;
     }
     progress.bar.finish_and_clear();
-    println!("{} holds what was collated.", args.out.display());
+    match &args.shard {
+        Some(shard) => println!(
+            "Shard {shard} is in {}; when all are in one folder, --merge makes records of them.",
+            collation.folder.display()
+        ),
+        None => println!(
+            "{} holds what was collated. To see it:\n  {}",
+            args.out.display(),
+            serving(args, &args.out.join(output::REGISTRY))
+        ),
+    }
     Ok(())
 }
 
-/// The model with the autoencoders, and their names.
-fn attach(args: &Args, model: Transformer) -> anyhow::Result<(Transformer, Vec<String>)> {
-    let mut names = Vec::new();
-    let mut open = |folder: &Path, site: Option<AutoencoderSite>| -> anyhow::Result<Vec<Option<Autoencoder>>> {
-        let found = checkpoint::open_autoencoder(folder, site, model.config())?;
-        names.push(found.name.clone());
-        let site = found.site;
-        let layers = found.layers.into_iter().map(|layer| Ok(Some(Autoencoder::new(site, layer)?)));
-        layers.collect::<anyhow::Result<Vec<_>>>().with_context(|| folder.display().to_string())
+/// The command that shows what was collated.
+fn serving(args: &Args, registry: &Path) -> String {
+    let given = [
+        ("--model", &args.model),
+        ("--mlp-autoencoder", &args.mlp_autoencoder),
+        ("--attn-autoencoder", &args.attn_autoencoder),
+    ];
+    let mut line = "tdb serve".to_owned();
+    for (flag, value) in given {
+        if let Some(value) = value {
+            line += &format!(" {flag} {value}");
+        }
+    }
+    line + &format!(" --registry {}", registry.display())
+}
+
+/// The model with the autoencoders.
+fn open(args: &Args) -> anyhow::Result<Opened> {
+    let wanted = Wanted {
+        model: args.model.as_deref(),
+        models: None,
+        mlp_autoencoder: args.mlp_autoencoder.as_deref(),
+        attn_autoencoder: args.attn_autoencoder.as_deref(),
     };
-    let mlp = args.mlp_autoencoder.as_deref().map(|f| open(f, None)).transpose()?;
-    let attn = args.attn_autoencoder.as_deref().map(|f| open(f, Some(AutoencoderSite::ResidDeltaAttn))).transpose()?;
-    let mut model = model.clone();
-    if let Some(mlp) = mlp {
-        model = model.with_mlp_autoencoders(mlp).context("--mlp-autoencoder")?;
-    }
-    if let Some(attn) = attn {
-        model = model.with_attn_autoencoders(attn).context("--attn-autoencoder")?;
-    }
-    Ok((model, names))
+    let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
+    model::open(&wanted, &library::open(&args.data, EmbeddedRecords::LeftOut)?, runtime.handle())
 }
 
 /// What is asked for, or all that the model has.
@@ -267,6 +297,9 @@ impl Watch for Progress {
     }
 
     fn note(&self, line: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        }
         self.bar.set_message(line.to_owned());
     }
 }

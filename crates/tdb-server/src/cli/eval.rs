@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoint = match &args.model {
         Some(folder) => checkpoint::open(folder)?,
-        None => super::model::embedded()?,
+        None => super::embedded::model()?,
     };
     let model = Transformer::new(checkpoint.weights);
     let options = EvalOptions { prompts: args.prompts, seed: args.seed };

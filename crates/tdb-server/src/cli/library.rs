@@ -1,7 +1,6 @@
 //! The registry and the library of records that a command works with.
 
 use super::embedded;
-use anyhow::Context;
 use std::path::{Path, PathBuf};
 use tdb_data::{FetchConfig, Fetcher, Library, Mirror, Registry, platform_folder};
 
@@ -36,8 +35,7 @@ fn registry(files: &[PathBuf], embedded: EmbeddedRecords) -> anyhow::Result<Regi
         registry.extend(Registry::parse("the embedded model's registry", embedded::REGISTRY)?);
     }
     for file in files {
-        let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-        registry.extend(Registry::parse(&file.display().to_string(), &text)?);
+        registry.extend(Registry::read(file)?);
     }
     Ok(registry)
 }

@@ -4,21 +4,57 @@
 //! folder being `autoencoders/<name>/` of the model's.
 
 use super::embedded;
+use super::progress::Bars;
 use super::serve::Args;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
-use tdb_data::{Error as DataError, Library, autoencoder_files, fetch_model};
+use tdb_data::{Error as DataError, Library, Location, autoencoder_files, fetch_model};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
-use tdb_model::{Autoencoder, AutoencoderSite, Config, NamedAutoencoder, Transformer};
+use tdb_model::{Autoencoder, AutoencoderSite, Config, NamedAutoencoder, Tokenizer, Transformer};
 use tdb_scalars::Engine;
 use tokio::runtime::Handle;
 
 /// The model that the arguments ask for, ready to answer.
 ///
 /// # Errors
-/// If it, its tokenizer or an autoencoder is not there or not what it should be: one sentence with file, tensor and cause.
+/// As [`open`].
 pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<Engine> {
-    let Found { name, folder, checkpoint } = find(args, library, runtime)?;
+    let wanted = Wanted {
+        model: args.model.as_deref(),
+        models: args.models.as_deref(),
+        mlp_autoencoder: args.mlp_autoencoder.as_deref(),
+        attn_autoencoder: args.attn_autoencoder.as_deref(),
+    };
+    let Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder } = open(&wanted, library, runtime)?;
+    Ok(Engine::new(name, model, tokenizer, mlp_autoencoder, attn_autoencoder))
+}
+
+/// What is to be opened: names or paths.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Without it, the model inside the program.
+    pub model: Option<&'a str>,
+    /// Folder of model folders.
+    pub models: Option<&'a Path>,
+    pub mlp_autoencoder: Option<&'a str>,
+    pub attn_autoencoder: Option<&'a str>,
+}
+
+/// A model with its autoencoders, and the names of all.
+pub struct Opened {
+    pub name: String,
+    pub model: Transformer,
+    pub tokenizer: Tokenizer,
+    pub mlp_autoencoder: Option<String>,
+    pub attn_autoencoder: Option<String>,
+}
+
+/// Finds a model and its autoencoders, fetches what is not here, and opens them.
+///
+/// # Errors
+/// If one of them is not there or not what it should be: one sentence with file, tensor and cause.
+pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Result<Opened> {
+    let Found { name, folder, checkpoint } = find(wanted, library, runtime)?;
     let Checkpoint { weights, tokenizer, source } = checkpoint;
     tracing::info!("model {name}: {source}");
     let config = weights.config.clone();
@@ -27,11 +63,11 @@ pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<
     let mut attached = [None, None];
     // The model inside the program comes with its autoencoders.
     let own = |name| (folder.is_none()).then_some(name);
-    let wanted = [
-        (args.mlp_autoencoder.as_deref().or(own(embedded::MLP_AUTOENCODER)), Kind::Mlp),
-        (args.attn_autoencoder.as_deref().or(own(embedded::ATTN_AUTOENCODER)), Kind::Attention),
+    let kinds = [
+        (wanted.mlp_autoencoder.or(own(embedded::MLP_AUTOENCODER)), Kind::Mlp),
+        (wanted.attn_autoencoder.or(own(embedded::ATTN_AUTOENCODER)), Kind::Attention),
     ];
-    for (slot, (wanted, kind)) in attached.iter_mut().zip(wanted) {
+    for (slot, (wanted, kind)) in attached.iter_mut().zip(kinds) {
         let Some(wanted) = wanted else { continue };
         let (name, layers) = lookup.autoencoder(wanted, kind)?;
         model = match kind {
@@ -41,13 +77,17 @@ pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<
         .with_context(|| format!("autoencoder {name} does not fit the model"))?;
         *slot = Some(name);
     }
-    let [mlp, attention] = attached;
-    Ok(Engine::new(name, model, tokenizer, mlp, attention))
+    let [mlp_autoencoder, attn_autoencoder] = attached;
+    Ok(Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder })
 }
 
-/// The model inside the program.
-pub fn embedded() -> anyhow::Result<Checkpoint> {
-    Ok(embedded::model()?)
+/// A model alone, from its name or path.
+///
+/// # Errors
+/// As [`open`].
+pub fn checkpoint(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Result<(String, Checkpoint)> {
+    let Found { name, checkpoint, .. } = find(wanted, library, runtime)?;
+    Ok((name, checkpoint))
 }
 
 struct Found {
@@ -56,20 +96,23 @@ struct Found {
     checkpoint: Checkpoint,
 }
 
-fn find(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<Found> {
-    let Some(wanted) = args.model.as_deref().filter(|wanted| *wanted != embedded::NAME) else {
+fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Result<Found> {
+    let Some(wanted) = args.model.filter(|wanted| *wanted != embedded::NAME) else {
         return Ok(Found { name: embedded::NAME.to_owned(), folder: None, checkpoint: embedded::model()? });
     };
     super::serve::check_name(wanted)?;
-    let below = args.models.as_ref().filter(|_| is_plain(wanted)).map(|models| models.join(wanted));
+    let below = args.models.filter(|_| is_plain(wanted)).map(|models| models.join(wanted));
     // A folder that is there is what is meant, also if a model of this name could be fetched.
     if let Some(folder) = below.as_ref().filter(|folder| folder.is_dir()) {
         return opened(wanted.to_owned(), folder.clone());
     }
     match library.registry().model(wanted) {
         Ok(entry) => {
-            let (folder, _) = runtime.block_on(fetch_model(library.fetcher(), entry, &()))?;
-            opened(wanted.to_owned(), folder)
+            let config = Location::parse(&entry.location)?.join("config.json")?;
+            let bars = Bars::of(&entry.name, &config, library.fetcher());
+            let fetched = runtime.block_on(fetch_model(library.fetcher(), entry, &bars));
+            bars.finish();
+            opened(wanted.to_owned(), fetched?.0)
         }
         Err(_) if Path::new(wanted).is_dir() => {
             let folder = PathBuf::from(wanted);
@@ -175,7 +218,11 @@ impl Lookup<'_> {
 
     fn fetched(&self, entry: &tdb_data::AutoencoderEntry) -> anyhow::Result<(PathBuf, Option<AutoencoderSite>)> {
         let files = autoencoder_files(entry)?;
-        let local = self.runtime.block_on(self.library.fetcher().files(&files, &()))?;
+        let first = files.first().with_context(|| format!("autoencoder {} has no files", entry.name))?;
+        let bars = Bars::of(&entry.name, first, self.library.fetcher());
+        let local = self.runtime.block_on(self.library.fetcher().files(&files, &bars));
+        bars.finish();
+        let local = local?;
         let folder = local.first().and_then(|file| file.parent()).map(Path::to_path_buf);
         let folder = folder.with_context(|| format!("autoencoder {} has no files", entry.name))?;
         Ok((folder, AutoencoderSite::from_name(&entry.site)))

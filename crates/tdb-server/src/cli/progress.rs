@@ -1,30 +1,78 @@
 //! Progress of fetches in the terminal.
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use tdb_data::Progress;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tdb_data::{Fetcher, Location, Progress};
+
+/// Without a terminal, a line at most this often.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// A bar for all files and one for each file that is on its way. Without a terminal only what a person must know.
 #[derive(Debug)]
 pub struct Bars {
     all: MultiProgress,
     total: ProgressBar,
-    files: Mutex<HashMap<String, ProgressBar>>,
+    /// What the files belong to.
+    title: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    files: HashMap<String, ProgressBar>,
+    begin: Instant,
+    last_line: Instant,
+    fetched: usize,
+    /// Bytes that have arrived, and those of all files that were begun.
+    bytes: u64,
+    known: u64,
 }
 
 impl Bars {
     pub fn new() -> Self {
         let all = MultiProgress::new();
         let total = all.add(ProgressBar::new(0));
-        total.set_style(style("{pos}/{len} files  {wide_bar}  {elapsed_precise}"));
-        Self { all, total, files: Mutex::default() }
+        total.set_style(style("{pos}/{len} files  {wide_bar}  {msg}  {elapsed_precise}"));
+        let now = Instant::now();
+        let state = State { files: HashMap::new(), begin: now, last_line: now, fetched: 0, bytes: 0, known: 0 };
+        Self { all, total, title: String::new(), state: Mutex::new(state) }
     }
 
-    /// Removes the bars.
+    /// For the files of a model or an autoencoder. If `first`, one of them, has to come from elsewhere, says so.
+    pub fn of(title: &str, first: &Location, fetcher: &Fetcher) -> Self {
+        let bars = Self { title: title.to_owned(), ..Self::new() };
+        if !fetcher.is_offline() && !fetcher.has(first) {
+            let from = fetcher.resolve(first).unwrap_or_else(|_| first.clone());
+            let kept = fetcher.cache().root().display();
+            bars.say(&format!("{title} is not on this machine yet: fetching it, once, from {from} into {kept}"));
+        }
+        bars
+    }
+
+    /// Removes the bars, and says what was fetched.
     pub fn finish(&self) {
         self.total.finish_and_clear();
         let _ = self.all.clear();
+        let state = self.state();
+        if state.fetched > 0 && !self.title.is_empty() {
+            let took = HumanDuration(state.begin.elapsed());
+            eprintln!("{}: fetched {} files, {}, in {took}", self.title, state.fetched, size(state.bytes));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn say(&self, line: &str) {
+        if self.all.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            // A terminal that is gone needs no lines.
+            let _ = self.all.println(line);
+        }
     }
 }
 
@@ -34,29 +82,44 @@ impl Progress for Bars {
     }
 
     fn started(&self, name: &str, done: u64, total: u64) {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let bar = files.entry(name.to_owned()).or_insert_with(|| {
-            let bar = self.all.add(ProgressBar::new(total));
-            bar.set_style(style("  {msg}  {bytes}/{total_bytes}  {bytes_per_sec}  {eta}"));
-            bar.set_message(name.rsplit('/').next().unwrap_or(name).to_owned());
-            bar
-        });
-        bar.set_length(total);
+        let mut state = self.state();
+        if let Some(bar) = state.files.get(name) {
+            bar.set_length(total);
+            bar.set_position(done);
+            return;
+        }
+        let bar = self.all.add(ProgressBar::new(total));
+        bar.set_style(style("  {msg}  {bytes}/{total_bytes}  {bytes_per_sec}  {eta}"));
+        bar.set_message(name.rsplit('/').next().unwrap_or(name).to_owned());
         bar.set_position(done);
+        state.files.insert(name.to_owned(), bar);
+        state.known += total;
+        state.bytes += done;
     }
 
     fn advanced(&self, name: &str, bytes: u64) {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bar) = files.get(name) {
+        let mut state = self.state();
+        state.bytes += bytes;
+        if let Some(bar) = state.files.get(name) {
             bar.inc(bytes);
         }
+        let all_begun = state.files.len() + state.fetched >= self.total.length().unwrap_or(0) as usize;
+        let of = if all_begun { format!(" of {}", size(state.known)) } else { String::new() };
+        let far = format!("{}{of}", size(state.bytes));
+        if self.all.is_hidden() && state.last_line.elapsed() > LINE_EVERY {
+            state.last_line = Instant::now();
+            let files = self.total.length().unwrap_or(0);
+            eprintln!("{}: {far}, {} of {files} files", self.title, self.total.position());
+        }
+        self.total.set_message(far);
     }
 
-    fn finished(&self, name: &str, _cached: bool) {
-        let bar = self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        if let Some(bar) = bar {
+    fn finished(&self, name: &str, cached: bool) {
+        let mut state = self.state();
+        if let Some(bar) = state.files.remove(name) {
             bar.finish_and_clear();
         }
+        state.fetched += usize::from(!cached);
         if self.total.position() == self.total.length().unwrap_or(0) {
             self.total.inc_length(1);
         }
@@ -64,13 +127,7 @@ impl Progress for Bars {
     }
 
     fn note(&self, name: &str, text: &str) {
-        let line = format!("{name}: {text}");
-        if self.all.is_hidden() {
-            eprintln!("{line}");
-        } else {
-            // A terminal that is gone needs no notes.
-            let _ = self.all.println(line);
-        }
+        self.say(&format!("{name}: {text}"));
     }
 }
 

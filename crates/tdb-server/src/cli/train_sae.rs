@@ -3,10 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use super::library::{self, DataArgs, EmbeddedRecords};
+use super::model::Wanted;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tdb_collate::corpus::{Cutting, Sequences, Shard};
-use tdb_model::checkpoint::{self, Precision};
+use tdb_collate::work::describe_corpus;
+use tdb_model::checkpoint::Precision;
 use tdb_model::{AutoencoderSite, Tokenizer, Transformer};
 use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, Sparsity, TokenSource};
 
@@ -16,9 +19,9 @@ use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, Sparsity, Toke
 /// same bytes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The model's folder; the embedded model if not given
-    #[arg(long, value_name = "FOLDER")]
-    pub model: Option<PathBuf>,
+    /// Model: a registered name or a folder. Without it, the small model inside the program
+    #[arg(long, value_name = "NAME|FOLDER")]
+    pub model: Option<String>,
     /// Folder for the autoencoders; the debugger finds them by name below the model's `autoencoders/`
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
@@ -63,6 +66,8 @@ pub struct Args {
     /// Also write them into this folder as SAELens reads them
     #[arg(long, value_name = "FOLDER")]
     pub sae_lens: Option<PathBuf>,
+    #[command(flatten)]
+    pub data: DataArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -90,10 +95,11 @@ const TEXT_SEED: u64 = 7;
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(!sae::is_finished(&args.out), "{} holds finished autoencoders; name another folder", args.out.display());
-    let checkpoint = match &args.model {
-        Some(folder) => checkpoint::open(folder)?,
-        None => super::model::embedded()?,
-    };
+    describe_corpus(&args.text)?;
+    let wanted = Wanted { model: args.model.as_deref(), ..Wanted::default() };
+    let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
+    let library = library::open(&args.data, EmbeddedRecords::LeftOut)?;
+    let (name, checkpoint) = super::model::checkpoint(&wanted, &library, runtime.handle())?;
     let model = Transformer::new(checkpoint.weights);
     let context = args.context.unwrap_or(model.config().ctx_window);
     ensure!(
@@ -130,8 +136,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let precision = if args.half { Precision::F16 } else { Precision::F32 };
         sae::write_autoencoders(&args.out, &recipe, &text, &trained, precision)?;
         if let Some(folder) = &args.sae_lens {
-            let name = args.model.as_ref().and_then(|model| model.file_name());
-            let name = name.map_or_else(|| "embedded".into(), |name| name.to_string_lossy());
             sae::export_sae_lens(folder, &recipe, &trained, &name)?;
         }
         println!("{}\n{} holds the autoencoders.", sae::quality_table(&trained), args.out.display());
