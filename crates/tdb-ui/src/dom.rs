@@ -70,11 +70,17 @@ pub fn download(name: &str, mime: &str, text: &str) -> Option<()> {
     options.set_type(mime);
     let blob = web_sys::Blob::new_with_str_sequence_and_options(&parts, &options).ok()?;
     let url = web_sys::Url::create_object_url_with_blob(&blob).ok()?;
+    download_url(name, &url)?;
+    web_sys::Url::revoke_object_url(&url).ok()
+}
+
+/// Offers what an address holds as a file to save.
+pub fn download_url(name: &str, url: &str) -> Option<()> {
     let anchor: web_sys::HtmlAnchorElement = document()?.create_element("a").ok()?.dyn_into().ok()?;
-    anchor.set_href(&url);
+    anchor.set_href(url);
     anchor.set_download(name);
     anchor.click();
-    web_sys::Url::revoke_object_url(&url).ok()
+    Some(())
 }
 
 /// The text of the file that a file field holds.
@@ -96,6 +102,11 @@ pub fn focus(id: &str) {
 pub fn is_typing() -> bool {
     let Some(element) = document().and_then(|d| d.active_element()) else { return false };
     matches!(element.tag_name().as_str(), "INPUT" | "TEXTAREA" | "SELECT") || element.has_attribute("contenteditable")
+}
+
+/// A window as narrow as a phone's; the style sheet's bound is the same.
+pub fn is_narrow() -> bool {
+    window().and_then(|w| w.inner_width().ok()?.as_f64()).is_some_and(|width| width <= 760.0)
 }
 
 /// Path and query of the address bar.

@@ -81,9 +81,35 @@ fn thousands(size: f64) -> String {
     count(size.round() as u64)
 }
 
+/// What stands for bytes that are no whole character.
+pub const NO_CHARACTER: char = '\u{FFFD}';
+
+/// What is written for a character that has no shape of its own: controls, and what only steers the text around it.
+pub fn escape(c: char) -> Option<String> {
+    match c {
+        '\n' => Some("↵".into()),
+        '\t' => Some("⇥".into()),
+        '\r' => Some("\\r".into()),
+        '\0' => Some("\\0".into()),
+        '\u{AD}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' => {
+            Some(format!("\\u{{{:x}}}", u32::from(c)))
+        }
+        _ if c.is_control() => Some(format!("\\x{:02x}", u32::from(c))),
+        _ => None,
+    }
+}
+
 /// A token on one line for titles and sentences: quoted, line breaks and other controls spelt out.
 pub fn quoted(token: &str) -> String {
-    format!("“{}”", token.replace('\n', "↵").replace('\t', "⇥"))
+    let mut out = String::from("“");
+    for c in token.chars() {
+        match escape(c) {
+            Some(mark) => out.push_str(&mark),
+            None => out.push(c),
+        }
+    }
+    out.push('”');
+    out
 }
 
 #[cfg(test)]
@@ -117,6 +143,13 @@ mod tests {
         assert_eq!(percent(1e-9), "< 0.01 %");
         assert_eq!(percent(0.01234), "1.23 %");
         assert_eq!(percent(0.5), "50.0 %");
+    }
+
+    #[test]
+    fn what_has_no_shape_is_spelt_out() {
+        assert_eq!(quoted(" Mary\n"), "“ Mary↵”");
+        assert_eq!(quoted("\u{0}\u{1b}\r\u{85}"), "“\\0\\x1b\\r\\x85”");
+        assert_eq!(quoted("\u{200b}é"), "“\\u{200b}é”");
     }
 
     #[test]

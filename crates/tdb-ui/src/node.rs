@@ -3,7 +3,7 @@
 mod examples;
 mod explanations;
 mod head;
-mod heat_text;
+pub mod heat_text;
 mod lens;
 mod prompts;
 

@@ -4,6 +4,8 @@ mod examples;
 mod picker;
 
 use leptos::prelude::*;
+use tdb_api::page::PageState;
+use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp};
 
 use crate::app::{Facts, Health, Server, TermsLink, set_title};
 use crate::format;
@@ -18,11 +20,14 @@ pub fn StartPage() -> impl IntoView {
             <section class="card hero">
                 <h1>"Ask the model why it says this and not that."</h1>
                 <p class="lead">
-                    "Give a prompt, the token you expect, and one to compare it with. The debugger shows which attention heads, neurons and embeddings made the difference; ablate them, trace them, and see what made them fire."
+                    "Give a prompt, the token you expect, and one to compare it with. The debugger shows which attention heads, neurons, autoencoder latents and embeddings made the difference, what each of them looks for, and the texts that excite it most; ablate them, trace them, and see what made them fire."
                 </p>
                 <div class="row">
                     {move || match debugger() {
-                        Some(path) => view! { <a class="button primary" id="open-debugger" href=path>"Open the debugger"</a> }.into_any(),
+                        Some(path) => view! {
+                            <a class="button primary" id="open-debugger" href=path.clone()>"Open the debugger"</a>
+                            {latents(&server).map(|query| view! { <a class="button big" id="open-latents" href=format!("{path}?{query}")>"… with autoencoder latents"</a> })}
+                        }.into_any(),
                         None => match server.health.get() {
                             Health::Absent(problem) => view! { <span class="problem" role="alert"><span><strong>"No server. "</strong>{problem.message}</span></span> }.into_any(),
                             Health::Present => view! { <span class="notice">"This server runs without a model: node pages work, the debugger does not."</span> }.into_any(),
@@ -43,6 +48,19 @@ pub fn StartPage() -> impl IntoView {
             </section>
         </div>
     }
+}
+
+/// The query that shows the model in latents, where it has autoencoders for them.
+fn latents(server: &Server) -> Option<String> {
+    let model = server.facts.with(|f| f.as_ref().map(|f| f.model.clone()))?;
+    let mut state = PageState::default();
+    if model.has_mlp_autoencoder {
+        state.component_type_for_mlp = ComponentTypeForMlp::AutoencoderLatent;
+    }
+    if model.has_attention_autoencoder {
+        state.component_type_for_attention = ComponentTypeForAttention::AutoencoderLatent;
+    }
+    Some(state.to_query()).filter(|query| !query.is_empty())
 }
 
 #[component]

@@ -2,6 +2,7 @@
 
 mod actions;
 mod ask_bar;
+mod at_hand;
 mod attention;
 mod candidates;
 mod circuit;
@@ -10,6 +11,7 @@ mod explain;
 mod export;
 mod interventions;
 mod layer_map;
+mod means;
 mod options;
 mod prompt;
 mod runs;
@@ -39,6 +41,7 @@ pub fn DebuggerPage() -> impl IntoView {
     provide_context(Slug(StoredValue::new(slug)));
     explain::Explanations::provide();
     actions::RowMenu::provide();
+    at_hand::AtHand::provide();
     session.begin();
     shortcuts(session);
     let shows = move |panel: &'static str| session.view.with(|v| v.shows(panel));
@@ -55,6 +58,9 @@ pub fn DebuggerPage() -> impl IntoView {
                     <interventions::Interventions />
                     <Show when=move || shows("logits")>
                         <candidates::Candidates />
+                    </Show>
+                    <Show when=move || shows("node")>
+                        <at_hand::AtHandCard />
                     </Show>
                     <Show when=move || shows("map")>
                         <layer_map::LayerMap />

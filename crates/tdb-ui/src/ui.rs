@@ -1,6 +1,8 @@
 //! Shared components. None of them fetches anything.
 
+mod card;
 mod dialog;
+mod figure;
 mod heat;
 mod json;
 mod menu;
@@ -9,7 +11,9 @@ mod problem;
 mod tip;
 mod token;
 
+pub use card::CardHead;
 pub use dialog::Dialog;
+pub use figure::SaveFigure;
 pub use heat::{DivergingLegend, SequentialLegend, fill_style, sign_class};
 pub use json::JsonButton;
 pub use menu::Menu;

@@ -46,12 +46,24 @@ pub struct NumberFilter {
 }
 
 /// Parts of the page that can be hidden.
-pub const PANELS: [(&str, &str); 5] = [
+pub const PANELS: [(&str, &str); 6] = [
     ("logits", "Next token candidates"),
     ("tokens", "Token effects"),
     ("table", "Node table"),
+    ("node", "Node at hand"),
     ("map", "Layer × token map"),
     ("circuit", "Circuit and runs"),
+];
+
+/// Columns of the node table that can be left out, by their words in the address; those that a narrow window shows too.
+pub const COLUMNS: [(&str, &str, bool); 7] = [
+    ("to", "Attended to", true),
+    ("from", "Attended from", true),
+    ("activation", "Activation", false),
+    ("write_norm", "Write magnitude", false),
+    ("direction_write", "Direct effect", true),
+    ("act_times_grad", "Estimated total effect", true),
+    ("explanation", "Explanation", false),
 ];
 
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +78,8 @@ pub struct ViewState {
     /// Columns shown when there are two sides.
     pub sides: Vec<View>,
     pub hidden: Vec<String>,
+    /// Columns of the table as chosen; without a choice all, or those that fit a narrow window.
+    pub columns: Option<Vec<String>>,
     /// Earlier steps of the present trace, as JSON of a list of nodes to trace.
     pub trail: String,
 }
@@ -82,6 +96,7 @@ impl Default for ViewState {
             grouped: false,
             sides: vec![View::Left, View::Diff, View::Right],
             hidden: Vec::new(),
+            columns: None,
             trail: String::new(),
         }
     }
@@ -151,6 +166,7 @@ impl ViewState {
                 }
             }
             "hide" => self.hidden = list(value, |w| Some(w.to_owned())),
+            "columns" => self.columns = Some(list(value, |w| Some(w.to_owned()))),
             "trail" => self.trail = value.to_owned(),
             _ => return false,
         }
@@ -196,6 +212,9 @@ impl ViewState {
         if !self.hidden.is_empty() {
             put("hide", self.hidden.join(","));
         }
+        if let Some(columns) = &self.columns {
+            put("columns", columns.join(","));
+        }
         if !self.trail.is_empty() {
             put("trail", self.trail.clone());
         }
@@ -204,6 +223,21 @@ impl ViewState {
 
     pub fn shows(&self, panel: &str) -> bool {
         !self.hidden.iter().any(|h| h == panel)
+    }
+
+    pub fn shows_column(&self, column: &str, narrow: bool) -> bool {
+        match &self.columns {
+            Some(chosen) => chosen.iter().any(|c| c == column),
+            None => !narrow || COLUMNS.iter().any(|(word, _, fits)| *word == column && *fits),
+        }
+    }
+
+    pub fn toggle_column(&mut self, column: &str, narrow: bool) {
+        let shown = |c: &str| self.shows_column(c, narrow) != (c == column);
+        self.columns = Some(COLUMNS.iter().filter(|(c, ..)| shown(c)).map(|(c, ..)| (*c).to_owned()).collect());
+        if COLUMNS.iter().all(|(c, ..)| self.shows_column(c, narrow)) && !narrow {
+            self.columns = None;
+        }
     }
 
     /// Whether any row may be left out.

@@ -9,7 +9,7 @@ use crate::app::Server;
 use crate::client::{self, Problem};
 use crate::format;
 use crate::remote::{Remote, follow};
-use crate::ui::{ProblemCard, Tip};
+use crate::ui::{CardHead, ProblemCard};
 
 #[component]
 pub fn Explanations() -> impl IntoView {
@@ -72,10 +72,11 @@ pub fn Explanations() -> impl IntoView {
     };
     view! {
         <section class="card" aria-label="Explanations" id="explanations">
-            <div class="card-head">
-                <h2>"Explanations"</h2>
-                <Tip about="explanations">"What the component seems to look for, in words. The score says how well the words predict its activations: 1 is perfect, 0 is chance."</Tip>
-            </div>
+            <CardHead
+                title="Explanations"
+                about="explanations"
+                tip="What the component seems to look for, in words. The score says how well the words predict its activations: 1 is perfect, 0 is chance."
+            />
             <div class="card-body stack">
                 {move || match state.get() {
                     Remote::Idle if node.has_records.get() == Some(false) => view! { <p class="quiet">"None is stored for this model."</p> }.into_any(),

@@ -26,11 +26,24 @@ pub fn read_line(sequence: &Value) -> Vec<Painted> {
         .collect()
 }
 
+/// Line breaks are marked and break the line; other characters without a shape are spelt out.
 fn shown(token: &str) -> AnyView {
-    if token.contains('\n') {
-        return view! { <span class="newline-mark">{token.replace('\n', "↵")}</span><br /> }.into_any();
+    if !token.chars().any(|c| format::escape(c).is_some()) {
+        return token.to_owned().into_any();
     }
-    token.to_owned().into_any()
+    let mark = |c: char| format::escape(c).unwrap_or_else(|| c.to_string());
+    let text: String = token.chars().map(mark).collect();
+    let breaks = token.contains('\n').then(|| view! { <br /> });
+    view! { <span class="newline-mark">{text}</span>{breaks} }.into_any()
+}
+
+/// The tokens around the strongest one, and whether something is left out before and after.
+pub fn excerpt(tokens: Vec<Painted>, before: usize, after: usize) -> (bool, Vec<Painted>, bool) {
+    let best = tokens.iter().enumerate().max_by(|a, b| a.1.value.total_cmp(&b.1.value)).map_or(0, |(i, _)| i);
+    let from = best.saturating_sub(before);
+    let to = (best + after + 1).min(tokens.len());
+    let cut = (from > 0, to < tokens.len());
+    (cut.0, tokens.into_iter().take(to).skip(from).collect(), cut.1)
 }
 
 /// One value a token.

@@ -7,7 +7,7 @@ use tdb_api::{NodeType, TopTokens};
 use super::Node;
 use crate::format;
 use crate::remote::{Question, Remote, follow};
-use crate::ui::{ProblemCard, Tip, token_text};
+use crate::ui::{CardHead, ProblemCard, token_text};
 
 const FEW: usize = 20;
 
@@ -64,10 +64,11 @@ pub fn Lens() -> impl IntoView {
     let sides = move || node.address.get().map(|a| (a.kind.input_side, a.kind.output_side)).unwrap_or_default();
     view! {
         <section class="card" aria-label="Logit lens" id="lens">
-            <div class="card-head">
-                <h2>"In tokens"</h2>
-                <Tip about="the logit lens">"What the node would read and write if nothing else stood between it and the vocabulary."</Tip>
-            </div>
+            <CardHead
+                title="In tokens"
+                about="the logit lens"
+                tip="What the node would read and write if nothing else stood between it and the vocabulary."
+            />
             <div class="card-body lens">
                 <Show when=move || sides().0><LensSide input=true /></Show>
                 <Show when=move || sides().1><LensSide input=false /></Show>

@@ -5,10 +5,13 @@ use tdb_api::{AttentionTraceType, NodeIndex, NodeType};
 use wasm_bindgen::JsCast;
 
 use super::Slug;
+use super::means::{self, Over};
 use crate::app::node_path;
 use crate::dom;
+use crate::format;
 use crate::names;
 use crate::session::Session;
+use crate::ui::Notices;
 
 /// A menu that floats over the table, so that no scrolling box cuts it off.
 #[derive(Clone, Copy)]
@@ -38,7 +41,7 @@ impl RowMenu {
             .and_then(|w| Some((w.inner_width().ok()?.as_f64()?, w.inner_height().ok()?.as_f64()?)))
             .unwrap_or((1024.0, 768.0));
         let x = rect.left().min(width - 240.0).max(4.0);
-        let y = if rect.bottom() + 230.0 > height { (rect.top() - 210.0).max(4.0) } else { rect.bottom() + 2.0 };
+        let y = if rect.bottom() + 270.0 > height { (rect.top() - 260.0).max(4.0) } else { rect.bottom() + 2.0 };
         self.0.set(Some(Open { node, x, y, traces_only }));
     }
 }
@@ -78,6 +81,7 @@ pub fn RowMenuView() -> impl IntoView {
     let menu = RowMenu::get();
     let session = Session::get();
     let slug = Slug::text();
+    let notices = Notices::get();
     let node_ref = NodeRef::<html::Div>::new();
     let items = move || -> Vec<web_sys::HtmlElement> {
         let Some(root) = node_ref.get_untracked() else { return Vec::new() };
@@ -151,6 +155,19 @@ pub fn RowMenuView() -> impl IntoView {
                     {(!open.traces_only).then(|| view! {
                         <button type="button" role="menuitem" disabled=reason.is_some() title=reason on:click=ablate>"Ablate"<span class="hint">"a"</span></button>
                         <button type="button" role="menuitem" disabled=reason.is_some() on:click=everywhere>"Ablate at every token"</button>
+                        {Over::all(node.node_type).iter().map(|over| {
+                            let (node, slug) = (node.clone(), slug.clone());
+                            let words = over.words(node.node_type);
+                            let to_mean = move |_| {
+                                close();
+                                let held = node.clone();
+                                means::find(session, notices, slug.clone(), node.clone(), *over, move |(value, source)| {
+                                    notices.say(format!("{} is held at {}: {source}.", names::node_name(&held), format::number(value)));
+                                    session.ablate(held, value);
+                                });
+                            };
+                            view! { <button type="button" role="menuitem" on:click=to_mean>"Ablate to the "{words}</button> }
+                        }).collect_view()}
                     })}
                     {traces(node.node_type).into_iter().map(|(through, label)| {
                         let node = node.clone();

@@ -8,12 +8,14 @@ use crate::format;
 use crate::names;
 use crate::remote::{Remote, follow};
 use crate::session::Session;
-use crate::ui::{ProblemCard, fill_style};
+use crate::ui::{ProblemCard, SaveFigure, fill_style};
 
 #[component]
 pub fn AttentionPattern(node: NodeIndex) -> impl IntoView {
     let session = Session::get();
     let (from, to) = (names::token_from(&node), names::token_to(&node));
+    let places = node.tensor_indices.iter().map(|i| i.map_or("all".to_owned(), |i| i.to_string()));
+    let id = format!("pattern-{}-{}", node.layer_index.unwrap_or_default(), places.collect::<Vec<_>>().join("-"));
     let (state, again) = follow(move || {
         let prompt = session.asked.with(|a| a.as_ref().map(|a| a.left.prompt.clone()))?;
         let body = json!({
@@ -23,8 +25,11 @@ pub fn AttentionPattern(node: NodeIndex) -> impl IntoView {
         Some(("/derived_scalars", body))
     });
     view! {
-        <div class="pattern">
-            <span class="label">"attention on the prompt, unablated (row reads column)"</span>
+        <div class="pattern" id=id.clone()>
+            <div class="row">
+                <span class="label">"attention on the prompt, unablated (row reads column)"</span>
+                <SaveFigure what="the attention pattern" of=format!("#{id} .matrix") file="attention" />
+            </div>
             {move || match state.get() {
                 Remote::Ready(value) => matrix(&value, from, to),
                 Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),

@@ -7,7 +7,7 @@ use super::ask_bar::side_mut;
 use crate::answer::{Answer, Candidate};
 use crate::format;
 use crate::session::Session;
-use crate::ui::{JsonButton, Menu, Tip, sign_class, token_text};
+use crate::ui::{CardHead, JsonButton, Menu, sign_class, token_text};
 
 const FEW: usize = 10;
 
@@ -74,12 +74,9 @@ pub fn Candidates() -> impl IntoView {
     };
     view! {
         <section class="card" aria-label="Next token candidates" id="candidates">
-            <div class="card-head">
-                <h2>"Next token"</h2>
-                <Tip about="candidates">"What the model would write next. Press a token to make it a target or a distractor."</Tip>
-                <span class="grow"></span>
+            <CardHead title="Next token" about="candidates" tip="What the model would write next. A token's menu makes it a target or a distractor.">
                 <JsonButton what="the candidates" value=json />
-            </div>
+            </CardHead>
             <div class="card-body" class:stale=move || session.is_stale()>
                 <table class="candidates">
                     <thead>
@@ -182,7 +179,7 @@ fn CandidateRow(line: Line, two: bool, probabilities: bool, most: f64) -> impl I
         <tr class:pinned=line.pinned>
             <th scope="row">
                 <span class="token">{token_text(&token)}</span>
-                <Menu label="⌖" name=name class="button plain icon small pick" left=true>
+                <Menu label="⋯" name=name class="button plain icon small pick" left=true>
                     {
                         let (a, b, c) = (label.clone(), label.clone(), label.clone());
                         view! {

@@ -3,10 +3,9 @@
 use leptos::prelude::*;
 use tdb_api::NodeToTrace;
 
-use crate::dom;
 use crate::names;
 use crate::session::Session;
-use crate::ui::Tip;
+use crate::ui::{CardHead, SaveFigure};
 
 const COLUMN: usize = 46;
 const LINE: usize = 34;
@@ -22,17 +21,13 @@ pub fn Circuit() -> impl IntoView {
     view! {
         <Show when=move || !nodes.with(Vec::is_empty)>
             <section class="card" aria-label="Circuit" id="circuit">
-                <div class="card-head">
-                    <h2>"Circuit"</h2>
-                    <Tip about="the circuit">"The nodes traced on the way here, by layer and token. The last line is the prompt; the top is the output."</Tip>
-                    <span class="grow"></span>
-                    <button type="button" class="button small plain" on:click=move |_| {
-                        let svg = dom::document().and_then(|d| d.query_selector("#circuit svg").ok().flatten()).map(|s| s.outer_html());
-                        if let Some(svg) = svg {
-                            dom::download("circuit.svg", "image/svg+xml", &svg.replacen("<svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"", 1));
-                        }
-                    }>"Save as SVG"</button>
-                </div>
+                <CardHead
+                    title="Circuit"
+                    about="the circuit"
+                    tip="The nodes traced on the way here, by layer and token. The last line is the prompt; the top is the output."
+                >
+                    <SaveFigure what="the circuit" of="#circuit svg" file="circuit" />
+                </CardHead>
                 <div class="card-body heat-scroll" tabindex="0" role="group" aria-label="Circuit">{move || draw(session, &nodes.get())}</div>
             </section>
         </Show>

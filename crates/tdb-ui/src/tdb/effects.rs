@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::answer::{Side, TokenEffects};
 use crate::format;
 use crate::session::Session;
-use crate::ui::{DivergingLegend, JsonButton, Tip, fill_style, sign_class, token_text};
+use crate::ui::{CardHead, DivergingLegend, JsonButton, SaveFigure, fill_style, sign_class, token_text};
 
 type Part = (&'static str, &'static str, fn(&TokenEffects) -> &[f64]);
 
@@ -38,15 +38,15 @@ pub fn TokenEffectsCard() -> impl IntoView {
     };
     view! {
         <section class="card effects" aria-label="Token effects" id="effects">
-            <div class="card-head">
-                <h2>"Tokens"</h2>
-                <Tip about="token effects">
-                    "Activation times gradient, summed over all components at each token: where in the prompt the answer comes from. Press a token to see its nodes alone."
-                </Tip>
-                <span class="grow"></span>
+            <CardHead
+                title="Tokens"
+                about="token effects"
+                tip="Activation times gradient, summed over all components at each token: where in the prompt the answer comes from. Press a token to see its nodes alone."
+            >
                 {move || view! { <DivergingLegend most=most() /> }}
+                <SaveFigure what="the token effects" of="#effects .heat-sides" file="token-effects" />
                 <JsonButton what="the token effects" value=json />
-            </div>
+            </CardHead>
             <div class="card-body heat-sides" class:stale=move || session.is_stale()>
                 {move || {
                     let answer = session.answer.get();

@@ -1,25 +1,29 @@
-//! Explanations of table rows: written and scored in the background where the server can, two at a time, each patched into
-//! its row.
+//! Explanations of table rows, each patched into its row. Stored ones come by themselves; where there is none, one is written
+//! and scored if that is asked for, since it may cost.
 
 use std::collections::{HashMap, VecDeque};
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::{Value, json};
-use tdb_api::page::{ModelSlug, NodePageKind};
+use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
 use tdb_api::{NodeIndex, NodeType};
 
 use super::Slug;
-use crate::client;
+use crate::app::Server;
+use crate::client::{self, Kind, Problem};
 use crate::names;
+use crate::ui::Notices;
 
-const AT_ONCE: usize = 2;
+/// Stored explanations may come from far away; written ones are dear.
+const AT_ONCE: usize = 4;
+const WRITTEN_AT_ONCE: usize = 2;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Explained {
     Waiting,
-    Loading,
     Failed(String),
+    /// Texts with their scores; none is stored if it is empty.
     Done(Vec<(String, Option<f64>)>),
 }
 
@@ -27,75 +31,162 @@ type Key = (NodeType, i64, i64);
 
 #[derive(Clone, Copy)]
 pub struct Explanations {
+    /// Whether missing ones are to be written.
+    pub writing: RwSignal<bool>,
     known: StoredValue<HashMap<Key, RwSignal<Explained>>>,
-    queue: StoredValue<VecDeque<Key>>,
-    running: StoredValue<usize>,
+    stored: StoredValue<Line>,
+    written: StoredValue<Line>,
     slug: StoredValue<ModelSlug>,
     owner: StoredValue<Owner>,
+    server: Server,
+    notices: Notices,
+}
+
+/// Nodes that wait, and how many are being asked about.
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<Key>,
+    running: usize,
 }
 
 impl Explanations {
     pub fn provide() {
-        provide_context(Self {
+        let all = Self {
+            writing: RwSignal::new(false),
             known: StoredValue::default(),
-            queue: StoredValue::default(),
-            running: StoredValue::new(0),
+            stored: StoredValue::default(),
+            written: StoredValue::default(),
             slug: StoredValue::new(ModelSlug::parse(&Slug::text())),
             owner: StoredValue::new(Owner::current().unwrap_or_default()),
+            server: Server::get(),
+            notices: Notices::get(),
+        };
+        Effect::new(move |_| {
+            if all.writing.get() {
+                let is_missing = |e: &Explained| matches!(e, Explained::Failed(_)) || *e == Explained::Done(vec![]);
+                let missing: Vec<Key> = all.known.with_value(|known| {
+                    known.iter().filter(|(_, s)| s.with_untracked(is_missing)).map(|(k, _)| *k).collect()
+                });
+                missing.into_iter().for_each(|key| all.write(key));
+            }
         });
+        provide_context(all);
     }
 
     pub fn get() -> Self {
         expect_context()
     }
 
+    /// Whether this server can be asked; the reference's may have to be paid for each answer.
+    pub fn are_here(self) -> bool {
+        self.server.facts.with(|f| f.as_ref().is_some_and(|f| f.explains))
+    }
+
     /// The explanation of a node, fetched when first wanted. Embeddings have none.
     pub fn of(self, node: &NodeIndex) -> Option<RwSignal<Explained>> {
         let key = (names::page_type(node.node_type), node.layer_index?, names::unit(node));
-        NodePageKind::of(key.0)?;
+        let kind = NodePageKind::of(key.0)?;
         if let Some(known) = self.known.with_value(|k| k.get(&key).copied()) {
             return Some(known);
         }
+        let page = NodePage { slug: self.slug.get_value(), kind, layer_index: key.1, node_index: key.2 };
+        let may_be = self.server.facts.with_untracked(|f| f.as_ref().is_some_and(|f| f.may_have_records(&page)));
+        let first = if may_be { Explained::Waiting } else { Explained::Done(Vec::new()) };
         // The signal outlives the row that wants it first.
-        let signal = self.owner.with_value(|o| o.with(|| RwSignal::new(Explained::Waiting)));
+        let signal = self.owner.with_value(|o| o.with(|| RwSignal::new(first)));
         self.known.update_value(|k| {
             k.insert(key, signal);
         });
-        self.queue.update_value(|q| q.push_back(key));
-        self.pump();
+        if may_be {
+            self.stored.update_value(|q| q.waiting.push_back(key));
+            self.pump(self.stored, AT_ONCE);
+        }
         Some(signal)
     }
 
-    fn pump(self) {
-        while self.running.get_value() < AT_ONCE {
-            let Some(key) = self.queue.try_update_value(VecDeque::pop_front).flatten() else { return };
+    fn write(self, key: Key) {
+        self.written.update_value(|q| q.waiting.push_back(key));
+        self.pump(self.written, WRITTEN_AT_ONCE);
+    }
+
+    fn pump(self, line: StoredValue<Line>, at_once: usize) {
+        loop {
+            let next = |q: &mut Line| {
+                let key = (q.running < at_once).then(|| q.waiting.pop_front()).flatten()?;
+                q.running += 1;
+                Some(key)
+            };
+            let Some(key) = line.try_update_value(next).flatten() else { return };
             let Some(signal) = self.known.with_value(|k| k.get(&key).copied()) else { continue };
-            self.running.update_value(|n| *n += 1);
-            signal.set(Explained::Loading);
             let slug = self.slug.get_value();
             spawn_local(async move {
-                let outcome = explain(&slug, key, signal).await;
-                if let Err(message) = outcome {
-                    let _ = signal.try_set(Explained::Failed(message));
+                if at_once == WRITTEN_AT_ONCE {
+                    let _ = signal.try_set(Explained::Waiting);
+                    if let Err(problem) = write(&slug, key, signal).await {
+                        self.refused(problem, signal);
+                    }
+                } else {
+                    let found = stored(&slug, key).await;
+                    let is_empty = found.as_ref().is_ok_and(Vec::is_empty);
+                    let _ = signal.try_set(found.map_or_else(|p| Explained::Failed(p.message), Explained::Done));
+                    if is_empty && self.writing.try_get_untracked() == Some(true) {
+                        self.write(key);
+                    }
                 }
-                if self.running.try_update_value(|n| *n -= 1).is_some() {
-                    self.pump();
+                if line.try_update_value(|q| q.running -= 1).is_some() {
+                    self.pump(line, at_once);
                 }
             });
         }
     }
+
+    /// Without anything that writes explanations there is no use in asking for the other rows.
+    fn refused(self, problem: Problem, signal: RwSignal<Explained>) {
+        if matches!(problem.kind, Kind::Refused(409 | 501)) && self.writing.try_get_untracked() == Some(true) {
+            self.writing.set(false);
+            self.notices.say(format!("No explanation can be written here: {}", problem.message));
+        }
+        if problem.kind == Kind::Refused(409) || self.writing.try_get_untracked() == Some(false) {
+            self.written.update_value(|q| {
+                for key in q.waiting.drain(..) {
+                    if let Some(waiting) = self.known.with_value(|k| k.get(&key).copied()) {
+                        let _ = waiting.try_set(Explained::Done(Vec::new()));
+                    }
+                }
+            });
+            let _ = signal.try_set(Explained::Done(Vec::new()));
+        } else {
+            let _ = signal.try_set(Explained::Failed(problem.message));
+        }
+    }
 }
 
-async fn explain(slug: &ModelSlug, (node_type, layer, unit): Key, signal: RwSignal<Explained>) -> Result<(), String> {
-    let kind = NodePageKind::of(node_type).ok_or("no explanations for this type")?;
-    let dataset = slug.dataset_name(node_type).ok_or("no data set for this type")?;
-    let node = json!({ "dst": kind.stored, "layerIndex": layer, "activationIndex": unit, "datasets": [dataset] });
-    let answer: Value = client::post("/explain", &node, None).await.map_err(|p| p.message)?;
+/// The node as the routes about stored data name it.
+pub fn stored_node(slug: &ModelSlug, node_type: NodeType, layer: i64, unit: i64) -> Option<Value> {
+    let kind = NodePageKind::of(node_type)?;
+    let dataset = slug.dataset_name(node_type)?;
+    Some(json!({ "dst": kind.stored, "layerIndex": layer, "activationIndex": unit, "datasets": [dataset] }))
+}
+
+fn nothing(what: &str) -> Problem {
+    Problem::unreadable("an explanation", what)
+}
+
+async fn stored(slug: &ModelSlug, (node_type, layer, unit): Key) -> Result<Vec<(String, Option<f64>)>, Problem> {
+    let node = stored_node(slug, node_type, layer, unit).ok_or_else(|| nothing("no data set has this type"))?;
+    let body = json!({ "dst": node["dst"], "layerIndex": layer, "activationIndex": unit, "explanationDatasets": [], "neuronDataset": node["datasets"][0] });
+    let answer: Value = client::post("/existing_explanations", &body, None).await?;
+    let read = |e: &Value| Some((e["explanation"].as_str()?.to_owned(), e["score"].as_f64()));
+    Ok(answer.as_array().into_iter().flatten().filter_map(read).collect())
+}
+
+async fn write(slug: &ModelSlug, (node_type, layer, unit): Key, signal: RwSignal<Explained>) -> Result<(), Problem> {
+    let mut body = stored_node(slug, node_type, layer, unit).ok_or_else(|| nothing("no data set has this type"))?;
+    let answer: Value = client::post("/explain", &body, None).await?;
     let texts: Vec<String> =
         answer["explanations"].as_array().into_iter().flatten().filter_map(|e| e.as_str().map(str::to_owned)).collect();
-    let Some(first) = texts.first().cloned() else { return Err("none was written".into()) };
+    let Some(first) = texts.first().cloned() else { return Err(nothing("none was written")) };
     let _ = signal.try_set(Explained::Done(texts.iter().map(|t| (t.clone(), None)).collect()));
-    let mut body = node;
     body["explanation"] = json!(first);
     body["maxSequences"] = json!(2);
     if let Ok(score) = client::post::<Value>("/score", &body, None).await {
@@ -106,14 +197,17 @@ async fn explain(slug: &ModelSlug, (node_type, layer, unit): Key, signal: RwSign
     Ok(())
 }
 
-/// An explanation in a line.
+/// The explanations in a line, each with its score.
 pub fn explained_text(state: &Explained) -> String {
     match state {
-        Explained::Waiting | Explained::Loading => "loading…".into(),
+        Explained::Waiting => "…".into(),
         Explained::Failed(message) => format!("no explanation: {message}"),
         Explained::Done(all) => all
             .iter()
-            .map(|(text, score)| format!("{}: {text}", score.map_or_else(|| "?".to_owned(), |s| format!("{s:.2}"))))
+            .map(|(text, score)| match score {
+                Some(score) => format!("{text} (score {score:.2})"),
+                None => text.clone(),
+            })
             .collect::<Vec<_>>()
             .join(" · "),
     }

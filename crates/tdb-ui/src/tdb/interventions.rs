@@ -3,6 +3,7 @@
 use leptos::prelude::*;
 use tdb_api::{AttentionTraceType, NodeIndex, NodeToTrace, NodeType, PassType};
 
+use super::means::MeanValues;
 use crate::answer::Answer;
 use crate::format;
 use crate::names;
@@ -206,6 +207,14 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
         };
         Ok((places.into_iter().map(node).collect(), value))
     };
+    // One component has a mean; a layer of them has none that a single value could be.
+    let single = Signal::derive(move || {
+        let (layer, unit) = (layer.get().trim().parse().ok()?, unit.get().trim().parse().ok()?);
+        let node_type = kind.get();
+        let tensor_indices = vec![None, Some(unit)];
+        let node = NodeIndex { node_type, tensor_indices, layer_index: Some(layer), pass_type: PassType::Forward };
+        (node_type != NodeType::AttentionHead).then_some(node)
+    });
     let add = move |_| match build() {
         Ok((nodes, value)) => {
             wrong.set(None);
@@ -241,6 +250,7 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
                 {field("Value", value, "0")}
                 <button type="button" class="button" on:click=add>"Ablate"</button>
             </div>
+            <MeanValues node=single value=value />
             {move || wrong.get().map(|w| view! { <div class="field-error" role="alert">{w}</div> })}
             <p class="quiet small-text">"Leave the index empty for the whole layer, the tokens empty for all of them."</p>
         </div>

@@ -10,7 +10,7 @@ use crate::answer::{Metric, View};
 use crate::format;
 use crate::remote::{Question, Remote, follow};
 use crate::session::Session;
-use crate::ui::{DivergingLegend, ProblemCard, Tip, fill_style, sign_class};
+use crate::ui::{DivergingLegend, ProblemCard, SaveFigure, Tip, fill_style, sign_class};
 
 /// What the map can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,10 @@ pub fn LayerMap() -> impl IntoView {
                     "Layer × token map"
                 </button>
                 <Tip about="the map">"Where the effect arises: by layer, upwards, and token. Whole layers are measured without ablations. Press a cell to see its nodes in the table."</Tip>
+                <span class="grow"></span>
+                <Show when=move || open.get()>
+                    <SaveFigure what="the map" of="#layer-map .map" file="layers-by-tokens" />
+                </Show>
             </div>
             <Show when=move || open.get()>
                 <div class="card-body">

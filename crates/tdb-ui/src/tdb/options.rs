@@ -5,9 +5,10 @@ use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp};
 
 use super::ask_bar::{Field, field_of};
 use crate::app::Server;
+use crate::dom;
 use crate::session::Session;
 use crate::ui::Dialog;
-use crate::view::PANELS;
+use crate::view::{COLUMNS, PANELS};
 
 #[component]
 pub fn Options() -> impl IntoView {
@@ -99,6 +100,21 @@ pub fn Options() -> impl IntoView {
                         </label>
                     }
                 }).collect_view()}
+                <h3>"Columns of the node table"</h3>
+                {COLUMNS.iter().map(|(key, label, _)| {
+                    let key = *key;
+                    view! {
+                        <label class="check">
+                            <input
+                                type="checkbox"
+                                prop:checked=move || session.view.with(|v| v.shows_column(key, dom::is_narrow()))
+                                on:change=move |_| session.view.update(|v| v.toggle_column(key, dom::is_narrow()))
+                            />
+                            {*label}
+                        </label>
+                    }
+                }).collect_view()}
+                <h3>"Rows of the node table"</h3>
                 <label class="check">
                     <input
                         type="checkbox"

@@ -12,8 +12,8 @@ use serde_json::json;
 use wasm_bindgen::JsCast;
 
 use super::actions::{RowMenu, cannot_ablate, node_href, traces};
-use super::{Slug, explain::Explanations};
-use crate::answer::View;
+use super::{Slug, at_hand::AtHand, explain::Explanations};
+use crate::answer::{Metric, View};
 use crate::dom;
 use crate::session::{Session, first_ablated_layer};
 use crate::ui::{JsonButton, Tip};
@@ -50,22 +50,43 @@ pub struct Table {
     groups: RwSignal<HashSet<String>>,
     /// The line that the keyboard is at, by its key.
     active: RwSignal<Option<String>>,
-    explaining: RwSignal<bool>,
     explanations: Explanations,
+    shape: Memo<Shape>,
     menu: RowMenu,
 }
 
-impl Table {
-    fn views(self) -> Vec<View> {
-        match self.session.answer.with(|a| a.is_two_sided()) {
-            true => self
-                .session
-                .view
-                .with(|v| [View::Left, View::Diff, View::Right].into_iter().filter(|s| v.sides.contains(s)).collect()),
-            false => vec![View::Left],
-        }
-    }
+/// Which columns there are. Apart from the view's state, so that typing in the filter does not redraw every cell.
+#[derive(Clone, Debug, PartialEq)]
+struct Shape {
+    two_sided: bool,
+    narrow: bool,
+    views: Vec<View>,
+    metrics: Vec<Metric>,
+    to: bool,
+    from: bool,
+    explanation: bool,
+}
 
+impl Shape {
+    fn of(session: Session, narrow: bool, can_explain: bool) -> Self {
+        let two_sided = session.answer.with(|a| a.is_two_sided());
+        session.view.with(|v| {
+            let shows = |column: &str| v.shows_column(column, narrow);
+            let chosen = [View::Left, View::Diff, View::Right].into_iter().filter(|s| v.sides.contains(s));
+            Self {
+                two_sided,
+                narrow,
+                views: if two_sided { chosen.collect() } else { vec![View::Left] },
+                metrics: Metric::ALL.into_iter().filter(|m| shows(m.wire())).collect(),
+                to: shows("to"),
+                from: shows("from"),
+                explanation: can_explain && shows("explanation"),
+            }
+        })
+    }
+}
+
+impl Table {
     fn toggle(self, line: &Line) {
         match line {
             Line::Group { name, .. } => self.groups.update(|g| {
@@ -86,13 +107,14 @@ impl Table {
 pub fn NodeTable() -> impl IntoView {
     let session = Session::get();
     let slug = Slug::text();
+    let (narrow, explanations) = (RwSignal::new(dom::is_narrow()), Explanations::get());
     let table = Table {
         session,
         open: RwSignal::default(),
         groups: RwSignal::default(),
         active: RwSignal::new(None),
-        explaining: RwSignal::new(false),
-        explanations: Explanations::get(),
+        explanations,
+        shape: Memo::new(move |_| Shape::of(session, narrow.get(), explanations.are_here())),
         menu: RowMenu::get(),
     };
     // Another answer has other rows: what was open by number is not the same node any more.
@@ -145,7 +167,12 @@ pub fn NodeTable() -> impl IntoView {
         let _ = items.with(|(_, total)| *total);
         request_animation_frame(measure);
     });
-    let resized = window_event_listener(leptos::ev::resize, move |_| measure());
+    let resized = window_event_listener(leptos::ev::resize, move |_| {
+        measure();
+        if narrow.get_untracked() != dom::is_narrow() {
+            narrow.set(dom::is_narrow());
+        }
+    });
     on_cleanup(move || resized.remove());
     // In steps of some rows, so that scrolling by a pixel redraws nothing.
     let window = Memo::new(move |_| {
@@ -231,6 +258,19 @@ pub fn NodeTable() -> impl IntoView {
         })
     });
     let total = Memo::new(move |_| session.answer.with(|a| a.rows.len()));
+    // What the card beside the table is about: the row at hand, or else the first.
+    let at_hand = AtHand::get();
+    Effect::new(move |_| {
+        let key = table.active.get();
+        let row = lines.with(|lines| {
+            let line = lines.iter().find(|l| Some(l.key()) == key).or(lines.first())?;
+            Some(match line {
+                Line::Node { row, .. } => *row,
+                Line::Group { rows, .. } => rows[0],
+            })
+        });
+        at_hand.put(row.and_then(|row| session.answer.with_untracked(|a| a.rows.get(row).map(|r| r.node.clone()))));
+    });
     let active_id = move || table.active.get().map(|k| format!("line-{k}"));
     view! {
         <section class="card table-card" aria-label="Node table">
@@ -253,7 +293,8 @@ pub fn NodeTable() -> impl IntoView {
             <filters::Chips table=table />
             <div
                 class="grid-scroll"
-                class:compare=move || session.answer.with(|a| a.is_two_sided())
+                class:compare=move || table.shape.with(|s| s.two_sided)
+                class:tight=move || table.shape.with(|s| s.two_sided || s.narrow)
                 class:stale=move || session.is_stale()
                 id="node-table"
                 role="grid"

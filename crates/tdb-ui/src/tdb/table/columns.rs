@@ -10,15 +10,30 @@ use crate::view::{Sort, SortBy};
 
 /// The columns' widths as a custom property: head and rows share it.
 pub fn template(table: Table) -> String {
-    let views = table.views();
-    let two = table.session.answer.with(|a| a.is_two_sided());
-    let (name, token, value) = if two { (152, 84, 60) } else { (176, 118, 112) };
-    let n = views.len() * Metric::ALL.len();
-    // Fixed least widths, so that head and rows agree without looking at each other's contents.
-    let least = name + 2 * token + n * value;
-    format!(
-        "--columns:{name}px repeat(2, minmax({token}px, 1fr)) repeat({n}, minmax({value}px, 1fr));--least:{least}px"
-    )
+    table.shape.with(|shape| {
+        let n = shape.views.len() * shape.metrics.len();
+        let (name, token, value) = match (shape.narrow, shape.two_sided) {
+            (true, _) => (118, 48, 62),
+            (_, true) => (146, 84, 58),
+            _ => (180, 80, 92),
+        };
+        let tokens = usize::from(shape.to) + usize::from(shape.from);
+        let explanation = if shape.two_sided { 260 } else { 200 };
+        // Fixed least widths, so that head and rows agree without looking at each other's contents.
+        let mut least = name + tokens * token + n * value;
+        let mut columns = format!("{name}px");
+        if tokens > 0 {
+            columns += &format!(" repeat({tokens}, minmax({token}px, 1fr))");
+        }
+        if n > 0 {
+            columns += &format!(" repeat({n}, minmax({value}px, 1fr))");
+        }
+        if shape.explanation {
+            least += explanation;
+            columns += &format!(" minmax({explanation}px, 10fr)");
+        }
+        format!("--columns:{columns};--least:{least}px")
+    })
 }
 
 #[component]
@@ -28,44 +43,62 @@ pub fn Head(table: Table) -> impl IntoView {
         let latents = session.asked.with(|a| {
             a.as_ref().is_some_and(|a| a.component_type_for_attention == ComponentTypeForAttention::AutoencoderLatent)
         });
-        if latents { "Attributed to" } else { "Attended to" }
+        match (table.shape.with(|s| s.narrow), latents) {
+            (true, _) => "To",
+            (_, true) => "Attributed to",
+            _ => "Attended to",
+        }
     };
-    let two = move || session.answer.with(|a| a.is_two_sided());
+    let from = move || if table.shape.with(|s| s.narrow) { "From" } else { "Attended from" };
     view! {
         <div class="grid-head" role="rowgroup" style=move || template(table)>
             <div class="grid-row" role="row" aria-rowindex="1">
                 <SortHead table=table by=SortBy::Name label=Signal::derive(|| "Name".to_owned()) class="name" title="Sort by layer, type and index" />
-                <SortHead table=table by=SortBy::To label=Signal::derive(move || attended().to_owned()) class="" title="The token that a head reads, or that an attention latent's activation comes from" />
-                <SortHead table=table by=SortBy::From label=Signal::derive(|| "Attended from".to_owned()) class="" title="The token that the node sits at" />
-                {move || Metric::ALL.into_iter().flat_map(|metric| table.views().into_iter().map(move |v| (metric, v))).map(|(metric, v)| {
-                    let sides = two();
-                    let label = if sides { short(metric, v) } else { metric.label().to_owned() };
-                    let class = match (sides, v) {
-                        (false, _) => "num",
-                        (_, View::Left) => "num of-left",
-                        (_, View::Diff) => "num of-diff",
-                        (_, View::Right) => "num of-right",
-                    };
-                    let title = match v {
-                        View::Diff => format!("{}: left minus right. {}", metric.label(), terms::meaning(metric.label())),
-                        _ if sides => format!("{}, {}. {}", metric.label(), v.label().to_lowercase(), terms::meaning(metric.label())),
-                        _ => terms::meaning(metric.label()).to_owned(),
-                    };
-                    view! { <SortHead table=table by=SortBy::Value(metric, v) label=Signal::derive(move || label.clone()) class=class title=title /> }
-                }).collect_view()}
+                <Show when=move || table.shape.with(|s| s.to)>
+                    <SortHead table=table by=SortBy::To label=Signal::derive(move || attended().to_owned()) class="" title="The token that a head reads, or that an attention latent's activation comes from" />
+                </Show>
+                <Show when=move || table.shape.with(|s| s.from)>
+                    <SortHead table=table by=SortBy::From label=Signal::derive(move || from().to_owned()) class="" title="The token that the node sits at" />
+                </Show>
+                {move || {
+                    let shape = table.shape.get();
+                    let heads = shape.metrics.iter().flat_map(|m| shape.views.iter().map(move |v| (*m, *v)));
+                    heads.map(|(metric, v)| {
+                        let sides = shape.two_sided;
+                        let label = match (sides, shape.narrow) {
+                            (true, _) => format!("{} {}", short(metric), v.label().to_lowercase()),
+                            (_, true) => short(metric).to_owned(),
+                            _ => metric.label().to_owned(),
+                        };
+                        let class = match (sides, v) {
+                            (false, _) => "num",
+                            (_, View::Left) => "num of-left",
+                            (_, View::Diff) => "num of-diff",
+                            (_, View::Right) => "num of-right",
+                        };
+                        let title = match v {
+                            View::Diff => format!("{}: left minus right. {}", metric.label(), terms::meaning(metric.label())),
+                            _ if sides => format!("{}, {}. {}", metric.label(), v.label().to_lowercase(), terms::meaning(metric.label())),
+                            _ => terms::meaning(metric.label()).to_owned(),
+                        };
+                        view! { <SortHead table=table by=SortBy::Value(metric, v) label=Signal::derive(move || label.clone()) class=class title=title /> }
+                    }).collect_view()
+                }}
+                <Show when=move || table.shape.with(|s| s.explanation)>
+                    <div class="cell head explanation" role="columnheader" title="What the component looks for on texts of the data set, in words">"Explanation"</div>
+                </Show>
             </div>
         </div>
     }
 }
 
-fn short(metric: Metric, view: View) -> String {
-    let name = match metric {
+fn short(metric: Metric) -> &'static str {
+    match metric {
         Metric::Activation => "Act.",
         Metric::WriteMagnitude => "Write",
         Metric::DirectEffect => "Direct",
         Metric::TotalEffect => "Total",
-    };
-    format!("{name} {}", view.label().to_lowercase())
+    }
 }
 
 #[component]

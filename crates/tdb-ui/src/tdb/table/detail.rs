@@ -6,6 +6,7 @@ use tdb_api::{NodeType, TopTokens};
 use super::super::actions::{cannot_ablate, node_href, traces};
 use super::super::attention::AttentionPattern;
 use super::super::explain::explained_text;
+use super::super::means::MeanValues;
 use super::super::{Slug, interventions::describe};
 use super::Table;
 use crate::format;
@@ -21,7 +22,14 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
     let href = node_href(&node, session, &Slug::text());
     let explanation = {
         let node = node.clone();
-        move || table.explaining.get().then(|| table.explanations.of(&node)).flatten().map(|s| explained_text(&s.get()))
+        move || {
+            table
+                .shape
+                .with(|s| s.explanation)
+                .then(|| table.explanations.of(&node))
+                .flatten()
+                .map(|s| explained_text(&s.get()))
+        }
     };
     let ablate = {
         let node = node.clone();
@@ -42,7 +50,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
         }
     };
     let is_head = node.node_type == NodeType::AttentionHead;
-    let head = node.clone();
+    let (head, averaged) = (node.clone(), node.clone());
     view! {
         <div class="grid-row detail" role="row" style=format!("transform:translateY({top}px)")>
             <div class="detail-cell" role="gridcell">
@@ -55,6 +63,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                             <button type="button" class="button small" on:click=ablate>"Ablate"</button>
                             <button type="button" class="button small" on:click=everywhere>"at every token"</button>
                         </div>
+                        <MeanValues node=Signal::stored(Some(averaged.clone())) value=value />
                     })}
                     <div class="row">
                         {traces(node.node_type).into_iter().map(|(through, label)| {

@@ -12,7 +12,7 @@ use crate::view::{NumberFilter, Op};
 #[component]
 pub fn Filters(table: Table) -> impl IntoView {
     let session = table.session;
-    let server = crate::app::Server::get();
+    let explanations = table.explanations;
     let two = move || session.answer.with(|a| a.is_two_sided());
     view! {
         <input
@@ -41,10 +41,10 @@ pub fn Filters(table: Table) -> impl IntoView {
                 }).collect_view()}
             </span>
         </Show>
-        <Show when=move || server.facts.with(|f| f.as_ref().is_some_and(|f| f.explains))>
-            <label class="check">
-                <input type="checkbox" prop:checked=move || table.explaining.get() on:change=move |e| table.explaining.set(event_target_checked(&e)) />
-                "Explain"
+        <Show when=move || table.shape.with(|s| s.explanation)>
+            <label class="check" title="Stored explanations are shown as they are; with this, missing ones are written and scored by the language model that the server is set up with">
+                <input type="checkbox" id="write-explanations" prop:checked=move || explanations.writing.get() on:change=move |e| explanations.writing.set(event_target_checked(&e)) />
+                "Write explanations"
             </label>
         </Show>
     }

@@ -36,16 +36,20 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
         move |_| table.active.set(Some(key.clone()))
     };
     let name = name_cell(table, &line, &answer);
-    let places = place_cells(table, &line, &answer);
+    let places = {
+        let (line, answer) = (line.clone(), answer.clone());
+        move || place_cells(table, &line, &answer)
+    };
+    let explanation = {
+        let (line, answer) = (line.clone(), answer.clone());
+        move || table.shape.with(|s| s.explanation).then(|| explanation_cell(table, &line, &answer))
+    };
     let values = {
         let (line, answer) = (line.clone(), answer.clone());
         move || {
-            let views = table.views();
-            Metric::ALL
-                .into_iter()
-                .flat_map(|m| views.iter().map(move |v| (m, *v)).collect::<Vec<_>>())
-                .map(|(m, v)| value_cell(&line, &answer, m, v))
-                .collect_view()
+            let shape = table.shape.get();
+            let cells = shape.metrics.iter().flat_map(|m| shape.views.iter().map(move |v| (*m, *v)));
+            cells.map(|(m, v)| value_cell(&line, &answer, m, v)).collect_view()
         }
     };
     let label = match &line {
@@ -75,6 +79,7 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
             </div>
             {places}
             {values}
+            {explanation}
         </div>
     }
 }
@@ -94,18 +99,6 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
     };
     let node = row.node.clone();
     let class = format!("node-name {}", names::type_class(node.node_type));
-    let explained = {
-        let node = node.clone();
-        let explained = Memo::new(move |_| {
-            let signal = table.explaining.get().then(|| table.explanations.of(&node)).flatten()?;
-            Some(signal.get())
-        });
-        move || match explained.get() {
-            Some(Explained::Done(all)) => all.first().map(|(text, _)| text.clone()),
-            Some(state) => Some(explained_text(&state)),
-            None => None,
-        }
-    };
     let link = match node_href(&node, session, &Slug::text()) {
         Some(href) => {
             view! { <a class=class href=href target="_blank" rel="noopener" tabindex="-1">{row.name.clone()}</a> }
@@ -123,7 +116,7 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
     };
     let can_trace = !traces(node.node_type).is_empty();
     view! {
-        <span class="name-text" title=explained>{link}</span>
+        <span class="name-text">{link}</span>
         <span class="row-actions">
             {reason.is_none().then(|| view! {
                 <button type="button" class="act" tabindex="-1" aria-label=format!("Ablate {name}") title="Ablate (a)" on:click=move |_| session.ablate(ablated.clone(), 0.0)>"⊘"</button>
@@ -139,8 +132,10 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
 
 /// Attended-to and attended-from tokens, on both sides where they differ.
 fn place_cells(table: Table, line: &Line, answer: &Answer) -> AnyView {
+    let shape = table.shape.get();
     let Line::Node { row, .. } = line else {
-        return view! { <div class="cell" role="gridcell"></div><div class="cell" role="gridcell"></div> }.into_any();
+        let empty = |shown: bool| shown.then(|| view! { <div class="cell" role="gridcell"></div> });
+        return view! { {empty(shape.to)}{empty(shape.from)} }.into_any();
     };
     let row = &answer.rows[*row];
     // The traced node's token, else the last one: where the question is asked.
@@ -163,8 +158,29 @@ fn place_cells(table: Table, line: &Line, answer: &Answer) -> AnyView {
         }
     };
     view! {
-        <div class="cell" role="gridcell">{place(row.to, false)}</div>
-        <div class="cell" role="gridcell">{place([row.from; 2], true)}</div>
+        {shape.to.then(|| view! { <div class="cell" role="gridcell">{place(row.to, false)}</div> })}
+        {shape.from.then(|| view! { <div class="cell" role="gridcell">{place([row.from; 2], true)}</div> })}
+    }
+    .into_any()
+}
+
+/// What the component looks for, in words; filled in when it comes.
+fn explanation_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
+    let row = match line {
+        Line::Group { rows, .. } => rows[0],
+        Line::Node { in_group: true, .. } => return view! { <div class="cell" role="gridcell"></div> }.into_any(),
+        Line::Node { row, .. } => *row,
+    };
+    let node = answer.rows[row].node.clone();
+    let explained = Memo::new(move |_| table.explanations.of(&node).map(|s| s.get()));
+    let title = move || explained.with(|e| e.as_ref().map(explained_text));
+    let text = move || match explained.get() {
+        Some(Explained::Done(all)) => all.into_iter().next().map(|(text, _)| text),
+        Some(Explained::Waiting) => Some("…".to_owned()),
+        _ => None,
+    };
+    view! {
+        <div class="cell explanation" role="gridcell" title=title><span class="cut">{text}</span></div>
     }
     .into_any()
 }
