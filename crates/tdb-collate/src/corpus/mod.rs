@@ -109,6 +109,8 @@ pub struct Sequences {
     n_vocab: usize,
     document: u64,
     pending: std::vec::IntoIter<Sequence>,
+    /// After an error nothing follows: what came after it would be cut short, and several threads may ask.
+    failed: bool,
 }
 
 impl Sequences {
@@ -138,6 +140,7 @@ impl Sequences {
             n_vocab,
             document: 0,
             pending: Vec::new().into_iter(),
+            failed: false,
         })
     }
 
@@ -192,21 +195,23 @@ impl Iterator for Sequences {
     type Item = Result<Arc<Sequence>>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let next = if self.failed { None } else { self.sequence().transpose() };
+        self.failed |= next.as_ref().is_some_and(Result::is_err);
+        next
+    }
+}
+
+impl Sequences {
+    fn sequence(&mut self) -> Result<Option<Arc<Sequence>>> {
         loop {
             if let Some(sequence) = self.pending.next() {
-                return Some(Ok(Arc::new(sequence)));
+                return Ok(Some(Arc::new(sequence)));
             }
-            let (path, document) = match self.next_document()? {
-                Ok(found) => found,
-                Err(error) => return Some(Err(error)),
-            };
+            let Some((path, document)) = self.next_document().transpose()? else { return Ok(None) };
             let number = self.document;
             self.document += 1;
             if number % self.shard.count as u64 == self.shard.index as u64 {
-                match self.cut(number, path, &document) {
-                    Ok(sequences) => self.pending = sequences.into_iter(),
-                    Err(error) => return Some(Err(error)),
-                }
+                self.pending = self.cut(number, path, &document)?.into_iter();
             }
         }
     }

@@ -67,10 +67,10 @@ pub fn quality_table(trained: &[TrainedAutoencoder]) -> String {
     );
     for TrainedAutoencoder { quality, .. } in trained {
         text.push_str(&format!(
-            "| {} | {:.1} % | {:.1} % | {:.3}, {:.3}, {:.3} | {:.1} | {:.1} % |\n",
+            "| {} | {:.1} % | {} | {:.3}, {:.3}, {:.3} | {:.1} | {:.1} % |\n",
             quality.layer,
             100.0 * quality.variance_explained,
-            100.0 * quality.loss_recovered,
+            quality.loss_recovered.map_or_else(|| "nothing lost".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
             quality.loss,
             quality.loss_reconstructed,
             quality.loss_zero,

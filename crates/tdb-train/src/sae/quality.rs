@@ -17,7 +17,8 @@ pub struct Quality {
     /// Share of the activation's variance that the reconstruction has.
     pub variance_explained: f64,
     /// How much of what is lost without the activation (set to zero) the reconstruction brings back, in cross-entropy.
-    pub loss_recovered: f64,
+    /// `None` where nothing is lost: on this text the model does as well without the activation.
+    pub loss_recovered: Option<f64>,
     /// Cross-entropy per token of the model as it is, with the reconstruction, and with zero, in nats.
     pub loss: f64,
     pub loss_reconstructed: f64,
@@ -75,6 +76,11 @@ fn cross_entropy(model: &Transformer, tokens: &[u32], hooks: &mut dyn Hooks) -> 
         sum += total.ln() - f64::from(logits[target as usize] - max);
     }
     Ok((sum, tokens.len().saturating_sub(1)))
+}
+
+/// The share of a loss that is brought back, from the cross-entropies as [`cross_entropies`] gives them.
+pub(super) fn recovered([loss, reconstructed, zero]: [f64; 3]) -> Option<f64> {
+    (zero - loss > 1e-6 * loss).then(|| (zero - reconstructed) / (zero - loss))
 }
 
 /// Cross-entropy per token of the model as it is, with the reconstruction, and with zero in the activation's place.
@@ -175,7 +181,7 @@ pub fn quality(
     Ok(Quality {
         layer,
         variance_explained,
-        loss_recovered: (loss_zero - loss_reconstructed) / (loss_zero - loss).max(f64::MIN_POSITIVE),
+        loss_recovered: recovered([loss, loss_reconstructed, loss_zero]),
         loss,
         loss_reconstructed,
         loss_zero,
@@ -183,4 +189,16 @@ pub fn quality(
         dead: frequency.iter().filter(|&&share| share == 0.0).count() as f64 / frequency.len() as f64,
         tokens,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recovered;
+
+    #[test]
+    fn nothing_is_recovered_where_nothing_was_lost() {
+        assert_eq!(recovered([1.0, 1.5, 3.0]), Some(0.75));
+        assert_eq!(recovered([4.2, 4.3, 4.1]), None);
+        assert_eq!(recovered([4.2, 4.3, 4.2]), None);
+    }
 }

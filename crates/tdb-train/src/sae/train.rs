@@ -15,7 +15,7 @@ use tdb_model::{Autoencoder, AutoencoderWeights, Transformer};
 
 use super::harvest::{Endless, fill, width};
 use super::learner::{Learner, StepStats};
-use super::quality::{Quality, cross_entropies, frequency, quality};
+use super::quality::{Quality, cross_entropies, frequency, quality, recovered};
 use super::recipe::SaeRecipe;
 use super::source::TokenSource;
 use crate::dice::Dice;
@@ -168,8 +168,7 @@ fn report(
         if let Some(judged) = judged {
             let order: Vec<u32> = (0..learner.latents as u32).collect();
             let autoencoder = autoencoder(recipe, learner.weights(&order, None))?;
-            let [loss, reconstructed, zero] = cross_entropies(model, layer, &autoencoder, judged)?;
-            loss_recovered = Some((zero - reconstructed) / (zero - loss).max(f64::MIN_POSITIVE));
+            loss_recovered = recovered(cross_entropies(model, layer, &autoencoder, judged)?);
         }
         layers.push(LayerProgress {
             loss: stats.squared_error / (stats.tokens as f64 * learner.width as f64),
