@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 use crate::interventions::wrap;
-use crate::rank::{NODE_LIMIT, Ranking, node_key, rank, value_of};
+use crate::rank::{NODE_LIMIT, Ranking, node_key, rank, values_of};
 use crate::side::{Plan, Side};
 use crate::store::Store;
 use crate::tdb::{OUTPUT_LOGITS, to_inference_sub_request};
@@ -298,11 +298,8 @@ impl Engine {
     ) -> Result<MultipleTopKDerivedScalarsResponseData> {
         let mut activations_by_group_id = IndexMap::new();
         for (group, dsts) in &spec.dst_list_by_group_id {
-            let mut values = Vec::with_capacity(nodes.len());
-            for node in nodes {
-                values.push(f64::from(value_of(store, dsts, node)?));
-            }
-            activations_by_group_id.insert(*group, values);
+            let values = values_of(store, dsts, nodes)?;
+            activations_by_group_id.insert(*group, values.into_iter().map(f64::from).collect());
         }
         let text = |node: &MirroredNodeIndex| match node.node_type {
             NodeType::VocabToken => node.tensor_indices.last().copied().flatten().map(|t| self.token_text(t as u32)),

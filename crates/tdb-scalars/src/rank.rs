@@ -13,7 +13,7 @@ use crate::error::{Result, bad};
 use crate::interventions::wrap;
 use crate::store::Store;
 use crate::top_k::Entry;
-use crate::values::unflatten;
+use crate::values::{Values, flat, unflatten};
 
 /// Most nodes that an answer lists.
 pub(crate) const NODE_LIMIT: usize = 1_000_000;
@@ -78,26 +78,43 @@ pub(crate) fn node_key(node: &MirroredNodeIndex) -> NodeKey {
     (node.node_type, node.layer_index, node.tensor_indices.clone())
 }
 
-/// The value of a node in one group: of the group's scalar that is about its kind of node.
-pub(crate) fn value_of(store: &mut Store<'_, '_>, dsts: &[Dst], node: &MirroredNodeIndex) -> Result<f32> {
-    let Some(dst) = dsts.iter().find(|dst| derived::node_type(**dst) == node.node_type) else {
-        return bad!("no scalar of this group is about nodes of type \"{}\"", node.node_type);
-    };
-    let layer = node.layer_index.map(|l| l as usize);
-    let values = store.get(*dst, PassType::Forward, layer)?;
-    let dims = values.dims();
-    let mut index = Vec::with_capacity(dims.len());
-    for (i, n) in node.tensor_indices.iter().zip(&dims) {
-        match i.and_then(|i| wrap(i, *n)) {
-            Some(i) => index.push(i),
-            None => return bad!("a node of type \"{}\" has index {i:?}, outside 0..{n}", node.node_type),
+/// The values of nodes in one group: of each, that of the group's scalar that is about its kind of node.
+pub(crate) fn values_of(store: &mut Store<'_, '_>, dsts: &[Dst], nodes: &[MirroredNodeIndex]) -> Result<Vec<f32>> {
+    // Scalars that are made row by row are made once for all nodes of a row.
+    let mut order: Vec<usize> = (0..nodes.len()).collect();
+    order.sort_by_key(|i| (nodes[*i].node_type, nodes[*i].layer_index, nodes[*i].tensor_indices.first().copied()));
+    let mut made: Option<(Dst, Option<usize>, usize, Vec<f32>)> = None;
+    let mut found = vec![0.0; nodes.len()];
+    for i in order {
+        let node = &nodes[i];
+        let Some(dst) = dsts.iter().find(|dst| derived::node_type(**dst) == node.node_type).copied() else {
+            return bad!("no scalar of this group is about nodes of type \"{}\"", node.node_type);
+        };
+        let layer = node.layer_index.map(|l| l as usize);
+        let values = store.get(dst, PassType::Forward, layer)?;
+        let dims = values.dims();
+        let mut index = Vec::with_capacity(dims.len());
+        for (i, n) in node.tensor_indices.iter().zip(&dims) {
+            match i.and_then(|i| wrap(i, *n)) {
+                Some(i) => index.push(i),
+                None => return bad!("a node of type \"{}\" has index {i:?}, outside 0..{n}", node.node_type),
+            }
         }
+        let value = if matches!(*values, Values::Rows { .. }) {
+            let row = match &made {
+                Some((d, l, first, row)) if (*d, *l, *first) == (dst, layer, index[0]) => row,
+                _ => &made.insert((dst, layer, index[0], values.row(index[0]))).3,
+            };
+            row[flat(&index[1..], &dims[1..])]
+        } else {
+            values.at(&index)
+        };
+        if !value.is_finite() {
+            return bad!("\"{dst}\" is not a finite number at a listed node");
+        }
+        found[i] = value;
     }
-    let value = values.at(&index);
-    match value.is_finite() {
-        true => Ok(value),
-        false => bad!("\"{dst}\" is not a finite number at a listed node"),
-    }
+    Ok(found)
 }
 
 /// As it crosses the wire; what is not finite is told as -999, as clients know it.
