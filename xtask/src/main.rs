@@ -20,6 +20,7 @@ cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens 
                                            replay recorded requests of the reference against tdb serve
 cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...]
                                            latency and memory of a GPT-2-small-sized model beside the reference's
+cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
 cargo xtask screenshots [DIR]              pictures of the pages, light and dark";
 
 fn main() -> Result<()> {

@@ -98,6 +98,36 @@ pub fn focus(id: &str) {
     }
 }
 
+/// `text` compressed into the letters of an address. `None` where the browser cannot.
+pub async fn packed(text: &str) -> Option<String> {
+    let bytes = through("CompressionStream", &js_sys::Uint8Array::from(text.as_bytes())).await?;
+    let binary: String = bytes.iter().map(|b| char::from(*b)).collect();
+    let base64 = window()?.btoa(&binary).ok()?;
+    Some(base64.trim_end_matches('=').replace('+', "-").replace('/', "_"))
+}
+
+/// What [`packed`] was given.
+pub async fn unpacked(text: &str) -> Option<String> {
+    let binary = window()?.atob(&text.replace('-', "+").replace('_', "/")).ok()?;
+    let bytes: Vec<u8> = binary.chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect();
+    String::from_utf8(through("DecompressionStream", &js_sys::Uint8Array::from(bytes.as_slice())).await?).ok()
+}
+
+/// Sends bytes through one of the browser's own compressors.
+async fn through(stream: &str, bytes: &js_sys::Uint8Array) -> Option<Vec<u8>> {
+    let class = js_sys::Reflect::get(&js_sys::global(), &JsValue::from_str(stream)).ok()?;
+    let class: js_sys::Function = class.dyn_into().ok()?;
+    let format = js_sys::Array::of1(&JsValue::from_str("deflate-raw"));
+    let compressor = js_sys::Reflect::construct(&class, &format).ok()?;
+    let blob = web_sys::Blob::new_with_u8_array_sequence(&js_sys::Array::of1(bytes)).ok()?;
+    let source = blob.stream();
+    let pipe = js_sys::Reflect::get(&source, &JsValue::from_str("pipeThrough")).ok()?;
+    let piped = pipe.dyn_into::<js_sys::Function>().ok()?.call1(&source, &compressor).ok()?;
+    let response = web_sys::Response::new_with_opt_readable_stream(Some(&piped.dyn_into().ok()?)).ok()?;
+    let buffer = JsFuture::from(response.array_buffer().ok()?).await.ok()?;
+    Some(js_sys::Uint8Array::new(&buffer).to_vec())
+}
+
 /// True when the keyboard belongs to a field where letters are typed.
 pub fn is_typing() -> bool {
     let Some(element) = document().and_then(|d| d.active_element()) else { return false };

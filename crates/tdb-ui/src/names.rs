@@ -24,6 +24,21 @@ pub fn component_name(node_type: NodeType, layer: i64, unit: i64) -> String {
     }
 }
 
+/// The attention or the MLP part of a layer.
+pub fn layer_name(node_type: NodeType, layer: i64) -> String {
+    let part = match node_type {
+        NodeType::AttentionHead
+        | NodeType::AttentionAutoencoderLatent
+        | NodeType::AutoencoderLatentByTokenPair
+        | NodeType::QkChannel
+        | NodeType::VChannel => "attn",
+        NodeType::MlpNeuron | NodeType::MlpAutoencoderLatent => "mlp",
+        NodeType::AutoencoderLatent => "latents",
+        _ => "resid",
+    };
+    format!("{part}_L{layer}")
+}
+
 /// The last index: the head, neuron or latent.
 pub fn unit(node: &NodeIndex) -> i64 {
     node.tensor_indices.last().copied().flatten().unwrap_or_default()

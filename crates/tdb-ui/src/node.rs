@@ -9,7 +9,8 @@ mod prompts;
 
 use leptos::prelude::*;
 use leptos_router::hooks::{use_location, use_params_map};
-use tdb_api::page::{NodePage as Address, NodePageQuery};
+use tdb_api::page::{NodePage as Address, NodePageQuery, PageState};
+use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp, NodeAblation, NodeIndex, NodeType, PassType};
 
 use crate::app::set_title;
 use crate::names::component_name;
@@ -33,6 +34,43 @@ impl Node {
     pub fn suffix(self) -> String {
         let search = self.search.get();
         if search.is_empty() { search } else { format!("?{}", search.trim_start_matches('?')) }
+    }
+
+    /// The debugger with this node's line in sight: its kind of nodes, its name as the filter, and perhaps ablated.
+    pub fn debugger(self, prompt: Option<String>, ablated: bool) -> Option<String> {
+        let a = self.address.get()?;
+        let mut state = PageState::default();
+        if let Some(prompt) = prompt {
+            state.left.prompt = prompt;
+        }
+        let mut place = vec![None, Some(a.node_index)];
+        let node_type = match a.kind.node_type {
+            NodeType::AttentionHead => {
+                place.insert(0, None);
+                NodeType::AttentionHead
+            }
+            NodeType::MlpAutoencoderLatent => {
+                state.component_type_for_mlp = ComponentTypeForMlp::AutoencoderLatent;
+                NodeType::MlpAutoencoderLatent
+            }
+            NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
+                state.component_type_for_attention = ComponentTypeForAttention::AutoencoderLatent;
+                NodeType::AttentionAutoencoderLatent
+            }
+            other => other,
+        };
+        if ablated {
+            let node_index = NodeIndex {
+                node_type,
+                tensor_indices: place,
+                layer_index: Some(a.layer_index),
+                pass_type: PassType::Forward,
+            };
+            state.left.node_ablations.push(NodeAblation { node_index, value: 0.0 });
+        } else {
+            state.other.push(("filter".into(), component_name(a.kind.node_type, a.layer_index, a.node_index)));
+        }
+        Some(format!("{}?{}", a.slug.debugger_path(), state.to_query()))
     }
 
     /// Body of the requests about stored data.

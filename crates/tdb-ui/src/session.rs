@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use leptos::ev;
 use leptos::prelude::*;
+use leptos::task::spawn_local;
 use tdb_api::page::PageState;
 
 use crate::answer::Answer;
@@ -21,6 +22,9 @@ use crate::ui::Notices;
 use crate::view::ViewState;
 pub use ask::Busy;
 pub use trail::first_ablated_layer;
+
+/// The parameter that holds a whole state, compressed.
+const SHORT: &str = "s";
 
 /// How many answers are kept for going back without asking again.
 const KEPT: usize = 24;
@@ -239,7 +243,26 @@ impl Session {
 
     /// The first question, as the page opens.
     pub fn begin(self) {
-        self.ask(false);
+        let packed = self.page.with_untracked(|p| p.other.iter().find(|(n, _)| n == SHORT).map(|(_, v)| v.clone()));
+        let Some(packed) = packed else { return self.ask(false) };
+        spawn_local(async move {
+            let query = dom::unpacked(&packed).await;
+            if query.is_none() {
+                self.notices.say("This short link cannot be read. The page begins with its own question.");
+            }
+            let (page, view) = read_query(&query.unwrap_or_default(), self.notices);
+            self.steps.set((vec![(page.clone(), view.clone())], 0));
+            self.page.set(page);
+            self.view.set(view);
+            self.ask(false);
+        });
+    }
+
+    /// A link with the state compressed, for messages; the address itself stays readable.
+    pub async fn short_link(self) -> Option<String> {
+        let url = self.url(&self.page.get_untracked(), &self.view.get_untracked());
+        let (path, query) = url.split_once('?')?;
+        Some(format!("{}{path}?{SHORT}={}", dom::origin(), dom::packed(query).await?))
     }
 }
 

@@ -45,6 +45,39 @@ pub struct NumberFilter {
     pub bound: f64,
 }
 
+/// What the table's rows are summed up by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grouping {
+    #[default]
+    None,
+    Component,
+    /// The attention or the MLP part of a layer.
+    Layer,
+}
+
+impl Grouping {
+    pub const ALL: [(Self, &'static str, &'static str); 3] = [
+        (Self::None, "", "each node"),
+        (Self::Component, "component", "by component"),
+        (Self::Layer, "layer", "by layer"),
+    ];
+
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(g, ..)| *g == self).map_or("", |(_, word, _)| word)
+    }
+
+    pub fn of(word: &str) -> Self {
+        Self::ALL.iter().find(|(_, w, _)| *w == word).map_or(Self::None, |(g, ..)| *g)
+    }
+
+    fn name(self, row: &Row) -> String {
+        match (self, row.node.layer_index) {
+            (Self::Layer, Some(layer)) => names::layer_name(row.node.node_type, layer),
+            _ => row.name.clone(),
+        }
+    }
+}
+
 /// Parts of the page that can be hidden.
 pub const PANELS: [(&str, &str); 6] = [
     ("logits", "Next token candidates"),
@@ -74,7 +107,7 @@ pub struct ViewState {
     pub layers: Vec<i64>,
     pub tokens: Vec<usize>,
     pub number: Option<NumberFilter>,
-    pub grouped: bool,
+    pub grouped: Grouping,
     /// Columns shown when there are two sides.
     pub sides: Vec<View>,
     pub hidden: Vec<String>,
@@ -93,7 +126,7 @@ impl Default for ViewState {
             layers: Vec::new(),
             tokens: Vec::new(),
             number: None,
-            grouped: false,
+            grouped: Grouping::None,
             sides: vec![View::Left, View::Diff, View::Right],
             hidden: Vec::new(),
             columns: None,
@@ -158,7 +191,7 @@ impl ViewState {
                 let bound = words.next().and_then(|w| w.parse().ok());
                 self.number = metric.zip(op).zip(bound).map(|((metric, op), bound)| NumberFilter { metric, op, bound });
             }
-            "group" => self.grouped = value == "component",
+            "group" => self.grouped = Grouping::of(value),
             "sides" => {
                 let sides = list(value, view_of);
                 if !sides.is_empty() {
@@ -203,8 +236,8 @@ impl ViewState {
         if let Some(f) = self.number {
             put("where", format!("{}.{}.{}", f.metric.wire(), f.op.word(), f.bound));
         }
-        if self.grouped {
-            put("group", "component".into());
+        if self.grouped != Grouping::None {
+            put("group", self.grouped.word().into());
         }
         if self.sides != default.sides {
             put("sides", joined(&self.sides, |v| view_word(*v).into()));
@@ -301,12 +334,12 @@ pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_
     let mut rows: Vec<usize> =
         (0..answer.rows.len()).filter(|&i| passes(answer, &answer.rows[i], view, &needle, first_layer)).collect();
     rows.sort_by(|&a, &b| order(&answer.rows[a], &answer.rows[b], view.sort));
-    if !view.grouped {
+    if view.grouped == Grouping::None {
         return rows.into_iter().map(|row| Line::Node { row, in_group: false }).collect();
     }
-    let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for row in rows {
-        groups.entry(&answer.rows[row].name).or_default().push(row);
+        groups.entry(view.grouped.name(&answer.rows[row])).or_default().push(row);
     }
     let mut groups: Vec<Line> = groups
         .into_iter()
@@ -314,7 +347,7 @@ pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_
             let values = std::array::from_fn(|side| {
                 std::array::from_fn(|m| rows.iter().map(|&r| answer.rows[r].values[side][m]).sum())
             });
-            Line::Group { name: name.to_owned(), values, rows }
+            Line::Group { name, values, rows }
         })
         .collect();
     groups.sort_by(|a, b| {
@@ -456,12 +489,26 @@ mod tests {
 
     #[test]
     fn groups_add_up_and_open() {
-        let view = ViewState { grouped: true, ..Default::default() };
+        let view = ViewState { grouped: Grouping::Component, ..Default::default() };
         let lines = arrange(&answer(), &view, &HashSet::new(), None);
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].value(&answer(), View::Left, Metric::DirectEffect), 1.5);
         let open = HashSet::from(["attn_L0_5".to_owned()]);
         assert_eq!(arrange(&answer(), &view, &open, None).len(), 4);
+        let view = ViewState { grouped: Grouping::Layer, ..Default::default() };
+        let names = arrange(&answer(), &view, &HashSet::new(), None).iter().map(Line::key).collect::<Vec<_>>();
+        assert_eq!(names, ["attn_L0", "mlp_L1"]);
+    }
+
+    #[test]
+    fn a_narrow_window_shows_what_fits_unless_told() {
+        let mut view = ViewState::default();
+        assert!(view.shows_column("activation", false) && !view.shows_column("activation", true));
+        view.toggle_column("activation", true);
+        assert!(view.shows_column("activation", true) && !view.shows_column("write_norm", true));
+        view.toggle_column("explanation", false);
+        view.toggle_column("write_norm", false);
+        assert_eq!(view.columns, None, "all of them need no word in the address");
     }
 
     #[test]
@@ -473,9 +520,10 @@ mod tests {
             layers: vec![0, 3],
             tokens: vec![2],
             number: Some(NumberFilter { metric: Metric::TotalEffect, op: Op::Below, bound: -0.25 }),
-            grouped: true,
+            grouped: Grouping::Layer,
             sides: vec![View::Diff],
             hidden: vec!["map".into()],
+            columns: Some(vec!["to".into(), "explanation".into()]),
             trail: "[]".into(),
         };
         let mut other = view.parameters();

@@ -1,5 +1,6 @@
 //! Benchmarks.
 
+mod browser;
 mod http;
 
 use anyhow::{Result, bail};
@@ -7,7 +8,8 @@ use anyhow::{Result, bail};
 pub fn run(args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((what, rest)) if what == "http" => http::run(rest),
-        Some((what, _)) => bail!("bench {what}: the benchmarks are: http"),
-        None => http::run(&[]),
+        Some((what, rest)) if what == "browser" => browser::run(rest),
+        Some((what, _)) => bail!("bench {what}: the benchmarks are: http, browser"),
+        None => http::run(&[]).and_then(|()| browser::run(&[])),
     }
 }

@@ -2,7 +2,6 @@
 
 use leptos::prelude::*;
 use serde_json::Value;
-use tdb_api::page::PageState;
 
 use super::Node;
 use super::heat_text::{PairMap, line, read_line, read_pairs};
@@ -90,11 +89,7 @@ fn example(node: Node, sequence: &Value) -> AnyView {
     let peak = peak(sequence);
     let is_pair = sequence[0].get("scalars").is_some();
     let text: String = sequence.as_array().into_iter().flatten().filter_map(|t| t["token"].as_str()).collect();
-    let href = node.address.get_untracked().map(|a| {
-        let mut state = PageState::default();
-        state.left.prompt = text;
-        format!("{}?{}", a.slug.debugger_path(), state.to_query())
-    });
+    let href = untrack(|| node.debugger(Some(text), false));
     let map =
         if is_pair { view! { <PairMap tokens=read_pairs(sequence) /> }.into_any() } else { line(&read_line(sequence)) };
     view! {

@@ -3,7 +3,7 @@
 use leptos::ev;
 use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
-use tdb_api::page::PageState;
+use tdb_api::NodeType;
 
 use super::Node;
 use crate::app::Server;
@@ -60,16 +60,9 @@ pub fn Head() -> impl IntoView {
             }}
         }
     };
-    let debugger = move || {
-        let a = node.address.get()?;
-        let mut state = PageState::default();
-        if let Some(prompt) = node.query.get().prompts_of_interest.first() {
-            state.left.prompt = prompt.clone();
-        }
-        let name = component_name(a.kind.node_type, a.layer_index, a.node_index);
-        state.other.push(("filter".into(), name));
-        Some(format!("{}?{}", a.slug.debugger_path(), state.to_query()))
-    };
+    let debugger =
+        move |ablated: bool| node.debugger(node.query.with(|q| q.prompts_of_interest.first().cloned()), ablated);
+    let can_ablate = move || node.address.get().is_some_and(|a| a.kind.node_type != NodeType::ResidualStreamChannel);
     let quick = RwSignal::new(String::new());
     let navigate_quick = use_navigate();
     let jump = move |event: web_sys::SubmitEvent| {
@@ -104,7 +97,8 @@ pub fn Head() -> impl IntoView {
             <form class="row" on:submit=jump>
                 <input class="field short" style="width:9em" placeholder="layer:index" aria-label="Jump to layer:index or a name" prop:value=move || quick.get() on:input=move |e| quick.set(event_target_value(&e)) />
             </form>
-            {move || debugger().map(|href| view! { <a class="button small primary" href=href>"Open in the debugger"</a> })}
+            {move || debugger(false).map(|href| view! { <a class="button small primary" id="in-debugger" href=href>"Open in the debugger"</a> })}
+            {move || can_ablate().then(|| debugger(true)).flatten().map(|href| view! { <a class="button small" id="ablated-in-debugger" href=href title="The debugger with this node held at 0 at every token, beside the baseline">"… ablated"</a> })}
         </div>
     }
 }

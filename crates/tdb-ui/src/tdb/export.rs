@@ -48,7 +48,7 @@ for side in answer["inferenceSubResponses"]:
 /// The rows of the table as filtered and ordered, with a first line that says where they come from.
 pub fn csv(session: Session, link: &str) -> String {
     let answer = session.answer.get_untracked();
-    let view = crate::view::ViewState { grouped: false, ..session.view.get_untracked() };
+    let view = crate::view::ViewState { grouped: crate::view::Grouping::None, ..session.view.get_untracked() };
     let lines = arrange(&answer, &view, &Default::default(), None);
     table(&answer, &lines, &stamp(session, link))
 }

@@ -27,6 +27,10 @@ pub fn ShareMenu() -> impl IntoView {
     view! {
         <Menu label="Share" class="button small plain">
             <button type="button" role="menuitem" on:click=move |_| copy("Link", link())>"Copy link"</button>
+            <button type="button" role="menuitem" on:click=move |_| spawn_local(async move {
+                let link = session.short_link().await.unwrap_or_else(link);
+                copy("Short link", link);
+            })>"Copy short link"</button>
             <button type="button" role="menuitem" on:click=move |_| copy("Command", export::curl(&server(), &body()))>"Copy as curl"</button>
             <button type="button" role="menuitem" on:click=move |_| copy("Program", export::python(&server(), &body()))>"Copy as Python"</button>
             <button type="button" role="menuitem" on:click=move |_| {

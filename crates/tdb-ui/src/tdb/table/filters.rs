@@ -7,7 +7,7 @@ use super::Table;
 use crate::answer::{Metric, View};
 use crate::format;
 use crate::names;
-use crate::view::{NumberFilter, Op};
+use crate::view::{Grouping, NumberFilter, Op};
 
 #[component]
 pub fn Filters(table: Table) -> impl IntoView {
@@ -24,10 +24,11 @@ pub fn Filters(table: Table) -> impl IntoView {
             prop:value=move || session.view.with(|v| v.text.clone())
             on:input=move |e| session.view.update(|v| v.text = event_target_value(&e))
         />
-        <label class="check">
-            <input type="checkbox" id="group" prop:checked=move || session.view.with(|v| v.grouped) on:change=move |e| session.view.update(|v| v.grouped = event_target_checked(&e)) />
-            "Group"
-        </label>
+        <select class="field" id="group" aria-label="Rows: each node, or sums" on:change=move |e| session.view.update(|v| v.grouped = Grouping::of(&event_target_value(&e)))>
+            {Grouping::ALL.into_iter().map(|(grouping, word, label)| view! {
+                <option value=word selected=move || session.view.with(|v| v.grouped == grouping)>{label}</option>
+            }).collect_view()}
+        </select>
         <Show when=two>
             <span class="row nowrap" role="group" aria-label="Columns shown">
                 {[View::Left, View::Diff, View::Right].into_iter().map(|side| view! {

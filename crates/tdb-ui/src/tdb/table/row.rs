@@ -166,11 +166,12 @@ fn place_cells(table: Table, line: &Line, answer: &Answer) -> AnyView {
 
 /// What the component looks for, in words; filled in when it comes.
 fn explanation_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
+    // A component's line says it for its members; a layer has none of its own.
     let row = match line {
-        Line::Group { rows, .. } => rows[0],
-        Line::Node { in_group: true, .. } => return view! { <div class="cell" role="gridcell"></div> }.into_any(),
-        Line::Node { row, .. } => *row,
+        Line::Group { name, rows, .. } => rows.first().filter(|r| answer.rows[**r].name == *name).copied(),
+        Line::Node { row, .. } => Some(*row),
     };
+    let Some(row) = row else { return view! { <div class="cell" role="gridcell"></div> }.into_any() };
     let node = answer.rows[row].node.clone();
     let explained = Memo::new(move |_| table.explanations.of(&node).map(|s| s.get()));
     let title = move || explained.with(|e| e.as_ref().map(explained_text));
