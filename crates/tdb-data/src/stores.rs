@@ -59,10 +59,23 @@ impl Stores {
     fn build(&self, location: &Location) -> Result<Arc<dyn ObjectStore>> {
         let text = location.to_string();
         let setting = self.settings.iter().find(|s| text.starts_with(&s.prefix));
-        let endpoint = setting.and_then(|s| s.endpoint.clone());
         let anonymous = setting.is_some_and(|s| s.anonymous);
-        let allow_http = setting.is_some_and(|s| s.allow_http) || text.starts_with("http://");
-        let has = |names: &[&str]| names.iter().any(|n| std::env::var_os(n).is_some());
+        let variable = |names: &[&str]| names.iter().find_map(|n| std::env::var(n).ok().filter(|v| !v.is_empty()));
+        let has = |names: &[&str]| variable(names).is_some();
+        let endpoint = setting.and_then(|s| s.endpoint.clone()).or_else(|| match location.root() {
+            Root::Azure { .. } => variable(&["AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"]),
+            Root::S3(_) => variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]),
+            Root::Gcs(_) => variable(&["GOOGLE_BASE_URL"]).or_else(|| {
+                // Google's own tools read this, with or without a scheme.
+                let host = variable(&["STORAGE_EMULATOR_HOST"])?;
+                Some(if host.contains("://") { host } else { format!("http://{host}") })
+            }),
+            _ => None,
+        });
+        // Whoever writes http:// means it.
+        let plain = |address: &str| address.starts_with("http://");
+        let allow_http =
+            setting.is_some_and(|s| s.allow_http) || plain(&text) || endpoint.as_deref().is_some_and(plain);
         let store: Arc<dyn ObjectStore> = match location.root() {
             Root::Http(origin) => Arc::new(self.http(origin, None).map_err(|e| config(location, &e))?),
             Root::HuggingFace { .. } => {
@@ -90,7 +103,12 @@ impl Stores {
                 Arc::new(builder.build().map_err(|e| config(location, &e))?)
             }
             Root::S3(bucket) => {
-                let signed = has(&["AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_PROFILE"]);
+                let signed = has(&[
+                    "AWS_ACCESS_KEY_ID",
+                    "AWS_WEB_IDENTITY_TOKEN_FILE",
+                    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+                    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                ]);
                 let mut builder = AmazonS3Builder::from_env()
                     .with_bucket_name(bucket)
                     .with_skip_signature(anonymous || !signed)

@@ -1,129 +1,26 @@
 //! Azure Blob Storage, as its maker's own emulator has it: a public container in the reference's layout, read without
-//! credentials. Azurite is installed from npm below `target` once.
+//! credentials.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use object_store::{ObjectStoreExt, azure::MicrosoftAzureBuilder};
 use serde_json::json;
 use tdb_api::{ExistingExplanationsRequest, NodeIdAndDatasets};
 use tdb_data::{Error, FetchConfig, Fetcher, Library, Location, Registry};
+use tdb_testkit::stores::Azurite;
 
-const VERSION: &str = "3.37.0";
-const ACCOUNT: &str = "devstoreaccount1";
-/// The emulator's key is the same everywhere and no secret.
-const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
-
-struct Azurite {
-    process: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Azurite {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The emulator's program, installed if it is not there yet.
-fn install() -> PathBuf {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/azurite");
-    let program = target.join("node_modules/azurite/dist/src/blob/main.js");
-    if !program.exists() {
-        std::fs::create_dir_all(&target).unwrap();
-        let package = format!("azurite@{VERSION}");
-        let done = Command::new("npm")
-            .args(["install", "--no-audit", "--no-fund", "--prefix"])
-            .arg(&target)
-            .arg(package)
-            .status();
-        assert!(done.expect("npm is needed to test Azure Blob Storage").success(), "npm could not install Azurite");
-    }
-    program
-}
-
-impl Azurite {
-    async fn start() -> Self {
-        let (program, folder) = (install(), tempfile::tempdir().unwrap());
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let process = Command::new("node")
-            .arg(program)
-            .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])
-            .args(["--silent", "--skipApiVersionCheck", "--disableTelemetry", "--location"])
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let begin = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            assert!(begin.elapsed() < Duration::from_secs(120), "Azurite does not listen");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Self { process, port, _folder: folder }
-    }
-
-    fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}/{ACCOUNT}", self.port)
-    }
-
-    /// Creates a container, with anonymous access if it is public. Signed by hand, as object_store creates none.
-    async fn container(&self, name: &str, public: bool) {
-        let client = reqwest::Client::new();
-        let answer = client.get(self.endpoint()).send().await.unwrap();
-        let date = answer.headers()["date"].to_str().unwrap().to_string();
-        let access = if public { "x-ms-blob-public-access:container\n" } else { "" };
-        let signed = format!(
-            "PUT\n\n\n\n\n\n\n\n\n\n\n\n{access}x-ms-date:{date}\nx-ms-version:2021-12-02\n\
-             /{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
-        );
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &BASE64_STANDARD.decode(KEY).unwrap());
-        let signature = BASE64_STANDARD.encode(ring::hmac::sign(&key, signed.as_bytes()));
-        let mut request = client
-            .put(format!("{}/{name}?restype=container", self.endpoint()))
-            .header("x-ms-date", date)
-            .header("x-ms-version", "2021-12-02")
-            .header("content-length", "0")
-            .header("authorization", format!("SharedKey {ACCOUNT}:{signature}"));
-        if public {
-            request = request.header("x-ms-blob-public-access", "container");
-        }
-        let answer = request.send().await.unwrap();
-        let status = answer.status();
-        assert!(status.is_success(), "{status}: {}", answer.text().await.unwrap());
-    }
-
-    async fn put(&self, container: &str, path: &str, content: Vec<u8>) {
-        let store = MicrosoftAzureBuilder::new()
-            .with_account(ACCOUNT)
-            .with_access_key(KEY)
-            .with_container_name(container)
-            .with_endpoint(self.endpoint())
-            .with_allow_http(true)
-            .build()
-            .unwrap();
-        store.put(&path.into(), content.into()).await.unwrap();
-    }
-}
+const ACCOUNT: &str = Azurite::ACCOUNT;
 
 #[tokio::test]
 async fn records_and_explanations_come_from_azure() {
-    // The provider of TLS is set by the first fetcher.
     let folder = tempfile::tempdir().unwrap();
     let mut config = FetchConfig::from_env().unwrap();
     (config.cache, config.pause, config.offline) = (folder.path().join("cache"), Duration::from_millis(20), false);
-    drop(Fetcher::new(config.clone(), &Registry::default()));
 
-    let azurite = Azurite::start().await;
-    azurite.container("neuron-explainer", true).await;
-    azurite.container("closed", false).await;
+    let azurite = Azurite::start().unwrap();
+    azurite.container("neuron-explainer", true).unwrap();
+    azurite.container("closed", false).unwrap();
     let id = json!({"dataclass_name": "NeuronId", "neuron_index": 7, "layer_index": 3});
     let example = json!({"dataclass_name": "ActivationRecord", "activations": [0.5, 2.0], "tokens": ["a", " b"]});
     let record =
@@ -132,17 +29,17 @@ async fn records_and_explanations_come_from_azure() {
         {"dataclass_name": "ScoredExplanation", "explanation": "the letter b",
          "scored_simulation": {"scored_sequence_simulations": [], "ev_correlation_score": 0.5}}]});
     for container in ["neuron-explainer", "closed"] {
-        azurite.put(container, "data/collated-activations/3/7.json", record.to_string().into()).await;
+        azurite.put(container, "data/collated-activations/3/7.json", record.to_string().as_bytes()).unwrap();
     }
-    azurite.put("neuron-explainer", "data/explanations/3/7.jsonl", explained.to_string().into()).await;
+    azurite.put("neuron-explainer", "data/explanations/3/7.jsonl", explained.to_string().as_bytes()).unwrap();
     let large: Vec<u8> = (0..20_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    azurite.put("neuron-explainer", "large file.bin", large.clone()).await;
+    azurite.put("neuron-explainer", "large file.bin", &large).unwrap();
 
     let set = |name: &str, location: &str| {
         format!("[[records]]\nname = '{name}'\nscalar = 'mlp_post_act'\ntitle = ''\nlocation = '{location}'\n")
     };
     let text = format!(
-        "[[store]]\nprefix = 'az://{ACCOUNT}'\nendpoint = '{}'\nallow_http = true\nanonymous = true\n{}{}{}\
+        "[[store]]\nprefix = 'az://{ACCOUNT}'\nendpoint = '{}'\nanonymous = true\n{}{}{}\
          [[explanations]]\nname = 'e'\ntitle = ''\nlocation = 'az://{ACCOUNT}/neuron-explainer/data/explanations/'\n\
          records = 'az'\nscalar = 'mlp_post_act'\n",
         azurite.endpoint(),
