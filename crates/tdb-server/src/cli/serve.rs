@@ -7,6 +7,7 @@ use crate::model::{Ask, Model};
 use crate::records::StoredRecords;
 use anyhow::{Context, bail};
 use clap::ArgAction;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -66,12 +67,14 @@ fn truth(text: &str) -> Result<bool, String> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("TDB_LOG").unwrap_or_else(|_| "warn,tdb_server=info".into()),
-        )
-        .init();
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("TDB_LOG").unwrap_or_else(|_| "warn,tdb_server=info".into());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    // A person at a terminal wants the sentences, whoever reads a log the time and the place as well.
+    match std::io::stderr().is_terminal() {
+        true => log.without_time().with_target(false).init(),
+        false => log.with_ansi(false).init(),
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
     let own_model = args.model.as_deref().is_none_or(|model| model == embedded::NAME);
