@@ -64,8 +64,8 @@ fn questions() -> Vec<(String, Value)> {
         side["componentTypeForAttention"] = json!("autoencoder_latent");
         side["nodeAblations"] = json!([{ "nodeIndex": node(kind, indices.clone()), "value": 0.5 }]);
         let through = (kind == "attention_head").then_some("QK");
-        side["nodeToTrace"] =
-            json!({ "nodeIndex": node(kind, indices), "attentionTraceType": through, "downstreamNodeIndex": null });
+        side["upstreamNodeToTrace"] =
+            json!({ "nodeIndex": node(kind, indices), "attentionTraceType": through, "downstreamTraceConfig": null });
         // Often, so that latents are not drowned by the rest.
         (0..8).for_each(|_| found.push(("/batched_tdb".to_owned(), body.clone())));
     }

@@ -40,7 +40,7 @@ enum Kind {
     /// Prompt of so many tokens; components to list.
     Tdb {
         tokens: usize,
-        latents: bool,
+        latents: Latents,
     },
     Ablation,
     TraceHead,
@@ -49,7 +49,21 @@ enum Kind {
     LogitLens,
 }
 
-const fn tdb(name: &'static str, tokens: usize, latents: bool, reference: Option<f64>, floor: Option<f64>) -> Request {
+/// Which nodes are latents instead of neurons and heads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Latents {
+    None,
+    Mlp,
+    Both,
+}
+
+const fn tdb(
+    name: &'static str,
+    tokens: usize,
+    latents: Latents,
+    reference: Option<f64>,
+    floor: Option<f64>,
+) -> Request {
     Request { name, kind: Kind::Tdb { tokens, latents }, reference, floor }
 }
 
@@ -59,10 +73,10 @@ const CONFIGS: [Config; 3] = [
         args: &[],
         reference_start: 7.0,
         requests: &[
-            tdb("tdb_16", 16, false, Some(2.4), Some(0.10)),
-            tdb("tdb_64", 64, false, Some(4.5), Some(0.18)),
-            tdb("tdb_128", 128, false, Some(15.5), Some(0.29)),
-            tdb("tdb_256", 256, false, None, Some(0.53)),
+            tdb("tdb_16", 16, Latents::None, Some(2.4), Some(0.10)),
+            tdb("tdb_64", 64, Latents::None, Some(4.5), Some(0.18)),
+            tdb("tdb_128", 128, Latents::None, Some(15.5), Some(0.29)),
+            tdb("tdb_256", 256, Latents::None, None, Some(0.53)),
             Request { name: "ablate_64", kind: Kind::Ablation, reference: Some(8.9), floor: None },
             Request { name: "trace_head_64", kind: Kind::TraceHead, reference: Some(3.8), floor: None },
             Request {
@@ -80,10 +94,10 @@ const CONFIGS: [Config; 3] = [
         args: &["--mlp_autoencoder_name", "ae-resid-delta-mlp"],
         reference_start: 15.0,
         requests: &[
-            tdb("tdb_16", 16, false, Some(13.7), None),
-            tdb("tdb_64", 64, false, Some(18.3), None),
-            tdb("latents_16", 16, true, Some(14.9), None),
-            tdb("latents_64", 64, true, Some(17.5), None),
+            tdb("tdb_16", 16, Latents::None, Some(13.7), None),
+            tdb("tdb_64", 64, Latents::None, Some(18.3), None),
+            tdb("latents_16", 16, Latents::Mlp, Some(14.9), None),
+            tdb("latents_64", 64, Latents::Mlp, Some(17.5), None),
         ],
     },
     Config {
@@ -91,11 +105,11 @@ const CONFIGS: [Config; 3] = [
         args: &["--mlp_autoencoder_name", "ae-resid-delta-mlp", "--attn_autoencoder_name", "ae-resid-delta-attn"],
         reference_start: 21.0,
         requests: &[
-            tdb("tdb_16", 16, false, Some(16.6), Some(0.16)),
-            tdb("tdb_64", 64, false, Some(19.1), Some(0.42)),
-            tdb("latents_16", 16, true, Some(16.4), Some(0.16)),
-            tdb("latents_64", 64, true, Some(20.0), Some(0.42)),
-            tdb("latents_256", 256, true, None, Some(1.52)),
+            tdb("tdb_16", 16, Latents::None, Some(16.6), Some(0.16)),
+            tdb("tdb_64", 64, Latents::None, Some(19.1), Some(0.42)),
+            tdb("latents_16", 16, Latents::Both, Some(16.4), Some(0.16)),
+            tdb("latents_64", 64, Latents::Both, Some(20.0), Some(0.42)),
+            tdb("latents_256", 256, Latents::Both, None, Some(1.52)),
         ],
     },
 ];
@@ -228,9 +242,9 @@ fn prompt(n: usize, variant: usize) -> String {
     text
 }
 
-fn tdb_spec(tokens: usize, latents: bool, variant: usize) -> Value {
-    let (mlp, attention) =
-        if latents { ("autoencoder_latent", "autoencoder_latent") } else { ("neuron", "attention_head") };
+fn tdb_spec(tokens: usize, latents: Latents, variant: usize) -> Value {
+    let mlp = if latents == Latents::None { "neuron" } else { "autoencoder_latent" };
+    let attention = if latents == Latents::Both { "autoencoder_latent" } else { "attention_head" };
     json!({
         "prompt": prompt(tokens, variant), "targetTokens": [" Canada"], "distractorTokens": [" Germany"],
         "componentTypeForMlp": mlp, "componentTypeForAttention": attention, "topAndBottomKForNodeTable": 10,
@@ -247,12 +261,12 @@ fn body(kind: Kind, variant: usize) -> (&'static str, Value) {
     match kind {
         Kind::Tdb { tokens, latents } => ("/batched_tdb", json!({"subRequests": [tdb_spec(tokens, latents, variant)]})),
         Kind::Ablation => {
-            let mut ablated = tdb_spec(64, false, variant);
+            let mut ablated = tdb_spec(64, Latents::None, variant);
             ablated["nodeAblations"] = json!([{"nodeIndex": node("mlp_neuron", 5, &[10, 7]), "value": 0.0}]);
-            ("/batched_tdb", json!({"subRequests": [ablated, tdb_spec(64, false, variant)]}))
+            ("/batched_tdb", json!({"subRequests": [ablated, tdb_spec(64, Latents::None, variant)]}))
         }
         Kind::TraceHead => {
-            let mut traced = tdb_spec(64, false, variant);
+            let mut traced = tdb_spec(64, Latents::None, variant);
             traced["upstreamNodeToTrace"] = json!({
                 "nodeIndex": node("attention_head", 9, &[60, 3, 4]), "attentionTraceType": "QK",
                 "downstreamTraceConfig": null,
