@@ -371,7 +371,7 @@ pub(crate) fn not_found(location: &Location) -> Error {
 }
 
 fn no_network(reason: &str) -> String {
-    format!("no connection could be made; is there a network? What is cached works with --offline ({reason})")
+    format!("no connection could be made ({reason}); is there a network? What was fetched before is used without one")
 }
 
 /// Doubles with every failure, up to 64 times the first pause, give or take a quarter so that many do not come at once.

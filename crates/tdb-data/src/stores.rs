@@ -203,7 +203,7 @@ impl Failure {
                 (Some(408 | 425 | 429 | 500..), _) => Self::Transient(text),
                 (Some(401 | 403), _) => Self::Denied(text),
                 (Some(_), _) => Self::Fatal(text),
-                (None, Some(object_store::client::HttpErrorKind::Connect)) => Self::Connect(text),
+                (None, Some(object_store::client::HttpErrorKind::Connect)) => Self::Connect(root_cause(error)),
                 (None, _) if ["non-partial", "Content-Range", "Wanted range"].iter().any(|t| text.contains(t)) => {
                     Self::Changed
                 }
@@ -233,6 +233,15 @@ fn chain(error: &dyn std::error::Error) -> String {
         text.push('…');
     }
     text
+}
+
+/// What it all came from, such as that a name could not be resolved.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 /// The HTTP status; the library's own error type for it is private, so it is read from the text.

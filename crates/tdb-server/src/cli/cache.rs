@@ -80,8 +80,10 @@ fn group(entry: &Entry) -> String {
     let parts: Vec<&str> = entry.meta.location.split('/').collect();
     let named = |part: &&str| !part.split('.').next().unwrap_or(part).chars().all(|c| c.is_ascii_digit());
     let (_, folders) = parts.split_last().unwrap_or((&"", &[]));
-    let folders: Vec<&str> = folders.iter().copied().filter(|part| part.is_empty() || named(part)).collect();
-    folders.join("/")
+    // Of an address the host stays, also where it is a number.
+    let host = if entry.meta.location.contains("://") { 3 } else { 0 };
+    let kept = folders.iter().copied().enumerate().filter(|(i, part)| *i < host || named(part));
+    kept.map(|(_, part)| part).collect::<Vec<_>>().join("/")
 }
 
 fn verify(cache: &Cache, drop: bool) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use super::library::{self, DataArgs};
 use super::progress::{Bars, numbers, size};
 use anyhow::{Context, bail};
 use futures::{StreamExt, stream};
-use tdb_data::{Error, Library, Progress, RecordsEntry, autoencoder_files, fetch_model};
+use tdb_data::{Error, Library, Location, Progress, RecordsEntry, autoencoder_files, fetch_model};
 
 /// Fetch models, autoencoders, records and explanations into the cache, so that they are there without a network
 ///
@@ -39,17 +39,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
     let library = library::open(&args.data, library::EmbeddedRecords::Listed)?;
-    let bars = Bars::new();
-    let done = runtime.block_on(fetch(args, &library, &bars));
-    bars.finish();
-    done
+    runtime.block_on(fetch(args, &library))
 }
 
-async fn fetch(args: &Args, library: &Library, bars: &Bars) -> anyhow::Result<()> {
+async fn fetch(args: &Args, library: &Library) -> anyhow::Result<()> {
     let (registry, fetcher) = (library.registry(), library.fetcher());
     for name in &args.models {
-        let (folder, _) = fetch_model(fetcher, registry.model(name)?, bars).await?;
-        println!("{name}: {}", folder.display());
+        let entry = registry.model(name)?;
+        let bars = Bars::of(name, &Location::parse(&entry.location)?.join("config.json")?, fetcher);
+        let fetched = fetch_model(fetcher, entry, &bars).await;
+        bars.finish();
+        println!("{name}: {}", fetched?.0.display());
         let of_model = || registry.autoencoders.iter().filter(|a| a.model == *name);
         let wanted: Vec<_> = if args.autoencoders.iter().any(|a| a == "all") {
             of_model().collect()
@@ -57,8 +57,12 @@ async fn fetch(args: &Args, library: &Library, bars: &Bars) -> anyhow::Result<()
             args.autoencoders.iter().map(|a| registry.autoencoder(name, a)).collect::<Result<_, _>>()?
         };
         for entry in wanted {
-            let files = fetcher.files(&autoencoder_files(entry)?, bars).await?;
-            println!("{}: {} files", entry.name, files.len());
+            let wanted = autoencoder_files(entry)?;
+            let first = wanted.first().with_context(|| format!("autoencoder {} has no files", entry.name))?;
+            let bars = Bars::of(&entry.name, first, fetcher);
+            let files = fetcher.files(&wanted, &bars).await;
+            bars.finish();
+            println!("{}: {} files", entry.name, files?.len());
         }
     }
     let (layers, nodes) = (args.layers.as_deref().unwrap_or_default(), args.nodes.as_deref().unwrap_or_default());
@@ -69,7 +73,10 @@ async fn fetch(args: &Args, library: &Library, bars: &Bars) -> anyhow::Result<()
             bail!("no set of records {name:?} is registered; there are {}", known.join(", "));
         }
         for set in sets {
-            let (found, missing) = records(library, set, layers, nodes, bars).await?;
+            let bars = Bars::new();
+            let counts = records(library, set, layers, nodes, &bars).await;
+            bars.finish();
+            let (found, missing) = counts?;
             println!("{name} ({}): {found} records, {missing} that do not exist", set.scalar);
         }
     }

@@ -40,11 +40,12 @@ impl Bars {
         Self { all, total, title: String::new(), state: Mutex::new(state) }
     }
 
-    /// For the files of a model or an autoencoder. If `first`, one of them, has to come from elsewhere, says so.
+    /// For the files of a model or an autoencoder. If `first`, the first of them, has to come from elsewhere, says so.
     pub fn of(title: &str, first: &Location, fetcher: &Fetcher) -> Self {
         let bars = Self { title: title.to_owned(), ..Self::new() };
         if !fetcher.is_offline() && !fetcher.has(first) {
-            let from = fetcher.resolve(first).unwrap_or_else(|_| first.clone());
+            let from = fetcher.resolve(first).unwrap_or_else(|_| first.clone()).to_string();
+            let from = from.rsplit_once('/').map_or(from.as_str(), |(folder, _)| folder);
             let kept = fetcher.cache().root().display();
             bars.say(&format!("{title} is not on this machine yet: fetching it, once, from {from} into {kept}"));
         }
