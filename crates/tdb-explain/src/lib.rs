@@ -10,7 +10,7 @@
 //! ```
 
 mod client;
-mod date;
+pub mod date;
 mod error;
 mod examples;
 mod explainer;

@@ -119,6 +119,19 @@ fn explaining_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn explaining_without_a_language_model_asks_nobody() {
+    let folder = folder(&serve());
+    let args = ["explain", "r", "--layers", "0", "--method", "offline-statistics", "--nodes"];
+    let (ok, text) = tdb(folder.path(), &[&args[..], &["0-1"]].concat());
+    assert!(ok && text.contains("2 explained, 0 had an explanation"), "{text}");
+    let (ok, text) = tdb(folder.path(), &[&args[..], &["0-3"]].concat());
+    assert!(ok && text.contains("1 explained, 2 had an explanation, 1 have no record"), "{text}");
+    let stored = folder.path().join("own/explanations/r/mlp_post_act/offline-statistics/0/2.jsonl");
+    let stored = std::fs::read_to_string(stored).unwrap();
+    assert!(stored.contains("\"method\":\"offline-statistics\""), "{stored}");
+}
+
+#[test]
 fn what_cannot_be_done_is_said_in_a_sentence() {
     let folder = folder("http://127.0.0.1:9");
     for (args, part) in [
@@ -127,6 +140,7 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
         (&["fetch", "gpt2-small", "--offline"], "offline mode is on"),
         (&["fetch", "gpt2-small", "--mirror", "x"], "not a mirror rule"),
         (&["explain", "r", "--layers", "0", "--nodes", "0"], "no language model is set up"),
+        (&["explain", "r", "--layers", "0", "--nodes", "0"], "--method offline-statistics needs none"),
         (&["explain", "nope", "--layers", "0", "--nodes", "0"], "no set of records"),
         (&["explain", "r", "--layers", "3-1", "--nodes", "0"], "no range"),
     ] {

@@ -169,7 +169,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }),
         shown: args.show.as_deref().map(|text| shown(text, &plan.sizes)).transpose()?,
         single_files: args.layout != Layout::Layers,
-        explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(now)),
+        explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(tdb_explain::date::now)),
     };
     let collation = Collation {
         model: &model,
@@ -261,22 +261,6 @@ fn shown(text: &str, all: &Sizes) -> anyhow::Result<Sizes> {
         Ok(&[top, random, per_quantile]) => Ok(Sizes { top, random, per_quantile, ..*all }),
         _ => anyhow::bail!("--show is {text:?}; expected three numbers such as 6,3,1"),
     }
-}
-
-/// Now, as RFC 3339 in UTC.
-fn now() -> String {
-    let seconds = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-    let (days, rest) = ((seconds / 86_400) as i64, seconds % 86_400);
-    // Days to a date of the Gregorian calendar, counted in years that begin with March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
 }
 
 struct Progress {

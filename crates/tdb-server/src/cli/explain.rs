@@ -1,17 +1,20 @@
-//! `tdb explain`: explanations of many nodes, written and scored by a language model.
+//! `tdb explain`: explanations of many nodes, written and scored by a language model or without one.
 
 use super::library::{self, DataArgs};
 use super::progress::{numbers, style};
 use anyhow::{Context, bail};
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
-use tdb_data::{Error as DataError, RecordsEntry, Registry};
-use tdb_explain::{Client, ClientConfig, Error, Explainer, ScoreMethod};
+use tdb_collate::explain as statistics;
+use tdb_data::{Error as DataError, Library, RecordsEntry, Registry};
+use tdb_explain::{Client, ClientConfig, Error, Explainer, ScoreMethod, date, is_pairs};
 
-/// Write and score explanations of many nodes with a language model
+/// Write and score explanations of many nodes, with a language model or without
 ///
-/// The model is asked over OpenAI's chat protocol: a key in OPENAI_API_KEY, or the address of any server that speaks it.
-/// Nodes that have an explanation are left out, so a run that was stopped goes on when the same command is given again.
+/// A language model is asked over OpenAI's chat protocol: a key in OPENAI_API_KEY, or the address of any server that speaks
+/// it. With `--method offline-statistics` nobody is asked: the nodes' own records say what they respond to. Nodes that have an
+/// explanation (for the latter, one of its kind) are left out, so a run that was stopped goes on when the same command is given
+/// again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Set of records, by name; with the scalar after a colon where a name has several
@@ -23,7 +26,10 @@ pub struct Args {
     /// Nodes of each layer, such as 0-99
     #[arg(long, value_name = "NUMBERS", value_parser = numbers)]
     pub nodes: std::vec::Vec<usize>,
-    /// How explanations are scored: all-at-once, token-by-token, detection, or none
+    /// Who explains
+    #[arg(long, value_enum, default_value_t = Method::LanguageModel)]
+    pub method: Method,
+    /// How a language model's explanations are scored: all-at-once, token-by-token, detection, or none
     #[arg(long, value_name = "METHOD", default_value = "all-at-once", value_parser = method)]
     pub score: Scoring,
     /// The language model's name, instead of TDB_EXPLAIN_MODEL
@@ -43,6 +49,14 @@ pub struct Args {
     pub max_tokens: u64,
     #[command(flatten)]
     pub data: DataArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// A language model, which is also asked how well the explanation predicts
+    LanguageModel,
+    /// What the record itself shows: tokens, what stands before them, positions; scored on held-out examples
+    OfflineStatistics,
 }
 
 /// How to score, if at all.
@@ -68,11 +82,36 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("no threads to work with")?;
     let library = library::open(&args.data, library::EmbeddedRecords::Listed)?;
     let set = find(library.registry(), &args.records)?.clone();
-    let config = ClientConfig::from_env_and(args.llm.clone(), args.llm_url.clone());
-    let mut config = config.ok_or(Error::NotSetUp)?;
-    (config.parallel, config.max_questions, config.max_tokens) = (args.parallel, args.max_questions, args.max_tokens);
-    let explainer = Explainer::new(library.clone(), Some(Client::new(config)?));
+    let client = match args.method {
+        Method::OfflineStatistics => None,
+        Method::LanguageModel => {
+            let config = ClientConfig::from_env_and(args.llm.clone(), args.llm_url.clone());
+            let Some(mut config) = config else { bail!("{}; --method offline-statistics needs none", Error::NotSetUp) };
+            (config.parallel, config.max_questions, config.max_tokens) =
+                (args.parallel, args.max_questions, args.max_tokens);
+            Some(Client::new(config)?)
+        }
+    };
+    let explainer = Explainer::new(library.clone(), client);
     runtime.block_on(explain(args, &library, &set, &explainer))
+}
+
+/// Explains a node from its record alone, unless that was done before.
+async fn from_record(library: &Library, set: &RecordsEntry, (layer, node): (usize, usize)) -> Result<bool, Error> {
+    let found = library.record_in(set, layer, node).await?;
+    let pairs = is_pairs(set)?;
+    let known = library.explanations(set, layer, node).await?;
+    let mut known = known.iter().flat_map(|(_, node)| &node.explanations);
+    if known.any(|e| e.origin.method.as_deref() == Some(statistics::METHOD)) {
+        return Ok(false);
+    }
+    let known = statistics::Known { pairs, ..statistics::Known::default() };
+    let explain = move || statistics::explain(&found.record, &known, &date::now());
+    let explained = tokio::task::spawn_blocking(explain).await.map_err(|e| Error::Unsuitable(e.to_string()))?;
+    for explanation in explained.explanations {
+        library.add_explanation(set, statistics::METHOD, (layer, node), pairs, explanation).await?;
+    }
+    Ok(true)
 }
 
 fn find<'a>(registry: &'a Registry, text: &str) -> anyhow::Result<&'a RecordsEntry> {
@@ -92,16 +131,14 @@ fn find<'a>(registry: &'a Registry, text: &str) -> anyhow::Result<&'a RecordsEnt
     }
 }
 
-async fn explain(
-    args: &Args,
-    library: &tdb_data::Library,
-    set: &RecordsEntry,
-    explainer: &Explainer,
-) -> anyhow::Result<()> {
+async fn explain(args: &Args, library: &Library, set: &RecordsEntry, explainer: &Explainer) -> anyhow::Result<()> {
     let bar = ProgressBar::new((args.layers.len() * args.nodes.len()) as u64);
     bar.set_style(style("{pos}/{len} nodes  {wide_bar}  {eta}  {msg}"));
     let all = args.layers.iter().flat_map(|layer| args.nodes.iter().map(move |node| (*layer, *node)));
     let one = |(layer, node)| async move {
+        if args.method == Method::OfflineStatistics {
+            return from_record(library, set, (layer, node)).await;
+        }
         let found = library.record_in(set, layer, node).await?;
         let explained = explainer.explain(&found).await?;
         if let (true, Some(method)) = (explained.new, args.score.0) {
@@ -146,9 +183,13 @@ async fn explain(
     }
     bar.finish_and_clear();
     let spent = explainer.client().map(Client::spent).unwrap_or_default();
+    let asked = match args.method {
+        Method::LanguageModel => format!("; {} questions, {} tokens", spent.questions, spent.tokens),
+        Method::OfflineStatistics => String::new(),
+    };
     println!(
-        "{} explained, {} had an explanation, {} have no record, {} could not be explained; {} questions, {} tokens",
-        counts.written, counts.there, counts.missing, counts.failed, spent.questions, spent.tokens
+        "{} explained, {} had an explanation, {} have no record, {} could not be explained{asked}",
+        counts.written, counts.there, counts.missing, counts.failed
     );
     stopped.map_or(Ok(()), Err)
 }
