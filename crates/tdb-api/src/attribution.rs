@@ -1,7 +1,7 @@
 //! Which attended-to tokens a latent of an attention layer owes its activation to.
 
-use crate::batched::ProcessingResponseDataType;
 use crate::index::MirroredNodeIndex;
+use crate::names::ProcessingResponseDataType;
 use crate::wire::{wire_struct, wire_tag};
 
 wire_struct! {

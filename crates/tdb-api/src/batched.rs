@@ -2,40 +2,17 @@
 
 use crate::attribution::{TokenPairAttributionRequestSpec, TokenPairAttributionResponseData};
 use crate::inference::{InferenceRequestSpec, InferenceResponse};
+use crate::names::SpecType;
 use crate::scalars::{
     DerivedAttentionScalarsRequestSpec, DerivedAttentionScalarsResponseData, DerivedScalarsRequestSpec,
     DerivedScalarsResponseData,
 };
 use crate::tokens::{ScoredTokensRequestSpec, ScoredTokensResponseData};
 use crate::top_k::{MultipleTopKDerivedScalarsRequestSpec, MultipleTopKDerivedScalarsResponseData};
-use crate::wire::{Decode, Describe, Errors, Schemas, Step, wire_enum, wire_struct};
+use crate::wire::{Decode, Describe, Errors, Schemas, Step, wire_struct};
 use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-
-wire_enum! {
-    /// Kinds of things that can be asked of a run.
-    pub enum SpecType {
-        ActivationsRequestSpec = "activations_request_spec",
-        DerivedScalarsRequestSpec = "derived_scalars_request_spec",
-        DerivedAttentionScalarsRequestSpec = "derived_attention_scalars_request_spec",
-        MultipleTopKDerivedScalarsRequestSpec = "multiple_top_k_derived_scalars_request_spec",
-        ScoredTokensRequestSpec = "scored_tokens_request_spec",
-        TdbRequestSpec = "tdb_request_spec",
-        TokenPairAttributionRequestSpec = "token_pair_attribution_request_spec",
-    }
-}
-
-wire_enum! {
-    /// Kinds of answers.
-    pub enum ProcessingResponseDataType {
-        DerivedScalarsResponseData = "derived_scalars_response_data",
-        DerivedAttentionScalarsResponseData = "derived_attention_scalars_response_data",
-        MultipleTopKDerivedScalarsResponseData = "multiple_top_k_derived_scalars_response_data",
-        ScoredTokensResponseData = "scored_tokens_response_data",
-        TokenPairAttributionResponseData = "token_pair_attribution_response_data",
-    }
-}
 
 /// Something asked of a run.
 ///
@@ -150,7 +127,7 @@ pub enum ProcessingResponseData {
 
 impl Decode for ProcessingResponseData {
     fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
-        use ProcessingResponseDataType as Type;
+        use crate::names::ProcessingResponseDataType as Type;
         let object = crate::wire::decode_object(value, errors)?;
         match errors.field::<Type>(object, "response_data_type", None)? {
             Type::MultipleTopKDerivedScalarsResponseData => {

@@ -30,7 +30,7 @@ pub use attribution::{
 };
 pub use batched::{
     BatchedRequest, BatchedResponse, InferenceResponseAndResponseDict, InferenceSubRequest, ProcessingRequestSpec,
-    ProcessingResponseData, ProcessingResponseDataType, SpecType,
+    ProcessingResponseData,
 };
 pub use explanations::{
     AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, ScoreRequest, ScoreResult,
@@ -46,7 +46,10 @@ pub use inference::{
 pub use info::{
     AutoencoderInfo, LimitsResponse, ModelShape, ServerInfoResponse, Token, TokenizeRequest, TokenizeResponse,
 };
-pub use names::{ActivationLocationType, DerivedScalarType, Dimension, NodeType, PassType, UnknownName};
+pub use names::{
+    ActivationLocationType, DerivedScalarType, Dimension, NodeType, PassType, ProcessingResponseDataType, SpecType,
+    UnknownName,
+};
 pub use records::{
     AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets,
     TokenAndAttentionScalars,

@@ -1,8 +1,8 @@
 //! Derived scalars of one component over a prompt.
 
-use crate::batched::ProcessingResponseDataType;
 use crate::index::MirroredNodeIndex;
 use crate::inference::{InferenceAndTokenData, InferenceRequestSpec};
+use crate::names::ProcessingResponseDataType;
 use crate::names::{DerivedScalarType, PassType};
 use crate::records::{NodeIdAndDatasets, TokenAndAttentionScalars};
 use crate::tokens::TopTokens;

@@ -1,7 +1,7 @@
 //! Readings of nodes in token space.
 
-use crate::batched::ProcessingResponseDataType;
 use crate::index::MirroredNodeIndex;
+use crate::names::ProcessingResponseDataType;
 use crate::wire::{wire_enum, wire_struct, wire_tag};
 
 wire_struct! {

@@ -1,8 +1,8 @@
 //! The nodes with the largest and smallest scalars.
 
-use crate::batched::ProcessingResponseDataType;
 use crate::index::MirroredNodeIndex;
 use crate::inference::{InferenceAndTokenData, InferenceRequestSpec};
+use crate::names::ProcessingResponseDataType;
 use crate::names::{DerivedScalarType, Dimension, PassType};
 use crate::tensor::TensorND;
 use crate::wire::{wire_enum, wire_struct, wire_tag};

@@ -15,11 +15,11 @@ use crate::checks::check_specs;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
-use crate::interventions::wrap;
 use crate::rank::{NODE_LIMIT, Ranking, node_key, rank, values_of};
 use crate::side::{Plan, Side};
 use crate::store::Store;
 use crate::tdb::{OUTPUT_LOGITS, to_inference_sub_request};
+use crate::values::wrap;
 
 impl Engine {
     /// `POST /batched_tdb`.

@@ -14,11 +14,11 @@ use crate::context::Context;
 use crate::derived;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
-use crate::interventions::wrap;
 use crate::nodes::Node;
 use crate::readings::{self, ReadNode};
 use crate::side::Side;
 use crate::store::Store;
+use crate::values::wrap;
 
 impl Side<'_> {
     /// Computes the loss, if there is one.

@@ -6,6 +6,7 @@ use tdb_model::{Index, Intervention, Pass, Site, Transformer};
 
 use crate::error::{Result, bad};
 use crate::nodes::AutoencoderKind;
+use crate::values::wrap;
 
 /// The model's site of a location on the wire.
 ///
@@ -91,12 +92,6 @@ pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> 
         PassType::Backward => Pass::Backward,
     };
     Ok(Intervention { site, layer, pass, indices, value: spec.value as f32 })
-}
-
-/// An index that may count from the end, as -1 for the last; `None` if it is out of range.
-pub fn wrap(index: i64, len: usize) -> Option<usize> {
-    let at = if index < 0 { index + len as i64 } else { index };
-    usize::try_from(at).ok().filter(|at| *at < len)
 }
 
 fn layer(model: &Transformer, site: Site, layer: Option<i64>, name: &str) -> Result<Option<usize>> {

@@ -7,7 +7,7 @@ use tdb_model::{Autoencoder, Site, Transformer};
 
 use crate::derived::Place;
 use crate::error::{Result, bad};
-use crate::interventions::wrap;
+use crate::values::wrap;
 
 /// A node of one prompt: something that has an activation and a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,9 @@ use tdb_model::Array;
 
 use crate::derived;
 use crate::error::{Result, bad};
-use crate::interventions::wrap;
 use crate::store::Store;
 use crate::top_k::Entry;
-use crate::values::{Values, flat, unflatten};
+use crate::values::{Values, flat, unflatten, wrap};
 
 /// Most nodes that an answer lists.
 pub(crate) const NODE_LIMIT: usize = 1_000_000;

@@ -11,11 +11,10 @@ use tdb_model::{AutoencoderSite, Matrix};
 use crate::compute;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
-use crate::interventions::wrap;
 use crate::nodes::{AutoencoderKind, Node};
 use crate::replay::{self, through};
 use crate::side::Side;
-use crate::values::Values;
+use crate::values::{Values, wrap};
 
 /// The best and the worst tokens of one direction, by score.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,10 +11,11 @@ use crate::derived::{self, Place};
 use crate::edges::{self, EdgeNode};
 use crate::engine::Engine;
 use crate::error::{Result, bad};
-use crate::interventions::{self, wrap};
+use crate::interventions;
 use crate::nodes::AutoencoderKind;
 use crate::objective::Loss;
 use crate::trace::{Trace, TraceSeed};
+use crate::values::wrap;
 
 /// What a run was asked to be.
 #[derive(Clone, Debug)]

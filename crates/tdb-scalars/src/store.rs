@@ -11,7 +11,7 @@ use crate::compute;
 use crate::error::{Error, Result};
 use crate::side::Side;
 use crate::top_k::{self, Entry};
-use crate::values::Values;
+use crate::values::{Values, wrap};
 
 /// Bytes of computed values that one run may keep; what does not fit is computed again when needed.
 const BUDGET: usize = 96 << 20;
@@ -91,7 +91,7 @@ impl<'a, 'e> Store<'a, 'e> {
                 None => top_k::extremes(&values, position, k),
                 Some(token) => {
                     let dims = values.dims();
-                    let Some(first) = crate::interventions::wrap(token, dims[0]) else {
+                    let Some(first) = wrap(token, dims[0]) else {
                         return Err(Error::Bad(format!("tokenIndex is {token}, outside 0..{}", dims[0])));
                     };
                     let width: usize = dims[1..].iter().product();

@@ -157,3 +157,9 @@ pub fn unflatten(mut at: usize, dims: &[usize], index: &mut [usize]) {
         at /= dims[d];
     }
 }
+
+/// An index that may count from the end, as -1 for the last; `None` if it is out of range.
+pub fn wrap(index: i64, len: usize) -> Option<usize> {
+    let at = if index < 0 { index + len as i64 } else { index };
+    usize::try_from(at).ok().filter(|at| *at < len)
+}

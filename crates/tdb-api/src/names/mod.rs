@@ -1,8 +1,10 @@
-//! The words of the interface: kinds of nodes, tensors, axes and derived scalars.
+//! The words of the interface: kinds of nodes, tensors, axes, derived scalars and answers.
 
+mod asked;
 mod derived_scalar_type;
 mod model;
 
+pub use asked::{ProcessingResponseDataType, SpecType};
 pub use derived_scalar_type::DerivedScalarType;
 pub use model::{ActivationLocationType, Dimension, NodeType, PassType};
 
