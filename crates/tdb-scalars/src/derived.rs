@@ -1,6 +1,6 @@
 //! What each derived scalar is about: its dimensions, its kind of node, where in a layer it stands.
 
-use tdb_api::{DerivedScalarType as Dst, Dimension, NodeType};
+use tdb_api::{DerivedScalarType as Dst, Dimension, NodeType, PassType};
 use tdb_model::{Point, Site};
 
 use Dimension::{
@@ -135,6 +135,75 @@ pub fn is_whole_model(dst: Dst) -> bool {
             | Dst::AlwaysOne
             | Dst::VocabTokenWriteToInputDirection
     )
+}
+
+/// Scalars about one latent of one layer, which the request names.
+pub fn is_within_layer(dst: Dst) -> bool {
+    matches!(
+        dst,
+        Dst::AttnWriteToLatent
+            | Dst::AttnWriteToLatentSummedOverHeads
+            | Dst::FlattenedAttnWriteToLatentSummedOverHeads
+            | Dst::AttnWriteToLatentPerSequenceToken
+    )
+}
+
+/// Tensors of the pass that are derived scalars as they are.
+pub fn raw_site(dst: Dst) -> Option<Site> {
+    Some(match dst {
+        Dst::Logits => Site::Logits,
+        Dst::ResidPostEmbedding => Site::ResidPostEmb,
+        Dst::MlpPreAct => Site::MlpPreAct,
+        Dst::MlpPostAct => Site::MlpPostAct,
+        Dst::ResidDeltaMlp => Site::ResidDeltaMlp,
+        Dst::ResidPostMlp => Site::ResidPostMlp,
+        Dst::AttnQuery => Site::AttnQ,
+        Dst::AttnKey => Site::AttnK,
+        Dst::AttnValue => Site::AttnV,
+        Dst::AttnQkLogits => Site::AttnQkLogits,
+        Dst::AttnQkProbs => Site::AttnQkProbs,
+        Dst::AttnWeightedSumOfValues => Site::AttnVOut,
+        Dst::ResidDeltaAttn => Site::ResidDeltaAttn,
+        Dst::ResidPostAttn => Site::ResidPostAttn,
+        Dst::ResidFinalLayerNormScale => Site::FinalLnScale,
+        Dst::AttnInputLayerNormScale => Site::AttnLnScale,
+        Dst::MlpInputLayerNormScale => Site::MlpLnScale,
+        _ => return None,
+    })
+}
+
+/// Scalars about the one node that an inspection names; they exist in its layer alone.
+pub fn is_about_edge_node(dst: Dst) -> bool {
+    matches!(dst, Dst::SingleNodeWrite | Dst::SingleNodeWriteToFinalResidualGrad | Dst::GradOfSingleSubnodeAttribution)
+}
+
+/// Sites whose gradients a derived scalar reads.
+pub fn gradient_sites(dst: Dst, pass: PassType) -> Vec<Site> {
+    let mut sites = Vec::new();
+    if pass == PassType::Backward
+        && let Some(site) = raw_site(dst)
+    {
+        sites.push(site);
+    }
+    match dst {
+        Dst::MlpActTimesGrad => sites.push(Site::MlpPostAct),
+        Dst::AttnActTimesGrad | Dst::UnflattenedAttnActTimesGrad | Dst::AttnActTimesGradPerSequenceToken => {
+            sites.push(Site::AttnQkProbs);
+        }
+        Dst::UnflattenedAttnWriteNorm if pass == PassType::Backward => sites.push(Site::AttnQkProbs),
+        Dst::OnlineAutoencoderActTimesGrad
+        | Dst::OnlineMlpAutoencoderActTimesGrad
+        | Dst::OnlineAttentionAutoencoderActTimesGrad
+        | Dst::OnlineAutoencoderLatent
+        | Dst::OnlineMlpAutoencoderLatent
+        | Dst::OnlineAttentionAutoencoderLatent => sites.extend([Site::MlpLatent, Site::AttnLatent]),
+        Dst::OnlineMlpAutoencoderErrorActTimesGrad
+        | Dst::OnlineMlpAutoencoderError
+        | Dst::OnlineResidualMlpAutoencoderError => sites.push(Site::MlpError),
+        Dst::OnlineResidualAttentionAutoencoderError => sites.push(Site::AttnError),
+        _ => {}
+    }
+    sites
 }
 
 /// The kind of node that the last dimension counts. Latents are told apart by the wire names.

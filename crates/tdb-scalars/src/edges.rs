@@ -16,22 +16,12 @@ use tdb_model::{Array, AutoencoderSite, Site, layer_norm};
 use crate::compute;
 use crate::derived::Place;
 use crate::error::{Result, bad};
-use crate::nodes::{AutoencoderKind, Node};
+use crate::nodes::{AutoencoderKind, EdgeNode, Node};
 use crate::readings::{ReadNode, write_vector};
 use crate::replay::{self, products};
 use crate::side::Side;
 use crate::trace::Trace;
 use crate::values::Values;
-
-/// The node at one end of the edges that are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EdgeNode {
-    pub node: Node,
-    /// For a head at the downstream end: which of its inputs the edges go through, one of `Q`, `K` and `V`.
-    pub through: Option<AttentionTraceType>,
-    /// Whether the standard deviation of the layer norm before the downstream node counts as constant.
-    pub frozen_scale: bool,
-}
 
 /// `None` if `dst` is not about edges.
 ///
@@ -88,13 +78,6 @@ pub(crate) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: Option<usize>) -> 
         (_, Some(layer)) => in_edges(side, dst, layer, edge)?,
     };
     Ok(Some(Values::dense(array)))
-}
-
-/// The layers in which such a scalar exists: for what is about the named node alone, its own.
-pub(crate) fn layers(side: &Side<'_>, dst: Dst) -> Option<Vec<Option<usize>>> {
-    let edge = side.edge.as_ref()?;
-    matches!(dst, Dst::SingleNodeWrite | Dst::SingleNodeWriteToFinalResidualGrad | Dst::GradOfSingleSubnodeAttribution)
-        .then(|| vec![Some(edge.node.layer())])
 }
 
 /// What the node writes, at the token where it writes, `[T, D]`.

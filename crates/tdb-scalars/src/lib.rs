@@ -10,7 +10,7 @@ mod component;
 pub mod compute;
 mod context;
 pub mod derived;
-pub mod edges;
+mod edges;
 mod engine;
 mod error;
 pub mod interventions;

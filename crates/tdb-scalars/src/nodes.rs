@@ -1,6 +1,6 @@
 //! The nodes that questions are about, and where in a layer each stands.
 
-use tdb_api::{MirroredTraceConfig, NodeType, PassType};
+use tdb_api::{AttentionTraceType, MirroredTraceConfig, NodeType, PassType};
 use tdb_model::autoencode::LatentState;
 use tdb_model::run::LayerState;
 use tdb_model::{Autoencoder, Site, Transformer};
@@ -15,6 +15,16 @@ pub enum Node {
     Neuron { layer: usize, token: usize, index: usize },
     Head { layer: usize, query: usize, key: usize, head: usize },
     Latent { kind: AutoencoderKind, layer: usize, token: usize, index: usize },
+}
+
+/// The node at one end of the edges that are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeNode {
+    pub node: Node,
+    /// For a head at the downstream end: which of its inputs the edges go through, one of `Q`, `K` and `V`.
+    pub through: Option<AttentionTraceType>,
+    /// Whether the standard deviation of the layer norm before the downstream node counts as constant.
+    pub frozen_scale: bool,
 }
 
 impl Node {

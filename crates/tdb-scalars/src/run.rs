@@ -6,10 +6,11 @@ use tdb_model::run::first_layer_reached;
 use tdb_model::{BackwardOptions, Forward, ForwardOptions, Gradients, Pass, Site};
 
 use crate::context::Context;
-use crate::edges::EdgeNode;
+use crate::derived::gradient_sites;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::side::{Plan, Side, gradient_sites};
+use crate::nodes::EdgeNode;
+use crate::side::{Plan, Side};
 
 /// Sites at which some derived scalar reads a gradient.
 const ALL_GRADIENTS: [Site; 22] = [

@@ -2,17 +2,16 @@
 
 use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, DerivedScalarType as Dst, InferenceRequestSpec,
-    MirroredActivationIndex, PassType,
+    MirroredActivationIndex,
 };
 use tdb_model::{Array, Forward, Gradients, Intervention, Site, Transformer};
 
 use crate::context::Context;
 use crate::derived::{self, Place};
-use crate::edges::{self, EdgeNode};
 use crate::engine::Engine;
 use crate::error::{Result, bad};
 use crate::interventions;
-use crate::nodes::AutoencoderKind;
+use crate::nodes::{AutoencoderKind, EdgeNode};
 use crate::objective::Loss;
 use crate::trace::{Trace, TraceSeed};
 use crate::values::wrap;
@@ -170,44 +169,17 @@ impl Side<'_> {
         if derived::is_whole_model(dst) {
             return Ok(vec![None]);
         }
-        if crate::compute::is_within_layer(dst) {
+        if derived::is_within_layer(dst) {
             return match &self.plan.within_layer {
                 Some(within) => Ok(vec![Some(within.layer)]),
                 None => bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which latent is meant"),
             };
         }
-        if let Some(layers) = edges::layers(self, dst) {
-            return Ok(layers);
+        if let Some(edge) = &self.edge
+            && derived::is_about_edge_node(dst)
+        {
+            return Ok(vec![Some(edge.node.layer())]);
         }
         Ok((0..self.model().config().n_layers).map(Some).collect())
     }
-}
-
-/// Sites whose gradients a derived scalar reads.
-pub fn gradient_sites(dst: Dst, pass: PassType) -> Vec<Site> {
-    let mut sites = Vec::new();
-    if pass == PassType::Backward
-        && let Some(site) = crate::compute::raw_site(dst)
-    {
-        sites.push(site);
-    }
-    match dst {
-        Dst::MlpActTimesGrad => sites.push(Site::MlpPostAct),
-        Dst::AttnActTimesGrad | Dst::UnflattenedAttnActTimesGrad | Dst::AttnActTimesGradPerSequenceToken => {
-            sites.push(Site::AttnQkProbs);
-        }
-        Dst::UnflattenedAttnWriteNorm if pass == PassType::Backward => sites.push(Site::AttnQkProbs),
-        Dst::OnlineAutoencoderActTimesGrad
-        | Dst::OnlineMlpAutoencoderActTimesGrad
-        | Dst::OnlineAttentionAutoencoderActTimesGrad
-        | Dst::OnlineAutoencoderLatent
-        | Dst::OnlineMlpAutoencoderLatent
-        | Dst::OnlineAttentionAutoencoderLatent => sites.extend([Site::MlpLatent, Site::AttnLatent]),
-        Dst::OnlineMlpAutoencoderErrorActTimesGrad
-        | Dst::OnlineMlpAutoencoderError
-        | Dst::OnlineResidualMlpAutoencoderError => sites.push(Site::MlpError),
-        Dst::OnlineResidualAttentionAutoencoderError => sites.push(Site::AttnError),
-        _ => {}
-    }
-    sites
 }

@@ -10,8 +10,7 @@ use tdb_api::{
 use tdb_model::kernels::dot;
 use tdb_model::{Autoencoder, Tokenizer, Transformer, checkpoint};
 use tdb_scalars::compute::values;
-use tdb_scalars::edges::EdgeNode;
-use tdb_scalars::nodes::{AutoencoderKind, Node};
+use tdb_scalars::nodes::{AutoencoderKind, EdgeNode, Node};
 use tdb_scalars::{Context, Engine, Side, derived};
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::preset;

@@ -8,8 +8,9 @@ mod residual;
 use std::borrow::Cow;
 
 use tdb_api::{DerivedScalarType as Dst, PassType};
-use tdb_model::{Array, Site};
+use tdb_model::Array;
 
+use crate::derived::raw_site;
 use crate::error::{Result, bad};
 use crate::side::Side;
 use crate::values::Values;
@@ -66,41 +67,6 @@ pub(crate) fn along_gradient<'a>(
         Dst::MlpOutEdgeAttribution => owned(mlp::along(side, layer, &state.mlp.post_act, gradient)),
         Dst::AttnOutEdgeAttribution => owned(attention::along(side, layer, gradient)),
         _ => Values::Sparse(Cow::Owned(latents::along_gradient(side, dst, layer, gradient)?)),
-    })
-}
-
-/// Scalars about one latent of one layer, which the request names.
-pub fn is_within_layer(dst: Dst) -> bool {
-    matches!(
-        dst,
-        Dst::AttnWriteToLatent
-            | Dst::AttnWriteToLatentSummedOverHeads
-            | Dst::FlattenedAttnWriteToLatentSummedOverHeads
-            | Dst::AttnWriteToLatentPerSequenceToken
-    )
-}
-
-/// Tensors of the pass that are derived scalars as they are.
-pub fn raw_site(dst: Dst) -> Option<Site> {
-    Some(match dst {
-        Dst::Logits => Site::Logits,
-        Dst::ResidPostEmbedding => Site::ResidPostEmb,
-        Dst::MlpPreAct => Site::MlpPreAct,
-        Dst::MlpPostAct => Site::MlpPostAct,
-        Dst::ResidDeltaMlp => Site::ResidDeltaMlp,
-        Dst::ResidPostMlp => Site::ResidPostMlp,
-        Dst::AttnQuery => Site::AttnQ,
-        Dst::AttnKey => Site::AttnK,
-        Dst::AttnValue => Site::AttnV,
-        Dst::AttnQkLogits => Site::AttnQkLogits,
-        Dst::AttnQkProbs => Site::AttnQkProbs,
-        Dst::AttnWeightedSumOfValues => Site::AttnVOut,
-        Dst::ResidDeltaAttn => Site::ResidDeltaAttn,
-        Dst::ResidPostAttn => Site::ResidPostAttn,
-        Dst::ResidFinalLayerNormScale => Site::FinalLnScale,
-        Dst::AttnInputLayerNormScale => Site::AttnLnScale,
-        Dst::MlpInputLayerNormScale => Site::MlpLnScale,
-        _ => return None,
     })
 }
 
