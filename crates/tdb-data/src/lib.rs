@@ -39,5 +39,5 @@ pub use progress::Progress;
 pub use record::{ActivationRecord, MAX_RECORD_BYTES, Moments, NodeRecord};
 pub use registry::{
     AutoencoderEntry, ExplanationsEntry, MirrorEntry, ModelEntry, ModelLayout, Per, RecordsEntry, RecordsLayout,
-    Registry, StoreEntry, is_name,
+    Registry, StoreEntry,
 };

@@ -331,7 +331,7 @@ impl AutoencoderEntry {
 }
 
 /// Whether something can be registered under this name: it may become part of a path.
-pub fn is_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
 }

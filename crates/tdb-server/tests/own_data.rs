@@ -280,18 +280,18 @@ fn what_cannot_be_collated_is_said_in_a_sentence() {
         assert!(!ok && text.contains(part) && !text.contains("panicked"), "{line}: {text}");
     }
     // A model without autoencoders has no latents.
-    let bare = folder.join("bare");
+    let bare = folder.join("bare_model");
     fs::create_dir(&bare).unwrap();
     for name in ["config.json", "model.safetensors", "tokenizer.json"] {
         fs::copy(embedded().join(name), bare.join(name)).unwrap();
     }
-    let (ok, text) = tdb(folder, "collate my.txt --model bare --only mlp_autoencoder_latent --out out");
+    let (ok, text) = tdb(folder, "collate my.txt --model bare_model --only mlp_autoencoder_latent --out out");
     assert!(!ok && text.contains("needs autoencoders"), "{text}");
-    done(folder, "collate my.txt --model bare --out bare-out");
+    done(folder, "collate my.txt --model bare_model --out bare-out");
     let registry = Registry::read(&folder.join("bare-out/registry.toml")).unwrap();
     let scalars: Vec<&str> = registry.records.iter().map(|r| r.scalar.as_str()).collect();
-    assert_eq!((scalars, registry.records[0].name.as_str()), (vec!["mlp_post_act", "attn_write_norm"], "bare"));
-    let (ok, text) = tdb(folder, "collate my.txt --model bare --out bare-out --seed 5");
+    assert_eq!((scalars, registry.records[0].name.as_str()), (vec!["mlp_post_act", "attn_write_norm"], "bare-model"));
+    let (ok, text) = tdb(folder, "collate my.txt --model bare_model --out bare-out --seed 5");
     assert!(!ok && text.contains("not of the same collation: seed is 1 in one and 5"), "{text}");
 }
 

@@ -28,15 +28,20 @@ impl ModelSlug {
     }
 
     /// The name of the set of records that a node of this type belongs to: the model's, or for latents the model's and the
-    /// fitting autoencoder's. `None` if there is no such autoencoder in the slug.
+    /// fitting autoencoder's. `None` if there is no such autoencoder in the slug. Names of published autoencoders say what they
+    /// are on; of others the one on the MLP comes first.
     pub fn dataset_name(&self, node_type: NodeType) -> Option<String> {
         let of_mlp = |name: &&String| name.contains("resid-delta-mlp") || name.contains("mlp-post-act");
         let of_attention = |name: &&String| name.contains("resid-delta-attn");
         let autoencoder = match node_type {
             NodeType::AutoencoderLatent => self.autoencoders.first(),
-            NodeType::MlpAutoencoderLatent => self.autoencoders.iter().find(of_mlp),
+            NodeType::MlpAutoencoderLatent => {
+                let all = || self.autoencoders.iter();
+                all().find(of_mlp).or_else(|| all().find(|name| !of_attention(name)))
+            }
             NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
-                self.autoencoders.iter().find(of_attention)
+                let all = || self.autoencoders.iter();
+                all().find(of_attention).or_else(|| all().rfind(|name| !of_mlp(name)))
             }
             _ => return Some(self.model.clone()),
         };
@@ -80,6 +85,14 @@ mod tests {
         assert_eq!(name(NodeType::MlpAutoencoderLatent).as_deref(), Some("m_ae-mlp-post-act-v1"));
         assert_eq!(name(NodeType::AutoencoderLatentByTokenPair).as_deref(), Some("m_ae-resid-delta-attn-v4"));
         assert_eq!(ModelSlug::parse("m").dataset_name(NodeType::MlpAutoencoderLatent), None);
+        // Names that do not say what they are on.
+        for (text, mlp, attention) in
+            [("m_a_b", "m_a", "m_b"), ("m_a", "m_a", "m_a"), ("m_ae-mlp-post-act-v1_b", "m_ae-mlp-post-act-v1", "m_b")]
+        {
+            let slug = ModelSlug::parse(text);
+            assert_eq!(slug.dataset_name(NodeType::MlpAutoencoderLatent).as_deref(), Some(mlp));
+            assert_eq!(slug.dataset_name(NodeType::AttentionAutoencoderLatent).as_deref(), Some(attention));
+        }
     }
 
     #[test]

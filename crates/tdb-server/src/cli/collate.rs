@@ -14,7 +14,6 @@ use tdb_collate::summary::fingerprint;
 use tdb_collate::work::{describe_corpus, split_layers};
 use tdb_collate::{Collation, Kind, Plan, Sizes, Watch};
 use tdb_data::collated::Encoding;
-use tdb_data::is_name;
 use tdb_model::Transformer;
 
 /// Collect the examples that excite every neuron, head and latent of a model most
@@ -127,13 +126,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let corpus = describe_corpus(&args.text)?;
     let Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder } = open(args)?;
     let autoencoders = Autoencoders { mlp: mlp_autoencoder, attention: attn_autoencoder };
-    for name in [Some(&name), autoencoders.mlp.as_ref(), autoencoders.attention.as_ref()].into_iter().flatten() {
-        ensure!(
-            is_name(name),
-            "records are found by the names of the model and its autoencoders, which may have letters, digits, '-', '_', \
-             '+' and '.'; {name:?} has others: rename that folder"
-        );
-    }
     let (shard, shards) = match &args.shard {
         Some(text) => {
             let shard = Shard::parse(text)?;

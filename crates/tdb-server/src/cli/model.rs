@@ -134,7 +134,13 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
 
 fn opened(name: String, folder: PathBuf) -> anyhow::Result<Found> {
     let checkpoint = checkpoint::open(&folder)?;
-    Ok(Found { name, folder: Some(folder), checkpoint })
+    Ok(Found { name: address_name(&name), folder: Some(folder), checkpoint })
+}
+
+/// The name that stands for a folder's in addresses of pages, where underscores part names, and in names of records.
+fn address_name(folder: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-.+".contains(c) { c } else { '-' };
+    folder.trim_start_matches('.').chars().map(plain).collect()
 }
 
 /// A single name rather than a path.
@@ -196,7 +202,7 @@ impl Lookup<'_> {
             .collect::<anyhow::Result<Vec<_>>>()?;
         // A path goes by its last part.
         let name = Path::new(wanted).file_name().map_or(wanted.to_owned(), |name| name.to_string_lossy().into_owned());
-        Ok((name, layers))
+        Ok((address_name(&name), layers))
     }
 
     fn folder_of(&self, wanted: &str) -> anyhow::Result<(PathBuf, Option<AutoencoderSite>)> {
