@@ -220,6 +220,7 @@ fn open(args: &Args) -> anyhow::Result<Opened> {
         models: None,
         mlp_autoencoder: args.mlp_autoencoder.as_deref(),
         attn_autoencoder: args.attn_autoencoder.as_deref(),
+        dead_latents: true,
     };
     let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
     model::open(&wanted, &library::open(&args.data, EmbeddedRecords::LeftOut)?, runtime.handle())

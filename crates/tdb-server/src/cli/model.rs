@@ -24,6 +24,7 @@ pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<
         models: args.models.as_deref(),
         mlp_autoencoder: args.mlp_autoencoder.as_deref(),
         attn_autoencoder: args.attn_autoencoder.as_deref(),
+        dead_latents: false,
     };
     let Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder } = open(&wanted, library, runtime)?;
     Ok(Engine::new(name, model, tokenizer, mlp_autoencoder, attn_autoencoder))
@@ -38,6 +39,8 @@ pub struct Wanted<'a> {
     pub models: Option<&'a Path>,
     pub mlp_autoencoder: Option<&'a str>,
     pub attn_autoencoder: Option<&'a str>,
+    /// Keep latents that never fire, so that every latent of the files has its place.
+    pub dead_latents: bool,
 }
 
 /// A model with its autoencoders, and the names of all.
@@ -63,13 +66,14 @@ pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow:
     let mut attached = [None, None];
     // The model inside the program comes with its autoencoders.
     let own = |name| (folder.is_none()).then_some(name);
+    let dead_latents = wanted.dead_latents;
     let kinds = [
         (wanted.mlp_autoencoder.or(own(embedded::MLP_AUTOENCODER)), Kind::Mlp),
         (wanted.attn_autoencoder.or(own(embedded::ATTN_AUTOENCODER)), Kind::Attention),
     ];
     for (slot, (wanted, kind)) in attached.iter_mut().zip(kinds) {
         let Some(wanted) = wanted else { continue };
-        let (name, layers) = lookup.autoencoder(wanted, kind)?;
+        let (name, layers) = lookup.autoencoder(wanted, kind, dead_latents)?;
         model = match kind {
             Kind::Mlp => model.with_mlp_autoencoders(layers),
             Kind::Attention => model.with_attn_autoencoders(layers),
@@ -170,7 +174,12 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    fn autoencoder(&self, wanted: &str, kind: Kind) -> anyhow::Result<(String, Vec<Option<Autoencoder>>)> {
+    fn autoencoder(
+        &self,
+        wanted: &str,
+        kind: Kind,
+        dead_latents: bool,
+    ) -> anyhow::Result<(String, Vec<Option<Autoencoder>>)> {
         super::serve::check_name(wanted)?;
         let inside = if self.folder.is_none() { embedded::autoencoder(wanted, self.config)? } else { None };
         let mut found = match inside {
@@ -187,7 +196,7 @@ impl Lookup<'_> {
             };
             bail!("autoencoder {wanted} is of {:?}, which {given} does not take; give it as {right}", found.site);
         }
-        let dropped = drop_dead_latents(&mut found);
+        let dropped = if dead_latents { 0 } else { drop_dead_latents(&mut found) };
         if dropped > 0 {
             tracing::info!("autoencoder {wanted}: {dropped} latents per layer never fire and are left out");
         }
