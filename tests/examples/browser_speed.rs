@@ -7,7 +7,6 @@ use serde_json::Value;
 use tdb_testkit::server::Server;
 use tdb_tests::browser::Browser;
 use tdb_tests::house;
-use thirtyfour::prelude::*;
 
 /// Notes when the page can be worked with, and when the first answer is there.
 const WATCH: &str = "

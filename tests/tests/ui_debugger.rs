@@ -169,11 +169,13 @@ async fn the_table_sorts_filters_groups_and_remembers() {
         .await
         .unwrap();
     browser.until("location.search.includes('filter=attn_')").await.unwrap();
-    click(&browser, "#group").await;
+    choose(&browser, "#group", "component").await;
     browser.see(".line.group").await.unwrap();
     browser.ask("document.querySelector('.line.group .expand').click()").await.unwrap();
     browser.see(".line.member").await.unwrap();
-    click(&browser, "#group").await;
+    choose(&browser, "#group", "layer").await;
+    browser.until("location.search.includes('group=layer') && document.querySelector('.line.group .node-name').innerText.startsWith('attn_L')").await.unwrap();
+    choose(&browser, "#group", "").await;
     write(&browser, "#filter", "").await;
     browser.until("!location.search.includes('filter')").await.unwrap();
     browser

@@ -15,8 +15,18 @@ use crate::dom;
 
 const SERVER_KEY: &str = "tdb.server";
 
+/// Routes that the reference's server does not have. There one refusal is enough; the page does without them.
+const OURS: [&str; 4] = ["/batched_tdb/stream", "/info", "/tokenize", "/vocabulary"];
+
 thread_local! {
     static SERVER: RefCell<String> = RefCell::new(dom::stored(SERVER_KEY).unwrap_or_default());
+    static MISSING: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The route of ours that a path names.
+fn ours(path: &str) -> Option<&'static str> {
+    let route = path.split('?').next().unwrap_or_default();
+    OURS.into_iter().find(|ours| *ours == route)
 }
 
 /// The server's address; empty means the page's own origin.
@@ -29,6 +39,7 @@ pub fn set_server(address: &str) {
     let address = address.trim().trim_end_matches('/');
     dom::store(SERVER_KEY, (!address.is_empty()).then_some(address));
     SERVER.set(address.to_owned());
+    MISSING.set(Vec::new());
 }
 
 /// The server's address as another program needs it.
@@ -248,6 +259,10 @@ async fn send(
     accept: &str,
 ) -> Result<Response, Problem> {
     let window = dom::window().ok_or_else(|| Problem::new(Kind::Unreachable, "There is no window."))?;
+    let ours = ours(path);
+    if ours.is_some_and(|route| MISSING.with_borrow(|m| m.contains(&route))) {
+        return Err(Problem::new(Kind::Refused(404), "This server does not have it."));
+    }
     let init = RequestInit::new();
     init.set_method(method);
     let headers = Headers::new().map_err(|e| broken(&e))?;
@@ -265,6 +280,9 @@ async fn send(
         return Ok(response);
     }
     let status = response.status();
+    if let (404 | 405, Some(route)) = (status, ours) {
+        MISSING.with_borrow_mut(|m| m.push(route));
+    }
     let body = text_of(&response).await.unwrap_or_default();
     Err(Problem::from_body(status, &body))
 }

@@ -48,6 +48,56 @@ pub async fn write(browser: &Browser, css: &str, text: &str) {
     field.send_keys(text).await.unwrap();
 }
 
+/// Chooses an entry of a list by its value.
+pub async fn choose(browser: &Browser, css: &str, value: &str) {
+    browser.see(css).await.unwrap();
+    let script = format!(
+        "const s = document.querySelector({}); s.value = {}; s.dispatchEvent(new Event('change', {{ bubbles: true }}));",
+        json!(css),
+        json!(value)
+    );
+    browser.ask(&script).await.unwrap();
+}
+
+/// What a route of the interface answers to a POST.
+pub async fn post(server: &Server, path: &str, body: Value) -> Value {
+    let (address, path) = (server.address, path.to_owned());
+    let ask = move || {
+        let body = body.to_string();
+        tdb_testkit::http::request(address, "POST", &path, &[], Some(body.as_bytes()), Duration::from_secs(60))
+    };
+    let response = tokio::task::spawn_blocking(ask).await.unwrap().unwrap();
+    serde_json::from_slice(&response.body).unwrap()
+}
+
+/// What the page wants to save from now on is kept in `window.saved`: name and content, a data address or text.
+pub async fn catch_files(browser: &Browser) {
+    let script = "window.saved = []; const blobs = {}, make = URL.createObjectURL;
+        URL.createObjectURL = blob => { const url = make(blob); blobs[url] = blob; return url; };
+        HTMLAnchorElement.prototype.click = function () {
+            const blob = blobs[this.href], name = this.download;
+            blob ? blob.text().then(text => saved.push([name, text])) : saved.push([name, this.href]);
+        };";
+    browser.ask(script).await.unwrap();
+}
+
+/// The content of the file that the page saved under this name.
+pub async fn saved(browser: &Browser, name: &str) -> String {
+    let find = format!("window.saved.find(f => f[0] === {})", json!(name));
+    browser.until(&find).await.unwrap();
+    browser.ask(&format!("return {find}[1];")).await.unwrap().as_str().unwrap().to_owned()
+}
+
+/// Presses the entry of an open menu whose text begins so.
+pub async fn pick(browser: &Browser, label: &str) {
+    let find = format!(
+        "[...document.querySelectorAll('[role=menuitem]')].find(e => e.innerText.startsWith({}))",
+        json!(label)
+    );
+    browser.until(&find).await.unwrap();
+    browser.ask(&format!("{find}.click()")).await.unwrap();
+}
+
 pub async fn press(browser: &Browser, keys: impl Into<TypingData>) {
     browser.driver.active_element().await.unwrap().send_keys(keys.into()).await.unwrap();
 }

@@ -78,7 +78,7 @@ pub fn Candidates() -> impl IntoView {
                 <JsonButton what="the candidates" value=json />
             </CardHead>
             <div class="card-body" class:stale=move || session.is_stale()>
-                <table class="candidates">
+                <table class="candidates" class:two=two>
                     <thead>
                         <tr>
                             <th scope="col">"Token"</th>

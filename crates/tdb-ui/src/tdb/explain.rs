@@ -2,6 +2,7 @@
 //! and scored if that is asked for, since it may cost.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
@@ -27,13 +28,24 @@ pub enum Explained {
     Done(Vec<(String, Option<f64>)>),
 }
 
+/// Rows that a scrolling table draws and forgets are not asked about: first it has to stand still for this long.
+const STILL: Duration = Duration::from_millis(120);
+
 type Key = (NodeType, i64, i64);
+
+/// What is known of a node, and how many look at it now.
+#[derive(Clone, Copy)]
+struct Known {
+    explained: RwSignal<Explained>,
+    watchers: u32,
+}
 
 #[derive(Clone, Copy)]
 pub struct Explanations {
     /// Whether missing ones are to be written.
     pub writing: RwSignal<bool>,
-    known: StoredValue<HashMap<Key, RwSignal<Explained>>>,
+    known: StoredValue<HashMap<Key, Known>>,
+    timer: StoredValue<Option<TimeoutHandle>>,
     stored: StoredValue<Line>,
     written: StoredValue<Line>,
     slug: StoredValue<ModelSlug>,
@@ -54,6 +66,7 @@ impl Explanations {
         let all = Self {
             writing: RwSignal::new(false),
             known: StoredValue::default(),
+            timer: StoredValue::default(),
             stored: StoredValue::default(),
             written: StoredValue::default(),
             slug: StoredValue::new(ModelSlug::parse(&Slug::text())),
@@ -65,7 +78,7 @@ impl Explanations {
             if all.writing.get() {
                 let is_missing = |e: &Explained| matches!(e, Explained::Failed(_)) || *e == Explained::Done(vec![]);
                 let missing: Vec<Key> = all.known.with_value(|known| {
-                    known.iter().filter(|(_, s)| s.with_untracked(is_missing)).map(|(k, _)| *k).collect()
+                    known.iter().filter(|(_, k)| k.explained.with_untracked(is_missing)).map(|(k, _)| *k).collect()
                 });
                 missing.into_iter().for_each(|key| all.write(key));
             }
@@ -86,22 +99,62 @@ impl Explanations {
     pub fn of(self, node: &NodeIndex) -> Option<RwSignal<Explained>> {
         let key = (names::page_type(node.node_type), node.layer_index?, names::unit(node));
         let kind = NodePageKind::of(key.0)?;
-        if let Some(known) = self.known.with_value(|k| k.get(&key).copied()) {
+        if let Some(known) = self.watch(key) {
             return Some(known);
         }
         let page = NodePage { slug: self.slug.get_value(), kind, layer_index: key.1, node_index: key.2 };
         let may_be = self.server.facts.with_untracked(|f| f.as_ref().is_some_and(|f| f.may_have_records(&page)));
         let first = if may_be { Explained::Waiting } else { Explained::Done(Vec::new()) };
         // The signal outlives the row that wants it first.
-        let signal = self.owner.with_value(|o| o.with(|| RwSignal::new(first)));
+        let explained = self.owner.with_value(|o| o.with(|| RwSignal::new(first)));
         self.known.update_value(|k| {
-            k.insert(key, signal);
+            k.insert(key, Known { explained, watchers: 0 });
         });
         if may_be {
             self.stored.update_value(|q| q.waiting.push_back(key));
-            self.pump(self.stored, AT_ONCE);
+            let pump = move || {
+                self.timer.set_value(None);
+                self.pump(self.stored, AT_ONCE);
+            };
+            let timer = set_timeout_with_handle(pump, STILL).ok();
+            if let Some(before) = self.timer.try_update_value(|t| std::mem::replace(t, timer)).flatten() {
+                before.clear();
+            }
         }
-        Some(signal)
+        self.watch(key)
+    }
+
+    /// Counts whoever asks among the watchers until it goes away.
+    fn watch(self, key: Key) -> Option<RwSignal<Explained>> {
+        let count = move |by: i32| {
+            let change = |known: &mut HashMap<Key, Known>| {
+                known.get_mut(&key).map(|k| {
+                    k.watchers = k.watchers.saturating_add_signed(by);
+                    k.explained
+                })
+            };
+            self.known.try_update_value(change).flatten()
+        };
+        let found = count(1)?;
+        on_cleanup(move || {
+            count(-1);
+        });
+        Some(found)
+    }
+
+    /// The node's signal, unless nobody looks at it any more; then it is forgotten.
+    fn still_wanted(self, key: Key) -> Option<RwSignal<Explained>> {
+        self.known
+            .try_update_value(|known| match known.get(&key) {
+                Some(k) if k.watchers > 0 => Some(k.explained),
+                Some(k) => {
+                    k.explained.dispose();
+                    known.remove(&key);
+                    None
+                }
+                None => None,
+            })
+            .flatten()
     }
 
     fn write(self, key: Key) {
@@ -117,7 +170,10 @@ impl Explanations {
                 Some(key)
             };
             let Some(key) = line.try_update_value(next).flatten() else { return };
-            let Some(signal) = self.known.with_value(|k| k.get(&key).copied()) else { continue };
+            let Some(signal) = self.still_wanted(key) else {
+                line.update_value(|q| q.running -= 1);
+                continue;
+            };
             let slug = self.slug.get_value();
             spawn_local(async move {
                 if at_once == WRITTEN_AT_ONCE {
@@ -150,7 +206,7 @@ impl Explanations {
             self.written.update_value(|q| {
                 for key in q.waiting.drain(..) {
                     if let Some(waiting) = self.known.with_value(|k| k.get(&key).copied()) {
-                        let _ = waiting.try_set(Explained::Done(Vec::new()));
+                        let _ = waiting.explained.try_set(Explained::Done(Vec::new()));
                     }
                 }
             });

@@ -192,11 +192,16 @@ fn value_cell(line: &Line, answer: &Answer, metric: Metric, view: View) -> AnyVi
     let signed = view == View::Diff || matches!(metric, Metric::DirectEffect | Metric::TotalEffect);
     let text = if signed { format::signed(value) } else { format::number(value) };
     let full = format::full(value);
+    // The bar is the style sheet's, so that a cell is one element.
     view! {
-        <div class=format!("cell num {}", sign_class(value)) role="gridcell" title=full.clone() data-value=full data-column=format!("{}.{}", metric.wire(), view.label())>
-            <span class=format!("bar {}", sign_class(value)) style=fill_style(value, most) aria-hidden="true"></span>
-            <span class="cell-number">{text}</span>
-        </div>
+        <div
+            class=format!("cell num {}", sign_class(value))
+            role="gridcell"
+            style=fill_style(value, most)
+            title=full.clone()
+            data-value=full
+            data-column=format!("{}.{}", metric.wire(), view.label())
+        >{text}</div>
     }
     .into_any()
 }
