@@ -125,13 +125,7 @@ impl<I: Iterator<Item = Result<Arc<Sequence>>> + Send> Worker<'_, I> {
     }
 
     fn run(&self, sequence: &Arc<Sequence>) -> Result<()> {
-        let options = ForwardOptions {
-            interventions: &[],
-            hooks: &mut (),
-            shared: None,
-            layers: Some(self.job.layers.end),
-            after_layer: &mut |_| true,
-        };
+        let options = ForwardOptions { layers: Some(self.job.layers.end), ..Default::default() };
         let run = forward(self.model, &sequence.tokens, options).map_err(|e| Error::run(sequence.number, &e))?;
         for (&layer, summary) in self.layers {
             self.add(sequence, &run, layer, summary)?;

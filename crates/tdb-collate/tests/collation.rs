@@ -88,13 +88,7 @@ fn records_of_a_small_text_equal_brute_force() {
         .collect::<Result<Vec<_>>>()
         .unwrap();
     let run = |s: &Sequence| {
-        let options = ForwardOptions {
-            interventions: &[],
-            hooks: &mut (),
-            shared: None,
-            layers: None,
-            after_layer: &mut |_| true,
-        };
+        let options = ForwardOptions::default();
         forward(&model, &s.tokens, options).unwrap()
     };
     let runs: Vec<_> = sequences.iter().map(|s| run(s)).collect();

@@ -34,13 +34,7 @@ fn main() -> Result<()> {
     let (mut rows, mut tokens) = (Vec::new(), Vec::new());
     for prompt in PROMPTS {
         let ids = tokenizer.encode(prompt);
-        let options = ForwardOptions {
-            interventions: &[],
-            hooks: &mut (),
-            shared: None,
-            layers: Some(LAYER + 1),
-            after_layer: &mut |_| true,
-        };
+        let options = ForwardOptions { layers: Some(LAYER + 1), ..Default::default() };
         let forward = tdb_model::forward(&model, &ids, options)?;
         let state = &forward.layers[LAYER];
         rows.extend_from_slice(match site {

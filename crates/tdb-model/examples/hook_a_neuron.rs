@@ -39,21 +39,14 @@ impl Hooks for Silence {
 /// Layer and neuron with the largest activation times gradient at the last token.
 fn most_important_neuron(model: &Transformer, tokens: &[u32]) -> Result<(usize, usize, f32)> {
     let mut hooks = ();
-    let options = ForwardOptions {
-        interventions: &[],
-        hooks: &mut hooks,
-        shared: None,
-        layers: None,
-        after_layer: &mut |_| true,
-    };
+    let options = ForwardOptions { hooks: &mut hooks, ..Default::default() };
     let forward = tdb_model::forward(model, tokens, options)?;
     let last = tokens.len() - 1;
     let logits = forward.logits(model, last);
     let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).context("no vocabulary")?;
     let mut gradient = vec![0.0; logits.len()];
     gradient[best] = 1.0;
-    let options =
-        BackwardOptions { interventions: &[], hooks: &mut (), keep: &[Site::MlpPostAct], after_layer: &mut |_| true };
+    let options = BackwardOptions { keep: &[Site::MlpPostAct], ..Default::default() };
     let gradients = tdb_model::backward(model, &forward, Seed::Logits([(last, gradient)].into()), options)?;
     let mut found = (0, 0, f32::NEG_INFINITY);
     for (layer, state) in forward.layers.iter().enumerate() {

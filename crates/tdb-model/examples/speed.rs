@@ -150,13 +150,7 @@ fn main() -> Result<()> {
             println!("| {t} | {what} | {wall:.1} | {floor:.1} | {:.2} | {cpu:.0} |", wall / floor);
         };
         let forward = || {
-            let options = ForwardOptions {
-                interventions: &[],
-                hooks: &mut (),
-                shared: None,
-                layers: None,
-                after_layer: &mut |_| true,
-            };
+            let options = ForwardOptions::default();
             tdb_model::forward(&model, &tokens, options)
         };
         let run = forward()?;
@@ -174,8 +168,7 @@ fn main() -> Result<()> {
         let taken = measure(options.rounds, || {
             let seed = Seed::Logits([(t - 1, seed.clone())].into());
             let keep = [Site::MlpPostAct, Site::AttnQkProbs, Site::AttnVOut, Site::ResidPostMlp, Site::ResidPostAttn];
-            let options =
-                BackwardOptions { interventions: &[], hooks: &mut (), keep: &keep, after_layer: &mut |_| true };
+            let options = BackwardOptions { keep: &keep, ..Default::default() };
             tdb_model::backward(&model, &run, seed, options)?;
             Ok(())
         })?;

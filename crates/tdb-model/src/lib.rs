@@ -23,13 +23,7 @@
 //!     indices: vec![Index::All, Index::At(3), Index::All],
 //!     value: 0.0,
 //! };
-//! let options = ForwardOptions {
-//!     interventions: &[silent],
-//!     hooks: &mut (),
-//!     shared: None,
-//!     layers: None,
-//!     after_layer: &mut |_layer| true,
-//! };
+//! let options = ForwardOptions { interventions: &[silent], ..Default::default() };
 //! let run = tdb_model::forward(&model, &tokens, options)?;
 //! let logits = run.logits(&model, tokens.len() - 1);
 //! assert_eq!(logits.len(), model.config().n_vocab);

@@ -39,6 +39,23 @@ pub struct ForwardOptions<'a> {
     pub after_layer: &'a mut dyn FnMut(usize) -> bool,
 }
 
+/// Changes nothing, looks at nothing, runs all layers to the end.
+impl Default for ForwardOptions<'_> {
+    fn default() -> Self {
+        ForwardOptions { interventions: &[], hooks: no_hooks(), shared: None, layers: None, after_layer: go_on() }
+    }
+}
+
+/// Hooks that want nothing; without a size, they take no memory that could be lost.
+fn no_hooks() -> &'static mut dyn Hooks {
+    Box::leak(Box::new(()))
+}
+
+/// Goes on after every layer; without a size, too.
+fn go_on() -> &'static mut dyn FnMut(usize) -> bool {
+    Box::leak(Box::new(|_| true))
+}
+
 /// A forward pass over `T` tokens, with everything that the backward pass and readers need.
 #[derive(Clone, Debug)]
 pub struct Forward {
@@ -314,6 +331,13 @@ pub struct BackwardOptions<'a> {
     pub keep: &'a [Site],
     /// Called after each layer with its index; `false` ends the run with [`RunError::Cancelled`].
     pub after_layer: &'a mut dyn FnMut(usize) -> bool,
+}
+
+/// Changes nothing, looks at nothing, keeps nothing, runs all layers to the end.
+impl Default for BackwardOptions<'_> {
+    fn default() -> Self {
+        BackwardOptions { interventions: &[], hooks: no_hooks(), keep: &[], after_layer: go_on() }
+    }
 }
 
 /// Gradients of an objective with respect to activations, at the sites that were asked for.

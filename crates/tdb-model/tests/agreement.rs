@@ -255,13 +255,7 @@ fn a_hook_error_and_a_wrong_shape_end_the_run() {
     }
     let model = common::plain();
     for (fails, text) in [(true, "no more"), (false, "shape")] {
-        let options = tdb_model::ForwardOptions {
-            interventions: &[],
-            hooks: &mut Bad(fails),
-            shared: None,
-            layers: None,
-            after_layer: &mut |_| true,
-        };
+        let options = tdb_model::ForwardOptions { hooks: &mut Bad(fails), ..Default::default() };
         let error = tdb_model::forward(&model, &TOKENS, options).unwrap_err().to_string();
         assert!(error.contains(text) && error.contains("MlpPostAct"), "{error}");
     }

@@ -22,8 +22,7 @@ fn with_shared(
     interventions: &[Intervention],
     hooks: &mut dyn Hooks,
 ) -> Forward {
-    let options =
-        ForwardOptions { interventions, hooks, shared: Some(shared), layers: None, after_layer: &mut |_| true };
+    let options = ForwardOptions { interventions, hooks, shared: Some(shared), ..Default::default() };
     tdb_model::forward(model, &TOKENS, options).unwrap()
 }
 
@@ -134,22 +133,19 @@ fn a_run_can_stop_after_some_layers() {
     for layers in 0..=2 {
         let mut seen = Vec::new();
         let options = ForwardOptions {
-            interventions: &[],
-            hooks: &mut (),
-            shared: None,
             layers: Some(layers),
             after_layer: &mut |layer| {
                 seen.push(layer);
                 true
             },
+            ..Default::default()
         };
         let run = tdb_model::forward(&model, &TOKENS, options).unwrap();
         assert_eq!(seen, (0..layers).collect::<Vec<_>>());
         assert_eq!(run.last_residual(), whole.before_attn(layers));
         assert_eq!(run.post_final_ln.dims()[0], if layers == 2 { TOKENS.len() } else { 0 });
         let back = |seed| {
-            let options =
-                BackwardOptions { interventions: &[], hooks: &mut (), keep: &Site::ALL, after_layer: &mut |_| true };
+            let options = BackwardOptions { keep: &Site::ALL, ..Default::default() };
             tdb_model::backward(&model, &run, seed, options)
         };
         assert_eq!(back(logit_seed(&model, &[6])).is_ok(), layers == 2);
@@ -163,19 +159,16 @@ fn a_run_can_stop_after_some_layers() {
 #[test]
 fn a_run_can_be_cancelled_in_both_passes() {
     let model = plain();
-    let options =
-        ForwardOptions { interventions: &[], hooks: &mut (), shared: None, layers: None, after_layer: &mut |l| l < 1 };
+    let options = ForwardOptions { after_layer: &mut |l| l < 1, ..Default::default() };
     assert!(matches!(tdb_model::forward(&model, &TOKENS, options), Err(RunError::Cancelled)));
     let forward = run_forward(&model, &TOKENS, &[], &mut ());
     let mut seen = Vec::new();
     let options = BackwardOptions {
-        interventions: &[],
-        hooks: &mut (),
-        keep: &[],
         after_layer: &mut |layer| {
             seen.push(layer);
             false
         },
+        ..Default::default()
     };
     let answer = tdb_model::backward(&model, &forward, logit_seed(&model, &[6]), options);
     assert!(matches!(answer, Err(RunError::Cancelled)));
@@ -186,8 +179,7 @@ fn a_run_can_be_cancelled_in_both_passes() {
 fn what_does_not_fit_is_refused_with_a_sentence() {
     let model = plain();
     let run = |tokens: &[u32], interventions: &[Intervention]| {
-        let options =
-            ForwardOptions { interventions, hooks: &mut (), shared: None, layers: None, after_layer: &mut |_| true };
+        let options = ForwardOptions { interventions, ..Default::default() };
         tdb_model::forward(&model, tokens, options).unwrap_err().to_string()
     };
     assert_eq!(run(&[], &[]), "the prompt has no tokens");
@@ -200,7 +192,7 @@ fn what_does_not_fit_is_refused_with_a_sentence() {
 
     let forward = run_forward(&model, &TOKENS, &[], &mut ());
     let back = |seed| {
-        let options = BackwardOptions { interventions: &[], hooks: &mut (), keep: &[], after_layer: &mut |_| true };
+        let options = BackwardOptions::default();
         tdb_model::backward(&model, &forward, seed, options).map(|_| ()).unwrap_err().to_string()
     };
     assert!(back(Seed::Logits([(7, vec![0.0; 37])].into())).contains("token 7"));

@@ -33,8 +33,7 @@ fn main() -> Result<()> {
     let (target, distractor) =
         (tokenizer.single_token(&target)? as usize, tokenizer.single_token(&distractor)? as usize);
     let tokens = tokenizer.encode(&prompt);
-    let options =
-        ForwardOptions { interventions: &[], hooks: &mut (), shared: None, layers: None, after_layer: &mut |_| true };
+    let options = ForwardOptions::default();
     let forward = tdb_model::forward(&model, &tokens, options)?;
     let last = tokens.len() - 1;
     let logits = forward.logits(&model, last);
@@ -51,9 +50,8 @@ fn main() -> Result<()> {
     };
     let options = BackwardOptions {
         interventions: &[frozen],
-        hooks: &mut (),
         keep: &[Site::ResidPostMlp, Site::PostFinalLn],
-        after_layer: &mut |_| true,
+        ..Default::default()
     };
     let gradients = tdb_model::backward(&model, &forward, Seed::Logits([(last, seed)].into()), options)?;
     let (weights, config) = (model.weights(), model.config());

@@ -64,10 +64,9 @@ impl Engine {
             let mut after_layer = progress(context, i, ProgressPass::Forward, n_layers);
             let options = ForwardOptions {
                 interventions: &plan.interventions,
-                hooks: &mut (),
                 shared,
-                layers: None,
                 after_layer: &mut after_layer,
+                ..Default::default()
             };
             forwards[i] = Some(tdb_model::forward(self.model(), &plan.tokens, options)?);
         }
@@ -95,22 +94,12 @@ impl Engine {
     /// As [`Engine::batched_tdb`].
     pub fn inspect(&self, spec: &InferenceRequestSpec, edge: Option<EdgeNode>) -> Result<Side<'_>> {
         let plan = Plan::new(self, spec)?;
-        let options = ForwardOptions {
-            interventions: &plan.interventions,
-            hooks: &mut (),
-            shared: None,
-            layers: None,
-            after_layer: &mut |_| true,
-        };
+        let options = ForwardOptions { interventions: &plan.interventions, ..Default::default() };
         let forward = tdb_model::forward(self.model(), &plan.tokens, options)?;
         let mut side = self.side(plan, forward, &Context::default(), edge)?;
         let Some(seed) = side.seed() else { return Ok(side) };
-        let options = BackwardOptions {
-            interventions: &side.plan.interventions,
-            hooks: &mut (),
-            keep: &ALL_GRADIENTS,
-            after_layer: &mut |_| true,
-        };
+        let options =
+            BackwardOptions { interventions: &side.plan.interventions, keep: &ALL_GRADIENTS, ..Default::default() };
         side.gradients = Some(tdb_model::backward(self.model(), &side.forward, seed, options)?);
         Ok(side)
     }
@@ -157,9 +146,9 @@ impl Engine {
         let mut after_layer = progress(context, index, ProgressPass::Backward, self.model().config().n_layers);
         let options = BackwardOptions {
             interventions: &side.plan.interventions,
-            hooks: &mut (),
             keep: &keep,
             after_layer: &mut after_layer,
+            ..Default::default()
         };
         Ok(Some(tdb_model::backward(self.model(), &side.forward, seed, options)?))
     }

@@ -135,13 +135,7 @@ fn records_of_ones_own_text_equal_brute_force() {
         .iter()
         .flat_map(cut)
         .map(|tokens| {
-            let options = ForwardOptions {
-                interventions: &[],
-                hooks: &mut (),
-                shared: None,
-                layers: None,
-                after_layer: &mut |_| true,
-            };
+            let options = ForwardOptions::default();
             forward(&model, &tokens, options).unwrap()
         })
         .collect();

@@ -77,7 +77,7 @@ mod tests {
         for word in names().into_iter().chain(CAPITALS.iter().map(|pair| pair.0)) {
             single(&tokenizer, word).unwrap();
         }
-        for task in Task::ASKED {
+        for &task in Task::ASKED {
             for seed in 0..50 {
                 let item = task.item(&mut Dice::new(&[seed]), Split::Held);
                 for answer in item.right.iter().chain(&item.wrong) {

@@ -171,13 +171,7 @@ impl Predictor for &Model {
 impl Predictor for &Transformer {
     fn last_logits(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
         let run = |tokens: &Vec<u32>| {
-            let options = ForwardOptions {
-                interventions: &[],
-                hooks: &mut (),
-                shared: None,
-                layers: None,
-                after_layer: &mut |_| true,
-            };
+            let options = ForwardOptions::default();
             let run = forward(self, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
             Ok(run.logits(self, tokens.len() - 1))
         };
@@ -202,7 +196,7 @@ pub fn evaluate_with(
         return Err(Error::setting("prompts", "at least one prompt per task is needed"));
     }
     let mut tasks = Vec::new();
-    for task in Task::ASKED {
+    for &task in Task::ASKED {
         let mut texts = Vec::with_capacity(options.prompts);
         let mut candidates = Vec::with_capacity(options.prompts);
         for index in 0..options.prompts {

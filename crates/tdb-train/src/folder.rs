@@ -27,9 +27,20 @@ pub struct Model {
 
 /// Writes a file so that it is either there whole or not at all.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    whole(path, |partial| fs::write(partial, bytes).map_err(Error::file(partial)))
+}
+
+/// Lets `write` make a file beside `path`, brings it to the disk and gives it its name. Nothing of it stays if that fails.
+fn whole(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let partial = path.with_extension("partial");
-    fs::write(&partial, bytes).map_err(Error::file(&partial))?;
-    fs::rename(&partial, path).map_err(Error::file(path))
+    let sync = || fs::File::open(&partial).and_then(|file| file.sync_all());
+    let done =
+        write(&partial).and_then(|()| sync().and_then(|()| fs::rename(&partial, path)).map_err(Error::file(path)));
+    if done.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&partial);
+    }
+    done
 }
 
 pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
@@ -49,9 +60,9 @@ pub(crate) fn write_tensors(
         let view = TensorView::new(Dtype::F32, dims.clone(), bytes).map_err(|error| Error::content(path, error))?;
         views.push((*name, view));
     }
-    let partial = path.with_extension("partial");
-    serialize_to_file(views, Some(metadata), &partial).map_err(|error| Error::content(&partial, error))?;
-    fs::rename(&partial, path).map_err(Error::file(path))
+    whole(path, |partial| {
+        serialize_to_file(views, Some(metadata), partial).map_err(|error| Error::content(partial, error))
+    })
 }
 
 pub(crate) fn read_tensor(tensors: &SafeTensors<'_>, path: &Path, name: &str, dims: &[usize]) -> Result<Vec<f32>> {

@@ -151,7 +151,7 @@ pub fn run_forward(
     interventions: &[Intervention],
     hooks: &mut dyn Hooks,
 ) -> Forward {
-    let options = ForwardOptions { interventions, hooks, shared: None, layers: None, after_layer: &mut |_| true };
+    let options = ForwardOptions { interventions, hooks, ..Default::default() };
     tdb_model::forward(model, tokens, options).unwrap()
 }
 
@@ -162,7 +162,7 @@ pub fn run_backward(
     interventions: &[Intervention],
     hooks: &mut dyn Hooks,
 ) -> Gradients {
-    let options = BackwardOptions { interventions, hooks, keep: &Site::ALL, after_layer: &mut |_| true };
+    let options = BackwardOptions { interventions, hooks, keep: &Site::ALL, ..Default::default() };
     tdb_model::backward(model, forward, seed, options).unwrap()
 }
 

@@ -21,7 +21,7 @@ fn the_same_seed_gives_the_same_text() {
 #[test]
 fn held_out_prompts_never_occur_in_training_text() {
     let text = training_text(1, 20_000).join("\n\n");
-    for task in Task::ASKED {
+    for &task in Task::ASKED {
         let mut dice = Dice::new(&[2]);
         let mut prompts = HashSet::new();
         for _ in 0..200 {
@@ -65,7 +65,7 @@ fn training_draws_only_training_combinations() {
 
 #[test]
 fn questions_are_well_formed() {
-    for task in Task::ASKED {
+    for &task in Task::ASKED {
         for split in [Split::Train, Split::Held] {
             for seed in 0..300 {
                 let item = task.item(&mut Dice::new(&[9, seed]), split);

@@ -16,8 +16,7 @@ pub fn width(site: AutoencoderSite, config: &Config) -> usize {
 
 /// What a site holds in every layer of a sequence, `[T, width]` each.
 pub fn activations(model: &Transformer, site: AutoencoderSite, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-    let options =
-        ForwardOptions { interventions: &[], hooks: &mut (), shared: None, layers: None, after_layer: &mut |_| true };
+    let options = ForwardOptions::default();
     let run = forward(model, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
     let layers = run.layers.iter().map(|layer| {
         let array = match site {

@@ -64,7 +64,7 @@ fn point(site: AutoencoderSite, layer: usize) -> Point {
 
 /// Sum of the cross-entropies of all tokens but the first, and how many those are.
 fn cross_entropy(model: &Transformer, tokens: &[u32], hooks: &mut dyn Hooks) -> Result<(f64, usize)> {
-    let options = ForwardOptions { interventions: &[], hooks, shared: None, layers: None, after_layer: &mut |_| true };
+    let options = ForwardOptions { hooks, ..Default::default() };
     let run = forward(model, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
     let n_vocab = model.config().n_vocab;
     let outputs = View::new(run.post_final_ln.data(), tokens.len(), model.config().d_model);
