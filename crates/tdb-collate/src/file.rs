@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::{Error, Result};
 
@@ -27,10 +28,16 @@ fn write_with(path: &Path, sync: bool, content: impl FnOnce(&mut dyn Write) -> s
     if sync {
         remove_abandoned(path);
     }
-    let part = part(path, &format!("{}", std::process::id()));
-    let file = OpenOptions::new().write(true).create(true).truncate(true).open(&part).map_err(failed)?;
-    // Says that somebody is at it; see `remove_abandoned`.
+    let writer = format!("{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+    let part = part(path, &writer);
+    // The lock says that somebody is at it; see `remove_abandoned`. Under its name there is only a locked file.
+    let unlocked = path.with_file_name(format!(".new-{writer}"));
+    let file = OpenOptions::new().write(true).create(true).truncate(true).open(&unlocked).map_err(failed)?;
     let _ = file.try_lock();
+    if let Err(error) = fs::rename(&unlocked, &part) {
+        let _ = fs::remove_file(&unlocked);
+        return Err(failed(error));
+    }
     let done = fill(&file, sync, content).and_then(|()| fs::rename(&part, path));
     if let Err(error) = done {
         let _ = fs::remove_file(&part);
@@ -50,9 +57,12 @@ fn fill(file: &File, sync: bool, content: impl FnOnce(&mut dyn Write) -> std::io
     if sync { file.sync_all() } else { Ok(()) }
 }
 
-fn part(path: &Path, process: &str) -> PathBuf {
+/// Writes of this process, so that no two of its threads use one name.
+static WRITES: AtomicUsize = AtomicUsize::new(0);
+
+fn part(path: &Path, writer: &str) -> PathBuf {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(format!(".{name}.part-{process}"))
+    path.with_file_name(format!(".{name}.part-{writer}"))
 }
 
 /// Removes parts of this file that a killed process left: those that nobody has locked.
@@ -96,6 +106,22 @@ mod tests {
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         let below_a_file = path.join("x");
         assert!(write(&below_a_file, |_| Ok(())).unwrap_err().to_string().contains("could not be written"));
+    }
+
+    #[test]
+    fn threads_that_write_one_file_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let content = |thread: u8| vec![thread; 100_000];
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (path, content) = (&path, content(thread));
+                scope.spawn(move || (0..20).for_each(|_| write(path, |out| out.write_all(&content)).unwrap()));
+            }
+        });
+        let found = fs::read(&path).unwrap();
+        assert!((0..4).any(|thread| found == content(thread)));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[cfg(target_os = "linux")]

@@ -39,7 +39,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
-        Self::Io { path: path.display().to_string(), reason: source.to_string() }
+        let reason = match source.kind() {
+            std::io::ErrorKind::StorageFull => {
+                "the disk is full; make room and try again, what has arrived is kept (--cache names another folder)"
+                    .into()
+            }
+            _ => source.to_string(),
+        };
+        Self::Io { path: path.display().to_string(), reason }
     }
 
     pub(crate) fn damaged(file: impl Into<String>, problem: impl Into<String>) -> Self {

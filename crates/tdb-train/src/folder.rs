@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize_to_file};
+use safetensors::{SafeTensorError, SafeTensors, serialize_to_file};
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
@@ -61,7 +61,10 @@ pub(crate) fn write_tensors(
         views.push((*name, view));
     }
     whole(path, |partial| {
-        serialize_to_file(views, Some(metadata), partial).map_err(|error| Error::content(partial, error))
+        serialize_to_file(views, Some(metadata), partial).map_err(|error| match error {
+            SafeTensorError::IoError(error) => Error::file(path)(error),
+            other => Error::content(path, other),
+        })
     })
 }
 
