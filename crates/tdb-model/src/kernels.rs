@@ -201,19 +201,45 @@ pub fn sum(x: &[f32]) -> f32 {
     fold(sums, |a, b| a + b) + rest
 }
 
+/// Σ xᵢ in double precision, with a fixed order of summation: for many terms of either sign.
+pub fn sum_in_double(x: &[f32]) -> f64 {
+    const LANES: usize = 16;
+    wide(|| {
+        let mut sums = [0.0f64; LANES];
+        let chunks = x.chunks_exact(LANES);
+        let rest: f64 = chunks.remainder().iter().map(|x| f64::from(*x)).sum();
+        for x in chunks {
+            for lane in 0..LANES {
+                sums[lane] += f64::from(x[lane]);
+            }
+        }
+        sums.iter().sum::<f64>() + rest
+    })
+}
+
 /// The largest number; not a number counts as none.
 #[inline(always)]
 pub fn max(x: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut best = [f32::NEG_INFINITY; LANES];
+    extreme(x, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+}
+
+/// The smallest number; not a number counts as none.
+#[inline(always)]
+pub fn min(x: &[f32]) -> f32 {
+    extreme(x, f32::INFINITY, |a, b| if b < a { b } else { a })
+}
+
+#[inline(always)]
+fn extreme(x: &[f32], none: f32, choose: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut best = [none; LANES];
     let chunks = x.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, larger);
+    let rest = chunks.remainder().iter().copied().fold(none, &choose);
     for x in chunks {
         for lane in 0..LANES {
-            best[lane] = larger(best[lane], x[lane]);
+            best[lane] = choose(best[lane], x[lane]);
         }
     }
-    larger(fold(best, larger), rest)
+    choose(fold(best, &choose), rest)
 }
 
 /// Halves with halves.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use tdb_api::{TokenAndScalar, TopTokens};
-use tdb_model::kernels::{self, Threads, View, dot};
+use tdb_model::kernels::{self, Threads, View, dot, wide};
 use tdb_model::layer_norm;
 use tdb_model::{AutoencoderSite, Matrix};
 
@@ -101,13 +101,22 @@ pub fn rank(scores: &[f32], count: usize, skip: Option<&[bool]>) -> Reading {
 fn best(scores: &[f32], first: usize, count: usize, skip: Option<&[bool]>) -> Reading {
     let mut top: Vec<(u32, f32)> = Vec::with_capacity(count.min(scores.len()) + 1);
     let mut bottom = top.clone();
-    for (i, &score) in scores.iter().enumerate() {
-        let token = first + i;
-        if skip.is_some_and(|skip| skip.get(token).copied().unwrap_or(false)) {
+    const BLOCK: usize = 64;
+    let full = |list: &[(u32, f32)]| list.len() == count && count > 0;
+    for (block, scores) in scores.chunks(BLOCK).enumerate() {
+        // Most blocks hold nothing that is better than what is listed, which can be seen of all numbers at once.
+        let [largest, smallest] = wide(|| [kernels::max(scores), kernels::min(scores)]);
+        if full(&top) && full(&bottom) && largest <= top[count - 1].1 && smallest >= bottom[count - 1].1 {
             continue;
         }
-        offer(&mut top, (token as u32, score), count, true);
-        offer(&mut bottom, (token as u32, score), count, false);
+        for (i, &score) in scores.iter().enumerate() {
+            let token = first + block * BLOCK + i;
+            if skip.is_some_and(|skip| skip.get(token).copied().unwrap_or(false)) {
+                continue;
+            }
+            offer(&mut top, (token as u32, score), count, true);
+            offer(&mut bottom, (token as u32, score), count, false);
+        }
     }
     Reading { top, bottom }
 }
