@@ -134,6 +134,12 @@ pub fn is_typing() -> bool {
     matches!(element.tag_name().as_str(), "INPUT" | "TEXTAREA" | "SELECT") || element.has_attribute("contenteditable")
 }
 
+/// Scrolls a box to its right end once it is drawn.
+pub fn scroll_to_end(element: Option<web_sys::HtmlDivElement>) {
+    let Some(element) = element else { return };
+    leptos::prelude::request_animation_frame(move || element.set_scroll_left(element.scroll_width()));
+}
+
 /// A window as narrow as a phone's; the style sheet's bound is the same.
 pub fn is_narrow() -> bool {
     window().and_then(|w| w.inner_width().ok()?.as_f64()).is_some_and(|width| width <= 760.0)

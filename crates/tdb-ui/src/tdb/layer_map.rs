@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use leptos::prelude::*;
+use leptos::{html, prelude::*};
 use serde_json::{Map, Value, json};
 use tdb_api::NodeType;
 
 use crate::answer::{Metric, View};
+use crate::dom;
 use crate::format;
 use crate::remote::{Question, Remote, follow};
 use crate::session::Session;
@@ -189,8 +190,11 @@ fn draw(session: Session, tokens: &[String], rows: Vec<MapRow>) -> AnyView {
         })
         .collect_view();
     let heads = tokens.iter().map(|t| view! { <td><span class="map-token">{t.clone()}</span></td> }).collect_view();
+    // The question is asked at the end, so that is what a long prompt shows first.
+    let scroll = NodeRef::<html::Div>::new();
+    Effect::new(move |_| dom::scroll_to_end(scroll.get()));
     view! {
-        <div class="heat-scroll" tabindex="0" role="group" aria-label="Layer by token map">
+        <div class="heat-scroll" tabindex="0" role="group" aria-label="Layer by token map" node_ref=scroll>
             <table class="map"><tbody>{body}</tbody><tfoot><tr><td></td>{heads}</tr></tfoot></table>
         </div>
         <DivergingLegend most=most />
