@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 use tdb_tests::browser::{Appearance, Browser};
 use tdb_tests::house;
 
+/// Every explanation in sight has come.
+const FILLED: &str = "[...document.querySelectorAll('#node-table .explanation .cut')].every(e => e.innerText !== '…')";
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder: PathBuf = std::env::args_os().nth(1).context("screenshots FOLDER")?.into();
@@ -23,7 +26,8 @@ async fn main() -> Result<()> {
         debugger.click().await?;
         browser.see("#submit").await?.click().await?;
         browser.see("#node-table .line").await?;
-        browser.until("!document.getElementById('progress')").await?;
+        browser.until("!document.getElementById('progress') && document.querySelector('#at-hand .excerpts')").await?;
+        browser.until(FILLED).await?;
         browser.screenshot(&picture("debugger")).await?;
 
         browser.ask("document.querySelector('#node-table [aria-label^=\"Ablate \"]').click();").await?;
@@ -33,6 +37,12 @@ async fn main() -> Result<()> {
 
         let node =
             browser.see("#node-table a.node-name").await?.attr("href").await?.context("a node without a page")?;
+        browser.open(&server, "/").await?;
+        browser.see("#open-latents").await?.click().await?;
+        browser.see("#node-table .explanation .cut").await?;
+        browser.until(&format!("{FILLED} && document.querySelector('#at-hand .excerpts')")).await?;
+        browser.screenshot(&picture("latents")).await?;
+
         browser.open(&server, &node).await?;
         browser.see("#node-name").await?;
         browser.until("!document.querySelector('[aria-busy=true]')").await?;

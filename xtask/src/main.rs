@@ -21,7 +21,7 @@ cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens 
 cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...]
                                            latency and memory of a GPT-2-small-sized model beside the reference's
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
-cargo xtask screenshots [DIR]              pictures of the pages, light and dark";
+cargo xtask screenshots [DIR] [--docs]     pictures of the pages, light and dark; --docs renews those in docs";
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);

@@ -1,18 +1,31 @@
 //! Pictures of the pages.
 
-use anyhow::{Result, bail};
+use std::fs;
+
+use anyhow::{Context, Result, bail};
 
 use crate::commands::{cargo, root, run as must};
 use crate::{setup, ui};
 
+/// Those that the documentation shows.
+const DOCS: [(&str, &str); 3] =
+    [("debugger-light.png", "debugger.png"), ("latents-light.png", "latents.png"), ("ablated-dark.png", "ablated.png")];
+
 pub fn run(args: &[String]) -> Result<()> {
-    let folder = match args {
+    let (docs, args): (Vec<&String>, Vec<&String>) = args.iter().partition(|a| *a == "--docs");
+    let folder = match args.as_slice() {
         [] => root().join("target/screenshots"),
         [folder] => std::env::current_dir()?.join(folder),
-        _ => bail!("screenshots takes one folder"),
+        _ => bail!("screenshots takes one folder, and --docs"),
     };
     setup::browser()?;
     ui::build(ui::Kind::Release)?;
     must(cargo().args(["build", "--package", "tdb-server", "--bin", "tdb"]))?;
-    must(cargo().args(["run", "--package", "tdb-tests", "--example", "screenshots", "--"]).arg(folder))
+    must(cargo().args(["run", "--package", "tdb-tests", "--example", "screenshots", "--"]).arg(&folder))?;
+    if !docs.is_empty() {
+        for (made, shown) in DOCS {
+            fs::copy(folder.join(made), root().join("docs").join(shown)).with_context(|| made.to_owned())?;
+        }
+    }
+    Ok(())
 }
