@@ -5,6 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tdb_testkit::checkpoint::{self, Parts};
+use tdb_testkit::presets::preset;
 use tdb_testkit::stores::{Azurite, S3};
 use tdb_testkit::{http, server};
 use tdb_tests::browser::Browser;
@@ -35,6 +37,8 @@ fn tdb(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> (bool, Strin
         }
     }
     command.args(args).env("TDB_CACHE", folder.join("cache")).env("TDB_REGISTRY", folder.join("registry.toml"));
+    // Nobody is asked for what the first place does not have.
+    command.env("HF_ENDPOINT", "http://127.0.0.1:9");
     let output = command.envs(variables.iter().copied()).output().unwrap();
     (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
@@ -87,6 +91,58 @@ fn records_come_from_s3_and_from_google_cloud_storage() {
     let (ok, text) = tdb(folder.path(), &fetch, &keys);
     assert!(ok && text.matches("3 records, 0").count() == 2, "{text}");
 }
+
+#[test]
+fn a_model_and_its_autoencoder_are_fetched_once_and_served_without_the_store() {
+    let store = S3::start("models").unwrap();
+    let weights = house::scratch("store-weights").unwrap();
+    let root = checkpoint::write(&preset("tiny-a").unwrap(), &weights, Parts::ModelAndAutoencoders).unwrap();
+    let put = |folder: &Path, at: &str| {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        for file in files {
+            let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+            store.put("models", &format!("{at}/{name}"), &std::fs::read(&file).unwrap()).unwrap();
+        }
+    };
+    put(&root, "tiny");
+    put(&root.join("model_pieces"), "tiny/model_pieces");
+    put(&root.join("autoencoders/ae-resid-delta-mlp"), "ae");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.toml");
+    let entries = format!(
+        "[[store]]\nprefix = 's3://models'\nendpoint = '{}'\nanonymous = true\n\
+         [[model]]\nname = 'tiny'\ntitle = ''\nlocation = 's3://models/tiny'\nlayout = 'pieces'\n\
+         [[autoencoder]]\nname = 'ae-resid-delta-mlp'\ntitle = ''\nmodel = 'tiny'\nsite = 'resid_delta_mlp'\n\
+         location = 's3://models/ae/{{layer}}.pt'\nn_layers = 2\n",
+        store.endpoint(),
+    );
+    std::fs::write(&file, entries).unwrap();
+    let fetch = ["fetch", "tiny", "--autoencoders", "all"];
+    let (ok, text) = tdb(folder.path(), &fetch, &[]);
+    assert!(
+        ok && text.contains("tiny is not on this machine yet: fetching it, once, from s3://models/tiny into"),
+        "{text}"
+    );
+    assert!(text.contains("tiny: fetched 37 files") && text.contains("ae-resid-delta-mlp: fetched 2 files"), "{text}");
+    drop(store);
+    // All is there: nothing is asked for, and nothing is said about it.
+    let (ok, text) = tdb(folder.path(), &fetch, &[]);
+    assert!(ok && !text.contains("not on this machine"), "{text}");
+    let cache = folder.path().join("cache");
+    let place = ["--registry", file.to_str().unwrap(), "--cache", cache.to_str().unwrap()];
+    let model = ["--model", "tiny", "--mlp-autoencoder", "ae-resid-delta-mlp"];
+    let server = house::serve(&[model, place].concat()).unwrap();
+    let answer =
+        http::request(server.address, "POST", "/model_info", &[], Some(b"{}"), Duration::from_secs(30)).unwrap();
+    let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((&answer["modelName"], &answer["mlpAutoencoderName"]), (&json!("tiny"), &json!("ae-resid-delta-mlp")));
+    // Without a network, what is not there is said in one sentence.
+    let (ok, text) = tdb(folder.path(), &["serve", "--model", "gpt2-small", "--mirror", NOWHERE], &[]);
+    assert!(!ok && text.contains("no connection could be made") && text.contains("is there a network?"), "{text}");
+}
+
+/// A place where nobody listens, in place of the public blobs and of Hugging Face.
+const NOWHERE: &str = "https://openaipublic.blob.core.windows.net=http://127.0.0.1:9";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_neuron_from_azure_is_seen_on_its_page() {
