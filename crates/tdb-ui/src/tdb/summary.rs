@@ -98,7 +98,7 @@ fn sentence(session: Session) -> AnyView {
             <span>{capital(what)}" "{question}</span>
             {shown}
             {diff}
-            {(!names.is_empty()).then(|| view! { <span class="quiet">"most direct help: "{names.join(", ")}</span> })}
+            {(!names.is_empty()).then(|| view! { <span class="quiet helpers" title=names.join(", ")>"most direct help: "{names.join(", ")}</span> })}
         </span>
     }
     .into_any()
