@@ -130,6 +130,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             fingerprint: fingerprint(model),
             autoencoders: vec![],
             corpus: vec![],
+            content: String::new(),
             cutting: Cutting { tokens, first: None },
             sizes: Sizes::default(),
             kinds,

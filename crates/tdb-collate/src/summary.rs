@@ -52,6 +52,9 @@ pub struct Plan {
     pub autoencoders: Vec<String>,
     /// Name and size in bytes of every file of the corpus.
     pub corpus: Vec<(String, u64)>,
+    /// Of the contents of those files, see [`crate::work::fingerprint_corpus`].
+    #[serde(default)]
+    pub content: String,
     pub cutting: Cutting,
     pub sizes: Sizes,
     pub kinds: Vec<Kind>,

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tdb_model::{Tokenizer, Transformer};
 
 use crate::collect::{Job, Watch, summarize};
-use crate::corpus::{Sequences, Shard};
+use crate::corpus::{Sequences, Shard, mix};
 use crate::summary::{Plan, Summary};
 use crate::{Error, Result};
 
@@ -44,6 +45,36 @@ pub fn describe_corpus(files: &[PathBuf]) -> Result<Vec<(String, u64)>> {
         Ok((path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(), size))
     };
     files.iter().map(describe).collect()
+}
+
+/// A number that tells the contents of files apart, in hexadecimal.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn fingerprint_corpus(files: &[PathBuf]) -> Result<String> {
+    let mut hash = 0u64;
+    let mut buffer = vec![0; 1 << 20];
+    for path in files {
+        let mut file = fs::File::open(path).map_err(Error::file(path))?;
+        loop {
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match file.read(&mut buffer[filled..]).map_err(Error::file(path))? {
+                    0 => break,
+                    n => filled += n,
+                }
+            }
+            for word in buffer[..filled].chunks(8) {
+                let mut bytes = [0; 8];
+                bytes[..word.len()].copy_from_slice(word);
+                hash = mix(hash ^ u64::from_le_bytes(bytes));
+            }
+            if filled < buffer.len() {
+                break;
+            }
+        }
+    }
+    Ok(format!("{hash:016x}"))
 }
 
 /// The layers `from..to` in parts of `each`.

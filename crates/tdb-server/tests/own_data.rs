@@ -285,6 +285,12 @@ fn what_cannot_be_collated_is_said_in_a_sentence() {
     let registry = Registry::read(&folder.join("bare-out/registry.toml")).unwrap();
     let scalars: Vec<&str> = registry.records.iter().map(|r| r.scalar.as_str()).collect();
     assert_eq!((scalars, registry.records[0].name.as_str()), (vec!["mlp_post_act", "attn_write_norm"], "bare-model"));
+    // A text of the same name and size that says something else is another text.
+    let text = fs::read_to_string(folder.join("my.txt")).unwrap();
+    fs::write(folder.join("my.txt"), text.replace("Mary", "Anna")).unwrap();
+    let (ok, said) = tdb(folder, "collate my.txt --model bare_model --out bare-out");
+    assert!(!ok && said.contains("not of the same collation: content is"), "{said}");
+    fs::write(folder.join("my.txt"), text).unwrap();
     let (ok, text) = tdb(folder, "collate my.txt --model bare_model --out bare-out --seed 5");
     assert!(!ok && text.contains("not of the same collation: seed is 1 in one and 5"), "{text}");
 }

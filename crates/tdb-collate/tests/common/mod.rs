@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use tdb_collate::corpus::Cutting;
 use tdb_collate::summary::fingerprint;
-use tdb_collate::work::{Collation, describe_corpus, split_layers};
+use tdb_collate::work::{Collation, describe_corpus, fingerprint_corpus, split_layers};
 use tdb_collate::{Kind, Plan, Sizes};
 use tdb_data::collated::Encoding;
 use tdb_model::{Autoencoder, Tokenizer, Transformer, checkpoint};
@@ -62,6 +62,7 @@ pub fn plan(model: &Transformer, files: &[PathBuf], shards: usize) -> Plan {
         fingerprint: fingerprint(model),
         autoencoders: vec!["mlp".into(), "attn".into()],
         corpus: describe_corpus(files).unwrap(),
+        content: fingerprint_corpus(files).unwrap(),
         cutting: Cutting { tokens: 9, first: Some(50256) },
         sizes: SIZES,
         kinds: Kind::ALL.to_vec(),

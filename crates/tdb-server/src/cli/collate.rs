@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tdb_collate::corpus::{Cutting, Shard};
 use tdb_collate::output::{self, Autoencoders, Layouts};
 use tdb_collate::summary::fingerprint;
-use tdb_collate::work::{describe_corpus, split_layers};
+use tdb_collate::work::{describe_corpus, fingerprint_corpus, split_layers};
 use tdb_collate::{Collation, Kind, Plan, Sizes, Watch};
 use tdb_data::collated::Encoding;
 use tdb_model::Transformer;
@@ -147,6 +147,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         fingerprint: fingerprint(&model),
         autoencoders: autoencoders.mlp.iter().chain(&autoencoders.attention).cloned().collect(),
         corpus,
+        content: fingerprint_corpus(&args.text)?,
         cutting: Cutting { tokens: args.tokens, first },
         sizes: Sizes { top: args.k, random: args.random, quantiles: args.quantiles, per_quantile: args.per_quantile },
         kinds: kinds(args, &model)?,
