@@ -5,6 +5,7 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::{Map, Value, json};
+use tdb_api::page::PageState;
 
 use super::{KEPT, RunRecord, Session};
 use crate::answer::Answer;
@@ -43,6 +44,19 @@ impl Busy {
             }
         }
     }
+}
+
+/// The field that a sentence of the reference's server is about: it names the token, not its place.
+fn field_in_words(message: &str, page: &PageState) -> Option<String> {
+    let quoted = message.split(" decoded to [").next().filter(|q| q.len() < message.len())?;
+    let token = quoted.trim_matches(['\'', '"']);
+    let sides = std::iter::once(&page.left).chain(page.right.as_ref());
+    sides.enumerate().find_map(|(side, state)| {
+        let place = |list: &[String], name: &str| {
+            list.iter().position(|t| t == token).map(|at| format!("subRequests[{side}].{name}[{at}]"))
+        };
+        place(&state.target_tokens, "targetTokens").or_else(|| place(&state.distractor_tokens, "distractorTokens"))
+    })
 }
 
 impl Session {
@@ -100,8 +114,9 @@ impl Session {
                     self.answer.set(answer);
                 }
                 Err(problem) if problem.kind == Kind::Aborted => {}
-                Err(problem) => {
+                Err(mut problem) => {
                     server.lost(&problem);
+                    problem.field = problem.field.take().or_else(|| field_in_words(&problem.message, &page));
                     self.problem.set(Some(problem));
                 }
             }
@@ -260,5 +275,19 @@ impl Parts {
             None if !self.done => Err(Problem::unreadable("the question", "it broke off before its end")),
             None => Ok(self.json()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_without_a_place_finds_its_field() {
+        let page = PageState::default();
+        let at = |message: &str| field_in_words(message, &page);
+        let said = "' Germany' decoded to [1, 2]; wanted exactly 1 token";
+        assert_eq!(at(said).as_deref(), Some("subRequests[0].distractorTokens[0]"));
+        assert_eq!(at("Unhandled server exception"), None);
     }
 }
