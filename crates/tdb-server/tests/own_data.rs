@@ -230,7 +230,8 @@ fn a_killed_collation_goes_on_and_ends_as_if_nothing_had_happened() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write_text(folder, 400);
-    let line = |out: &str| format!("collate my.txt --out {out} --shards 16 --tokens 20 --no-explanations");
+    let line =
+        |out: &str| format!("collate my.txt --out {out} --shards 16 --tokens 20 --only mlp_post_act --no-explanations");
     let finished = || {
         let entries = fs::read_dir(folder.join("killed/summaries")).into_iter().flatten().flatten();
         entries.filter(|e| e.path().extension().is_some_and(|e| e == "summary")).count()
@@ -318,7 +319,7 @@ fn autoencoders_of_either_kind_are_the_same_after_a_kill_and_are_served_and_expo
     for (kind, site) in [("--k 4", "resid-delta-mlp"), ("--l1 0.01", "mlp-post-act")] {
         let out = |name: &str| folder.join(name).join("mine");
         let line = |name: &str| {
-            let sizes = "--latents 32 --tokens 16000 --batch 128 --buffer 1024 --context 32";
+            let sizes = "--latents 32 --tokens 8000 --batch 128 --buffer 1024 --context 32";
             format!("train-sae my.txt --site {site} {kind} {sizes} --out {name}/mine --sae-lens {name}/lens")
         };
         let told = done(folder, &line("whole"));
