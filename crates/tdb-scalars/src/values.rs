@@ -161,15 +161,22 @@ impl<'a> Values<'a> {
 }
 
 /// Adds each number to the sum that `strides` give for its index; those of dimensions that are summed over are 0.
-/// Numbers that lie side by side and go into the same sum are taken together.
+/// Numbers that lie side by side are taken together: into one sum, or each into its own.
 fn add_runs(sums: &mut [f64], data: &[f32], dims: &[usize], strides: &[usize]) {
-    let summed = strides.iter().rev().take_while(|stride| **stride == 0).count();
-    let (outer, inner) = dims.split_at(dims.len() - summed);
+    let step = strides.last().copied().unwrap_or(0);
+    let inner = match step {
+        0 => strides.iter().rev().take_while(|stride| **stride == 0).count(),
+        _ => 1,
+    };
+    let (outer, inner) = dims.split_at(dims.len() - inner);
     let mut index = vec![0; outer.len()];
     for (at, run) in data.chunks_exact(inner.iter().product::<usize>().max(1)).enumerate() {
         unflatten(at, outer, &mut index);
-        let sum: usize = index.iter().zip(strides).map(|(i, stride)| i * stride).sum();
-        sums[sum] += kernels::sum_in_double(run);
+        let first: usize = index.iter().zip(strides).map(|(i, stride)| i * stride).sum();
+        match step {
+            0 => sums[first] += kernels::sum_in_double(run),
+            _ => sums[first..].iter_mut().step_by(step).zip(run).for_each(|(sum, x)| *sum += f64::from(*x)),
+        }
     }
 }
 
