@@ -36,6 +36,8 @@ async fn latents_explanations_and_examples_are_on_the_first_screen() {
     let body = json!({ "dst": dst, "layerIndex": node["layerIndex"], "activationIndex": node["tensorIndices"][1], "explanationDatasets": [], "neuronDataset": dataset });
     let stored = post(&server, "/existing_explanations", body).await;
     assert_eq!(stored[0]["explanation"], first[1]);
+    // Nobody is set up here to write more of them, and nothing offers it.
+    assert_eq!(count(&browser, "#write-explanations").await, 0);
     // Beside it the texts that excite the node at hand, in sight at once, and they follow the row.
     browser.see("#at-hand .excerpts li").await.unwrap();
     let bottom = "return document.querySelector('#at-hand .excerpts li').getBoundingClientRect().bottom;";

@@ -61,6 +61,8 @@ wire_struct! {
         pub mlp_autoencoder: Option<AutoencoderInfo>,
         pub attention_autoencoder: Option<AutoencoderInfo>,
         pub limits: LimitsResponse,
+        /// Whether new explanations can be written and scored here: whether a language model is set up.
+        pub writes_explanations: bool,
     }
 }
 

@@ -36,6 +36,7 @@ async fn info(State(app): State<App>) -> Json<ServerInfoResponse> {
         mlp_autoencoder: model.and_then(|model| model.mlp_autoencoder()),
         attention_autoencoder: model.and_then(|model| model.attention_autoencoder()),
         limits: app.config().limits.response(),
+        writes_explanations: app.explainer().is_ok_and(|explainer| explainer.client().is_some()),
     })
 }
 

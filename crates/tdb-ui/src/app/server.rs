@@ -30,6 +30,8 @@ pub struct Facts {
     pub server: Option<ServerInfoResponse>,
     /// Whether explanations can be asked for here.
     pub explains: bool,
+    /// Whether new ones can be written.
+    pub writes_explanations: bool,
     /// Registered sets of records: name and scalar. `None` if the server does not tell.
     pub records: Option<Vec<NeuronDatasetMetadata>>,
 }
@@ -157,6 +159,7 @@ async fn ask() -> Result<Facts, Problem> {
     // The reference's server has no such route; there shapes stay unknown, and explanations, which may cost, are not asked for.
     let server: Option<ServerInfoResponse> = client::get("/info").await.ok();
     let explains = server.is_some();
+    let writes_explanations = server.as_ref().is_some_and(|s| s.writes_explanations);
     let records = client::post_empty("/neuron_datasets_metadata").await.ok();
-    Ok(Facts { model, server, explains, records })
+    Ok(Facts { model, server, explains, writes_explanations, records })
 }

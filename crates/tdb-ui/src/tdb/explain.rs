@@ -95,6 +95,11 @@ impl Explanations {
         self.server.facts.with(|f| f.as_ref().is_some_and(|f| f.explains))
     }
 
+    /// Whether this server has a language model that writes new ones.
+    pub fn can_be_written(self) -> bool {
+        self.server.facts.with(|f| f.as_ref().is_some_and(|f| f.writes_explanations))
+    }
+
     /// The explanation of a node, fetched when first wanted. Embeddings have none.
     pub fn of(self, node: &NodeIndex) -> Option<RwSignal<Explained>> {
         let key = (names::page_type(node.node_type), node.layer_index?, names::unit(node));

@@ -42,7 +42,7 @@ pub fn Filters(table: Table) -> impl IntoView {
                 }).collect_view()}
             </span>
         </Show>
-        <Show when=move || table.shape.with(|s| s.explanation)>
+        <Show when=move || table.shape.with(|s| s.explanation) && explanations.can_be_written()>
             <label class="check" title="Stored explanations are shown as they are; with this, missing ones are written and scored by the language model that the server is set up with">
                 <input type="checkbox" id="write-explanations" prop:checked=move || explanations.writing.get() on:change=move |e| explanations.writing.set(event_target_checked(&e)) />
                 "Write explanations"
