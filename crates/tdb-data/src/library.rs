@@ -15,7 +15,8 @@ use tdb_api::{
 
 use crate::{
     Error, ExplanationsEntry, Fetcher, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations, NodeRecord,
-    RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, collated::LayerFile, normalize, write_atomically,
+    Origin, RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, StoredExplanation, collated::LayerFile,
+    normalize, write_atomically,
 };
 
 /// Parsed records kept in memory, in bytes.
@@ -194,10 +195,7 @@ impl Library {
     }
 
     /// `/existing_explanations`.
-    pub async fn existing_explanations(
-        &self,
-        request: &ExistingExplanationsRequest,
-    ) -> Result<Vec<AttributedScoredExplanation>> {
+    pub async fn existing_explanations(&self, request: &ExistingExplanationsRequest) -> Result<Vec<StoredExplanation>> {
         let (layer, index) = node(request.layer_index, request.activation_index)?;
         let sets = match (&request.neuron_dataset, request.explanation_datasets.as_slice()) {
             (Some(dataset), []) => {
@@ -226,7 +224,14 @@ impl Library {
             node.explanations.into_iter().filter_map(move |e| {
                 let score = e.score();
                 let dataset_name = name.clone();
-                e.explanation.map(|explanation| AttributedScoredExplanation { explanation, score, dataset_name })
+                let Origin { method, score_method, model, date, .. } = e.origin;
+                e.explanation.map(|explanation| StoredExplanation {
+                    found: AttributedScoredExplanation { explanation, score, dataset_name },
+                    method,
+                    score_method,
+                    model,
+                    date,
+                })
             })
         });
         Ok(flat.collect())

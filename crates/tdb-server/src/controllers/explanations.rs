@@ -10,11 +10,12 @@ use tdb_api::{
     AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, NodeIdAndDatasets, ScoreRequest,
     ScoreResult,
 };
+use tdb_data::StoredExplanation;
 use tdb_explain::{Error as ExplainError, ScoreMethod};
 
 pub fn add(api: &mut Api) {
     api.post("/existing_explanations", "read", "existing_explanations", existing_explanations)
-        .says("The stored explanations of a component.")
+        .says("The stored explanations of a component. Where their file tells it, `method`, `scoreMethod`, `model` and `date` stand beside each.")
         .takes::<ExistingExplanationsRequest>()
         .gives::<Vec<AttributedScoredExplanation>>();
     api.post("/explain", "explainer", "explain", explain)
@@ -30,7 +31,7 @@ pub fn add(api: &mut Api) {
 async fn existing_explanations(
     State(app): State<App>,
     Body(request): Body<ExistingExplanationsRequest>,
-) -> Result<Json<Vec<AttributedScoredExplanation>>, ApiError> {
+) -> Result<Json<Vec<StoredExplanation>>, ApiError> {
     Ok(Json(app.library()?.existing_explanations(&request).await?))
 }
 

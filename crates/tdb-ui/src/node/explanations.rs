@@ -83,15 +83,15 @@ pub fn Explanations() -> impl IntoView {
                     Remote::Ready(Value::Array(items)) if items.is_empty() => view! { <p class="quiet">"None is stored for this node."</p> }.into_any(),
                     Remote::Ready(Value::Array(items)) => view! {
                         <table class="explanations">
-                            <thead><tr><th scope="col">"Explanation"</th><th scope="col">"From"</th><th scope="col" class="num">"Score"</th></tr></thead>
+                            <thead><tr><th scope="col">"Explanation"</th><th scope="col">"Made by"</th><th scope="col" class="num">"Score"</th></tr></thead>
                             <tbody>
                                 {items.iter().map(|e| {
                                     let score = e["score"].as_f64();
                                     view! {
                                         <tr>
                                             <td>{e["explanation"].as_str().unwrap_or_default().to_owned()}</td>
-                                            <td class="quiet">{e["datasetName"].as_str().unwrap_or_default().to_owned()}</td>
-                                            <td class="num" title=score.map(format::full)>{score.map_or_else(|| "–".to_owned(), |s| format!("{s:.2}"))}</td>
+                                            <td class="quiet" title=origin(e)>{made_by(e)}</td>
+                                            <td class="num" title=scored(e)>{score.map_or_else(|| "–".to_owned(), |s| format!("{s:.2}"))}</td>
                                         </tr>
                                     }
                                 }).collect_view()}
@@ -124,4 +124,25 @@ pub fn Explanations() -> impl IntoView {
             </div>
         </section>
     }
+}
+
+/// How an explanation was made; of files that do not tell it, the set.
+fn made_by(e: &Value) -> String {
+    let text = |key: &str| e[key].as_str();
+    match (text("method"), text("model")) {
+        (Some(method), Some(model)) => format!("{method}, {model}"),
+        (Some(method), None) => method.to_owned(),
+        (None, _) => text("datasetName").unwrap_or_default().to_owned(),
+    }
+}
+
+/// The set that it is from, and when it was made.
+fn origin(e: &Value) -> String {
+    [&e["datasetName"], &e["date"]].into_iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The whole score, and how it was found.
+fn scored(e: &Value) -> Option<String> {
+    let score = format::full(e["score"].as_f64()?);
+    Some(e["scoreMethod"].as_str().map_or(score.clone(), |method| format!("{score}, {method}")))
 }
