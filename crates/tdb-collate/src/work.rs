@@ -53,25 +53,17 @@ pub fn describe_corpus(files: &[PathBuf]) -> Result<Vec<(String, u64)>> {
 /// If one cannot be read.
 pub fn fingerprint_corpus(files: &[PathBuf]) -> Result<String> {
     let mut hash = 0u64;
-    let mut buffer = vec![0; 1 << 20];
+    let mut block = Vec::new();
     for path in files {
         let mut file = fs::File::open(path).map_err(Error::file(path))?;
-        loop {
-            let mut filled = 0;
-            while filled < buffer.len() {
-                match file.read(&mut buffer[filled..]).map_err(Error::file(path))? {
-                    0 => break,
-                    n => filled += n,
-                }
-            }
-            for word in buffer[..filled].chunks(8) {
+        // Full blocks of whole words; only a file's last word may be cut.
+        while file.by_ref().take(1 << 20).read_to_end(&mut block).map_err(Error::file(path))? > 0 {
+            for word in block.chunks(8) {
                 let mut bytes = [0; 8];
                 bytes[..word.len()].copy_from_slice(word);
                 hash = mix(hash ^ u64::from_le_bytes(bytes));
             }
-            if filled < buffer.len() {
-                break;
-            }
+            block.clear();
         }
     }
     Ok(format!("{hash:016x}"))

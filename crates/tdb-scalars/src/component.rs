@@ -88,7 +88,8 @@ impl Engine {
         let Some(index) = wrap(spec.activation_index, dims[1]) else {
             return bad!("activationIndex is {}, but \"{dst}\" has components 0..{}", spec.activation_index, dims[1]);
         };
-        let activations: Vec<f32> = (0..dims[0]).map(|t| values.at(&[t, index])).collect();
+        let mut entries = values.entries();
+        let activations: Vec<f32> = (0..dims[0]).map(|t| entries.at(&[t, index])).collect();
         if activations.iter().any(|x| !x.is_finite()) {
             return bad!("\"{dst}\" is not a finite number somewhere in this prompt");
         }
@@ -202,8 +203,9 @@ impl Engine {
             return bad!("activationIndex is {}, but the layer has heads 0..{n}", spec.activation_index);
         };
         let tokens = side.tokens();
+        let mut entries = values.entries();
         let sequence: Vec<Vec<f64>> =
-            (0..tokens).map(|q| (0..=q).map(|k| f64::from(values.at(&[q, k, index]))).collect()).collect();
+            (0..tokens).map(|q| (0..=q).map(|k| f64::from(entries.at(&[q, k, index]))).collect()).collect();
         let others = match &spec.normalize_activations_using_neuron_record {
             Some(node) => context.records.maximum(node)?.attention_sequences,
             None => Vec::new(),

@@ -12,7 +12,7 @@ use crate::derived;
 use crate::error::{Result, bad};
 use crate::store::Store;
 use crate::top_k::Entry;
-use crate::values::{Values, flat, unflatten, wrap};
+use crate::values::{unflatten, wrap};
 
 /// Most nodes that an answer lists.
 pub(crate) const NODE_LIMIT: usize = 1_000_000;
@@ -82,36 +82,29 @@ pub(crate) fn values_of(store: &mut Store<'_, '_>, dsts: &[Dst], nodes: &[Mirror
     // Scalars that are made row by row are made once for all nodes of a row.
     let mut order: Vec<usize> = (0..nodes.len()).collect();
     order.sort_by_key(|i| (nodes[*i].node_type, nodes[*i].layer_index, nodes[*i].tensor_indices.first().copied()));
-    let mut made: Option<(Dst, Option<usize>, usize, Vec<f32>)> = None;
+    let alike = |node: &MirroredNodeIndex| (node.node_type, node.layer_index);
     let mut found = vec![0.0; nodes.len()];
-    for i in order {
-        let node = &nodes[i];
-        let Some(dst) = dsts.iter().find(|dst| derived::node_type(**dst) == node.node_type).copied() else {
-            return bad!("no scalar of this group is about nodes of type \"{}\"", node.node_type);
+    for alike in order.chunk_by(|a, b| alike(&nodes[*a]) == alike(&nodes[*b])) {
+        let (node_type, layer) = (nodes[alike[0]].node_type, nodes[alike[0]].layer_index);
+        let Some(dst) = dsts.iter().find(|dst| derived::node_type(**dst) == node_type).copied() else {
+            return bad!("no scalar of this group is about nodes of type \"{node_type}\"");
         };
-        let layer = node.layer_index.map(|l| l as usize);
-        let values = store.get(dst, PassType::Forward, layer)?;
+        let values = store.get(dst, PassType::Forward, layer.map(|l| l as usize))?;
         let dims = values.dims();
-        let mut index = Vec::with_capacity(dims.len());
-        for (i, n) in node.tensor_indices.iter().zip(&dims) {
-            match i.and_then(|i| wrap(i, *n)) {
-                Some(i) => index.push(i),
-                None => return bad!("a node of type \"{}\" has index {i:?}, outside 0..{n}", node.node_type),
+        let mut entries = values.entries();
+        for &i in alike {
+            let mut index = Vec::with_capacity(dims.len());
+            for (i, n) in nodes[i].tensor_indices.iter().zip(&dims) {
+                match i.and_then(|i| wrap(i, *n)) {
+                    Some(i) => index.push(i),
+                    None => return bad!("a node of type \"{node_type}\" has index {i:?}, outside 0..{n}"),
+                }
+            }
+            found[i] = entries.at(&index);
+            if !found[i].is_finite() {
+                return bad!("\"{dst}\" is not a finite number at a listed node");
             }
         }
-        let value = if matches!(*values, Values::Rows { .. }) {
-            let row = match &made {
-                Some((d, l, first, row)) if (*d, *l, *first) == (dst, layer, index[0]) => row,
-                _ => &made.insert((dst, layer, index[0], values.row(index[0]))).3,
-            };
-            row[flat(&index[1..], &dims[1..])]
-        } else {
-            values.at(&index)
-        };
-        if !value.is_finite() {
-            return bad!("\"{dst}\" is not a finite number at a listed node");
-        }
-        found[i] = value;
     }
     Ok(found)
 }

@@ -41,13 +41,9 @@ impl<'a> Values<'a> {
         self.dims().iter().product()
     }
 
-    /// The entry at `index`, one number per dimension.
-    pub fn at(&self, index: &[usize]) -> f32 {
-        match self {
-            Values::Dense(array) => array.at(index),
-            Values::Sparse(rows) => rows.get(index[0], index[1]),
-            Values::Rows { dims, row } => row(index[0])[flat(&index[1..], &dims[1..])],
-        }
+    /// For reading single entries, those of one row after each other.
+    pub fn entries(&self) -> Entries<'_, 'a> {
+        Entries { values: self, row: None }
     }
 
     /// All entries for one index of the first dimension, row-major.
@@ -160,6 +156,27 @@ impl<'a> Values<'a> {
     }
 }
 
+/// Single entries of values. Of those that are made row by row the last row is kept.
+pub struct Entries<'v, 'a> {
+    values: &'v Values<'a>,
+    row: Option<(usize, Vec<f32>)>,
+}
+
+impl Entries<'_, '_> {
+    /// The entry at `index`, one number per dimension.
+    pub fn at(&mut self, index: &[usize]) -> f32 {
+        match self.values {
+            Values::Dense(array) => array.at(index),
+            Values::Sparse(rows) => rows.get(index[0], index[1]),
+            Values::Rows { dims, row } => {
+                let kept = self.row.take().filter(|(first, _)| *first == index[0]);
+                let (_, numbers) = self.row.insert(kept.unwrap_or_else(|| (index[0], row(index[0]))));
+                numbers[flat(&index[1..], &dims[1..])]
+            }
+        }
+    }
+}
+
 /// Adds each number to the sum that `strides` give for its index; those of dimensions that are summed over are 0.
 /// Numbers that lie side by side are taken together: into one sum, or each into its own.
 fn add_runs(sums: &mut [f64], data: &[f32], dims: &[usize], strides: &[usize]) {
@@ -211,6 +228,7 @@ mod tests {
         let row = |first: usize| numbers[first * 20..][..20].to_vec();
         let rows = Values::Rows { dims: vec![3, 4, 5], row: Box::new(row) };
         for values in [&dense, &head_major, &rows] {
+            let mut entries = values.entries();
             for keep in (0..8).map(|bits| [bits & 1 > 0, bits & 2 > 0, bits & 4 > 0]) {
                 let found = values.sum(&keep);
                 let mut expected = Array::zeros(found.dims());
@@ -219,7 +237,7 @@ mod tests {
                     unflatten(at, &[3, 4, 5], &mut index);
                     let kept: Vec<usize> = (0..3).filter(|d| keep[*d]).map(|d| index[d]).collect();
                     let place = flat(&kept, found.dims());
-                    expected.data_mut()[place] += values.at(&index);
+                    expected.data_mut()[place] += entries.at(&index);
                 }
                 assert_eq!(found.data(), expected.data(), "{keep:?}");
             }

@@ -44,7 +44,7 @@ fn question(prompt: &str) -> Result<InferenceRequestSpec> {
 const PROMPT: &str = "<|endoftext|>Paris, France. Ottawa,";
 
 fn at(side: &Side<'_>, dst: Dst, layer: usize, index: &[usize]) -> Result<f32> {
-    Ok(values(side, dst, PassType::Forward, Some(layer))?.at(index))
+    Ok(values(side, dst, PassType::Forward, Some(layer))?.entries().at(index))
 }
 
 #[test]
@@ -99,7 +99,8 @@ fn edges_into_latents_agree_too() -> Result<()> {
         let latents = values(&plain, Dst::OnlineAutoencoderLatent, PassType::Forward, Some(1))?;
         let n = latents.dims()[1];
         let token = 6;
-        let index = (0..n).find(|i| latents.at(&[token, *i]) > 0.0).context("no active latent")?;
+        let mut entries = latents.entries();
+        let index = (0..n).find(|i| entries.at(&[token, *i]) > 0.0).context("no active latent")?;
         let down = Node::Latent { kind, layer: 1, token, index };
         let up = Node::Neuron { layer: 0, token: 6, index: 9 };
         let from = EdgeNode { node: up, through: None, frozen_scale: true };

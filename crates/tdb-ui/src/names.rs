@@ -39,6 +39,14 @@ pub fn layer_name(node_type: NodeType, layer: i64) -> String {
     format!("{part}_L{layer}")
 }
 
+/// A component apart from its place in a prompt: type of its page, layer, unit.
+pub type Component = (NodeType, i64, i64);
+
+/// The component that a node belongs to; embeddings belong to none.
+pub fn component(node: &NodeIndex) -> Option<Component> {
+    Some((page_type(node.node_type), node.layer_index?, unit(node)))
+}
+
 /// The last index: the head, neuron or latent.
 pub fn unit(node: &NodeIndex) -> i64 {
     node.tensor_indices.last().copied().flatten().unwrap_or_default()

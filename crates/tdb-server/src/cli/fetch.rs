@@ -4,7 +4,11 @@ use super::library::{self, DataArgs};
 use super::progress::{Bars, numbers, size};
 use anyhow::{Context, bail};
 use futures::{StreamExt, stream};
-use tdb_data::{Error, Library, Location, Progress, RecordsEntry, autoencoder_files, fetch_model};
+use std::path::PathBuf;
+use tdb_data::{
+    AutoencoderEntry, Error, Fetcher, Library, Location, ModelEntry, Progress, RecordsEntry, autoencoder_files,
+    fetch_model,
+};
 
 /// Fetch models, autoencoders, records and explanations into the cache, so that they are there without a network
 ///
@@ -42,14 +46,28 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(fetch(args, &library))
 }
 
+/// The folder of a model's files, fetched with bars if they are not here.
+pub async fn model(fetcher: &Fetcher, entry: &ModelEntry) -> anyhow::Result<PathBuf> {
+    let bars = Bars::of(&entry.name, &Location::parse(&entry.location)?.join("config.json")?, fetcher);
+    let fetched = fetch_model(fetcher, entry, &bars).await;
+    bars.finish();
+    Ok(fetched?.0)
+}
+
+/// An autoencoder's files, likewise; there is at least one.
+pub async fn autoencoder(fetcher: &Fetcher, entry: &AutoencoderEntry) -> anyhow::Result<Vec<PathBuf>> {
+    let wanted = autoencoder_files(entry)?;
+    let first = wanted.first().with_context(|| format!("autoencoder {} has no files", entry.name))?;
+    let bars = Bars::of(&entry.name, first, fetcher);
+    let files = fetcher.files(&wanted, &bars).await;
+    bars.finish();
+    Ok(files?)
+}
+
 async fn fetch(args: &Args, library: &Library) -> anyhow::Result<()> {
     let (registry, fetcher) = (library.registry(), library.fetcher());
     for name in &args.models {
-        let entry = registry.model(name)?;
-        let bars = Bars::of(name, &Location::parse(&entry.location)?.join("config.json")?, fetcher);
-        let fetched = fetch_model(fetcher, entry, &bars).await;
-        bars.finish();
-        println!("{name}: {}", fetched?.0.display());
+        println!("{name}: {}", model(fetcher, registry.model(name)?).await?.display());
         let of_model = || registry.autoencoders.iter().filter(|a| a.model == *name);
         let wanted: Vec<_> = if args.autoencoders.iter().any(|a| a == "all") {
             of_model().collect()
@@ -57,12 +75,7 @@ async fn fetch(args: &Args, library: &Library) -> anyhow::Result<()> {
             args.autoencoders.iter().map(|a| registry.autoencoder(name, a)).collect::<Result<_, _>>()?
         };
         for entry in wanted {
-            let wanted = autoencoder_files(entry)?;
-            let first = wanted.first().with_context(|| format!("autoencoder {} has no files", entry.name))?;
-            let bars = Bars::of(&entry.name, first, fetcher);
-            let files = fetcher.files(&wanted, &bars).await;
-            bars.finish();
-            println!("{}: {} files", entry.name, files?.len());
+            println!("{}: {} files", entry.name, autoencoder(fetcher, entry).await?.len());
         }
     }
     let (layers, nodes) = (args.layers.as_deref().unwrap_or_default(), args.nodes.as_deref().unwrap_or_default());

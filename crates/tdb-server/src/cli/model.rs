@@ -3,12 +3,11 @@
 //! A name is looked up in this order: in the registry, as a folder below `--models`, as a path. Autoencoders likewise, the
 //! folder being `autoencoders/<name>/` of the model's.
 
-use super::embedded;
-use super::progress::Bars;
 use super::serve::Args;
+use super::{embedded, fetch};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
-use tdb_data::{Error as DataError, Library, Location, autoencoder_files, fetch_model};
+use tdb_data::{Error as DataError, Library};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
 use tdb_model::{Autoencoder, AutoencoderSite, Config, NamedAutoencoder, Tokenizer, Transformer};
 use tdb_scalars::Engine;
@@ -111,13 +110,7 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
         return opened(wanted.to_owned(), folder.clone());
     }
     match library.registry().model(wanted) {
-        Ok(entry) => {
-            let config = Location::parse(&entry.location)?.join("config.json")?;
-            let bars = Bars::of(&entry.name, &config, library.fetcher());
-            let fetched = runtime.block_on(fetch_model(library.fetcher(), entry, &bars));
-            bars.finish();
-            opened(wanted.to_owned(), fetched?.0)
-        }
+        Ok(entry) => opened(wanted.to_owned(), runtime.block_on(fetch::model(library.fetcher(), entry))?),
         Err(_) if Path::new(wanted).is_dir() => {
             let folder = PathBuf::from(wanted);
             // A path such as `.` has no name of its own until it is resolved.
@@ -232,12 +225,7 @@ impl Lookup<'_> {
     }
 
     fn fetched(&self, entry: &tdb_data::AutoencoderEntry) -> anyhow::Result<(PathBuf, Option<AutoencoderSite>)> {
-        let files = autoencoder_files(entry)?;
-        let first = files.first().with_context(|| format!("autoencoder {} has no files", entry.name))?;
-        let bars = Bars::of(&entry.name, first, self.library.fetcher());
-        let local = self.runtime.block_on(self.library.fetcher().files(&files, &bars));
-        bars.finish();
-        let local = local?;
+        let local = self.runtime.block_on(fetch::autoencoder(self.library.fetcher(), entry))?;
         let folder = local.first().and_then(|file| file.parent()).map(Path::to_path_buf);
         let folder = folder.with_context(|| format!("autoencoder {} has no files", entry.name))?;
         Ok((folder, AutoencoderSite::from_name(&entry.site)))

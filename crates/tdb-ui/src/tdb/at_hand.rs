@@ -3,8 +3,8 @@
 
 use leptos::prelude::*;
 use serde_json::Value;
+use tdb_api::NodeIndex;
 use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
-use tdb_api::{NodeIndex, NodeType};
 
 use super::Slug;
 use super::actions::node_href;
@@ -40,13 +40,6 @@ impl AtHand {
     }
 }
 
-/// The component, apart from its place in the prompt.
-type Component = (NodeType, i64, i64);
-
-fn component(node: &NodeIndex) -> Option<Component> {
-    Some((names::page_type(node.node_type), node.layer_index?, names::unit(node)))
-}
-
 #[component]
 pub fn AtHandCard() -> impl IntoView {
     let at_hand = AtHand::get();
@@ -54,7 +47,7 @@ pub fn AtHandCard() -> impl IntoView {
     let server = Server::get();
     let explanations = Explanations::get();
     let slug = StoredValue::new(Slug::text());
-    let wanted = Memo::new(move |_| at_hand.0.with(|n| component(n.as_ref()?)));
+    let wanted = Memo::new(move |_| at_hand.0.with(|n| names::component(n.as_ref()?)));
     let (state, again) = follow(move || {
         let (node_type, layer, unit) = wanted.get()?;
         let kind = NodePageKind::of(node_type)?;
@@ -101,7 +94,7 @@ pub fn AtHandCard() -> impl IntoView {
                         None => ().into_any(),
                         Some((_, Remote::Ready(value))) => examples(&value),
                         Some((_, Remote::Failed(problem))) if !problem.is_missing_route() => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
-                        Some((node, _)) if component(&node).is_none() => view! { <p class="quiet">"An embedding answers to its own token alone."</p> }.into_any(),
+                        Some((node, _)) if names::component(&node).is_none() => view! { <p class="quiet">"An embedding answers to its own token alone."</p> }.into_any(),
                         Some(_) => view! { <p class="quiet">"No examples are stored for it."</p> }.into_any(),
                     }}
                 </div>

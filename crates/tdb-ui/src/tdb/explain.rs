@@ -13,12 +13,25 @@ use tdb_api::{NodeIndex, NodeType};
 use super::Slug;
 use crate::app::Server;
 use crate::client::{self, Kind, Problem};
-use crate::names;
+use crate::names::{self, Component};
 use crate::ui::Notices;
 
-/// Stored explanations may come from far away; written ones are dear.
-const AT_ONCE: usize = 4;
-const WRITTEN_AT_ONCE: usize = 2;
+/// How an explanation is come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Stored,
+    Written,
+}
+
+impl Way {
+    /// Stored explanations may come from far away; written ones are dear.
+    fn at_once(self) -> usize {
+        match self {
+            Self::Stored => 4,
+            Self::Written => 2,
+        }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Explained {
@@ -31,8 +44,6 @@ pub enum Explained {
 /// Rows that a scrolling table draws and forgets are not asked about: first it has to stand still for this long.
 const STILL: Duration = Duration::from_millis(120);
 
-type Key = (NodeType, i64, i64);
-
 /// What is known of a node, and how many look at it now.
 #[derive(Clone, Copy)]
 struct Known {
@@ -44,7 +55,7 @@ struct Known {
 pub struct Explanations {
     /// Whether missing ones are to be written.
     pub writing: RwSignal<bool>,
-    known: StoredValue<HashMap<Key, Known>>,
+    known: StoredValue<HashMap<Component, Known>>,
     timer: StoredValue<Option<TimeoutHandle>>,
     stored: StoredValue<Line>,
     written: StoredValue<Line>,
@@ -57,7 +68,7 @@ pub struct Explanations {
 /// Nodes that wait, and how many are being asked about.
 #[derive(Default)]
 struct Line {
-    waiting: VecDeque<Key>,
+    waiting: VecDeque<Component>,
     running: usize,
 }
 
@@ -77,7 +88,7 @@ impl Explanations {
         Effect::new(move |_| {
             if all.writing.get() {
                 let is_missing = |e: &Explained| matches!(e, Explained::Failed(_)) || *e == Explained::Done(vec![]);
-                let missing: Vec<Key> = all.known.with_value(|known| {
+                let missing: Vec<Component> = all.known.with_value(|known| {
                     known.iter().filter(|(_, k)| k.explained.with_untracked(is_missing)).map(|(k, _)| *k).collect()
                 });
                 missing.into_iter().for_each(|key| all.write(key));
@@ -102,7 +113,7 @@ impl Explanations {
 
     /// The explanation of a node, fetched when first wanted. Embeddings have none.
     pub fn of(self, node: &NodeIndex) -> Option<RwSignal<Explained>> {
-        let key = (names::page_type(node.node_type), node.layer_index?, names::unit(node));
+        let key = names::component(node)?;
         let kind = NodePageKind::of(key.0)?;
         if let Some(known) = self.watch(key) {
             return Some(known);
@@ -119,7 +130,7 @@ impl Explanations {
             self.stored.update_value(|q| q.waiting.push_back(key));
             let pump = move || {
                 self.timer.set_value(None);
-                self.pump(self.stored, AT_ONCE);
+                self.pump(Way::Stored);
             };
             let timer = set_timeout_with_handle(pump, STILL).ok();
             if let Some(before) = self.timer.try_update_value(|t| std::mem::replace(t, timer)).flatten() {
@@ -130,9 +141,9 @@ impl Explanations {
     }
 
     /// Counts whoever asks among the watchers until it goes away.
-    fn watch(self, key: Key) -> Option<RwSignal<Explained>> {
+    fn watch(self, key: Component) -> Option<RwSignal<Explained>> {
         let count = move |by: i32| {
-            let change = |known: &mut HashMap<Key, Known>| {
+            let change = |known: &mut HashMap<Component, Known>| {
                 known.get_mut(&key).map(|k| {
                     k.watchers = k.watchers.saturating_add_signed(by);
                     k.explained
@@ -148,7 +159,7 @@ impl Explanations {
     }
 
     /// The node's signal, unless nobody looks at it any more; then it is forgotten.
-    fn still_wanted(self, key: Key) -> Option<RwSignal<Explained>> {
+    fn still_wanted(self, key: Component) -> Option<RwSignal<Explained>> {
         self.known
             .try_update_value(|known| match known.get(&key) {
                 Some(k) if k.watchers > 0 => Some(k.explained),
@@ -162,15 +173,19 @@ impl Explanations {
             .flatten()
     }
 
-    fn write(self, key: Key) {
+    fn write(self, key: Component) {
         self.written.update_value(|q| q.waiting.push_back(key));
-        self.pump(self.written, WRITTEN_AT_ONCE);
+        self.pump(Way::Written);
     }
 
-    fn pump(self, line: StoredValue<Line>, at_once: usize) {
+    fn pump(self, way: Way) {
+        let line = match way {
+            Way::Stored => self.stored,
+            Way::Written => self.written,
+        };
         loop {
             let next = |q: &mut Line| {
-                let key = (q.running < at_once).then(|| q.waiting.pop_front()).flatten()?;
+                let key = (q.running < way.at_once()).then(|| q.waiting.pop_front()).flatten()?;
                 q.running += 1;
                 Some(key)
             };
@@ -181,21 +196,24 @@ impl Explanations {
             };
             let slug = self.slug.get_value();
             spawn_local(async move {
-                if at_once == WRITTEN_AT_ONCE {
-                    let _ = signal.try_set(Explained::Waiting);
-                    if let Err(problem) = write(&slug, key, signal).await {
-                        self.refused(problem, signal);
+                match way {
+                    Way::Written => {
+                        let _ = signal.try_set(Explained::Waiting);
+                        if let Err(problem) = write(&slug, key, signal).await {
+                            self.refused(problem, signal);
+                        }
                     }
-                } else {
-                    let found = stored(&slug, key).await;
-                    let is_empty = found.as_ref().is_ok_and(Vec::is_empty);
-                    let _ = signal.try_set(found.map_or_else(|p| Explained::Failed(p.message), Explained::Done));
-                    if is_empty && self.writing.try_get_untracked() == Some(true) {
-                        self.write(key);
+                    Way::Stored => {
+                        let found = stored(&slug, key).await;
+                        let is_empty = found.as_ref().is_ok_and(Vec::is_empty);
+                        let _ = signal.try_set(found.map_or_else(|p| Explained::Failed(p.message), Explained::Done));
+                        if is_empty && self.writing.try_get_untracked() == Some(true) {
+                            self.write(key);
+                        }
                     }
                 }
                 if line.try_update_value(|q| q.running -= 1).is_some() {
-                    self.pump(line, at_once);
+                    self.pump(way);
                 }
             });
         }
@@ -233,7 +251,7 @@ fn nothing(what: &str) -> Problem {
     Problem::unreadable("an explanation", what)
 }
 
-async fn stored(slug: &ModelSlug, (node_type, layer, unit): Key) -> Result<Vec<(String, Option<f64>)>, Problem> {
+async fn stored(slug: &ModelSlug, (node_type, layer, unit): Component) -> Result<Vec<(String, Option<f64>)>, Problem> {
     let node = stored_node(slug, node_type, layer, unit).ok_or_else(|| nothing("no data set has this type"))?;
     let body = json!({ "dst": node["dst"], "layerIndex": layer, "activationIndex": unit, "explanationDatasets": [], "neuronDataset": node["datasets"][0] });
     let answer: Value = client::post("/existing_explanations", &body, None).await?;
@@ -241,7 +259,11 @@ async fn stored(slug: &ModelSlug, (node_type, layer, unit): Key) -> Result<Vec<(
     Ok(answer.as_array().into_iter().flatten().filter_map(read).collect())
 }
 
-async fn write(slug: &ModelSlug, (node_type, layer, unit): Key, signal: RwSignal<Explained>) -> Result<(), Problem> {
+async fn write(
+    slug: &ModelSlug,
+    (node_type, layer, unit): Component,
+    signal: RwSignal<Explained>,
+) -> Result<(), Problem> {
     let mut body = stored_node(slug, node_type, layer, unit).ok_or_else(|| nothing("no data set has this type"))?;
     let answer: Value = client::post("/explain", &body, None).await?;
     let texts: Vec<String> =
