@@ -1,5 +1,7 @@
 //! The whole product, as a person uses it: ask, read, ablate, trace. What the page shows is what the interface says.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

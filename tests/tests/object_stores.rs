@@ -1,5 +1,7 @@
 //! Records that live in object stores, from the command line to the page.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

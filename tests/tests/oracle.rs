@@ -1,5 +1,7 @@
 //! Recorded answers of the reference, replayed against `tdb serve`.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 use std::path::PathBuf;
 
 use tdb_testkit::golden::replay::{Differences, Options};

@@ -1,5 +1,7 @@
 //! From a person's own text to the pages: collate, serve, look.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

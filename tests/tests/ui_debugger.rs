@@ -1,5 +1,7 @@
 //! The debugger's page as people use it: typing, pressing, keys, Back.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 mod ui_support;
 
 use thirtyfour::prelude::*;

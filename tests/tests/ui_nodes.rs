@@ -1,5 +1,7 @@
 //! Start page, node pages, and ways between them.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 mod ui_support;
 
 use thirtyfour::prelude::*;

@@ -1,6 +1,8 @@
 //! What a researcher does beyond asking: reads explanations and examples beside the table, holds a node at its mean, saves
 //! figures, hands on a short link.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
 mod ui_support;
 
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::commands::{cargo, root, run as must, say};
+use crate::commands::{cargo, program, root, run as must, say};
 use crate::setup::{self, WASM};
 
 /// The pages' own build folder, so that neither build throws away what the other made.
@@ -59,11 +59,10 @@ pub fn build(kind: Kind) -> Result<()> {
         return Ok(());
     }
     say("making crates/tdb-ui/dist");
-    let mut bind = cargo();
-    bind.args(["run", "--quiet", "--package", "xtask-ui", "--target-dir", TARGET_DIR, "--"])
-        .args([&module, &assets, &dist])
-        .arg(mode);
-    must(&mut bind)?;
+    // Built as a part of the workspace, so that the tests, which build everything, find it built.
+    must(cargo().args(["build", "--quiet", "--workspace", "--bin", "xtask-ui"]))?;
+    let bind = root.join("target/debug").join(format!("xtask-ui{}", std::env::consts::EXE_SUFFIX));
+    must(program(&bind.to_string_lossy()).args([&module, &assets, &dist]).arg(mode))?;
     fs::write(&stamp, state).with_context(|| format!("cannot write {}", stamp.display()))
 }
 

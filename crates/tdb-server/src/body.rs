@@ -61,11 +61,8 @@ fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
 
 /// The query parameter `name` read as `T`.
 pub fn query<T: Decode>(query: Option<&str>, name: &str) -> Result<T, ApiError> {
-    let parameters: serde_json::Map<String, Value> = query
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.to_owned(), Value::String(percent_decoded(value))))
+    let parameters: serde_json::Map<String, Value> = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .map(|(key, value)| (key.into_owned(), Value::String(value.into_owned())))
         .collect();
     let mut errors = tdb_api::wire::Errors::below("query");
     let read = errors.at(Step::Key(name.into()), |errors| match parameters.get(name) {
@@ -73,25 +70,6 @@ pub fn query<T: Decode>(query: Option<&str>, name: &str) -> Result<T, ApiError> 
         None => errors.add("value_error.missing", "field required"),
     });
     read.ok_or_else(|| ApiError::Form(errors.into_found()))
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let bytes = text.as_bytes();
-    let mut i = 0;
-    while i < bytes.len() {
-        let hex = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
-        match (bytes[i], hex(i + 1), hex(i + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                i += 2;
-            }
-            (b'+', ..) => out.push(b' '),
-            (byte, ..) => out.push(byte),
-        }
-        i += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
@@ -114,8 +92,8 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded() {
-        assert_eq!(percent_decoded("a+b%20%C3%A9%"), "a b é%");
         assert_eq!(query::<String>(Some("x=1&name=a%26b"), "name").unwrap(), "a&b");
+        assert_eq!(query::<String>(Some("name=a+b%20%C3%A9%"), "name").unwrap(), "a b é%");
         assert!(query::<String>(Some("x=1"), "name").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! What tests of the other crates stand on: weights that any program can compute bit for bit ([`weights`], [`presets`]),
 //! checkpoint folders holding them ([`checkpoint`], in the file format of [`torch`]), the rules by which an answer of
-//! ours is compared with a recorded one ([`golden`]), a server to ask ([`server`], [`http`]), and object stores ([`stores`]).
+//! ours is compared with a recorded one ([`golden`]), a server to ask ([`server`], [`http`]), and, with the feature
+//! `stores`, object stores (`stores`).
 //!
 //! Nothing here knows the code under test, so that a mistake cannot be made on both sides at once.
 
@@ -10,6 +11,7 @@ pub mod http;
 pub mod oracle;
 pub mod presets;
 pub mod server;
+#[cfg(feature = "stores")]
 pub mod stores;
 pub mod torch;
 pub mod weights;

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use crc_fast::{CrcAlgorithm, Digest};
+
 /// A value that a state dict may hold.
 #[derive(Clone, Debug)]
 pub enum Value {
@@ -247,9 +249,9 @@ const FLAGS: u16 = 0x0808; // sizes follow the data; names are UTF-8
 
 impl<W: Write> Zip<'_, W> {
     fn member(&mut self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
-        let mut crc = crc32fast::Hasher::new();
+        let mut crc = Digest::new(CrcAlgorithm::Crc32IsoHdlc);
         parts.iter().for_each(|p| crc.update(p));
-        let crc = crc.finalize();
+        let crc = crc.finalize() as u32;
         let size = small(parts.iter().map(|p| p.len()).sum())?;
         let start = u32::try_from(self.at).map_err(|_| io::Error::other("a .pt file of more than 4 GiB"))?;
 

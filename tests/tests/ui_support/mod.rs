@@ -1,5 +1,6 @@
 //! What the tests of the pages share: hands for a browser.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::time::Duration;
