@@ -3,6 +3,7 @@
 mod bench;
 mod commands;
 mod oracle;
+mod python;
 mod screenshots;
 mod serve;
 mod setup;
@@ -13,7 +14,8 @@ use anyhow::{Result, bail};
 
 const HELP: &str = "\
 cargo xtask run [ARGUMENTS OF tdb serve]   set up what is missing, build, serve the debugger and print its address
-cargo xtask test [PART ...]                every check; or the parts named: setup, ui, fmt, lints, build, tests
+cargo xtask test [PART ...]                every check; or the parts named: setup, ui, fmt, lints, build,
+                                           tests, python
 cargo xtask setup [wasm|browser|npm]       what a machine needs besides cargo: say what is missing and install it
 cargo xtask ui [--dev]                     build the pages into crates/tdb-ui/dist; --dev: quick, large, with debug info
 cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens DIR] [--binary TDB]

@@ -8,9 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::commands::{cargo, line, run as must, say};
-use crate::{oracle, setup, ui};
+use crate::{oracle, python, setup, ui};
 
-const PARTS: [&str; 6] = ["setup", "ui", "fmt", "lints", "build", "tests"];
+const PARTS: [&str; 7] = ["setup", "ui", "fmt", "lints", "build", "tests", "python"];
 
 pub fn run(args: &[String]) -> Result<()> {
     if let Some(unknown) = args.iter().find(|a| !PARTS.contains(&a.as_str())) {
@@ -30,7 +30,8 @@ pub fn run(args: &[String]) -> Result<()> {
             "lints" => lints(),
             // The programs that the tests start, built with what the tests are built with, so that both share all.
             "build" => must(cargo().args(["build", "--workspace", "--bins", "--tests", "--examples"])),
-            _ => tests(&mut counts),
+            "tests" => tests(&mut counts),
+            _ => python::test(),
         };
         let seconds = start.elapsed().as_secs();
         match outcome {

@@ -1,0 +1,71 @@
+"""How requests get to a server: with Python's own library alone."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Refused(Exception):
+    """The server's own sentence about a request that it did not answer.
+
+    `status` is the HTTP status; 422 stands for a request of a wrong form, 429 for a server that has too much to do.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+
+class Transport:
+    """A server's address. `token` is what a server on a network asks for; `timeout` is in seconds."""
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout: float = 600) -> None:
+        self.url = url.rstrip("/")
+        self.token = token
+        self.timeout = timeout
+
+    def request(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
+        """The answer, read.
+
+        Raises `Refused` if the server answers with an error, and `OSError` if it cannot be reached.
+        """
+        with self._open(method, path, body, query) as answer:
+            return json.load(answer)
+
+    def stream(self, method: str, path: str, body: Any = None) -> Iterator[Any]:
+        """The parts of an answer, each as soon as it is there. Whoever stops reading stops the server's work."""
+        with self._open(method, path, body, None) as answer:
+            for line in answer:
+                if line.strip():
+                    yield json.loads(line)
+
+    def _open(self, method: str, path: str, body: Any, query: Mapping[str, Any] | None) -> Any:
+        url = self.url + path
+        if query:
+            url += "?" + urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data=data, headers=headers, method=method)
+        try:
+            return urllib.request.urlopen(request, timeout=self.timeout)
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, _sentence(error.read())) from None
+
+
+def _sentence(body: bytes) -> str:
+    """What an error's body says, in whichever of the two forms."""
+    try:
+        answer = json.loads(body)
+        if "message" in answer:
+            return answer["message"]
+        return "; ".join(".".join(map(str, d["loc"])) + ": " + d["msg"] for d in answer["detail"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")
