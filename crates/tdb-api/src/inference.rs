@@ -1,5 +1,6 @@
 //! Running the model: on which prompt, with which interventions, backward from what.
 
+use crate::TokenRef;
 use crate::index::{AblationSpec, MirroredActivationIndex, MirroredTraceConfig};
 use crate::wire::{wire_enum, wire_struct};
 
@@ -22,10 +23,10 @@ wire_struct! {
     pub struct LossFnConfig {
         /// Which one.
         pub name: LossFnName,
-        /// Texts of exactly one token each.
-        pub target_tokens: Option<Vec<String>>,
-        /// Texts of exactly one token each.
-        pub distractor_tokens: Option<Vec<String>>,
+        /// Each exactly one token.
+        pub target_tokens: Option<Vec<TokenRef>>,
+        /// Each exactly one token.
+        pub distractor_tokens: Option<Vec<TokenRef>>,
     }
 }
 

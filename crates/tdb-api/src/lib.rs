@@ -20,6 +20,7 @@ mod scalars;
 pub mod stream;
 mod tdb;
 mod tensor;
+mod token_ref;
 mod tokens;
 mod top_k;
 pub mod wire;
@@ -62,6 +63,7 @@ pub use scalars::{
 };
 pub use tdb::{BatchedTdbRequest, ComponentTypeForAttention, ComponentTypeForMlp, TdbRequestSpec, TdbSpecTag};
 pub use tensor::{TensorND, TensorType};
+pub use token_ref::TokenRef;
 pub use tokens::{
     ScoredTokensRequestSpec, ScoredTokensResponseData, ScoredTokensSpecTag, ScoredTokensTag, TokenAndScalar,
     TokenScoringType, TopTokens,

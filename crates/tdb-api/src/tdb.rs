@@ -1,5 +1,6 @@
 //! The debugger's question: what makes the target more likely than the distractor?
 
+use crate::TokenRef;
 use crate::index::{NodeAblation, NodeToTrace};
 use crate::wire::{wire_enum, wire_struct, wire_tag};
 
@@ -32,10 +33,10 @@ wire_struct! {
         pub spec_type: TdbSpecTag,
         /// The text; the question is about the token that follows it.
         pub prompt: String,
-        /// Texts of exactly one token each; at least one, unless a node is traced.
-        pub target_tokens: Vec<String>,
-        /// Texts of exactly one token each.
-        pub distractor_tokens: Vec<String>,
+        /// Each exactly one token; at least one, unless a node is traced.
+        pub target_tokens: Vec<TokenRef>,
+        /// Each exactly one token.
+        pub distractor_tokens: Vec<TokenRef>,
         /// Neurons or latents.
         pub component_type_for_mlp: ComponentTypeForMlp,
         /// Heads or latents.

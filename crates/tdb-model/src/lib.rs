@@ -38,6 +38,7 @@ pub mod autoencoder;
 mod block;
 mod buffers;
 pub mod checkpoint;
+pub mod guarded;
 pub mod hooks;
 pub mod intervention;
 pub mod kernels;
@@ -62,7 +63,7 @@ pub use run::{BackwardOptions, Forward, ForwardOptions, Gradients, Seed, backwar
 pub use sampling::{Cache, Choice, Sampler, sample};
 pub use site::{Pass, Point, Site};
 pub use sparse::SparseRows;
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{NotOneToken, Tokenizer};
 pub use transformer::Transformer;
 pub use weights::{
     AutoencoderSite, AutoencoderWeights, Config, LatentActivation, LayerNorm, LayerWeights, Linear, NamedAutoencoder,

@@ -5,38 +5,57 @@
 //! time proportional to the text whatever the text holds. Every other kind is left to the `tokenizers` crate.
 //!
 //! Added tokens such as `<|endoftext|>` are recognised wherever they stand in a text; everything else that looks like
-//! one is plain text. Nothing is ever put before or after what was asked for.
+//! one is plain text. No special token is ever put before or after a text.
+//!
+//! A token's identity is its id. Its text is what it stands for inside a text, and several tokens may have the same one:
+//! [`Tokenizer::single_token`] finds the one token of a text, whatever the tokenizer would put before that text.
 
 mod byte_level;
 mod json;
+mod other;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::checkpoint::CheckpointError;
 use byte_level::ByteLevelBpe;
+use other::Other;
 
 /// GPT-2's one added token.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// A tokenizer; cloning costs nothing.
 #[derive(Clone, Debug)]
-pub struct Tokenizer(Arc<Engine>);
+pub struct Tokenizer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    /// A hash of every token's text with its id, ascending; made when a token is first looked for by its text.
+    by_text: OnceLock<Vec<(u64, u32)>>,
+}
 
 #[derive(Debug)]
 enum Engine {
     ByteLevel(Box<ByteLevelBpe>),
-    Other(Box<tokenizers::Tokenizer>),
+    Other(Box<Other>),
 }
 
-/// A text that was meant to be one token is none or several.
+/// A text that does not name exactly one token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is {} tokens{}, where exactly one is needed", tokens.len(), list(tokens))]
-pub struct NotOneToken {
-    pub text: String,
-    /// What it was split into, each decoded alone.
-    pub tokens: Vec<String>,
+pub enum NotOneToken {
+    /// No token has this text. `tokens` is what it is split into, each decoded alone.
+    #[error("{text:?} is {} tokens{}, where exactly one is needed", tokens.len(), list(tokens))]
+    Split { text: String, tokens: Vec<String> },
+    /// No token has this text, although it becomes a single one: the tokenizer changes the text first.
+    #[error("no token has the text {text:?}; the tokenizer reads it as the token {token} ({token_text:?})")]
+    Changed { text: String, token: u32, token_text: String },
+    /// Several tokens have this text.
+    #[error(
+        "{text:?} is the text of {} tokens ({}); say which one is meant by its id", ids.len(), list_ids(ids)
+    )]
+    Shared { text: String, ids: Vec<u32> },
 }
 
 fn list(tokens: &[String]) -> String {
@@ -50,10 +69,22 @@ fn list(tokens: &[String]) -> String {
     format!(" ({})", shown.join(", "))
 }
 
+fn list_ids(ids: &[u32]) -> String {
+    let mut shown: Vec<String> = ids.iter().take(16).map(u32::to_string).collect();
+    if ids.len() > shown.len() {
+        shown.push("…".to_owned());
+    }
+    shown.join(", ")
+}
+
 impl Tokenizer {
+    fn new(engine: Engine) -> Self {
+        Self(Arc::new(Inner { engine, by_text: OnceLock::new() }))
+    }
+
     /// GPT-2's tokenizer: 50,257 tokens.
     pub fn gpt2() -> Self {
-        Tokenizer(Arc::new(Engine::ByteLevel(Box::new(byte_level::gpt2()))))
+        Self::new(Engine::ByteLevel(Box::new(byte_level::gpt2())))
     }
 
     /// Reads a `tokenizer.json`.
@@ -72,25 +103,30 @@ impl Tokenizer {
     pub fn from_bytes(path: &Path, text: &[u8]) -> Result<Self, CheckpointError> {
         let damaged = |error: String| CheckpointError::damaged(path, format!("not a tokenizer: {error}"));
         if let Some(bpe) = json::byte_level_bpe(text).map_err(damaged)? {
-            return Ok(Tokenizer(Arc::new(Engine::ByteLevel(Box::new(bpe)))));
+            return Ok(Self::new(Engine::ByteLevel(Box::new(bpe))));
         }
-        let mut other = tokenizers::Tokenizer::from_bytes(text).map_err(|error| damaged(error.to_string()))?;
-        other.with_padding(None);
-        other.with_truncation(None).map_err(|error| damaged(error.to_string()))?;
-        Ok(Tokenizer(Arc::new(Engine::Other(Box::new(other)))))
+        Ok(Self::new(Engine::Other(Box::new(Other::from_bytes(text).map_err(damaged)?))))
     }
 
     /// One more than the largest token.
     pub fn n_vocab(&self) -> usize {
-        match &*self.0 {
+        match &self.0.engine {
             Engine::ByteLevel(bpe) => bpe.n_vocab(),
-            Engine::Other(other) => other.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1),
+            Engine::Other(other) => other.n_vocab(),
+        }
+    }
+
+    /// Whether there is a token of this id: ids may have gaps, and a model may have more rows than its tokenizer tokens.
+    pub fn contains(&self, id: u32) -> bool {
+        match &self.0.engine {
+            Engine::ByteLevel(bpe) => bpe.bytes(id).is_some(),
+            Engine::Other(other) => other.contains(id),
         }
     }
 
     /// The text's tokens.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        match &*self.0 {
+        match &self.0.engine {
             Engine::ByteLevel(bpe) => bpe.encode(text),
             Engine::Other(_) => self.encode_with_offsets(text).into_iter().map(|(id, _)| id).collect(),
         }
@@ -99,7 +135,7 @@ impl Tokenizer {
     /// The text's tokens, each with the bytes of the text that it stands for. A boundary can lie inside a character:
     /// byte-level tokens may hold parts of one.
     pub fn encode_with_offsets(&self, text: &str) -> Vec<(u32, Range<usize>)> {
-        match &*self.0 {
+        match &self.0.engine {
             Engine::ByteLevel(bpe) => {
                 let mut at = 0;
                 let ranged = |id: u32| {
@@ -109,51 +145,75 @@ impl Tokenizer {
                 };
                 bpe.encode(text).into_iter().map(ranged).collect()
             }
-            // An error here means that the vocabulary has no token for some text and no unknown token either: such
-            // text has no tokens, and the caller will say so.
-            Engine::Other(other) => other.encode(text, false).map_or_else(
-                |_| Vec::new(),
-                |encoding| {
-                    let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end);
-                    encoding.get_ids().iter().copied().zip(offsets).collect()
-                },
-            ),
+            Engine::Other(other) => other.encode(text),
         }
     }
 
-    /// One token's text. Bytes that are not UTF-8 by themselves become U+FFFD, as does a token that does not exist, so
-    /// that different tokens can have the same text.
+    /// One token's text, as it stands inside a text. Bytes that are not UTF-8 by themselves become U+FFFD, as does a token
+    /// that does not exist, so that different tokens can have the same text.
     pub fn decode_token(&self, id: u32) -> String {
-        match &*self.0 {
+        match &self.0.engine {
             Engine::ByteLevel(bpe) => {
                 bpe.bytes(id).map_or_else(|| "\u{fffd}".to_owned(), |bytes| String::from_utf8_lossy(bytes).into_owned())
             }
-            Engine::Other(other) => other.decode(&[id], false).unwrap_or_else(|_| "\u{fffd}".to_owned()),
+            Engine::Other(other) => other.decode_token(id),
         }
     }
 
     /// The text of several tokens together.
     pub fn decode(&self, ids: &[u32]) -> String {
-        match &*self.0 {
+        match &self.0.engine {
             Engine::ByteLevel(bpe) => {
                 let bytes = ids.iter().flat_map(|&id| bpe.bytes(id).unwrap_or("\u{fffd}".as_bytes()));
                 String::from_utf8_lossy(&bytes.copied().collect::<Vec<u8>>()).into_owned()
             }
-            Engine::Other(other) => other.decode(ids, false).unwrap_or_else(|_| "\u{fffd}".to_owned()),
+            Engine::Other(other) => other.decode(ids),
         }
     }
 
-    /// The one token that is this text.
+    /// The one token whose text this is. What the tokenizer would put before a text of its own accord (such as a blank)
+    /// plays no part.
     ///
     /// # Errors
-    /// If the text is not exactly one token; says which tokens it is.
+    /// If no token has this text (says which tokens the text is), or several have it (says their ids).
     pub fn single_token(&self, text: &str) -> Result<u32, NotOneToken> {
-        match self.encode(text).as_slice() {
+        match self.tokens_of_text(text).as_slice() {
             &[id] => Ok(id),
+            [] => Err(self.not_one_token(text)),
+            ids => Err(NotOneToken::Shared { text: text.to_owned(), ids: ids.to_vec() }),
+        }
+    }
+
+    /// All tokens whose text this is, ascending.
+    pub fn tokens_of_text(&self, text: &str) -> Vec<u32> {
+        let all = self.0.by_text.get_or_init(|| self.hashes());
+        let hash = hash(text);
+        let first = all.partition_point(|entry| entry.0 < hash);
+        let same_hash = all[first..].iter().take_while(|entry| entry.0 == hash);
+        same_hash.map(|entry| entry.1).filter(|id| self.decode_token(*id) == text).collect()
+    }
+
+    fn hashes(&self) -> Vec<(u64, u32)> {
+        let ids = 0..u32::try_from(self.n_vocab()).unwrap_or(u32::MAX);
+        let mut all: Vec<(u64, u32)> =
+            ids.filter(|id| self.contains(*id)).map(|id| (hash(&self.decode_token(id)), id)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn not_one_token(&self, text: &str) -> NotOneToken {
+        let text = text.to_owned();
+        match self.encode(&text).as_slice() {
+            &[token] => NotOneToken::Changed { text, token, token_text: self.decode_token(token) },
             several => {
                 let tokens = several.iter().map(|&id| self.decode_token(id)).collect();
-                Err(NotOneToken { text: text.to_owned(), tokens })
+                NotOneToken::Split { text, tokens }
             }
         }
     }
+}
+
+fn hash(text: &str) -> u64 {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(text)
 }

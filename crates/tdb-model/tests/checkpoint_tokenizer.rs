@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
-use tdb_model::Tokenizer;
+use tdb_model::{NotOneToken, Tokenizer};
 
 static GPT2: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::gpt2);
 static MERGES: &[u8] = include_bytes!("../assets/gpt2_merges.bin");
@@ -81,7 +81,8 @@ fn a_target_is_one_token_or_the_error_says_what_it_is() {
     assert_eq!(GPT2.single_token(" Canada"), Ok(3340));
     assert_eq!(GPT2.single_token("<|endoftext|>"), Ok(50256));
     let error = GPT2.single_token(" Canadaa!").unwrap_err();
-    assert_eq!(error.tokens, [" Canada", "a", "!"]);
+    let parts = [" Canada", "a", "!"].map(str::to_owned).to_vec();
+    assert_eq!(error, NotOneToken::Split { text: " Canadaa!".to_owned(), tokens: parts });
     assert_eq!(error.to_string(), "\" Canadaa!\" is 3 tokens (\" Canada\", \"a\", \"!\"), where exactly one is needed");
     assert!(GPT2.single_token("").unwrap_err().to_string().contains("is 0 tokens"));
 }
@@ -297,6 +298,88 @@ fn other_kinds_of_tokenizers_work_too() {
     assert_eq!(words.encode("Mary gave  John milk"), [0, 1, 2, 7]);
     assert_eq!(words.encode_with_offsets("Mary gave"), [(0, 0..4), (1, 5..9)]);
     assert_eq!(words.decode_token(2), "john");
+}
+
+#[test]
+fn a_target_is_the_token_of_its_text_whatever_the_tokenizer_puts_before_it() {
+    let paris = (40313, 6342);
+    for change in ["add_prefix_space", "lstrip"] {
+        let mut description = gpt2_json();
+        if change == "lstrip" {
+            let content = json!({"id": paris.0, "content": "Paris", "lstrip": true, "single_word": false, "rstrip": false,
+                "normalized": false, "special": false});
+            description["added_tokens"].as_array_mut().unwrap().push(content);
+        } else {
+            description["pre_tokenizer"][change] = json!(true);
+        }
+        let tokenizer = Tokenizer::from_bytes(Path::new("tokenizer.json"), description.to_string().as_bytes()).unwrap();
+        assert_eq!(tokenizer.single_token("Paris"), Ok(paris.0), "{change}");
+        assert_eq!(tokenizer.single_token(" Paris"), Ok(paris.1), "{change}");
+    }
+}
+
+#[test]
+fn a_text_that_several_tokens_have_names_none_of_them() {
+    let error = GPT2.single_token("\u{fffd}").unwrap_err();
+    let NotOneToken::Shared { ids, .. } = &error else { panic!("{error}") };
+    assert!(ids.len() > 100 && ids.windows(2).all(|pair| pair[0] < pair[1]));
+    assert!(ids.iter().all(|id| GPT2.decode_token(*id) == "\u{fffd}"));
+    let text = error.to_string();
+    assert!(text.contains(&format!("the text of {} tokens ({}, ", ids.len(), ids[0])) && text.len() < 300, "{text}");
+    // Every token is found by its text or shares it.
+    for id in (0..50257).step_by(17) {
+        assert!(GPT2.tokens_of_text(&GPT2.decode_token(id)).contains(&id));
+    }
+}
+
+#[test]
+fn sentencepiece_tokens_keep_the_blank_before_a_word() {
+    let words = ["\u{2581}", "a", "\u{2581}a", "\u{2581}Paris", "Paris", "<0x0A>", "<0xE4>", "<unk>"];
+    let vocab: serde_json::Map<String, Value> =
+        words.iter().enumerate().map(|(id, word)| ((*word).to_owned(), json!(id))).collect();
+    let description = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "post_processor": null,
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "\u{2581}"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+        ]},
+        "pre_tokenizer": null,
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+        ]},
+        "model": {"type": "BPE", "dropout": 0.5, "unk_token": "<unk>", "byte_fallback": true, "fuse_unk": true,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "vocab": vocab, "merges": [["\u{2581}", "a"]]},
+    });
+    let tokenizer = Tokenizer::from_bytes(Path::new("tokenizer.json"), description.to_string().as_bytes()).unwrap();
+    let texts: Vec<String> = (0..8).map(|id| tokenizer.decode_token(id)).collect();
+    assert_eq!(texts, [" ", "a", " a", " Paris", "Paris", "\n", "\u{fffd}", "<unk>"]);
+    assert_eq!(tokenizer.single_token(" Paris"), Ok(3));
+    assert_eq!(tokenizer.single_token("Paris"), Ok(4));
+    // Dropout is for training: one text has one encoding.
+    assert!((0..20).all(|_| tokenizer.encode("a") == [2]));
+}
+
+#[test]
+fn what_the_tokenizers_crate_would_stop_at_is_refused_by_name() {
+    let description = json!({
+        "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "decoder": null, "post_processor": null,
+        "model": {"type": "BPE", "continuing_subword_prefix": "model", "vocab": {"a": 0, "b": 1, "ab": 2, "c": 3, "abc": 4},
+            "merges": ["a b", "ab c"]},
+    });
+    let path = Path::new("folder/tokenizer.json");
+    let error = Tokenizer::from_bytes(path, description.to_string().as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("folder/tokenizer.json") && error.contains("continuing_subword_prefix"), "{error}");
+}
+
+#[test]
+fn ids_without_a_token_are_told_from_tokens() {
+    assert!(GPT2.contains(50256) && !GPT2.contains(50257));
+    let words =
+        json!({"added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 5}, "unk_token": "a"}});
+    let words = Tokenizer::from_bytes(Path::new("tokenizer.json"), words.to_string().as_bytes()).unwrap();
+    assert_eq!((0..7).filter(|id| words.contains(*id)).collect::<Vec<_>>(), [0, 5]);
 }
 
 #[test]

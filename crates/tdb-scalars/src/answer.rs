@@ -35,8 +35,8 @@ impl Engine {
     /// Targets and distractors with their roles; one that is no single token is told about elsewhere.
     fn tokens_of_interest(&self, spec: &TdbRequestSpec) -> Interest {
         let roles = [("target", &spec.target_tokens), ("distractor", &spec.distractor_tokens)];
-        let tokens = roles.iter().flat_map(|(role, texts)| texts.iter().map(move |text| (*role, text)));
-        tokens.filter_map(|(role, text)| Some((self.tokenizer().single_token(text).ok()?, role))).collect()
+        let tokens = roles.iter().flat_map(|(role, tokens)| tokens.iter().map(move |token| (*role, token)));
+        tokens.filter_map(|(role, token)| Some((self.token(token).ok()?, role))).collect()
     }
 
     /// `POST /batched`. Nodes ranked in one sub-request are reported in all of them.
@@ -270,6 +270,10 @@ impl Engine {
             let id = node.tensor_indices.last().copied().flatten().and_then(|id| usize::try_from(id).ok());
             f64::from(id.and_then(|id| probabilities.get(id)).copied().unwrap_or_default())
         });
+        let above = |logit: f32| {
+            let larger = logits.iter().enumerate().filter(|(token, x)| **x > logit && self.has_token(*token));
+            larger.count() as i64
+        };
         let of_interest = interest.iter().map(|&(id, role)| {
             let logit = logits[id as usize];
             TokenOfInterest {
@@ -277,7 +281,7 @@ impl Engine {
                 token_id: i64::from(id),
                 logit: f64::from(logit),
                 probability: f64::from(probabilities[id as usize]),
-                rank: 1 + logits.iter().filter(|x| **x > logit).count() as i64,
+                rank: 1 + above(logit),
                 role: role.to_owned(),
             }
         });

@@ -154,7 +154,7 @@ impl Engine {
             if scores.iter().all(|x| *x == 0.0) {
                 return Ok(None);
             }
-            return Ok(Some(readings::rank(&scores, count, self.rare_tokens()).to_wire(self)?));
+            return Ok(Some(readings::rank(&scores, count, self.unread_tokens()).to_wire(self)?));
         }
         let Some(first) = nodes.first() else { return Ok(None) };
         // Only scalars whose value is the node's activation say what the node writes.

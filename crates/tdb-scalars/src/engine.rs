@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
-use tdb_api::ModelInfoResponse;
+use tdb_api::{ModelInfoResponse, TokenRef};
 use tdb_model::kernels::{axpy, dot};
 use tdb_model::{Tokenizer, Transformer};
 
@@ -18,7 +18,8 @@ pub struct Engine {
     tokenizer: Tokenizer,
     mlp_autoencoder: Option<String>,
     attn_autoencoder: Option<String>,
-    rare_tokens: Option<Vec<bool>>,
+    /// By row of the vocabulary: whether readings leave it out.
+    unread_tokens: Option<Vec<bool>>,
     mlp_write_norms: Vec<OnceLock<Vec<f32>>>,
     unembedding_sum: OnceLock<Vec<f32>>,
     unembedding_mean: OnceLock<Vec<f32>>,
@@ -33,15 +34,7 @@ impl Engine {
         mlp_autoencoder: Option<String>,
         attn_autoencoder: Option<String>,
     ) -> Self {
-        let rare_tokens = is_gpt2(&tokenizer).then(|| {
-            let mut rare = vec![false; tokenizer.n_vocab()];
-            for id in RARE_GPT2_TOKENS.lines().filter_map(|line| line.parse::<usize>().ok()) {
-                if let Some(rare) = rare.get_mut(id) {
-                    *rare = true;
-                }
-            }
-            rare
-        });
+        let unread_tokens = unread_tokens(&tokenizer, model.config().n_vocab);
         let n_layers = model.config().n_layers;
         Engine {
             name: name.into(),
@@ -49,7 +42,7 @@ impl Engine {
             attn_autoencoder: attn_autoencoder.filter(|_| model.has_attn_autoencoder()),
             model,
             tokenizer,
-            rare_tokens,
+            unread_tokens,
             mlp_write_norms: (0..n_layers).map(|_| OnceLock::new()).collect(),
             unembedding_sum: OnceLock::new(),
             unembedding_mean: OnceLock::new(),
@@ -73,9 +66,43 @@ impl Engine {
         self.tokenizer.decode_token(token)
     }
 
-    /// By token id: whether lists of tokens leave it out. `None` for vocabularies other than GPT-2's.
-    pub fn rare_tokens(&self) -> Option<&[bool]> {
-        self.rare_tokens.as_deref()
+    /// By row of the vocabulary: whether readings in token space leave it out, because no token belongs to the row, or
+    /// because it is one of GPT-2's rare tokens. `None` if none is left out.
+    pub fn unread_tokens(&self) -> Option<&[bool]> {
+        self.unread_tokens.as_deref()
+    }
+
+    /// Whether a token belongs to this row of the vocabulary: models are padded to round numbers of rows.
+    pub fn has_token(&self, row: usize) -> bool {
+        u32::try_from(row).is_ok_and(|id| self.tokenizer.contains(id))
+    }
+
+    /// The id of the token that is named.
+    ///
+    /// # Errors
+    /// A sentence, if not exactly one token is named, its text is not the one that is said, or the model lacks it.
+    pub fn token(&self, token: &TokenRef) -> Result<u32, String> {
+        let id = match token {
+            TokenRef::Text(text) if text.is_empty() => {
+                return Err("an empty text is no token; every entry must be exactly one token".to_owned());
+            }
+            TokenRef::Text(text) => self.tokenizer.single_token(text).map_err(|e| e.to_string())?,
+            TokenRef::Id { id, text } => {
+                let found = u32::try_from(*id).ok().filter(|id| self.tokenizer.contains(*id));
+                let found = found.ok_or_else(|| format!("there is no token with the id {id}"))?;
+                let own = self.token_text(found);
+                if let Some(said) = text.as_ref().filter(|said| **said != own) {
+                    return Err(format!("the token with the id {id} is {own:?}, not {said:?}"));
+                }
+                found
+            }
+        };
+        let n_vocab = self.model.config().n_vocab;
+        if id as usize >= n_vocab {
+            let text = self.token_text(id);
+            return Err(format!("the tokenizer's token {id} ({text:?}) is none of the model's {n_vocab}"));
+        }
+        Ok(id)
     }
 
     pub fn model_info(&self) -> ModelInfoResponse {
@@ -143,8 +170,21 @@ impl Engine {
     }
 }
 
-/// Whether a tokenizer has GPT-2's vocabulary, told by its size and some entries.
+/// Which of `rows` rows of the vocabulary readings leave out; `None` if none.
+fn unread_tokens(tokenizer: &Tokenizer, rows: usize) -> Option<Vec<bool>> {
+    let mut unread: Vec<bool> = (0..rows).map(|row| !tokenizer.contains(row as u32)).collect();
+    if is_gpt2(tokenizer) {
+        for id in RARE_GPT2_TOKENS.lines().filter_map(|line| line.parse::<usize>().ok()) {
+            if let Some(unread) = unread.get_mut(id) {
+                *unread = true;
+            }
+        }
+    }
+    unread.contains(&true).then_some(unread)
+}
+
+/// Whether a tokenizer has GPT-2's vocabulary, told by some entries; there may be added tokens after it.
 fn is_gpt2(tokenizer: &Tokenizer) -> bool {
     let entries = [(0, "!"), (13, "."), (262, " the"), (3340, " Canada"), (40313, "Paris"), (50256, "<|endoftext|>")];
-    tokenizer.n_vocab() == 50257 && entries.iter().all(|(id, text)| tokenizer.decode_token(*id) == *text)
+    tokenizer.n_vocab() >= 50257 && entries.iter().all(|(id, text)| tokenizer.decode_token(*id) == *text)
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tdb_api::{LossFnConfig, LossFnName};
-use tdb_model::{Tokenizer, kernels};
+use tdb_api::{LossFnConfig, LossFnName, TokenRef};
+use tdb_model::kernels;
 
+use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 
 /// A function of the logits at the last token. Larger means that the targets are preferred.
@@ -23,11 +24,12 @@ pub enum Loss {
 impl Loss {
     /// # Errors
     /// If targets are missing, or a target or distractor is not exactly one token.
-    pub fn new(tokenizer: &Tokenizer, config: &LossFnConfig) -> Result<Self> {
+    pub fn new(engine: &Engine, config: &LossFnConfig) -> Result<Self> {
         let name = config.name;
-        let read = |field: &str, tokens: &Option<Vec<String>>| -> Result<Vec<u32>> {
+        let read = |field: &str, tokens: &Option<Vec<TokenRef>>| -> Result<Vec<u32>> {
             let tokens = tokens.as_deref().unwrap_or_default();
-            tokens.iter().map(|text| single(tokenizer, field, text)).collect()
+            let one = |token| engine.token(token).map_err(|message| Error::Bad(format!("{field}: {message}")));
+            tokens.iter().map(one).collect()
         };
         let targets = || match config.target_tokens.as_deref() {
             None | Some([]) => bad!("targetTokens is empty; give at least one token"),
@@ -106,11 +108,4 @@ impl Loss {
     pub fn seed(&self, tokens: usize, logits: &[f32]) -> BTreeMap<usize, Vec<f32>> {
         self.gradient(logits).map(|row| (tokens - 1, row)).into_iter().collect()
     }
-}
-
-fn single(tokenizer: &Tokenizer, field: &str, text: &str) -> Result<u32> {
-    if text.is_empty() {
-        return bad!("{field} contains an empty text; every entry must be exactly one token");
-    }
-    tokenizer.single_token(text).map_err(|e| Error::Bad(format!("{field}: {e}")))
 }

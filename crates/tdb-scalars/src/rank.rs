@@ -39,8 +39,19 @@ pub(crate) fn rank(store: &mut Store<'_, '_>, spec: &MultipleTopKDerivedScalarsR
                 None => NODE_LIMIT,
             };
             let layers = store.side().layers(*dst)?;
-            let extremes = store.extremes(*dst, PassType::Forward, k, spec.token_index, &keep)?;
             let dims = store.get(*dst, PassType::Forward, layers[0])?.dims();
+            let engine = store.side().engine;
+            // Rows of the vocabulary without a token are never listed; so many more are looked at.
+            let is_vocabulary = derived::node_type(*dst) == NodeType::VocabToken;
+            let rows = if is_vocabulary { dims.last().copied().unwrap_or_default() } else { 0 };
+            let unlisted = (0..rows).filter(|row| !engine.has_token(*row)).count();
+            let places = if spec.token_index.is_some() { 1 } else { dims[0] };
+            let most = k.saturating_add(unlisted * places).min(NODE_LIMIT);
+            let mut extremes = store.extremes(*dst, PassType::Forward, most, spec.token_index, &keep)?;
+            for side in [&mut extremes.top, &mut extremes.bottom].into_iter().filter(|_| unlisted > 0) {
+                side.retain(|entry| engine.has_token(entry.at % rows));
+                side.truncate(k);
+            }
             let node = |entry: &Entry| {
                 let mut index = vec![0; dims.len()];
                 unflatten(entry.at, &dims, &mut index);

@@ -179,7 +179,7 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[ReadNode], count: usize) -> Vec<
         nodes.par_iter().map(|node| write_vector(side, *node).iter().zip(gain).map(|(x, g)| x * g).collect()).collect();
     scaled.iter().for_each(|row| directions.extend_from_slice(row));
     let offset = |i: usize| dot(&directions[i * width..][..width], mean);
-    read(&side.model().weights().unembed, &directions, offset, count, engine.rare_tokens())
+    read(&side.model().weights().unembed, &directions, offset, count, engine.unread_tokens())
 }
 
 /// The tokens whose embeddings, as the residual stream, would raise and lower each node before its nonlinearity:
@@ -191,7 +191,7 @@ pub fn exciting_tokens(side: &Side<'_>, nodes: &[ReadNode], count: usize) -> Res
     let reads: Vec<Vec<f32>> = nodes.par_iter().map(|node| read_vector(side, *node)).collect::<Result<_>>()?;
     let directions: Vec<f32> = reads.concat();
     let engine = side.engine;
-    Ok(read(&side.model().weights().tok_embed, &directions, |_| 0.0, count, engine.rare_tokens()))
+    Ok(read(&side.model().weights().tok_embed, &directions, |_| 0.0, count, engine.unread_tokens()))
 }
 
 /// Gradient of a node's pre-activation at the residual stream of its token, `[D]`.

@@ -53,7 +53,7 @@ impl Plan {
         let specs = spec.ablation_specs.as_deref().unwrap_or_default();
         let interventions = specs.iter().map(|s| interventions::intervention(model, n, s)).collect::<Result<_>>()?;
         let trace = spec.trace_config.as_ref().map(|config| Trace::new(model, n, config)).transpose()?;
-        let loss = spec.loss_fn_config.as_ref().map(|config| Loss::new(engine.tokenizer(), config)).transpose()?;
+        let loss = spec.loss_fn_config.as_ref().map(|config| Loss::new(engine, config)).transpose()?;
         if let Some(trace) = &trace
             && trace.needs_loss()
             && loss.is_none()

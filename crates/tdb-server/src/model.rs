@@ -93,7 +93,10 @@ impl Ask for Model {
 
     fn vocabulary(&self, prefix: &str, limit: usize) -> Vec<Token> {
         let ids = 0..u32::try_from(self.engine.tokenizer().n_vocab()).unwrap_or(u32::MAX);
-        ids.map(|id| self.token(id)).filter(|token| token.text.starts_with(prefix)).take(limit).collect()
+        let exact = self.engine.tokenizer().tokens_of_text(prefix).into_iter().map(|id| self.token(id));
+        let longer = ids.filter(|id| self.engine.tokenizer().contains(*id)).map(|id| self.token(id));
+        let longer = longer.filter(|token| token.text.starts_with(prefix) && token.text != prefix);
+        exact.chain(longer).take(limit).collect()
     }
 
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError> {

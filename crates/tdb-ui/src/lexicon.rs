@@ -6,6 +6,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::{Value, json};
+use tdb_api::{Token, TokenRef, TokenizeResponse};
 
 use crate::client;
 
@@ -110,28 +111,45 @@ impl Lexicon {
         }
     }
 
+    /// How to name the token of this id and text: by its text, unless another token has the same.
+    pub async fn name(self, id: i64, text: String) -> TokenRef {
+        let found = self.vocabulary(&text).await;
+        let shared = text.is_empty() || found.iter().any(|token| token.text == text && token.id != id);
+        if shared { TokenRef::Id { id, text: Some(text) } } else { TokenRef::Text(text) }
+    }
+
     /// Vocabulary entries that begin with `prefix`, best first; empty where the server does not complete.
-    pub async fn complete(self, prefix: String) -> Vec<String> {
-        if !self.can_complete.get_value() {
-            return Vec::new();
-        }
+    pub async fn complete(self, prefix: String) -> Vec<TokenRef> {
         let mut found = Vec::new();
         // What begins as typed, then the same after a space: most words carry one.
         let spaced = (!prefix.starts_with(' ')).then(|| format!(" {prefix}"));
         for prefix in std::iter::once(prefix).chain(spaced).filter(|p| !p.trim().is_empty()) {
-            let path = format!("/vocabulary?prefix={}", String::from(js_sys::encode_uri_component(&prefix)));
-            match client::get::<Value>(&path).await {
-                Ok(answer) => {
-                    let tokens = answer["tokens"].as_array().into_iter().flatten();
-                    found.extend(tokens.filter_map(|t| t["text"].as_str().map(str::to_owned)));
+            found.extend(self.vocabulary(&prefix).await);
+        }
+        found.sort_by_key(|token| token.text.chars().count());
+        let shares = |token: &Token| found.iter().any(|other| other.text == token.text && other.id != token.id);
+        let name = |token: &Token| match shares(token) {
+            true => TokenRef::Id { id: token.id, text: Some(token.text.clone()) },
+            false => TokenRef::Text(token.text.clone()),
+        };
+        found.iter().take(12).map(name).collect()
+    }
+
+    /// Vocabulary entries that begin with `prefix`, those that are it first.
+    async fn vocabulary(self, prefix: &str) -> Vec<Token> {
+        if !self.can_complete.get_value() {
+            return Vec::new();
+        }
+        let path = format!("/vocabulary?prefix={}", String::from(js_sys::encode_uri_component(prefix)));
+        match client::get::<TokenizeResponse>(&path).await {
+            Ok(answer) => answer.tokens,
+            Err(problem) => {
+                if problem.is_missing_route() {
+                    self.can_complete.set_value(false);
                 }
-                Err(problem) if problem.is_missing_route() => self.can_complete.set_value(false),
-                Err(_) => {}
+                Vec::new()
             }
         }
-        found.sort_by_key(|t: &String| t.chars().count());
-        found.truncate(12);
-        found
     }
 }
 

@@ -171,7 +171,9 @@ fn json<T: Decode>(text: &str, into: &mut T) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AttentionTraceType, ComponentTypeForAttention, MirroredNodeIndex, NodeAblation, NodeType, PassType};
+    use crate::{
+        AttentionTraceType, ComponentTypeForAttention, MirroredNodeIndex, NodeAblation, NodeType, PassType, TokenRef,
+    };
 
     fn head() -> MirroredNodeIndex {
         MirroredNodeIndex {
@@ -204,7 +206,7 @@ mod tests {
         let side = SideState {
             prompt: "a b & c=d + 100% \u{2603} \"q\"\n".into(),
             target_tokens: vec![" Mary".into(), "".into()],
-            distractor_tokens: vec![],
+            distractor_tokens: vec![TokenRef::Id { id: 187, text: Some("\u{fffd}".into()) }],
             node_ablations: vec![NodeAblation { node_index: head(), value: -1.5 }],
             upstream_node_to_trace: traced(Some(AttentionTraceType::V)),
             downstream_node_to_trace: traced(None),
@@ -238,7 +240,7 @@ mod tests {
     #[test]
     fn a_right_prompt_means_two_prompts() {
         let state = read("rightPrompt=&rightTargetTokens=%5B%22+x%22%5D");
-        assert_eq!(state.right.as_ref().unwrap().target_tokens, [" x"]);
+        assert_eq!(state.right.as_ref().unwrap().target_tokens, [" x".into()]);
         assert!(read("rightTargetTokens=%5B%22+x%22%5D").right.is_none());
     }
 
@@ -256,7 +258,7 @@ mod tests {
         );
         let names: Vec<_> = problems.iter().map(|problem| problem.name.as_str()).collect();
         assert_eq!(names, ["componentTypeForAttention", "targetTokens", "topAndBottomKForNodeTable"]);
-        assert_eq!(state.left.target_tokens, [" Canada"]);
+        assert_eq!(state.left.target_tokens, [" Canada".into()]);
         assert_eq!(state.left.prompt, "p");
     }
 }

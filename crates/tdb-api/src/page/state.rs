@@ -2,7 +2,7 @@
 
 use crate::{
     AttentionTraceType, BatchedTdbRequest, ComponentTypeForAttention, ComponentTypeForMlp, NodeAblation, NodeToTrace,
-    TdbRequestSpec,
+    TdbRequestSpec, TokenRef,
 };
 
 /// What the debugger's page is about.
@@ -29,10 +29,10 @@ pub struct PageState {
 pub struct SideState {
     /// The text.
     pub prompt: String,
-    /// Texts of one token each.
-    pub target_tokens: Vec<String>,
-    /// Texts of one token each.
-    pub distractor_tokens: Vec<String>,
+    /// The tokens whose logits are asked about.
+    pub target_tokens: Vec<TokenRef>,
+    /// The tokens that they are compared with.
+    pub distractor_tokens: Vec<TokenRef>,
     /// Nodes set to a value. Those of the left side hold for both prompts.
     pub node_ablations: Vec<NodeAblation>,
     /// The node whose cause is asked for. That of the left side holds for both prompts.

@@ -69,7 +69,8 @@ impl<'a> Lens<'a> {
     }
 
     fn largest(&self, logits: &[f32]) -> Vec<String> {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
+        // Models are padded to round numbers of rows, to which no token belongs.
+        let mut order: Vec<usize> = (0..logits.len()).filter(|t| self.tokenizer.contains(*t as u32)).collect();
         let count = self.count.min(order.len());
         let by = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
         if count < order.len() && count > 0 {

@@ -36,7 +36,7 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         || read_weights(config, tied, &TensorFiles::open(folder, "model")?),
         || Tokenizer::from_file(&folder.join("tokenizer.json")),
     );
-    finish(weights?, tokenizer?, &path, format!("{} (Hugging Face)", folder.display()))
+    Ok(Checkpoint { weights: weights?, tokenizer: tokenizer?, source: format!("{} (Hugging Face)", folder.display()) })
 }
 
 /// Reads a model whose three files are in memory, such as the one inside the program; `name` names it in errors.
@@ -56,21 +56,12 @@ pub fn from_bytes(
     let file = TensorFile::from_source(&folder.join("model.safetensors"), Source::Static(safetensors))?;
     let weights = read_weights(config, tied, &TensorFiles::single(file)?)?;
     let tokenizer = Tokenizer::from_bytes(&folder.join("tokenizer.json"), tokenizer)?;
-    finish(weights, tokenizer, &path, format!("{name} (inside the program)"))
+    Ok(Checkpoint { weights, tokenizer, source: format!("{name} (inside the program)") })
 }
 
 /// Is this object the kind of `config.json` that `transformers` writes?
 pub(crate) fn is_config(config: &Map<String, Json>) -> bool {
     config.contains_key("model_type") || config.contains_key("n_embd") || config.contains_key("architectures")
-}
-
-fn finish(weights: Weights, tokenizer: Tokenizer, path: &Path, source: String) -> Result<Checkpoint, CheckpointError> {
-    // Vocabularies are often padded to a rounder number, but never smaller than the tokenizer's.
-    if tokenizer.n_vocab() > weights.config.n_vocab {
-        let expected = format!("at least {}, as the tokenizer has", tokenizer.n_vocab());
-        return Err(CheckpointError::unexpected(path, "vocab_size", expected, weights.config.n_vocab));
-    }
-    Ok(Checkpoint { weights, tokenizer, source })
 }
 
 /// The shape, and whether the unembedding is the token embedding.

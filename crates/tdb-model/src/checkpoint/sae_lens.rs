@@ -270,6 +270,19 @@ fn refuse_what_is_not_computed(settings: &Settings<'_>) -> Result<(), Checkpoint
             return Err(settings.unexpected(key, "absent, \"none\" or false"));
         }
     }
+    // Centred weights write without the mean over the channels of the residual stream; neurons are the same.
+    let centred = settings.get("model_from_pretrained_kwargs").and_then(|kwargs| kwargs.get("center_writing_weights"));
+    let reads_neurons =
+        settings.get("hook_name").and_then(Json::as_str).is_some_and(|hook| hook.ends_with("hook_post"));
+    if centred == Some(&Json::Bool(true)) && !reads_neurons {
+        let key = "model_from_pretrained_kwargs.center_writing_weights";
+        return Err(CheckpointError::unexpected(
+            settings.path(),
+            key,
+            "absent or false: centring is not computed",
+            true,
+        ));
+    }
     let topk = settings.get("architecture").is_some_and(|value| value == "topk");
     if settings.get(RESCALE).is_some_and(|value| !(plain(value) || topk && value == &Json::Bool(true))) {
         return Err(settings.unexpected(RESCALE, "absent or false, or for topk true"));

@@ -21,12 +21,11 @@ struct Description {
     model: ModelKind,
 }
 
+/// `dropout` is for training: it is no part of what a tokenizer is, and left out here.
 #[derive(Deserialize)]
 struct ModelKind {
     #[serde(rename = "type")]
     kind: Option<String>,
-    #[serde(default)]
-    dropout: Value,
     #[serde(default)]
     unk_token: Value,
     #[serde(default)]
@@ -128,14 +127,8 @@ fn is_gpt2_kind(description: &Description) -> bool {
         && splits
         && is_byte_level(&description.decoder).is_some()
         && unknown_is_added
-        && [
-            &model.dropout,
-            &model.continuing_subword_prefix,
-            &model.end_of_word_suffix,
-            &model.byte_fallback,
-            &model.ignore_merges,
-        ]
-        .into_iter()
-        .all(unset)
+        && [&model.continuing_subword_prefix, &model.end_of_word_suffix, &model.byte_fallback, &model.ignore_merges]
+            .into_iter()
+            .all(unset)
         && description.added_tokens.iter().all(|token| !token.single_word && !token.lstrip && !token.rstrip)
 }

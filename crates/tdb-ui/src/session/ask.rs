@@ -5,6 +5,7 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::{Map, Value, json};
+use tdb_api::TokenRef;
 use tdb_api::page::PageState;
 
 use super::{KEPT, RunRecord, Session};
@@ -52,8 +53,8 @@ fn field_in_words(message: &str, page: &PageState) -> Option<String> {
     let token = quoted.trim_matches(['\'', '"']);
     let sides = std::iter::once(&page.left).chain(page.right.as_ref());
     sides.enumerate().find_map(|(side, state)| {
-        let place = |list: &[String], name: &str| {
-            list.iter().position(|t| t == token).map(|at| format!("subRequests[{side}].{name}[{at}]"))
+        let place = |list: &[TokenRef], name: &str| {
+            list.iter().position(|t| t.text() == token).map(|at| format!("subRequests[{side}].{name}[{at}]"))
         };
         place(&state.target_tokens, "targetTokens").or_else(|| place(&state.distractor_tokens, "distractorTokens"))
     })

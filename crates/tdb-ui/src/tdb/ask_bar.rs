@@ -1,6 +1,7 @@
 //! The question: prompt, tokens of interest, submit. It stays in sight.
 
 use leptos::prelude::*;
+use tdb_api::TokenRef;
 use tdb_api::page::{PageState, SideState};
 
 use super::{options::Options, prompt::PromptEditor, share::ShareMenu, snapshots::SnapshotsMenu, token_box::TokenList};
@@ -130,7 +131,7 @@ fn SideFields(right: bool, tokens: Signal<Option<Tokens>>) -> impl IntoView {
             if let Some(side) = side_mut(page, right) {
                 std::mem::swap(&mut side.target_tokens, &mut side.distractor_tokens);
                 if side.target_tokens.is_empty() {
-                    side.target_tokens.push(String::new());
+                    side.target_tokens.push(TokenRef::default());
                 }
             }
         });

@@ -1,11 +1,14 @@
 //! Candidates for the next token.
 
 use leptos::prelude::*;
+use leptos::task::spawn_local;
 use serde_json::json;
+use tdb_api::TokenRef;
 
 use super::ask_bar::side_mut;
 use crate::answer::{Answer, Candidate};
 use crate::format;
+use crate::lexicon::Lexicon;
 use crate::session::Session;
 use crate::ui::{CardHead, JsonButton, Menu, sign_class, token_text};
 
@@ -19,9 +22,10 @@ struct Line {
 }
 
 /// Role of a token, left roles first: what the reference's labels say.
-fn role(token: &str, session: Session) -> Option<(usize, String)> {
+fn role(candidate: &Candidate, session: Session) -> Option<(usize, String)> {
+    let text = candidate.token.as_deref()?;
     let asked = session.asked.get()?;
-    let find = |list: &[String]| list.iter().position(|t| t == token);
+    let find = |list: &[TokenRef]| list.iter().position(|t| t.is(candidate.id, text));
     let (left, right) = (&asked.left, asked.right.as_ref());
     let hit = |l: Option<usize>, r: Option<Option<usize>>, word: &str, base: usize| match (l, r) {
         (Some(at), None) | (Some(at), Some(Some(_))) => Some((base + at, word.to_owned())),
@@ -115,7 +119,7 @@ fn lines(answer: &Answer, session: Session, (column, descending): (usize, bool))
     let mut pinned: Vec<(usize, Line)> = Vec::new();
     let mut rest: Vec<Candidate> = Vec::new();
     for candidate in &answer.candidates {
-        match candidate.token.as_deref().and_then(|t| role(t, session)) {
+        match role(candidate, session) {
             Some((place, role)) => {
                 pinned.push((place, Line { candidate: candidate.clone(), role: Some(role), pinned: true }))
             }
@@ -158,21 +162,26 @@ fn CandidateRow(line: Line, two: bool, probabilities: bool, most: f64) -> impl I
             |v| view! { <td class=format!("num {}", if sign { sign_class(v) } else { "" }) title=format::full(v) data-value=format::full(v)>{if sign { format::signed(v) } else { format::number(v) }}</td> }.into_any(),
         )
     };
-    let pick = move |distractor: bool, add: bool, token: String| {
-        session.page.update(|page| {
-            if let Some(side) = side_mut(page, false) {
-                let list = if distractor { &mut side.distractor_tokens } else { &mut side.target_tokens };
-                if !add {
-                    list.clear();
+    let lexicon = Lexicon::get();
+    let (id, label) = (line.candidate.id, token.clone());
+    let pick = Callback::new(move |(distractor, add): (bool, bool)| {
+        let text = label.clone();
+        spawn_local(async move {
+            let token = lexicon.name(id, text).await;
+            session.page.update(|page| {
+                if let Some(side) = side_mut(page, false) {
+                    let list = if distractor { &mut side.distractor_tokens } else { &mut side.target_tokens };
+                    if !add {
+                        list.clear();
+                    }
+                    if !list.contains(&token) {
+                        list.push(token);
+                    }
                 }
-                if !list.contains(&token) {
-                    list.push(token);
-                }
-            }
+            });
+            session.submit();
         });
-        session.submit();
-    };
-    let label = token.clone();
+    });
     let name = format!("{}: use as target or distractor", format::quoted(&token));
     let p = line.candidate.probabilities[0];
     view! {
@@ -180,14 +189,9 @@ fn CandidateRow(line: Line, two: bool, probabilities: bool, most: f64) -> impl I
             <th scope="row">
                 <span class="token">{token_text(&token)}</span>
                 <Menu label="⋯" name=name class="button plain icon small pick" left=true>
-                    {
-                        let (a, b, c) = (label.clone(), label.clone(), label.clone());
-                        view! {
-                            <button type="button" role="menuitem" on:click=move |_| pick(false, false, a.clone())>"Use as target"</button>
-                            <button type="button" role="menuitem" on:click=move |_| pick(true, false, b.clone())>"Use as distractor"</button>
-                            <button type="button" role="menuitem" on:click=move |_| pick(false, true, c.clone())>"Add to targets"</button>
-                        }
-                    }
+                    <button type="button" role="menuitem" on:click=move |_| pick.run((false, false))>"Use as target"</button>
+                    <button type="button" role="menuitem" on:click=move |_| pick.run((true, false))>"Use as distractor"</button>
+                    <button type="button" role="menuitem" on:click=move |_| pick.run((false, true))>"Add to targets"</button>
                 </Menu>
                 {line.role.map(|r| {
                     let rank = line.candidate.rank.map(|n| format!(", rank {n}"));

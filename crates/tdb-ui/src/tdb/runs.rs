@@ -1,6 +1,7 @@
 //! Every question of this visit with its outcome: more than two conditions side by side.
 
 use leptos::prelude::*;
+use tdb_api::TokenRef;
 
 use super::interventions::describe;
 use crate::format;
@@ -27,7 +28,7 @@ pub fn Runs() -> impl IntoView {
                                     let ablated = run.page.left.node_ablations.iter().map(|a| format!("{} = {}", describe(&a.node_index, answer), a.value));
                                     let traced = run.page.left.upstream_node_to_trace.iter().map(|t| format!("trace {}", describe(&t.node_index, answer)));
                                     let parts: Vec<String> = ablated.chain(traced).collect();
-                                    if parts.is_empty() { run.page.left.target_tokens.join(" ") } else { parts.join("; ") }
+                                    if parts.is_empty() { run.page.left.target_tokens.iter().map(TokenRef::to_string).collect::<Vec<_>>().join(" ") } else { parts.join("; ") }
                                 });
                                 let cell = |i: usize| match run.loss[i].or(run.activation[i]) {
                                     Some(v) => view! { <td class="num" title=format::full(v)>{format::signed(v)}</td> }.into_any(),

@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 use serde_json::json;
-use tdb_api::AttentionTraceType;
+use tdb_api::{AttentionTraceType, TokenRef};
 
 use crate::answer::{Answer, Metric, View};
 use crate::format;
@@ -10,11 +10,14 @@ use crate::session::{Session, first_ablated_layer};
 use crate::ui::{JsonButton, token_text};
 use crate::view::{Line, ViewState, arrange};
 
-fn tokens(list: &[String]) -> AnyView {
+fn tokens(list: &[TokenRef]) -> AnyView {
     let n = list.len();
     list.iter()
         .enumerate()
-        .map(|(i, t)| view! { <span class="token">{token_text(t)}</span>{(i + 1 < n).then_some(", ")} })
+        .map(|(i, t)| {
+            let id = t.id().map(|id| format!(" (token {id})"));
+            view! { <span class="token">{token_text(t.text())}</span>{id}{(i + 1 < n).then_some(", ")} }
+        })
         .collect_view()
         .into_any()
 }

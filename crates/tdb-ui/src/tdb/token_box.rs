@@ -2,6 +2,7 @@
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
+use tdb_api::TokenRef;
 
 use super::ask_bar::{Field, field_of, side, side_mut};
 use crate::lexicon::Lexicon;
@@ -16,7 +17,7 @@ pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
             side(p, right).map_or(0, |s| if distractor { s.distractor_tokens.len() } else { s.target_tokens.len() })
         })
     });
-    let change = move |f: &dyn Fn(&mut Vec<String>)| {
+    let change = move |f: &dyn Fn(&mut Vec<TokenRef>)| {
         session.page.update(|page| {
             if let Some(side) = side_mut(page, right) {
                 f(if distractor { &mut side.distractor_tokens } else { &mut side.target_tokens });
@@ -39,7 +40,7 @@ pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
                 {move || (0..count.get()).map(|at| view! {
                     <TokenBox right=right distractor=distractor at=at />
                 }).collect_view()}
-                <button type="button" class="button small plain icon" aria-label=format!("Add a {what} token") title=format!("Add a {what} token") on:click=move |_| change(&|tokens| tokens.push(String::new()))>
+                <button type="button" class="button small plain icon" aria-label=format!("Add a {what} token") title=format!("Add a {what} token") on:click=move |_| change(&|tokens| tokens.push(TokenRef::default()))>
                     "+"
                 </button>
                 <Show when=move || { count.get() > least }>
@@ -58,18 +59,20 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
     let lexicon = Lexicon::get();
     let id = format!("{}{}-{at}", if distractor { "distractor" } else { "target" }, if right { "-right" } else { "" });
     let list_id = format!("{id}-list");
-    let text = Memo::new(move |_| {
+    let named = Memo::new(move |_| {
         session.page.with(|p| {
             let side = side(p, right);
             let tokens = side.map(|s| if distractor { &s.distractor_tokens } else { &s.target_tokens });
             tokens.and_then(|t| t.get(at)).cloned().unwrap_or_default()
         })
     });
+    let text = Memo::new(move |_| named.with(|n| n.text().to_owned()));
+    let by_id = move || named.with(TokenRef::id);
     let tokens = lexicon.follow(move || text.get());
-    let suggestions = RwSignal::new(Vec::<String>::new());
+    let suggestions = RwSignal::new(Vec::<TokenRef>::new());
     let open = RwSignal::new(false);
     let active = RwSignal::new(None::<usize>);
-    let edit = move |value: String| {
+    let edit = move |value: TokenRef| {
         session.page.update(|page| {
             if let Some(side) = side_mut(page, right) {
                 let tokens = if distractor { &mut side.distractor_tokens } else { &mut side.target_tokens };
@@ -83,12 +86,12 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
         spawn_local(async move {
             let found = lexicon.complete(prefix.clone()).await;
             if text.try_with_untracked(|t| *t == prefix) == Some(true) {
-                suggestions.set(found.into_iter().filter(|s| *s != prefix).collect());
+                suggestions.set(found.into_iter().filter(|s| *s != TokenRef::Text(prefix.clone())).collect());
                 active.set(None);
             }
         });
     };
-    let choose = move |token: String| {
+    let choose = move |token: TokenRef| {
         edit(token);
         open.set(false);
         suggestions.set(Vec::new());
@@ -126,6 +129,7 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
         let told = session.problem.get().filter(|p| field_of(p) == Some(role)).map(|p| p.message);
         let tokens = tokens.get().filter(|t| text.with(|x| *x == t.of));
         told.or_else(|| match tokens {
+            _ if by_id().is_some() => None,
             _ if text.with(|t| t.is_empty()) => Some("A token is needed here.".to_owned()),
             Some(t) if t.count != 1 => {
                 let parts: Vec<_> = t.spans.iter().map(|s| crate::format::quoted(&s.text)).collect();
@@ -168,7 +172,7 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
                     prop:value=move || text.get()
                     on:input=move |e| {
                         let value = event_target_value(&e);
-                        edit(value.clone());
+                        edit(value.clone().into());
                         open.set(true);
                         suggest(value);
                     }
@@ -178,6 +182,7 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
             </div>
             <div class="token-note" id=format!("{id}-problem") aria-live="polite">
                 {move || problem.get().map(|p| view! { <span class="field-error">{p}</span> })}
+                {move || by_id().map(|id| view! { <span class="field-warning">{format!("token {id}")}</span> })}
                 {move || warning().map(|w| view! { <span class="field-warning">{w}</span> })}
             </div>
             <ul class="suggestions" id=list_id role="listbox" aria-label="Tokens of the vocabulary" hidden=move || !(open.get() && suggestions.with(|s| !s.is_empty()))>
@@ -194,7 +199,8 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
                                 choose(chosen.clone());
                             }
                         >
-                            <span class="token">{token_text(&token)}</span>
+                            <span class="token">{token_text(token.text())}</span>
+                            {token.id().map(|id| format!(" token {id}"))}
                         </li>
                     }
                 }).collect_view()}

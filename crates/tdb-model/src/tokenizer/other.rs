@@ -1,0 +1,111 @@
+//! Tokenizers of all other kinds, through the `tokenizers` crate.
+
+use std::ops::Range;
+
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use crate::guarded::guarded;
+
+const CRATE: &str = "the `tokenizers` crate";
+
+/// A tokenizer of the `tokenizers` crate that answers the same every time.
+#[derive(Debug)]
+pub(super) struct Other {
+    tokenizer: Tokenizer,
+    n_vocab: usize,
+    /// A token with its text, before which others are decoded: many decoders take away the blank before a first token.
+    before: Option<(u32, String)>,
+}
+
+impl Other {
+    /// Reads a `tokenizer.json`. Settings for training and for batches (dropout, padding, truncation) are left out.
+    ///
+    /// # Errors
+    /// If it describes no tokenizer, or one that the crate cannot read.
+    pub fn from_bytes(text: &[u8]) -> Result<Self, String> {
+        let text = prepared(text)?;
+        let read = guarded(CRATE, || Tokenizer::from_bytes(&text))?;
+        let mut tokenizer = read.map_err(|error| error.to_string())?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+        let n_vocab = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let mut other = Self { tokenizer, n_vocab, before: None };
+        // Without a decoder tokens are words, and blanks belong to none of them.
+        if other.tokenizer.get_decoder().is_some() {
+            other.before = other.encode("a").last().map(|(id, _)| (*id, other.decode(&[*id])));
+        }
+        Ok(other)
+    }
+
+    /// One more than the largest token.
+    pub fn n_vocab(&self) -> usize {
+        self.n_vocab
+    }
+
+    pub fn contains(&self, id: u32) -> bool {
+        self.tokenizer.id_to_token(id).is_some()
+    }
+
+    /// The tokens with the bytes of the text that each stands for. Text for which the vocabulary has no token and no
+    /// unknown token either has no tokens, and the caller will say so.
+    pub fn encode(&self, text: &str) -> Vec<(u32, Range<usize>)> {
+        let Ok(Ok(encoding)) = guarded(CRATE, || self.tokenizer.encode(text, false)) else { return Vec::new() };
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        encoding.get_ids().iter().copied().zip(offsets).collect()
+    }
+
+    pub fn decode(&self, ids: &[u32]) -> String {
+        match guarded(CRATE, || self.tokenizer.decode(ids, false)) {
+            Ok(Ok(text)) => text,
+            _ => "\u{fffd}".to_owned(),
+        }
+    }
+
+    /// The text of one token where another stands before it.
+    pub fn decode_token(&self, id: u32) -> String {
+        if !self.contains(id) {
+            return "\u{fffd}".to_owned();
+        }
+        let after = self
+            .before
+            .as_ref()
+            .and_then(|(before, text)| self.decode(&[*before, id]).strip_prefix(text.as_str()).map(str::to_owned));
+        after.unwrap_or_else(|| self.decode(&[id]))
+    }
+}
+
+/// The description without dropout, checked for what the crate takes for granted.
+///
+/// # Errors
+/// If it is no JSON, or a merge of a BPE does not begin with the prefix of continuing words.
+fn prepared(text: &[u8]) -> Result<Vec<u8>, String> {
+    let mut value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let Some(model) = value.get_mut("model").and_then(Value::as_object_mut) else { return Ok(text.to_vec()) };
+    check_prefix(model)?;
+    match model.get_mut("dropout") {
+        None | Some(Value::Null) => Ok(text.to_vec()),
+        Some(dropout) => {
+            *dropout = Value::Null;
+            serde_json::to_vec(&value).map_err(|error| error.to_string())
+        }
+    }
+}
+
+fn check_prefix(model: &serde_json::Map<String, Value>) -> Result<(), String> {
+    let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or_default();
+    let merges = model.get("merges").and_then(Value::as_array);
+    for merge in merges.into_iter().flatten().filter(|_| !prefix.is_empty()) {
+        let right = match merge {
+            Value::String(line) => line.split_once(' ').map(|pair| pair.1),
+            Value::Array(pair) => pair.get(1).and_then(Value::as_str),
+            _ => None,
+        };
+        if !right.is_some_and(|right| right.starts_with(prefix)) {
+            return Err(format!(
+                "continuing_subword_prefix is {prefix:?}, but the second part of the merge {merge} does not begin with it"
+            ));
+        }
+    }
+    Ok(())
+}
