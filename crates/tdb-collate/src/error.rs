@@ -15,6 +15,8 @@ pub enum Error {
     /// A corpus file as a whole, or a summary.
     #[error("{path}: {message}")]
     Content { path: PathBuf, message: String },
+    #[error("more than {limit} documents cannot be read, such as {first}; raise --max-unreadable to leave out more")]
+    Unreadable { limit: usize, first: String },
     #[error("{name}: {message}")]
     Setting { name: &'static str, message: String },
     #[error("{what} are not of the same collation: {difference}")]

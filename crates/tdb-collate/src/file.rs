@@ -1,9 +1,12 @@
 //! Files that are whole or not there at all.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::{Error, Result};
 
@@ -25,12 +28,10 @@ fn write_with(path: &Path, sync: bool, content: impl FnOnce(&mut dyn Write) -> s
     let failed = |error: std::io::Error| Error::Write { path: path.to_owned(), reason: reason(&error) };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|e| Error::Write { path: folder.to_owned(), reason: reason(&e) })?;
-    if sync {
-        remove_abandoned(path);
-    }
+    sweep(folder);
     let writer = format!("{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
     let part = part(path, &writer);
-    // The lock says that somebody is at it; see `remove_abandoned`. Under its name there is only a locked file.
+    // The lock says that somebody is at it; see `sweep`. Under its name there is only a locked file.
     let unlocked = path.with_file_name(format!(".new-{writer}"));
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(&unlocked).map_err(failed)?;
     let _ = file.try_lock();
@@ -57,6 +58,9 @@ fn fill(file: &File, sync: bool, content: impl FnOnce(&mut dyn Write) -> std::io
     if sync { file.sync_all() } else { Ok(()) }
 }
 
+/// A file that is younger may be about to be locked.
+const YOUNG: Duration = Duration::from_secs(60);
+
 /// Writes of this process, so that no two of its threads use one name.
 static WRITES: AtomicUsize = AtomicUsize::new(0);
 
@@ -65,13 +69,20 @@ fn part(path: &Path, writer: &str) -> PathBuf {
     path.with_file_name(format!(".{name}.part-{writer}"))
 }
 
-/// Removes parts of this file that a killed process left: those that nobody has locked.
-fn remove_abandoned(path: &Path) {
-    let prefix = part(path, "");
-    let prefix = prefix.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let Some(entries) = path.parent().and_then(|folder| fs::read_dir(folder).ok()) else { return };
-    for entry in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)) {
-        if File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+/// Removes what killed processes left in a folder: parts of files that nobody has locked. Done once for each folder.
+fn sweep(folder: &Path) {
+    static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if !SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+        return;
+    }
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Under the first name a file is not locked yet for a moment.
+        let is_new = name.starts_with(".new-");
+        let is_old =
+            || entry.metadata().and_then(|m| m.modified()).is_ok_and(|m| m.elapsed().is_ok_and(|age| age > YOUNG));
+        let is_part = name.starts_with('.') && name.contains(".part-");
+        if (is_part || (is_new && is_old())) && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -95,6 +106,10 @@ mod tests {
         let path = folder.path().join("deep/file");
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(part(&path, "1"), "left by a killed process").unwrap();
+        fs::write(part(&path.with_file_name("other"), "7-2"), "left as well").unwrap();
+        let new = path.with_file_name(".new-7-3");
+        let old = std::time::SystemTime::now() - 2 * YOUNG;
+        File::create(&new).unwrap().set_modified(old).unwrap();
         write(&path, |out| out.write_all(b"one")).unwrap();
         let broken = write(&path, |out| {
             out.write_all(b"tw")?;

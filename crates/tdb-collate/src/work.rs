@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tdb_model::{Tokenizer, Transformer};
 
 use crate::collect::{Job, Watch, summarize};
-use crate::corpus::{Sequences, Shard, mix};
+use crate::corpus::{self, Sequences, Shard, Unreadable, mix};
 use crate::summary::{Plan, Summary};
 use crate::{Error, Result};
 
@@ -24,6 +24,8 @@ pub struct Collation<'a> {
     pub threads: usize,
     /// Where the summaries go.
     pub folder: PathBuf,
+    /// Counts the documents that cannot be read.
+    pub unreadable: Unreadable,
 }
 
 /// What a run did.
@@ -38,9 +40,10 @@ pub struct Done {
 /// Name and size of every file.
 ///
 /// # Errors
-/// If one does not exist.
+/// If one does not exist, or is nothing that documents can be read from.
 pub fn describe_corpus(files: &[PathBuf]) -> Result<Vec<(String, u64)>> {
     let describe = |path: &PathBuf| {
+        corpus::check(path)?;
         let size = fs::metadata(path).map_err(Error::file(path))?.len();
         Ok((path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(), size))
     };
@@ -125,6 +128,7 @@ impl Collation<'_> {
         let part = Shard { index: shard, count: self.plan.shards };
         let n_vocab = self.model.config().n_vocab;
         let sequences = Sequences::new(self.files, self.tokenizer.clone(), n_vocab, self.plan.cutting.clone(), part)?;
+        let sequences = sequences.counting(&self.unreadable);
         let job = Job { model: self.model, plan: &self.plan, layers: layers.clone(), threads: self.threads, watch };
         summarize(&job, shard, sequences)
     }

@@ -1,18 +1,29 @@
 //! A corpus as numbered sequences of tokens.
 //!
-//! A document is a paragraph of a plain text (up to an empty line), a line of JSON lines, or a row of Parquet. It is cut
-//! into windows of a fixed number of tokens, of which the last may be shorter. A sequence's number is made of its
-//! document's and its window's number alone, and a shard takes every n-th document: what a sequence is called does not
-//! depend on the shard that met it.
+//! A document is a paragraph of a plain text (up to an empty line, or what stands between two `<|endoftext|>` where the
+//! text has them), an entry of JSON, or a row of Parquet. What a file is shows in its content: its name need not say it,
+//! and it may be packed with gzip or zstd. A document that cannot be read is left out and counted ([`Unreadable`]).
+//!
+//! A document is cut into windows of a fixed number of tokens, of which the last may be shorter. A sequence's number is
+//! made of its document's and its window's number alone, and a shard takes every n-th document: what a sequence is called
+//! does not depend on the shard that met it.
 
-mod json_lines;
+mod document;
+mod file;
+mod json;
+mod lines;
 mod parquet_rows;
 mod text;
+mod zstd;
+mod zstd_pages;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tdb_model::Tokenizer;
+
+pub use document::Unreadable;
+use document::{Document, Documents, Trouble};
 
 use crate::{Error, Result};
 
@@ -79,38 +90,64 @@ impl Shard {
     }
 }
 
-/// Documents with where they stand, for errors.
-type Documents = Box<dyn Iterator<Item = Result<Document>> + Send>;
-
-/// One document of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Document {
-    text: String,
-    /// Such as `line 17`.
-    place: String,
+/// Opens a file as what it is.
+fn open(path: &Path) -> Result<Documents> {
+    let extension = file::extension(path);
+    if file::magic(path)?.starts_with(b"PAR1") || extension.as_deref() == Some("parquet") {
+        return parquet_rows::open(path);
+    }
+    let text = file::open_text(path)?;
+    Ok(match json::form(&text.head, extension.as_deref()) {
+        Some(form) => json::open(path, text, form),
+        None => text::open(path, text),
+    })
 }
 
-fn open(path: &Path) -> Result<Documents> {
-    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    match extension.as_deref() {
-        Some("jsonl" | "ndjson") => json_lines::open(path),
-        Some("parquet") => parquet_rows::open(path),
-        _ => text::open(path),
+/// Looks at the beginning of a file: whether it can be opened and documents can be read from it.
+///
+/// # Errors
+/// If it is no file, or of a kind that is not read here, or its first documents cannot be read.
+pub fn check(path: &Path) -> Result<()> {
+    let unreadable = Unreadable::default();
+    for document in open(path)? {
+        match document {
+            Ok(_) => return Ok(()),
+            Err(Trouble::Stop(error)) => return Err(error),
+            Err(Trouble::Skip { place, message }) => unreadable.note(path, place, message)?,
+        }
+    }
+    Err(no_document(path, unreadable.first()))
+}
+
+fn no_document(path: &Path, first: Option<String>) -> Error {
+    match first {
+        Some(first) => Error::content(path, format!("there is no text in this file that can be read; {first}")),
+        None => Error::content(path, "there is no text in this file"),
     }
 }
 
 /// Sequences of some files, one after the other.
 pub struct Sequences {
     files: std::vec::IntoIter<PathBuf>,
-    current: Option<(PathBuf, Documents, bool)>,
+    current: Option<Current>,
     tokenizer: Tokenizer,
     cutting: Cutting,
     shard: Shard,
     n_vocab: usize,
     document: u64,
     pending: std::vec::IntoIter<Sequence>,
+    unreadable: Unreadable,
     /// After an error nothing follows: what came after it would be cut short, and several threads may ask.
     failed: bool,
+}
+
+/// The file that is being read.
+struct Current {
+    path: PathBuf,
+    documents: Documents,
+    /// Whether there was a document yet, and the first that could not be read.
+    any: bool,
+    first_unreadable: Option<String>,
 }
 
 impl Sequences {
@@ -140,46 +177,52 @@ impl Sequences {
             n_vocab,
             document: 0,
             pending: Vec::new().into_iter(),
+            unreadable: Unreadable::default(),
             failed: false,
         })
     }
 
-    fn next_document(&mut self) -> Option<Result<(PathBuf, Document)>> {
+    /// Counts there what cannot be read.
+    pub fn counting(self, unreadable: &Unreadable) -> Self {
+        Self { unreadable: unreadable.clone(), ..self }
+    }
+
+    fn next_document(&mut self) -> Result<Option<(PathBuf, Document)>> {
         loop {
-            if let Some((path, documents, any)) = &mut self.current {
-                match documents.next() {
-                    Some(Ok(document)) => {
-                        *any = true;
-                        return Some(Ok((path.clone(), document)));
-                    }
-                    Some(Err(error)) => return Some(Err(error)),
-                    None if !*any => {
-                        let error = Error::content(path, "there is no text in this file");
-                        self.current = None;
-                        return Some(Err(error));
-                    }
-                    None => self.current = None,
+            let Some(current) = &mut self.current else {
+                let Some(path) = self.files.next() else { return Ok(None) };
+                let documents = open(&path)?;
+                self.current = Some(Current { path, documents, any: false, first_unreadable: None });
+                continue;
+            };
+            match current.documents.next() {
+                Some(Ok(document)) => {
+                    current.any = true;
+                    return Ok(Some((current.path.clone(), document)));
                 }
-            }
-            let path = self.files.next()?;
-            match open(&path) {
-                Ok(documents) => self.current = Some((path, documents, false)),
-                Err(error) => return Some(Err(error)),
+                Some(Err(Trouble::Stop(error))) => return Err(error),
+                Some(Err(Trouble::Skip { place, message })) => {
+                    current.first_unreadable.get_or_insert_with(|| format!("{place}: {message}"));
+                    self.unreadable.note(&current.path, place, message)?;
+                }
+                None if current.any => self.current = None,
+                None => return Err(no_document(&current.path, current.first_unreadable.take())),
             }
         }
     }
 
-    fn cut(&self, number: u64, path: PathBuf, document: &Document) -> Result<Vec<Sequence>> {
+    /// The windows of a document.
+    ///
+    /// # Errors
+    /// A sentence, if its tokens are none that the model has.
+    fn cut(&self, number: u64, document: &Document) -> Result<Vec<Sequence>, String> {
         let tokens = self.tokenizer.encode(&document.text);
-        let at = |message: String| Error::Text { path: path.clone(), place: document.place.clone(), message };
         if tokens.is_empty() {
-            return Err(at("this text has no tokens".to_owned()));
+            return Err("this text has no tokens".to_owned());
         }
         if let Some(token) = tokens.iter().find(|t| **t as usize >= self.n_vocab) {
-            let n = self.n_vocab;
-            return Err(at(format!(
-                "the tokenizer gives token {token}, but the model has {n}; they do not fit together"
-            )));
+            let (text, n) = (self.tokenizer.decode_token(*token), self.n_vocab);
+            return Err(format!("holds the tokenizer's token {token} ({text:?}), which is none of the model's {n}"));
         }
         let width = self.cutting.tokens - usize::from(self.cutting.first.is_some());
         let windows = tokens.chunks(width).enumerate();
@@ -207,11 +250,14 @@ impl Sequences {
             if let Some(sequence) = self.pending.next() {
                 return Ok(Some(Arc::new(sequence)));
             }
-            let Some((path, document)) = self.next_document().transpose()? else { return Ok(None) };
+            let Some((path, document)) = self.next_document()? else { return Ok(None) };
             let number = self.document;
             self.document += 1;
             if number % self.shard.count as u64 == self.shard.index as u64 {
-                self.pending = self.cut(number, path, &document)?.into_iter();
+                match self.cut(number, &document) {
+                    Ok(windows) => self.pending = windows.into_iter(),
+                    Err(message) => self.unreadable.note(&path, document.place, message)?,
+                }
             }
         }
     }

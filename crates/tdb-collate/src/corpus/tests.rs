@@ -17,8 +17,12 @@ fn message(files: &[PathBuf]) -> String {
 }
 
 fn write_parquet(path: &Path, schema: &str, texts: &[&str]) {
+    write_parquet_packed(path, schema, texts, parquet::basic::Compression::SNAPPY);
+}
+
+fn write_parquet_packed(path: &Path, schema: &str, texts: &[&str], packing: parquet::basic::Compression) {
     let schema = Arc::new(parse_message_type(schema).unwrap());
-    let properties = WriterProperties::builder().set_compression(parquet::basic::Compression::SNAPPY).build();
+    let properties = WriterProperties::builder().set_compression(packing).build();
     let mut writer = SerializedFileWriter::new(fs::File::create(path).unwrap(), schema, Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
     while let Some(mut column) = group.next_column().unwrap() {
@@ -77,18 +81,18 @@ fn what_cannot_be_read_is_named_with_its_line() {
     };
     for (name, content, expected) in [
         ("empty.txt", &b"\n \n"[..], "empty.txt: there is no text in this file"),
-        ("latin.txt", b"fine\n\nn\xe4h\n", "latin.txt, line 3: is not UTF-8: byte 2 is 0xe4"),
-        (
-            "a.jsonl",
-            b"{\"text\": \"a\"}\n{\"txt\": 1}",
-            "a.jsonl, line 2: has no field `text`; it is an object with the fields txt",
-        ),
+        ("latin.txt", b"n\xe4h\n", "latin.txt, line 1: is not UTF-8: byte 2 is 0xe4"),
+        ("a.jsonl", b"\n{\"txt\": 1}", "no text in this file that can be read; "),
+        ("a.jsonl", b"\n{\"txt\": 1}", "line 2: has no field `text`; it is an object with the fields txt"),
         ("b.jsonl", b"{\"text\": 3}", "line 1: `text` is a number, not a string"),
-        ("c.jsonl", b"\n{\"text\"", "c.jsonl, line 2: is not JSON"),
+        ("b.json", b"[{\"text\": null}, {\"text\"", "entry 1: `text` is null, not a string"),
+        ("c.jsonl", b"\n{\"text\"", "line 2: is not JSON"),
         ("c.parquet", b"PAR1 no", "c.parquet: is not Parquet"),
     ] {
-        let message = message(&write(name, content));
-        assert!(message.contains(expected), "{message}");
+        let path = write(name, content);
+        let from_all = message(&path);
+        assert!(from_all.contains(expected), "{from_all}");
+        assert!(check(&path[0]).unwrap_err().to_string().contains(expected));
     }
     let parquet = folder.path().join("d.parquet");
     write_parquet(&parquet, "message m { required binary body (UTF8); }", &["a"]);
@@ -102,5 +106,189 @@ fn what_cannot_be_read_is_named_with_its_line() {
     assert!(Sequences::new(&write("x.txt", b"a"), Tokenizer::gpt2(), 50257, cutting, Shard::WHOLE).is_err());
     let cutting = Cutting { tokens: 4, first: None };
     let mut small = Sequences::new(&write("x.txt", b"hello"), Tokenizer::gpt2(), 100, cutting, Shard::WHOLE).unwrap();
-    assert!(small.next().unwrap().unwrap_err().to_string().contains("do not fit together"));
+    let unreadable = small.unreadable.clone();
+    assert!(small.next().is_none());
+    let first = unreadable.first().unwrap();
+    assert!(first.contains("token 31373 (\"hello\"), which is none of the model's 100"), "{first}");
+}
+
+fn packed(text: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+/// Texts of the sequences without the token before them.
+fn texts(files: &[PathBuf]) -> Vec<String> {
+    let tokenizer = Tokenizer::gpt2();
+    let cutting = Cutting { tokens: 64, first: None };
+    let all = Sequences::new(files, tokenizer.clone(), 50257, cutting, Shard::WHOLE).unwrap();
+    all.map(|sequence| tokenizer.decode(&sequence.unwrap().tokens)).collect()
+}
+
+#[test]
+fn the_same_documents_come_under_any_name_and_packing() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String = DOCUMENTS.map(|d| serde_json::json!({"id": 1, "text": d}).to_string() + "\n").concat();
+    let values = DOCUMENTS.map(|d| serde_json::json!({"meta": ["]", {"a": "\\\"}"}], "text": d}));
+    let list = serde_json::Value::from(values.to_vec());
+    let strings = serde_json::to_string(&DOCUMENTS).unwrap();
+    let gzip = |text: &str| {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut out, text.as_bytes()).unwrap();
+        out.finish().unwrap()
+    };
+    // Two members, as `cat a.gz b.gz` makes them.
+    let (first, rest) = lines.split_at(lines.find('\n').unwrap() + 1);
+    // A frame that holds no text, as `pzstd` writes them.
+    let skipped = [&0x184d_2a50u32.to_le_bytes()[..], &4u32.to_le_bytes(), b"none"].concat();
+    let mut marked = DOCUMENTS.join("\n<|endoftext|>\n");
+    marked += "<|endoftext|>";
+    let files: Vec<(&str, Vec<u8>)> = vec![
+        ("lines.json", lines.clone().into_bytes()),
+        ("lines.txt", lines.clone().into_bytes()),
+        ("lines", lines.clone().into_bytes()),
+        ("windows.jsonl", lines.replace('\n', "\r\n").into_bytes()),
+        ("mark.jsonl", format!("\u{feff}{lines}").into_bytes()),
+        ("list.json", list.to_string().into_bytes()),
+        ("list.jsonl", list.to_string().into_bytes()),
+        ("list.txt", serde_json::to_string_pretty(&list).unwrap().into_bytes()),
+        (
+            "pretty.json",
+            values.iter().map(|v| serde_json::to_string_pretty(v).unwrap() + "\n").collect::<String>().into(),
+        ),
+        ("strings.json", strings.into_bytes()),
+        ("lines.jsonl.gz", [gzip(first), gzip(rest)].concat()),
+        ("list.json.gz", gzip(&list.to_string())),
+        ("no-name", gzip(&lines)),
+        ("lines.jsonl.zst", [packed(first.as_bytes()), skipped, packed(rest.as_bytes())].concat()),
+        ("marked.txt", marked.clone().into_bytes()),
+        ("marked.jsonl", serde_json::json!({ "text": marked }).to_string().into_bytes()),
+        ("marked.txt.zst", packed(marked.as_bytes())),
+    ];
+    for (name, content) in files {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        check(&path).unwrap();
+        assert_eq!(texts(&[path]), DOCUMENTS, "{name}");
+    }
+}
+
+#[test]
+fn empty_lines_do_not_end_documents_that_are_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    fs::write(&path, "\u{feff}One.\n\nTwo.<|endoftext|>\n\nThree.\r\n\r\n<|endoftext|><|endoftext|>\nFour.\n").unwrap();
+    assert_eq!(texts(&[path.clone()]), ["One.\n\nTwo.", "Three.", "Four."]);
+    fs::write(&path, "{x} is no JSON.\n\n[1] Neither is this.\n").unwrap();
+    assert_eq!(texts(&[path]), ["{x} is no JSON.", "[1] Neither is this."]);
+}
+
+#[test]
+fn columns_are_read_with_every_packing_that_writers_use() {
+    use parquet::basic::{BrotliLevel, Compression, GzipLevel};
+    let folder = tempfile::tempdir().unwrap();
+    for packing in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::LZ4_RAW,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::BROTLI(BrotliLevel::default()),
+    ] {
+        // Under a name that says nothing.
+        let path = folder.path().join("column");
+        write_parquet_packed(&path, "message m { required binary text (UTF8); }", &DOCUMENTS, packing);
+        check(&path).unwrap();
+        assert_eq!(texts(&[path]), DOCUMENTS, "{packing}");
+    }
+}
+
+/// Written by pyarrow: both versions of pages, with and without a dictionary, several row groups, rows without text.
+#[test]
+fn columns_that_other_programs_packed_with_zstd_are_read() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for name in ["zstd-v1.parquet", "zstd-v2.parquet"] {
+        let found = texts(&[fixtures.join(name)]);
+        let expected: Vec<String> = (0..40).map(|i| format!("Document {} is here.", i % 7)).collect();
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn files_that_hold_no_text_are_named_before_anything_else_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n";
+    for (name, content, expected) in [
+        ("pointer.txt", &pointer[..], "is a Git LFS pointer"),
+        ("pointer.parquet", pointer, "is a Git LFS pointer"),
+        ("wide.txt", b"\xff\xfea\0b\0", "is UTF-16"),
+        ("a.jsonl.bz2", b"BZh91AY", "is packed with bzip2"),
+        ("a.txt", b"PK\x03\x04....", "is a zip archive"),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, content).unwrap();
+        let error = check(&path).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(expected), "{error}");
+        assert_eq!(message(&[path]), error);
+    }
+    assert!(check(folder.path()).unwrap_err().to_string().contains("is not a regular file"));
+    // Packed text that ends too early is not taken for all of it.
+    let path = folder.path().join("cut.txt.zst");
+    let whole = packed(&b"a text\n\n".repeat(1000));
+    fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+    assert!(message(&[path]).contains("cut.txt.zst"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_before_it_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe.jsonl");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    assert!(check(&path).unwrap_err().to_string().contains("is not a regular file"));
+    assert!(message(&[PathBuf::from("/dev/zero")]).contains("is not a regular file"));
+}
+
+#[test]
+fn what_cannot_be_read_is_left_out_and_counted_up_to_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    let bad =
+        ["{\"text\": null}", "{\"text\": \"\\ud800\"}", "{\"text\": \"a\", \"x\": NaN}", "nonsense", "{\"txt\": 1}"];
+    let good = serde_json::json!({ "text": DOCUMENTS[0] }).to_string();
+    fs::write(&path, [&bad.join("\n"), &good, "[1", &good].map(|s| s.to_owned() + "\n").concat()).unwrap();
+    let files = [path];
+    let read = |shard: Shard, unreadable: &Unreadable| {
+        let cutting = Cutting { tokens: 64, first: None };
+        let all = Sequences::new(&files, Tokenizer::gpt2(), 50257, cutting, shard).unwrap().counting(unreadable);
+        all.collect::<Result<Vec<_>>>()
+    };
+    let unreadable = Unreadable::up_to(6);
+    assert_eq!(read(Shard::WHOLE, &unreadable).unwrap().len(), 2);
+    assert_eq!(unreadable.count(), 6);
+    assert!(unreadable.first().unwrap().contains("a.jsonl, line 1: `text` is null"));
+    // Another pass over the same text counts none of them again.
+    assert_eq!(read(Shard { index: 1, count: 2 }, &unreadable).unwrap().len(), 1);
+    assert_eq!(unreadable.count(), 6);
+    let error = read(Shard::WHOLE, &Unreadable::up_to(5)).unwrap_err().to_string();
+    assert!(error.starts_with("more than 5 documents cannot be read, such as ") && error.contains("line 1"), "{error}");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_left_out_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, between) in [("a.jsonl", "\n"), ("a.json", "")] {
+        let path = folder.path().join(name);
+        let long = format!("{{\"text\": \"{}\"}}", "x".repeat(lines::LONGEST));
+        let good = serde_json::json!({ "text": "short" }).to_string();
+        let all = [good.as_str(), &long, &good].join(if between.is_empty() { "," } else { between });
+        fs::write(&path, if between.is_empty() { format!("[{all}]") } else { all }).unwrap();
+        assert_eq!(texts(&[path]), ["short", "short"], "{name}");
+    }
+}
+
+#[test]
+fn a_column_that_lies_outside_its_file_is_a_sentence() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/negative-offset.parquet");
+    let error = check(&path).unwrap_err().to_string();
+    assert!(error.contains("negative-offset.parquet: is damaged"), "{error}");
 }

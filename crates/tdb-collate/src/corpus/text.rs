@@ -1,105 +1,89 @@
-//! Plain text: paragraphs, separated by empty lines.
+//! Plain text: paragraphs, separated by empty lines; where documents are marked, what stands between the marks.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::path::Path;
 
-use super::{Document, Documents};
-use crate::{Error, Result};
+use super::document::{Document, Documents, Trouble, has_marker, split_at_markers};
+use super::file::Text;
+use super::lines::Lines;
 
-/// A paragraph longer than this ends at the next line, so that a text without empty lines is never held whole.
+/// A document longer than this ends at the next line, so that a text without ends of documents is never held whole.
 const LONGEST: usize = 1 << 20;
 
-/// A line longer than this is refused: the file is no text.
-const LONGEST_LINE: u64 = 16 << 20;
-
-pub(super) fn open(path: &Path) -> Result<Documents> {
-    Ok(Box::new(Paragraphs { lines: Lines::open(path)?, ended: false }))
+pub(super) fn open(path: &Path, text: Text) -> Documents {
+    let marked = has_marker(&String::from_utf8_lossy(&text.head));
+    let lines = Lines::new(path, text.reader);
+    Box::new(Paragraphs { lines, marked, text: String::new(), first: 0, ready: VecDeque::new(), ended: false })
 }
 
 struct Paragraphs {
     lines: Lines,
+    /// Empty lines do not end a document: marks do.
+    marked: bool,
+    /// What there is of the document that is being read, and the line where it begins.
+    text: String,
+    first: usize,
+    ready: VecDeque<Document>,
     ended: bool,
 }
 
+impl Paragraphs {
+    fn take(&mut self, line: &str) {
+        for (i, part) in split_at_markers(line).into_iter().enumerate() {
+            if i > 0 {
+                self.finish();
+            }
+            self.add(part);
+        }
+        if self.text.len() > LONGEST {
+            self.finish();
+        }
+    }
+
+    fn add(&mut self, line: &str) {
+        let is_empty = line.trim().is_empty();
+        if is_empty && !self.marked {
+            self.finish();
+        } else if !self.text.is_empty() {
+            self.text.push('\n');
+            self.text.push_str(line);
+        } else if !is_empty {
+            self.first = self.lines.number;
+            self.text.push_str(line);
+        }
+    }
+
+    fn finish(&mut self) {
+        let text = std::mem::take(&mut self.text);
+        let text = text.trim_end_matches('\n');
+        if !text.is_empty() {
+            self.ready.push_back(Document { text: text.to_owned(), place: format!("line {}", self.first) });
+        }
+    }
+}
+
 impl Iterator for Paragraphs {
-    type Item = Result<Document>;
+    type Item = Result<Document, Trouble>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut text = String::new();
-        let mut first = 0;
-        while !self.ended {
-            let line = match self.lines.next() {
-                Some(Ok(line)) => line,
-                Some(Err(error)) => {
-                    self.ended = true;
-                    return Some(Err(error));
+        loop {
+            if let Some(document) = self.ready.pop_front() {
+                return Some(Ok(document));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.lines.next() {
+                Some(Ok(line)) => self.take(&line),
+                Some(Err(trouble)) => {
+                    self.ended = matches!(trouble, Trouble::Stop(_));
+                    return Some(Err(trouble));
                 }
                 None => {
                     self.ended = true;
-                    break;
+                    self.finish();
                 }
-            };
-            if line.trim().is_empty() {
-                if !text.is_empty() {
-                    break;
-                }
-                continue;
-            }
-            if text.is_empty() {
-                first = self.lines.number;
-            } else {
-                text.push('\n');
-            }
-            text.push_str(&line);
-            if text.len() > LONGEST {
-                break;
             }
         }
-        (!text.is_empty()).then(|| Ok(Document { text, place: format!("line {first}") }))
-    }
-}
-
-/// Lines of a file as UTF-8, without their ends; `number` is the last one's, from 1.
-pub(super) struct Lines {
-    path: PathBuf,
-    file: BufReader<File>,
-    pub number: usize,
-}
-
-impl Lines {
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::file(path))?;
-        Ok(Self { path: path.to_owned(), file: BufReader::with_capacity(1 << 18, file), number: 0 })
-    }
-
-    pub fn error(&self, message: impl Into<String>) -> Error {
-        Error::Text { path: self.path.clone(), place: format!("line {}", self.number), message: message.into() }
-    }
-}
-
-impl Iterator for Lines {
-    type Item = Result<String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut bytes = Vec::new();
-        self.number += 1;
-        // One byte over the limit tells a line that is too long from one of just that length.
-        match std::io::Read::take(&mut self.file, LONGEST_LINE + 1).read_until(b'\n', &mut bytes) {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(source) => return Some(Err(Error::File { path: self.path.clone(), source })),
-        }
-        if bytes.len() as u64 > LONGEST_LINE {
-            return Some(Err(self.error(format!("is longer than {LONGEST_LINE} bytes"))));
-        }
-        while bytes.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
-            bytes.pop();
-        }
-        Some(String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            let byte = error.as_bytes().get(at).copied().unwrap_or_default();
-            self.error(format!("is not UTF-8: byte {} is {byte:#04x}", at + 1))
-        }))
     }
 }

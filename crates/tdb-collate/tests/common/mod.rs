@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use tdb_collate::corpus::Cutting;
+use tdb_collate::corpus::{Cutting, Unreadable};
 use tdb_collate::summary::fingerprint;
 use tdb_collate::work::{Collation, describe_corpus, fingerprint_corpus, split_layers};
 use tdb_collate::{Kind, Plan, Sizes};
@@ -86,6 +86,7 @@ pub fn collation<'a>(
         layers: split_layers(0..model.config().n_layers, layers_each),
         threads: 2,
         folder,
+        unreadable: Unreadable::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::library::{self, DataArgs, EmbeddedRecords};
 use super::model::{self, Opened, Wanted};
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use tdb_collate::corpus::{Cutting, Shard};
+use tdb_collate::corpus::{Cutting, Shard, Unreadable};
 use tdb_collate::output::{self, Autoencoders, Layouts};
 use tdb_collate::summary::fingerprint;
 use tdb_collate::work::{describe_corpus, fingerprint_corpus, split_layers};
@@ -26,8 +26,8 @@ pub struct Args {
     /// Model: a registered name or a folder. Without it, the small model inside the program, with its autoencoders
     #[arg(long, value_name = "NAME|FOLDER")]
     pub model: Option<String>,
-    /// Plain text (documents separated by empty lines), JSON lines (.jsonl) or Parquet files; the latter two have their
-    /// text in `text`
+    /// Plain text (documents separated by empty lines, or by <|endoftext|>), JSON (lines or a list) or Parquet files; the
+    /// latter two have their text in `text`. Packed with gzip or zstd as well
     #[arg(value_name = "TEXT", required = true)]
     pub text: Vec<PathBuf>,
     /// Where everything goes: summaries/, records/, explanations/, if wanted files/, and registry.toml, with which
@@ -64,6 +64,9 @@ pub struct Args {
     /// Of all those, how many top, random and per-quantile examples the files of layers show; the explanations use all
     #[arg(long, value_name = "TOP,RANDOM,PER_QUANTILE")]
     pub show: Option<String>,
+    /// Documents that may be left out because they cannot be read; one more ends the run
+    #[arg(long, value_name = "N", default_value_t = Unreadable::LIMIT)]
+    pub max_unreadable: usize,
     /// Seeds the random samples
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -171,6 +174,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         layers: split_layers(layers, args.layers_at_once.unwrap_or(n_layers)),
         threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
         folder: args.summaries.clone().unwrap_or_else(|| args.out.join("summaries")),
+        unreadable: Unreadable::up_to(args.max_unreadable),
         plan,
     };
     let progress = Progress::new()?;
@@ -184,6 +188,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         output::write_registry(&collation.plan, &autoencoders, &layouts, &args.out)?;
     }
     progress.bar.finish_and_clear();
+    if let Some(left_out) = left_out(&collation.unreadable) {
+        eprintln!("{left_out}");
+    }
     match &args.shard {
         Some(shard) => println!(
             "Shard {shard} is in {}; when all are in one folder, --merge makes records of them.",
@@ -196,6 +203,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ),
     }
     Ok(())
+}
+
+/// What is said of documents that could not be read.
+pub(super) fn left_out(unreadable: &Unreadable) -> Option<String> {
+    let first = unreadable.first()?;
+    Some(match unreadable.count() {
+        1 => format!("1 document could not be read and was left out: {first}"),
+        n => format!("{n} documents could not be read and were left out, such as {first}"),
+    })
 }
 
 /// The command that shows what was collated.

@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use super::collate::left_out;
 use super::library::{self, DataArgs, EmbeddedRecords};
 use super::model::Wanted;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use tdb_collate::corpus::{Cutting, Sequences, Shard};
+use tdb_collate::corpus::{Cutting, Sequences, Shard, Unreadable};
 use tdb_collate::work::describe_corpus;
 use tdb_model::checkpoint::Precision;
 use tdb_model::{AutoencoderSite, Tokenizer, Transformer};
@@ -60,6 +61,9 @@ pub struct Args {
     pub first: String,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Documents that may be left out because they cannot be read; one more ends the run
+    #[arg(long, value_name = "N", default_value_t = Unreadable::LIMIT)]
+    pub max_unreadable: usize,
     /// Store 16-bit floats: half the size, about three digits
     #[arg(long)]
     pub half: bool,
@@ -107,7 +111,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "--context is {context}; this model takes 2 to {} tokens",
         model.config().ctx_window
     );
-    let (mut source, text) = source(args, &model, checkpoint.tokenizer, context)?;
+    let unreadable = Unreadable::up_to(args.max_unreadable);
+    let (mut source, text) = source(args, &model, checkpoint.tokenizer, context, &unreadable)?;
     let recipe = SaeRecipe {
         seed: args.seed,
         site: args.site.into(),
@@ -132,6 +137,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ControlFlow::Continue(())
     })?;
     bar.finish_and_clear();
+    if let Some(left_out) = left_out(&unreadable) {
+        eprintln!("{left_out}");
+    }
     if let Some(trained) = trained {
         let precision = if args.half { Precision::F16 } else { Precision::F32 };
         sae::write_autoencoders(&args.out, &recipe, &text, &trained, precision)?;
@@ -166,6 +174,7 @@ fn source(
     model: &Transformer,
     tokenizer: Tokenizer,
     context: usize,
+    unreadable: &Unreadable,
 ) -> anyhow::Result<(Box<dyn TokenSource>, String)> {
     if args.text.is_empty() {
         let text = format!("the text that `tdb train --seed {TEXT_SEED} --print-text N` prints");
@@ -178,7 +187,8 @@ fn source(
     let cutting = Cutting { tokens: context, first };
     let names: Vec<String> = args.text.iter().map(|path| path.display().to_string()).collect();
     let n_vocab = model.config().n_vocab;
-    let files = Files { files: args.text.clone(), tokenizer, n_vocab, cutting, open: None };
+    let unreadable = unreadable.clone();
+    let files = Files { files: args.text.clone(), tokenizer, n_vocab, cutting, unreadable, open: None };
     Ok((Box::new(files), names.join(", ")))
 }
 
@@ -188,6 +198,7 @@ struct Files {
     tokenizer: Tokenizer,
     n_vocab: usize,
     cutting: Cutting,
+    unreadable: Unreadable,
     open: Option<Sequences>,
 }
 
@@ -197,7 +208,7 @@ impl TokenSource for Files {
         if self.open.is_none() {
             let cutting = self.cutting.clone();
             let sequences = Sequences::new(&self.files, self.tokenizer.clone(), self.n_vocab, cutting, Shard::WHOLE);
-            self.open = Some(sequences.map_err(text)?);
+            self.open = Some(sequences.map_err(text)?.counting(&self.unreadable));
         }
         let sequence = self.open.as_mut().and_then(Iterator::next).transpose().map_err(text)?;
         Ok(sequence.map(|sequence| sequence.tokens.clone()))
