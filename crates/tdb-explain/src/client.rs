@@ -3,16 +3,22 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use async_openai::{config::OpenAIConfig, error::OpenAIError};
-use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::{Error, Result, reply::Reply};
+use crate::{
+    Error, Result,
+    dialect::Dialect,
+    reply::{Reply, short},
+    transport::{Refusal, post},
+};
+
+/// Longest pause that a server may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Settings of a [`Client`].
 #[derive(Debug, Clone)]
@@ -87,14 +93,11 @@ pub struct Client(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: ClientConfig,
-    client: async_openai::Client<OpenAIConfig>,
+    http: reqwest::Client,
     slots: Semaphore,
     questions: AtomicU64,
     tokens: AtomicU64,
-    /// The server wants the newer name for the limit of an answer's length.
-    new_limit_name: AtomicBool,
-    /// The server takes no temperature.
-    no_temperature: AtomicBool,
+    dialect: Dialect,
 }
 
 /// One question.
@@ -106,6 +109,8 @@ pub(crate) struct Question {
     pub max_tokens: u32,
     /// Ask for the probabilities of the alternatives of the first token.
     pub alternatives: bool,
+    /// An answer that was cut off is of no use.
+    pub whole: bool,
 }
 
 impl Client {
@@ -118,14 +123,12 @@ impl Client {
             .connect_timeout(Duration::from_secs(10))
             .build()
             .map_err(|e| Error::Model { url: config.url.clone(), reason: e.to_string() })?;
-        let access = OpenAIConfig::new().with_api_base(config.url.trim_end_matches('/')).with_api_key(&config.key);
         Ok(Self(Arc::new(Inner {
-            client: async_openai::Client::with_config(access).with_http_client(http),
+            http,
             slots: Semaphore::new(config.parallel.max(1)),
             questions: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
-            new_limit_name: AtomicBool::new(false),
-            no_temperature: AtomicBool::new(false),
+            dialect: Dialect::default(),
             config,
         })))
     }
@@ -140,65 +143,56 @@ impl Client {
         Spent { questions: self.0.questions.load(Ordering::Relaxed), tokens: self.0.tokens.load(Ordering::Relaxed) }
     }
 
+    /// Asks; asks again where a failure may pass, or the server wants the question in another form.
+    ///
+    /// # Errors
+    /// If there is no answer, or none that is whole where it must be.
     pub(crate) async fn ask(&self, question: &Question) -> Result<Reply> {
-        let _slot = self.0.slots.acquire().await.map_err(|e| self.failed(&e))?;
+        let _slot = self.0.slots.acquire().await.map_err(|e| self.failed(e.to_string()))?;
         let mut failures = 0;
         loop {
-            self.check_budget()?;
-            self.0.questions.fetch_add(1, Ordering::Relaxed);
-            let answer: Result<Value, OpenAIError> = self.0.client.chat().create_byot(self.request(question)).await;
-            let error = match answer {
-                Ok(value) => {
-                    let reply = Reply::read(&value)?;
-                    let estimate = (question.system.len() + question.user.len() + reply.text.len()) as u64 / 3;
-                    self.0.tokens.fetch_add(reply.tokens.unwrap_or(estimate), Ordering::Relaxed);
-                    return Ok(reply);
+            let refusal = match self.ask_once(question).await? {
+                Ok(reply) if reply.is_cut && (question.whole || reply.text.is_empty()) => {
+                    if self.0.dialect.give_room() {
+                        continue;
+                    }
+                    return Err(Error::Answer(cut_off(&reply)));
                 }
-                Err(error) => error,
+                Ok(reply) => return Ok(reply),
+                Err(refusal) => refusal,
             };
-            if self.adapt(&error) {
+            if self.0.dialect.learn(&refusal) {
                 continue;
             }
             failures += 1;
-            if !may_pass(&error) || failures > self.0.config.retries {
-                return Err(self.failed(&error));
+            if !refusal.may_pass() || failures > self.0.config.retries {
+                return Err(self.failed(refusal.message));
             }
-            tracing::debug!(%error, failures, "a question to the language model is asked again");
-            tokio::time::sleep(self.0.config.pause * 2u32.pow((failures - 1).min(5))).await;
+            tracing::debug!(refusal.message, failures, "a question to the language model is asked again");
+            let pause = self.0.config.pause * 2u32.pow((failures - 1).min(5));
+            tokio::time::sleep(refusal.after.map_or(pause, |after| after.min(LONGEST_PAUSE))).await;
         }
     }
 
-    fn request(&self, question: &Question) -> Value {
-        let mut request = json!({
-            "model": self.0.config.model,
-            "messages": [
-                {"role": "system", "content": question.system},
-                {"role": "user", "content": question.user},
-            ],
-            "stream": false,
-        });
-        let limit = if self.0.new_limit_name.load(Ordering::Relaxed) { "max_completion_tokens" } else { "max_tokens" };
-        request[limit] = question.max_tokens.into();
-        if !self.0.no_temperature.load(Ordering::Relaxed) {
-            request["temperature"] = 0.into();
-        }
-        if question.alternatives {
-            request["logprobs"] = true.into();
-            request["top_logprobs"] = 15.into();
-        }
-        request
+    async fn ask_once(&self, question: &Question) -> Result<Result<Reply, Refusal>> {
+        self.check_budget()?;
+        self.0.questions.fetch_add(1, Ordering::Relaxed);
+        let config = &self.0.config;
+        let url = format!("{}/chat/completions", config.url.trim_end_matches('/'));
+        let request = self.0.dialect.request(&config.model, question);
+        let value = match post(&self.0.http, &url, &config.key, &request).await {
+            Ok(value) => value,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let reply = Reply::read(&value)?;
+        let estimate = (question.system.len() + question.user.len() + reply.text.len()) as u64 / 3;
+        self.0.tokens.fetch_add(reply.tokens.unwrap_or(estimate), Ordering::Relaxed);
+        Ok(Ok(reply))
     }
 
-    /// Servers differ in two parameters, and say so when they get the wrong one. True if asking again makes sense.
-    fn adapt(&self, error: &OpenAIError) -> bool {
-        let OpenAIError::ApiError(e) = error else { return false };
-        if e.status_code != 400 {
-            return false;
-        }
-        let text = &e.api_error.message;
-        let about = |word: &str| text.contains(word) || e.api_error.param.as_deref() == Some(word);
-        (about("max_completion_tokens") && !self.0.new_limit_name.swap(true, Ordering::Relaxed))
-            || (about("temperature") && !self.0.no_temperature.swap(true, Ordering::Relaxed))
+    /// Gives later answers more room, because one that was asked for was cut off.
+    pub(crate) fn give_room(&self) {
+        self.0.dialect.give_room();
     }
 
     fn check_budget(&self) -> Result<()> {
@@ -212,31 +206,17 @@ impl Client {
         Ok(())
     }
 
-    fn failed(&self, error: &dyn std::error::Error) -> Error {
-        let mut reason = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !reason.contains(&text) {
-                reason = format!("{reason}: {text}");
-            }
-            next = cause.source();
-        }
+    fn failed(&self, reason: String) -> Error {
+        let key = &self.0.config.key;
         // A server may repeat the key in its complaint.
-        if !self.0.config.key.is_empty() {
-            reason = reason.replace(&self.0.config.key, "(the key)");
-        }
+        let reason = if key.is_empty() { reason } else { reason.replace(key.as_str(), "(the key)") };
         Error::Model { url: self.0.config.url.clone(), reason: reason.chars().take(400).collect() }
     }
 }
 
-fn may_pass(error: &OpenAIError) -> bool {
-    match error {
-        OpenAIError::ApiError(e) => {
-            let quota = e.api_error.code.as_deref() == Some("insufficient_quota");
-            !quota && (matches!(e.status_code.as_u16(), 408 | 409 | 429) || e.status_code.is_server_error())
-        }
-        OpenAIError::Reqwest(_) | OpenAIError::JSONDeserialize(..) => true,
-        _ => false,
+fn cut_off(reply: &Reply) -> String {
+    match reply.text.as_str() {
+        "" => "it was cut off before the model had done with thinking".to_owned(),
+        text => format!("it was cut off: {:?}", short(text)),
     }
 }

@@ -7,11 +7,15 @@ use tdb_data::{FoundRecord, Library, NodeRecord, Origin, Per, RecordsEntry, Scor
 use crate::{
     Client, Error, PROMPT_VERSION, Result, date,
     examples::{Splits, pairs},
+    phrase::phrase,
     prompts, simulate,
 };
 
 /// The set, among those written here, that this crate's explanations go to.
 const SET: &str = "activations";
+
+/// How explanations that are written here are made, in stored results.
+const METHOD: &str = "activations";
 
 /// Pairs that are shown to write an explanation.
 const PAIRS_SHOWN: usize = 10;
@@ -59,6 +63,8 @@ pub struct Explained {
     pub explanations: Vec<String>,
     /// Whether a language model was asked.
     pub new: bool,
+    /// Those of them that a language model wrote here and that were not scored yet.
+    pub unscored: Vec<String>,
 }
 
 /// The score of an explanation.
@@ -90,12 +96,26 @@ impl Explainer {
     /// The explanations of a node: those that are stored, else a new one, which is stored.
     pub async fn explain(&self, found: &FoundRecord) -> Result<Explained> {
         let stored = self.stored(found).await?;
-        if !stored.is_empty() {
-            let explanations = stored.into_iter().filter_map(|e| e.explanation).collect();
-            return Ok(Explained { explanations, new: false });
+        self.or_new(found, stored).await
+    }
+
+    /// As [`Self::explain`], where sentences that were made without a language model do not count.
+    pub async fn explain_beside_offline(&self, found: &FoundRecord) -> Result<Explained> {
+        let mut stored = self.stored(found).await?;
+        stored.retain(|e| !e.origin.method.as_deref().is_some_and(|method| method.starts_with("offline")));
+        self.or_new(found, stored).await
+    }
+
+    async fn or_new(&self, found: &FoundRecord, stored: Vec<ScoredExplanation>) -> Result<Explained> {
+        if stored.is_empty() {
+            let text = self.write(found).await?;
+            return Ok(Explained { explanations: vec![text.clone()], new: true, unscored: vec![text] });
         }
-        let text = self.write(found).await?;
-        Ok(Explained { explanations: vec![text], new: true })
+        let is_unscored = |e: &&ScoredExplanation| {
+            e.origin.method.as_deref() == Some(METHOD) && e.score().is_none() && !was_scored(e)
+        };
+        let unscored = stored.iter().filter(is_unscored).filter_map(|e| e.explanation.clone()).collect();
+        Ok(Explained { explanations: stored.into_iter().filter_map(|e| e.explanation).collect(), new: false, unscored })
     }
 
     /// Writes a new explanation of a node, whatever is stored, and stores it.
@@ -110,15 +130,12 @@ impl Explainer {
         } else {
             prompts::explain_tokens(&splits.train, record.max_activation())
         };
-        let text = tidy(&client.ask(&question).await?.text);
-        if text.is_empty() {
-            return Err(Error::Answer("it is empty".into()));
-        }
+        let text = phrase(&client.ask(&question).await?.text)?;
         let origin = Origin {
             model: Some(client.model().into()),
             prompt_version: Some(PROMPT_VERSION.into()),
             date: Some(date::now()),
-            method: Some("activations".into()),
+            method: Some(METHOD.into()),
             score_method: None,
         };
         self.store(found, ScoredExplanation::new(&text, origin)).await?;
@@ -219,38 +236,5 @@ pub fn is_pairs(entry: &RecordsEntry) -> Result<bool> {
         Ok(entry.per == Per::TokenPair)
     } else {
         Err(Error::Unsuitable(format!("explanations of {} are not supported", entry.scalar)))
-    }
-}
-
-/// The phrase of an answer, without what models like to put around it.
-fn tidy(answer: &str) -> String {
-    let line = answer.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
-    let mut text = line.trim_matches(['"', '“', '”', '*', ' ']);
-    for lead in ["The unit responds to", "The head attends to", "…", "..."] {
-        if let Some(head) = text.get(..lead.len())
-            && head.eq_ignore_ascii_case(lead)
-        {
-            text = text[lead.len()..].trim_start_matches([' ', ':', '…']);
-        }
-    }
-    text.trim_end_matches('.').trim().to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_stripped_to_the_phrase() {
-        for answer in [
-            "mentions of cats",
-            "\"mentions of cats.\"",
-            "The unit responds to mentions of cats.",
-            "\n  The unit responds to: mentions of cats\nBecause …",
-            "… mentions of cats",
-        ] {
-            assert_eq!(tidy(answer), "mentions of cats", "{answer:?}");
-        }
-        assert_eq!(tidy("  \n"), "");
     }
 }

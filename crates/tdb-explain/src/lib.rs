@@ -2,6 +2,10 @@
 //!
 //! ```text
 //! client     any server that speaks OpenAI's chat protocol: address, key and model from outside; budget, retries
+//! transport  one question over HTTP, and what servers answer when they do not take it
+//! dialect    which parameters a server takes, learnt from what it refuses
+//! reply      what a model answered: the text after its thinking, numbers, JSON
+//! phrase     the phrase in an answer, without what models put around it
 //! examples   which examples are shown and which are held out, and activations as whole numbers from 0 to 10
 //! prompts    every word that a language model is given, under one version
 //! simulate   from an explanation to expected activations; pairs and detection likewise
@@ -11,13 +15,16 @@
 
 mod client;
 pub mod date;
+mod dialect;
 mod error;
 mod examples;
 mod explainer;
+mod phrase;
 mod prompts;
 mod reply;
 pub mod score;
 mod simulate;
+mod transport;
 
 pub use client::{Client, ClientConfig, Spent};
 pub use error::{Error, Result};

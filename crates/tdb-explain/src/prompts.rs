@@ -35,7 +35,7 @@ pub(crate) fn explain_tokens(examples: &[&ActivationRecord], max: f32) -> Questi
         user.push_str("\n\n");
     }
     user.push_str("The unit responds to");
-    Question { system, user, max_tokens: 80, alternatives: false }
+    Question { system, user, max_tokens: 80, alternatives: false, whole: true }
 }
 
 /// What links the two tokens of the pairs that a head attends along?
@@ -54,7 +54,7 @@ pub(crate) fn explain_pairs(pairs: &[Pair<'_>]) -> Question {
         user.push_str(&format!("Excerpt {}:\n{}\n\n", i + 1, mark(pair)));
     }
     user.push_str("The head attends to");
-    Question { system, user, max_tokens: 80, alternatives: false }
+    Question { system, user, max_tokens: 80, alternatives: false, whole: true }
 }
 
 /// How strongly does the unit respond to each token? All tokens in one question.
@@ -71,7 +71,7 @@ pub(crate) fn simulate_all(explanation: &str, tokens: &[String]) -> Question {
     for (i, token) in tokens.iter().enumerate() {
         user.push_str(&format!("{i} {}\n", quoted(token)));
     }
-    Question { system, user, max_tokens: 16 + 8 * tokens.len() as u32, alternatives: false }
+    Question { system, user, max_tokens: 16 + 8 * tokens.len() as u32, alternatives: false, whole: false }
 }
 
 /// How strongly does the unit respond to the last token?
@@ -88,7 +88,7 @@ pub(crate) fn simulate_one(explanation: &str, tokens: &[String], at: usize) -> Q
         tokens[begin..=at].concat(),
         quoted(&tokens[at])
     );
-    Question { system, user, max_tokens: 2, alternatives: true }
+    Question { system, user, max_tokens: 2, alternatives: true, whole: false }
 }
 
 /// Does the head attend strongly along this pair?
@@ -100,7 +100,7 @@ pub(crate) fn simulate_pair(explanation: &str, pair: &Pair<'_>) -> Question {
          no and nothing else."
         .to_string();
     let user = format!("The head attends to: {}\n\nText: {}\nAnswer:", explanation.trim(), mark(pair));
-    Question { system, user, max_tokens: 2, alternatives: true }
+    Question { system, user, max_tokens: 2, alternatives: true, whole: false }
 }
 
 /// Which of these texts make the unit respond?
@@ -113,7 +113,7 @@ pub(crate) fn detect(explanation: &str, texts: &[String]) -> Question {
     for (i, text) in texts.iter().enumerate() {
         user.push_str(&format!("Text {}: {}\n\n", i + 1, text.trim()));
     }
-    Question { system, user, max_tokens: 16 + 4 * texts.len() as u32, alternatives: false }
+    Question { system, user, max_tokens: 16 + 4 * texts.len() as u32, alternatives: false, whole: false }
 }
 
 /// The text around a pair with both of its tokens marked.

@@ -6,29 +6,81 @@ use serde_json::Value;
 use crate::{Error, Result};
 
 /// An answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Reply {
+    /// What stands after the thinking, if there is any.
     pub text: String,
-    /// Alternatives of the first token with their probabilities; empty if the server gives none.
+    /// Alternatives of the text's first token with their probabilities; empty if the server gives none.
     pub first: Vec<(String, f64)>,
     /// Tokens of question and answer, if the server counts them.
     pub tokens: Option<u64>,
+    /// It was ended by the limit of its length, or within its thinking.
+    pub is_cut: bool,
 }
+
+/// What ends a model's thinking; the answer follows. Compared without case.
+const ENDS_OF_THINKING: [&str; 10] = [
+    "</think>",
+    "</thinking>",
+    "</thought>",
+    "</reasoning>",
+    "</reflection>",
+    "</seed:think>",
+    "[/think]",
+    "◁/think▷",
+    "<|end_of_thinking|>",
+    "<|channel|>final<|message|>",
+];
+
+/// What begins it.
+const BEGINNINGS_OF_THINKING: [&str; 9] = [
+    "<think>",
+    "<thinking>",
+    "<thought>",
+    "<reasoning>",
+    "<reflection>",
+    "<seed:think>",
+    "[think]",
+    "◁think▷",
+    "<|channel|>analysis<|message|>",
+];
+
+/// What some servers leave of the end of a message.
+const ENDS_OF_MESSAGE: [&str; 7] =
+    ["<|im_end|>", "<|eot_id|>", "<|end|>", "<|return|>", "<|endoftext|>", "<end_of_turn>", "</s>"];
 
 impl Reply {
     /// Reads what is needed and no more: servers differ in the rest.
+    ///
+    /// # Errors
+    /// If there is no message, or the model or its server refuses to give one.
     pub fn read(value: &Value) -> Result<Self> {
-        let message = &value["choices"][0]["message"];
-        let Some(text) = message["content"].as_str() else {
-            let refusal = message["refusal"].as_str().unwrap_or("it has no text");
+        let choice = &value["choices"][0];
+        let message = &choice["message"];
+        let tokens = value["usage"]["total_tokens"].as_u64();
+        let ended = choice["finish_reason"].as_str().unwrap_or_default().to_lowercase();
+        if ended == "content_filter" {
+            return Err(Error::Answer("the server's filter kept it back".into()));
+        }
+        if let Some(refusal) = message["refusal"].as_str().filter(|text| !text.is_empty()) {
             return Err(Error::Answer(refusal.chars().take(200).collect()));
+        }
+        let is_cut = matches!(ended.as_str(), "length" | "max_tokens" | "max_length");
+        let Some(said) = content(&message["content"]) else {
+            // The thinking came in a field of its own, and nothing after it.
+            let thought = ["reasoning_content", "reasoning"].iter().any(|name| message[*name].is_string());
+            return match thought || is_cut {
+                true => Ok(Self { tokens, is_cut: true, ..Self::default() }),
+                false => Err(Error::Answer("it has no text".into())),
+            };
         };
-        let alternatives = value["choices"][0]["logprobs"]["content"][0]["top_logprobs"].as_array();
-        let first = alternatives.into_iter().flatten().filter_map(|a| {
-            let token = a["token"].as_str()?.trim().to_string();
-            Some((token, a["logprob"].as_f64()?.exp()))
-        });
-        Ok(Self { text: text.trim().into(), first: first.collect(), tokens: value["usage"]["total_tokens"].as_u64() })
+        let Some(at) = after_thinking(&said) else { return Ok(Self { tokens, is_cut: true, ..Self::default() }) };
+        let mut text = said[at..].trim();
+        while let Some(shorter) = ENDS_OF_MESSAGE.iter().find_map(|end| text.strip_suffix(end)) {
+            text = shorter.trim_end();
+        }
+        let start = text.as_ptr() as usize - said.as_ptr() as usize;
+        Ok(Self { text: text.into(), first: alternatives(&choice["logprobs"]["content"], start), tokens, is_cut })
     }
 
     /// Whole numbers from 0 to `max` that the answer may have begun with, and their probabilities, which sum to 1.
@@ -67,6 +119,47 @@ impl Reply {
     }
 }
 
+/// The text of a message: one, or several parts, of which those that are thinking do not count.
+fn content(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(parts) => {
+            let is_text = |part: &&Value| matches!(part["type"].as_str(), None | Some("text" | "output_text"));
+            let texts = parts.iter().filter(is_text).filter_map(|part| part["text"].as_str().or_else(|| part.as_str()));
+            let text: String = texts.collect();
+            (!text.is_empty()).then_some(text)
+        }
+        _ => None,
+    }
+}
+
+/// Where the answer begins behind the thinking; `None` if the thinking has no end.
+fn after_thinking(text: &str) -> Option<usize> {
+    // Changing the case of ASCII letters alone leaves the places of all others as they are.
+    let lower = text.to_ascii_lowercase();
+    let last = |marks: &[&str]| marks.iter().filter_map(|mark| Some(lower.rfind(mark)? + mark.len())).max();
+    match (last(&ENDS_OF_THINKING), last(&BEGINNINGS_OF_THINKING)) {
+        (end, Some(begin)) if end.is_none_or(|end| end < begin) => None,
+        (end, _) => Some(end.unwrap_or(0)),
+    }
+}
+
+/// The alternatives of the first token that says something at or behind byte `start` of the answer.
+fn alternatives(tokens: &Value, start: usize) -> Vec<(String, f64)> {
+    let mut at = 0;
+    for token in tokens.as_array().into_iter().flatten() {
+        let text = token["token"].as_str().unwrap_or_default();
+        at += text.len();
+        if at <= start && start > 0 || text.trim().is_empty() {
+            continue;
+        }
+        let all = token["top_logprobs"].as_array().into_iter().flatten();
+        let read = all.filter_map(|a| Some((a["token"].as_str()?.trim().to_owned(), a["logprob"].as_f64()?.exp())));
+        return read.collect();
+    }
+    Vec::new()
+}
+
 pub(crate) fn short(text: &str) -> String {
     text.chars().take(120).collect()
 }
@@ -77,7 +170,12 @@ mod tests {
     use serde_json::json;
 
     fn reply(text: &str, first: &[(&str, f64)]) -> Reply {
-        Reply { text: text.into(), first: first.iter().map(|(t, p)| ((*t).into(), *p)).collect(), tokens: None }
+        let first = first.iter().map(|(t, p)| ((*t).into(), *p)).collect();
+        Reply { text: text.into(), first, ..Reply::default() }
+    }
+
+    fn read(content: Value, finish_reason: &str) -> Result<Reply> {
+        Reply::read(&json!({"choices": [{"message": {"content": content}, "finish_reason": finish_reason}]}))
     }
 
     #[test]
@@ -102,11 +200,43 @@ mod tests {
         assert!(Reply::read(&json!({"choices": []})).is_err());
         let refused = json!({"choices": [{"message": {"content": null, "refusal": "no thanks"}}]});
         assert!(Reply::read(&refused).unwrap_err().to_string().contains("no thanks"));
+        assert!(read(json!("x"), "content_filter").is_err());
         let full = json!({"choices": [{"message": {"content": " 3 "}, "logprobs": {"content": [
             {"token": "3", "logprob": 0.0, "top_logprobs": [{"token": " 3", "logprob": 0.0}]}]}}], "usage": {"total_tokens": 9}});
-        assert_eq!(
-            Reply::read(&full).unwrap(),
-            Reply { text: "3".into(), first: vec![("3".into(), 1.0)], tokens: Some(9) }
-        );
+        let expected = Reply { text: "3".into(), first: vec![("3".into(), 1.0)], tokens: Some(9), is_cut: false };
+        assert_eq!(Reply::read(&full).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_stands_after_the_thinking_is_the_answer() {
+        for said in [
+            "[2, 5]",
+            "<think>1 or [3]?</think>[2, 5]",
+            "Is it [1]?\n</think>\n\n[2, 5]",
+            "[THINK][1][/THINK][2, 5]",
+            "<Thinking>[1]</Thinking>\n[2, 5]<|im_end|>",
+            "<|channel|>analysis<|message|>[1]<|end|><|start|>assistant<|channel|>final<|message|>[2, 5]<|return|>",
+        ] {
+            let reply = read(json!(said), "stop").unwrap();
+            assert_eq!((reply.text.as_str(), reply.is_cut), ("[2, 5]", false), "{said}");
+            assert_eq!(reply.json::<Vec<u32>>().unwrap(), [2, 5]);
+        }
+        let parts = json!([{"type": "thinking", "thinking": [{"type": "text", "text": "[1]"}]}, {"type": "text", "text": "[2, 5]"}]);
+        assert_eq!(read(parts, "stop").unwrap().text, "[2, 5]");
+        for unfinished in ["<think>Is it [1]?", "[THINK] [1]"] {
+            let reply = read(json!(unfinished), "length").unwrap();
+            assert!(reply.is_cut && reply.text.is_empty(), "{unfinished}");
+        }
+        let elsewhere = json!({"choices": [{"message": {"content": null, "reasoning_content": "is it"}, "finish_reason": "length"}]});
+        assert!(Reply::read(&elsewhere).unwrap().is_cut);
+    }
+
+    #[test]
+    fn alternatives_are_those_of_the_answers_first_token() {
+        let token = |text: &str| json!({"token": text, "top_logprobs": [{"token": text, "logprob": 0.0}]});
+        let tokens = ["<think>", "3", "</think>", "\n", "7", "."].map(token);
+        let value = json!({"choices": [{
+            "message": {"content": "<think>3</think>\n7."}, "logprobs": {"content": tokens}, "finish_reason": "stop"}]});
+        assert_eq!(Reply::read(&value).unwrap().first, [("7".to_owned(), 1.0)]);
     }
 }

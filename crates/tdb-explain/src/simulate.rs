@@ -210,9 +210,13 @@ pub(crate) async fn detection(
 }
 
 async fn ask_json<T: for<'a> serde::Deserialize<'a>>(client: &Client, question: &Question) -> Result<T> {
-    match client.ask(question).await?.json() {
+    let reply = client.ask(question).await?;
+    match reply.json() {
         Ok(value) => Ok(value),
         Err(_) => {
+            if reply.is_cut {
+                client.give_room();
+            }
             let mut again = question.clone();
             again.user.push_str("\n\nAnswer with the JSON alone.");
             client.ask(&again).await?.json()

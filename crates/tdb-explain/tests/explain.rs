@@ -12,7 +12,7 @@ use std::{
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::post};
 use serde_json::{Value, json};
 use tdb_api::NodeIdAndDatasets;
-use tdb_data::{FetchConfig, Fetcher, FoundRecord, Library, Registry};
+use tdb_data::{FetchConfig, Fetcher, FoundRecord, Library, Origin, Registry, ScoredExplanation};
 use tdb_explain::{Client, ClientConfig, Error, Explainer, PROMPT_VERSION, ScoreMethod};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -22,6 +22,10 @@ enum Fault {
     Garbage,
     Silent,
     Nonsense,
+    /// Refused with this status and body.
+    Refused(u16, &'static str),
+    /// Answered with this text and end.
+    Said(&'static str, &'static str),
 }
 
 #[derive(Default)]
@@ -62,6 +66,13 @@ async fn answer(State(shared): State<Shared>, Json(request): Json<Value>) -> axu
         Some(Fault::Garbage) => return "<html>".into_response(),
         Some(Fault::Silent) => tokio::time::sleep(Duration::from_secs(60)).await,
         Some(Fault::Nonsense) => content = "I like turtles".into(),
+        Some(Fault::Refused(status, body)) => {
+            return (StatusCode::from_u16(status).unwrap(), body).into_response();
+        }
+        Some(Fault::Said(text, end)) => {
+            let choice = json!({"message": {"content": text}, "finish_reason": end});
+            return Json(json!({ "choices": [choice] })).into_response();
+        }
         None => {}
     }
     let mut choice = json!({"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"});
@@ -247,6 +258,84 @@ async fn a_server_out_of_order_is_asked_again_and_a_refusal_is_told() {
     served.lock().unwrap().faults = vec![Fault::Nonsense, Fault::Nonsense].into();
     let error = explainer.score(&found, "cats!!", ScoreMethod::Detection, None).await.unwrap_err();
     assert!(matches!(&error, Error::Answer(text) if text.contains("turtles")), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_model_thinks_is_no_part_of_its_answers() {
+    let ((url, served), folder) = (chat().await, tempfile::tempdir().unwrap());
+    let library = library(folder.path());
+    let explainer = Explainer::new(library.clone(), Some(Client::new(config(&url)).unwrap()));
+    let found = node(&library, "mlp_post_act", 1).await;
+    // Cut off while thinking: asked again with room to think, from then on.
+    let answers =
+        [Fault::Said("<think>Are these cats?", "length"), Fault::Said("<think>Yes.</think> **cats**", "stop")];
+    served.lock().unwrap().faults = answers.into();
+    assert_eq!(explainer.write(&found).await.unwrap(), "cats");
+    let limits: Vec<u64> = served.lock().unwrap().questions.iter().map(|q| q["max_tokens"].as_u64().unwrap()).collect();
+    assert!(limits[1] > limits[0] + 1000, "{limits:?}");
+    // Cut off again, or in the phrase itself: nothing is stored.
+    let stored = || async { library.explanations(&found.entry, 0, 1).await.unwrap()[0].1.explanations.len() };
+    let before = stored().await;
+    for cut in ["<think>Are these cats, or", "", "words about cats, especially when they come before a com"] {
+        served.lock().unwrap().faults = [Fault::Said(cut, "length")].into();
+        let error = explainer.write(&found).await.unwrap_err();
+        assert!(matches!(&error, Error::Answer(text) if text.contains("cut off")), "{error}");
+    }
+    assert_eq!(stored().await, before);
+    // Scores are read behind the thinking, too.
+    let said = "<think>Text [9]? No.</think>[]";
+    served.lock().unwrap().faults = [Fault::Said(said, "stop")].into();
+    let scored = explainer.score(&found, "cats", ScoreMethod::Detection, None).await.unwrap();
+    assert_eq!(scored.score, 0.5);
+}
+
+#[tokio::test]
+async fn what_a_server_does_not_take_is_left_out_and_what_it_refuses_is_not_repeated() {
+    let ((url, served), folder) = (chat().await, tempfile::tempdir().unwrap());
+    let library = library(folder.path());
+    let explainer = Explainer::new(library.clone(), Some(Client::new(config(&url)).unwrap()));
+    let found = node(&library, "attn_write_norm", 1).await;
+    served.lock().unwrap().faults = [
+        Fault::Refused(400, r#"{"object": "error", "message": "top_logprobs must be at most 5", "code": 400}"#),
+        Fault::Refused(422, r#"{"error": "`top_logprobs` is not supported", "error_type": "validation"}"#),
+        Fault::Refused(400, r#"[{"error": {"message": "temperature is not supported"}}]"#),
+    ]
+    .into();
+    let scored = explainer.score(&found, "attends to cats", ScoreMethod::default(), None).await.unwrap();
+    assert!(scored.score > 0.99, "{scored:?}");
+    let asked = served.lock().unwrap().questions.len();
+    // Ten pairs, and the three questions again; several are under way when the first is refused.
+    assert!((13..=13 + 3 * 8).contains(&asked), "{asked}");
+    let last = served.lock().unwrap().questions.last().cloned().unwrap();
+    assert!(last.get("logprobs").is_none() && last.get("temperature").is_none(), "{last}");
+
+    served.lock().unwrap().faults =
+        [Fault::Refused(404, r#"{"object": "error", "message": "The model `x` does not exist.", "code": 404}"#)].into();
+    let error = explainer.write(&found).await.unwrap_err().to_string();
+    assert!(error.contains("404 Not Found: The model `x` does not exist."), "{error}");
+    assert_eq!(served.lock().unwrap().questions.len(), asked + 1);
+}
+
+#[tokio::test]
+async fn sentences_of_no_language_model_may_be_passed_over_and_missing_scores_are_told() {
+    let ((url, served), folder) = (chat().await, tempfile::tempdir().unwrap());
+    let library = library(folder.path());
+    let explainer = Explainer::new(library.clone(), Some(Client::new(config(&url)).unwrap()));
+    let found = node(&library, "mlp_post_act", 1).await;
+    let origin = Origin { method: Some("offline-statistics".into()), ..Origin::default() };
+    let offline = ScoredExplanation::new("the token cat", origin);
+    library.add_explanation(&found.entry, "offline-statistics", (0, 1), false, offline).await.unwrap();
+    let explained = explainer.explain(&found).await.unwrap();
+    assert!(!explained.new && explained.unscored.is_empty(), "{explained:?}");
+    let explained = explainer.explain_beside_offline(&found).await.unwrap();
+    assert_eq!((explained.new, &explained.unscored), (true, &explained.explanations));
+    // The scoring is cut off; the next run is told of it, until it is done.
+    served.lock().unwrap().faults = [Fault::Refused(401, "no")].into();
+    explainer.score(&found, "words about cats", ScoreMethod::AllAtOnce, None).await.unwrap_err();
+    let explained = explainer.explain_beside_offline(&found).await.unwrap();
+    assert_eq!((explained.new, explained.unscored.as_slice()), (false, &["words about cats".to_owned()][..]));
+    explainer.score(&found, "words about cats", ScoreMethod::AllAtOnce, None).await.unwrap();
+    assert!(explainer.explain(&found).await.unwrap().unscored.is_empty());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tdb_explain::{Client, ClientConfig, Error, Explainer, ScoreMethod, date, is_
 /// A language model is asked over OpenAI's chat protocol: a key in OPENAI_API_KEY, or the address of any server that speaks
 /// it. With `--method offline-statistics` nobody is asked: the nodes' own records say what they respond to. Nodes that have an
 /// explanation (for the latter, one of its kind) are left out, so a run that was stopped goes on when the same command is given
-/// again.
+/// again; explanations whose scores are missing are scored then.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Set of records, by name; with the scalar after a colon where a name has several
@@ -32,6 +32,9 @@ pub struct Args {
     /// How a language model's explanations are scored: all-at-once, token-by-token, detection, or none
     #[arg(long, value_name = "METHOD", default_value = "all-at-once", value_parser = method)]
     pub score: Scoring,
+    /// Write an explanation also where all that there are were made without a language model
+    #[arg(long)]
+    pub beside_offline: bool,
     /// The language model's name, instead of TDB_EXPLAIN_MODEL
     #[arg(long, value_name = "NAME")]
     pub llm: Option<String>,
@@ -73,6 +76,7 @@ fn method(text: &str) -> Result<Scoring, String> {
 #[derive(Debug, Default)]
 struct Counts {
     written: usize,
+    scored: usize,
     there: usize,
     missing: usize,
     failed: usize,
@@ -96,14 +100,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(explain(args, &library, &set, &explainer))
 }
 
+/// What was done for a node.
+enum Done {
+    Written,
+    /// There was an explanation, and what it lacked was a score.
+    Scored,
+    Nothing,
+}
+
 /// Explains a node from its record alone, unless that was done before.
-async fn from_record(library: &Library, set: &RecordsEntry, (layer, node): (usize, usize)) -> Result<bool, Error> {
+async fn from_record(library: &Library, set: &RecordsEntry, (layer, node): (usize, usize)) -> Result<Done, Error> {
     let found = library.record_in(set, layer, node).await?;
     let pairs = is_pairs(set)?;
     let known = library.explanations(set, layer, node).await?;
     let mut known = known.iter().flat_map(|(_, node)| &node.explanations);
     if known.any(|e| e.origin.method.as_deref() == Some(statistics::METHOD)) {
-        return Ok(false);
+        return Ok(Done::Nothing);
     }
     let known = statistics::Known { pairs, ..statistics::Known::default() };
     let explain = move || statistics::explain(&found.record, &known, &date::now());
@@ -111,7 +123,7 @@ async fn from_record(library: &Library, set: &RecordsEntry, (layer, node): (usiz
     for explanation in explained.explanations {
         library.add_explanation(set, statistics::METHOD, (layer, node), pairs, explanation).await?;
     }
-    Ok(true)
+    Ok(Done::Written)
 }
 
 fn find<'a>(registry: &'a Registry, text: &str) -> anyhow::Result<&'a RecordsEntry> {
@@ -140,13 +152,20 @@ async fn explain(args: &Args, library: &Library, set: &RecordsEntry, explainer: 
             return from_record(library, set, (layer, node)).await;
         }
         let found = library.record_in(set, layer, node).await?;
-        let explained = explainer.explain(&found).await?;
-        if let (true, Some(method)) = (explained.new, args.score.0) {
-            for text in &explained.explanations {
+        let explained = match args.beside_offline {
+            true => explainer.explain_beside_offline(&found).await?,
+            false => explainer.explain(&found).await?,
+        };
+        for text in &explained.unscored {
+            if let Some(method) = args.score.0 {
                 explainer.score(&found, text, method, None).await?;
             }
         }
-        Ok::<bool, Error>(explained.new)
+        Ok(match (explained.new, explained.unscored.is_empty() || args.score.0.is_none()) {
+            (true, _) => Done::Written,
+            (false, false) => Done::Scored,
+            (false, true) => Done::Nothing,
+        })
     };
     let work = stream::iter(all).map(|node| async move { (node, one(node).await) });
     let mut work = std::pin::pin!(work.buffer_unordered(args.parallel.max(1)));
@@ -164,8 +183,9 @@ async fn explain(args: &Args, library: &Library, set: &RecordsEntry, explainer: 
         };
         let Some(((layer, node), outcome)) = next else { break };
         match outcome {
-            Ok(true) => counts.written += 1,
-            Ok(false) => counts.there += 1,
+            Ok(Done::Written) => counts.written += 1,
+            Ok(Done::Scored) => counts.scored += 1,
+            Ok(Done::Nothing) => counts.there += 1,
             Err(Error::Data(DataError::NotFound(_))) => counts.missing += 1,
             Err(error @ (Error::Unsuitable(_) | Error::Answer(_))) => {
                 counts.failed += 1;
@@ -188,8 +208,9 @@ async fn explain(args: &Args, library: &Library, set: &RecordsEntry, explainer: 
         Method::OfflineStatistics => String::new(),
     };
     println!(
-        "{} explained, {} had an explanation, {} have no record, {} could not be explained{asked}",
-        counts.written, counts.there, counts.missing, counts.failed
+        "{} explained, {} scored that had been explained, {} had an explanation, {} have no record, {} could not be \
+         explained{asked}",
+        counts.written, counts.scored, counts.there, counts.missing, counts.failed
     );
     stopped.map_or(Ok(()), Err)
 }
