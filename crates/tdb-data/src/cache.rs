@@ -3,6 +3,7 @@
 //! ```text
 //! files/<store>/<path>        the file; a folder of a store is a folder here
 //! meta/<store>/<path>.json    its length, checksum and ETag; its modification time is when the entry was last used
+//! meta/<store>/<path>.absent  there is no such file, as was found when all others of a model were fetched
 //! partial/<hash>.part         a file on its way, locked by the process that fetches it
 //! ```
 //!
@@ -20,7 +21,10 @@ use std::{
 use crc_fast::{CrcAlgorithm, Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Location, Result};
+use crate::{
+    Error, Location, Result,
+    sweep::{PREFIX, sweep},
+};
 
 /// An entry's description.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,6 +122,23 @@ impl Cache {
         self.remove(&location.cache_path());
     }
 
+    /// Notes that the store has no such file.
+    pub(crate) fn note_absent(&self, location: &Location) {
+        // A note that cannot be made costs a question more the next time.
+        let _ = write_atomically(&self.absent_path(location), location.to_string().as_bytes());
+    }
+
+    /// Whether it was noted that the store has no such file.
+    pub(crate) fn is_absent(&self, location: &Location) -> bool {
+        fs::read(self.absent_path(location)).is_ok_and(|noted| noted == location.to_string().as_bytes())
+    }
+
+    fn absent_path(&self, location: &Location) -> PathBuf {
+        let mut path = self.root.join("meta").join(location.cache_path()).into_os_string();
+        path.push(".absent");
+        path.into()
+    }
+
     /// Makes a complete and synced partial file the entry of `location`.
     pub(crate) fn adopt(
         &self,
@@ -137,7 +158,7 @@ impl Cache {
         let target = self.meta_path(&relative);
         create_parent(&target)?;
         let parent = target.parent().unwrap_or(&self.root);
-        let mut temporary = tempfile::NamedTempFile::new_in(parent).map_err(|e| Error::io(parent, e))?;
+        let mut temporary = temporary_in(parent)?;
         temporary.write_all(&text).map_err(|e| Error::io(temporary.path(), e))?;
         temporary.persist(&target).map_err(|e| Error::io(&target, e.error))?;
         self.added(size);
@@ -147,27 +168,13 @@ impl Cache {
     /// All entries, in no order.
     pub fn entries(&self) -> Vec<Entry> {
         let base = self.root.join("meta");
-        let mut found = Vec::new();
-        let mut folders = vec![base.clone()];
-        while let Some(folder) = folders.pop() {
-            for item in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let path = item.path();
-                if item.file_type().is_ok_and(|t| t.is_dir()) {
-                    folders.push(path);
-                } else if let Some(relative) = path
-                    .strip_prefix(&base)
-                    .ok()
-                    .and_then(|p| p.to_str())
-                    .and_then(|p| p.strip_suffix(".json"))
-                    .map(PathBuf::from)
-                    && let Some((meta, used)) = self.read_meta(&relative)
-                    && self.root.join("files").join(&relative).exists()
-                {
-                    found.push(Entry { meta, used: used.0, relative });
-                }
-            }
-        }
-        found
+        let entry = |path: PathBuf| {
+            let relative = PathBuf::from(path.strip_prefix(&base).ok()?.to_str()?.strip_suffix(".json")?);
+            let (meta, used) = self.read_meta(&relative)?;
+            let is_there = self.root.join("files").join(&relative).exists();
+            is_there.then_some(Entry { meta, used: used.0, relative })
+        };
+        files_below(&base).into_iter().filter_map(entry).collect()
     }
 
     /// Removes the entries whose location begins with `prefix` (all with ""), and unfinished files if all go. Returns
@@ -177,6 +184,12 @@ impl Cache {
         for entry in self.entries().into_iter().filter(|e| e.meta.location.starts_with(prefix)) {
             self.remove(&entry.relative);
             gone = (gone.0 + 1, gone.1 + entry.meta.size);
+        }
+        for path in files_below(&self.root.join("meta")) {
+            let is_note = path.extension().is_some_and(|extension| extension == "absent");
+            if is_note && fs::read_to_string(&path).is_ok_and(|location| location.starts_with(prefix)) {
+                let _ = fs::remove_file(path);
+            }
         }
         if prefix.is_empty() {
             for folder in ["files", "meta", "partial"] {
@@ -263,6 +276,17 @@ impl Used {
     }
 }
 
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for item in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let is_folder = item.file_type().is_ok_and(|t| t.is_dir());
+            if is_folder { &mut folders } else { &mut found }.push(item.path());
+        }
+    }
+    found
+}
+
 /// CRC-64/NVME of a file's content, in hexadecimal.
 fn checksum(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
@@ -296,11 +320,17 @@ pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+/// A temporary file in a folder, from which those that killed processes left are removed.
+fn temporary_in(folder: &Path) -> Result<tempfile::NamedTempFile> {
+    sweep(folder);
+    tempfile::Builder::new().prefix(PREFIX).tempfile_in(folder).map_err(|e| Error::io(folder, e))
+}
+
 /// Writes a file so that it is there either as it was or as it is to be: temporary file, sync, rename.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     create_parent(path)?;
     let parent = path.parent().unwrap_or(path);
-    let mut temporary = tempfile::NamedTempFile::new_in(parent).map_err(|e| Error::io(parent, e))?;
+    let mut temporary = temporary_in(parent)?;
     temporary.write_all(bytes).map_err(|e| Error::io(temporary.path(), e))?;
     temporary.as_file().sync_all().map_err(|e| Error::io(temporary.path(), e))?;
     temporary.persist(path).map_err(|e| Error::io(path, e.error))?;
@@ -333,6 +363,17 @@ mod tests {
         assert_eq!(cache.clear("https://example.org/b/"), (1, 6));
         assert_eq!(cache.clear(""), (1, 5));
         assert!(cache.get(&a).is_none());
+    }
+
+    #[test]
+    fn what_killed_processes_left_goes_and_what_is_being_written_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let [old, new] = [".tmpOLD", ".tmpNEW"].map(|name| folder.path().join(name));
+        let long_ago = SystemTime::now() - Duration::from_secs(10_000);
+        File::create(&old).unwrap().set_modified(long_ago).unwrap();
+        File::create(&new).unwrap();
+        write_atomically(&folder.path().join("a"), b"a").unwrap();
+        assert_eq!((old.exists(), new.exists()), (false, true));
     }
 
     #[test]

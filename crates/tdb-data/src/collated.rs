@@ -27,7 +27,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{ActivationRecord, Error, Moments, NodeRecord, Result, json};
+use crate::{ActivationRecord, Error, Moments, NodeRecord, Result, json, local};
 
 /// First and last bytes of a file.
 pub const MAGIC: &[u8; 8] = b"TDBREC1\n";
@@ -114,12 +114,8 @@ enum Store {
 impl LayerFile {
     /// Opens a file on this machine.
     pub fn open(path: &Path) -> Result<Self> {
-        let error = |e: std::io::Error| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::NotFound(format!("{} does not exist", path.display())),
-            _ => Error::io(path, e),
-        };
-        let file = File::open(path).map_err(error)?;
-        let len = file.metadata().map_err(error)?.len();
+        let file = local::open(path)?;
+        let len = file.metadata().map_err(|e| Error::io(path, e))?.len();
         Self::new(path.display().to_string(), Store::File(Mutex::new(file), len))
     }
 
@@ -131,6 +127,7 @@ impl LayerFile {
     fn new(name: String, store: Store) -> Result<Self> {
         let len = store.len();
         let damaged = |problem: &str| Error::damaged(&name, problem);
+        local::check_fetched(&name, &store.read(&name, 0, len.min(64) as usize)?)?;
         let tail_at = len.checked_sub(16).ok_or_else(|| damaged("it is too short"))?;
         let tail = store.read(&name, tail_at, 16)?;
         let (head, foot) = (store.read(&name, 0, 8)?, number(&tail[..8]));

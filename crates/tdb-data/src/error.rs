@@ -26,6 +26,11 @@ pub enum Error {
          turn offline mode off"
     )]
     Offline { location: String },
+    /// The cache does not have it, and nothing can be written there.
+    #[error(
+        "{location} is not in the cache, which cannot be written to ({path}: {reason}); --cache names another folder"
+    )]
+    Unwritable { location: String, path: String, reason: String },
     /// A local file or folder could not be read or written.
     #[error("{path}: {reason}")]
     Io { path: String, reason: String },

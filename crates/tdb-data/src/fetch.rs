@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::{
     Error, Location, Mirror, Progress, Registry, Result,
     cache::{Cache, Meta},
+    local,
     location::Root,
     partial::{Partial, Transfer},
     stores::{Failure, Stores},
@@ -193,6 +194,29 @@ impl Fetcher {
         Ok(path)
     }
 
+    /// A file that need not be there: `None` if it is not, or if only the cache can be used and does not have it.
+    pub async fn optional(&self, location: &Location, progress: &dyn Progress) -> Result<Option<PathBuf>> {
+        let place = self.resolve(location)?;
+        let is_elsewhere = place.local().is_none() && self.0.cache.get(&place).is_none();
+        if is_elsewhere && self.0.cache.is_absent(&place) {
+            return Ok(None);
+        }
+        match self.file(location, progress).await {
+            Ok(path) => Ok(Some(path)),
+            Err(Error::NotFound(_) | Error::Offline { .. } | Error::Unwritable { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Remembers that there is no such file, so that it is not asked for again until the cache is cleared.
+    pub fn note_absent(&self, location: &Location) -> Result<()> {
+        let place = self.resolve(location)?;
+        if place.local().is_none() && !self.is_offline() {
+            self.0.cache.note_absent(&place);
+        }
+        Ok(())
+    }
+
     /// All of `locations`, several at a time, in the order given. The first failure ends it; what has arrived stays.
     pub async fn files(&self, locations: &[Location], progress: &dyn Progress) -> Result<Vec<PathBuf>> {
         progress.expect(locations.len());
@@ -212,12 +236,10 @@ impl Fetcher {
         let large =
             |size: u64| Error::damaged(location.to_string(), format!("{size} bytes, more than the limit of {limit}"));
         if let Some(path) = place.local() {
-            return match tokio::fs::metadata(path).await {
-                Ok(m) if m.len() > limit as u64 => Err(large(m.len())),
-                Ok(_) => tokio::fs::read(path).await.map_err(|e| Error::io(path, e)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(not_found(location)),
-                Err(e) => Err(Error::io(path, e)),
-            };
+            let (path, missing) = (path.to_owned(), not_found(location));
+            let read = tokio::task::spawn_blocking(move || local::read(&path, limit)).await;
+            let read = read.map_err(|e| Error::Config(format!("reading {location} was interrupted: {e}")))?;
+            return read.map_err(|e| if e.is_not_found() { missing } else { e });
         }
         let cached = |fetcher: Self, place: Location| async move {
             let read = tokio::task::spawn_blocking(move || fetcher.0.cache.read(&place)).await;

@@ -13,6 +13,7 @@ pub(crate) fn parse<T: DeserializeOwned>(file: &str, bytes: &[u8], limit: usize)
     if bytes.len() > limit {
         return Err(Error::damaged(file, format!("{} bytes, more than the limit of {limit}", bytes.len())));
     }
+    crate::local::check_fetched(file, bytes)?;
     let bytes = without_non_finite(bytes);
     let mut json = serde_json::Deserializer::from_slice(&bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {

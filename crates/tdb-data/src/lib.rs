@@ -16,6 +16,7 @@ mod explanation;
 mod fetch;
 mod json;
 mod library;
+mod local;
 mod location;
 mod model_files;
 mod normalize;
@@ -24,6 +25,8 @@ mod progress;
 mod record;
 mod registry;
 mod stores;
+mod sweep;
+mod unread_headers;
 
 pub use cache::{Cache, Entry, Meta, write_atomically};
 pub use error::{Error, Result};

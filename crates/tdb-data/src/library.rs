@@ -16,7 +16,7 @@ use tdb_api::{
 use crate::{
     Error, ExplanationsEntry, Fetcher, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations, NodeRecord,
     Origin, RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, StoredExplanation, collated::LayerFile,
-    normalize, write_atomically,
+    local, normalize, write_atomically,
 };
 
 /// Parsed records kept in memory, in bytes.
@@ -315,8 +315,12 @@ impl Library {
         let mut sets = Vec::new();
         for name in names {
             let path = folder.join(&name).join(layer.to_string()).join(format!("{index}.jsonl"));
-            if let Ok(bytes) = std::fs::read(&path) {
-                sets.push((name, NodeExplanations::parse(&path.display().to_string(), &bytes)?));
+            match local::read(&path, MAX_EXPLANATION_BYTES) {
+                Ok(bytes) => sets.push((name, NodeExplanations::parse(&path.display().to_string(), &bytes)?)),
+                Err(e) if e.is_not_found() => {}
+                // Beside the sets there is a file, in which there are no others.
+                Err(_) if !folder.join(&name).is_dir() => {}
+                Err(e) => return Err(e),
             }
         }
         Ok(sets)
@@ -341,12 +345,10 @@ impl Library {
             let lock = std::fs::File::create(&lock_path).map_err(|e| Error::io(&lock_path, e))?;
             lock.lock().map_err(|e| Error::io(&lock_path, e))?;
             let path = folder.join(layer.to_string()).join(format!("{index}.jsonl"));
-            let mut node = match std::fs::read(&path) {
+            let mut node = match local::read(&path, MAX_EXPLANATION_BYTES) {
                 Ok(bytes) => NodeExplanations::parse(&path.display().to_string(), &bytes)?,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    NodeExplanations { layer, index, pairs, explanations: vec![] }
-                }
-                Err(e) => return Err(Error::io(&path, e)),
+                Err(e) if e.is_not_found() => NodeExplanations { layer, index, pairs, explanations: vec![] },
+                Err(e) => return Err(e),
             };
             node.explanations.retain(|e| e.explanation != explanation.explanation);
             node.explanations.push(explanation);

@@ -12,6 +12,9 @@ const MAX_CONFIG_BYTES: usize = 16 << 20;
 /// A checkpoint with more layers than this is a mistake, not a model that this program can hold.
 const MAX_LAYERS: usize = 1000;
 
+/// A checkpoint in one file; large ones are in shards.
+const WHOLE: &str = "model.safetensors";
+
 /// Fetches a model's checkpoint and returns the folder it is in on this machine. If the place in the registry cannot be
 /// read, its alternative is taken.
 pub async fn fetch_model(
@@ -64,19 +67,18 @@ async fn fetch_folder(
             fetcher.files(&files, progress).await?;
         }
         ModelLayout::HuggingFace => {
-            for name in ["tokenizer.json", "vocab.json", "merges.txt", "generation_config.json"] {
-                match fetcher.file(&base.join(name)?, progress).await {
-                    Err(e) if !e.is_not_found() && !matches!(e, Error::Offline { .. }) => return Err(e),
-                    _ => {}
+            let mut absent = Vec::new();
+            for name in ["tokenizer.json", "vocab.json", "merges.txt", "generation_config.json", WHOLE] {
+                let location = base.join(name)?;
+                if fetcher.optional(&location, progress).await?.is_none() {
+                    absent.push(location);
                 }
             }
-            let whole = fetcher.file(&base.join("model.safetensors")?, progress).await;
-            match whole {
-                Err(Error::NotFound(_)) => {
-                    fetcher.files(&shards(fetcher, &base).await?, progress).await?;
-                }
-                other => drop(other?),
+            if absent.iter().any(|location| location.path().ends_with(WHOLE)) {
+                fetcher.files(&shards(fetcher, &base).await?, progress).await?;
             }
+            // Only now: a repository that lacks what it needs may be about to be filled.
+            absent.iter().try_for_each(|location| fetcher.note_absent(location))?;
         }
     }
     let file = fetcher.file(&config, &()).await?;
@@ -91,9 +93,11 @@ async fn shards(fetcher: &Fetcher, base: &Location) -> Result<Vec<Location>> {
     }
     let index = base.join("model.safetensors.index.json")?;
     let text = fetcher.bytes(&index, MAX_CONFIG_BYTES).await.map_err(|e| match e {
-        Error::NotFound(_) => {
-            Error::NotFound(format!("{base} has neither model.safetensors nor an index of its shards"))
-        }
+        Error::NotFound(_) => Error::NotFound(format!("{base} has neither {WHOLE} nor an index of its shards")),
+        Error::Offline { .. } => match base.join(WHOLE) {
+            Ok(whole) => Error::Offline { location: whole.to_string() },
+            Err(error) => error,
+        },
         other => other,
     })?;
     fetcher.file(&index, &()).await?;

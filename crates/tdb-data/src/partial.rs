@@ -10,10 +10,7 @@ use std::{
 use crc_fast::{CrcAlgorithm, Digest};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Error, Location, Result,
-    cache::{create_parent, hex},
-};
+use crate::{Error, Location, Result, cache::hex};
 
 /// What the server says about the file that is being sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,16 +47,16 @@ impl Partial {
     /// Opens and locks the partial file at `path`, waiting for whoever has it; `None` as soon as `done` says that
     /// there is nothing left to do. What an earlier process left is kept if it was on the disk for certain.
     pub async fn lock(path: &Path, location: &Location, done: impl Fn() -> bool) -> Result<Option<Self>> {
-        create_parent(path)?;
+        let unwritable = |e: std::io::Error| Error::Unwritable {
+            location: location.to_string(),
+            path: path.display().to_string(),
+            reason: e.to_string(),
+        };
+        fs::create_dir_all(path.parent().unwrap_or(path)).map_err(unwritable)?;
         let mut wait = Duration::from_millis(5);
         loop {
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(|e| Error::io(path, e))?;
+            let file =
+                File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(unwritable)?;
             match file.try_lock() {
                 // The file may have been renamed into the cache, or removed, between opening and locking it.
                 Ok(()) if is_still_at(&file, path) => {

@@ -1,13 +1,19 @@
 //! The registry: one data file that says which models, autoencoders, records and explanations there are, and where.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Location, Mirror, Result};
+use crate::{Error, Location, Mirror, Result, local};
 
 /// The registry that is built in.
 const BUILT_IN: &str = include_str!("../../../datasets/registry.toml");
+
+/// A registry of sixty thousand models has four million bytes.
+const MAX_BYTES: usize = 64 << 20;
 
 /// All entries, in the order in which they are listed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -171,8 +177,11 @@ impl Registry {
 
     /// Reads a registry file. Folders that it names by a relative path are looked for beside it.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let mut registry = Self::parse(&path.display().to_string(), &text)?;
+        let file = path.display().to_string();
+        let bytes = local::read(path, MAX_BYTES)?;
+        local::check_fetched(&file, &bytes)?;
+        let text = String::from_utf8(bytes).map_err(|e| Error::Config(format!("{file}: is not UTF-8: {e}")))?;
+        let mut registry = Self::parse(&file, &text)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = std::path::absolute(folder.unwrap_or(Path::new("."))).map_err(|e| Error::io(path, e))?;
         let models =
@@ -208,12 +217,12 @@ impl Registry {
         if other.replace {
             *self = Self::default();
         }
-        merge(&mut self.models, other.models, |a, b| a.name == b.name);
-        merge(&mut self.autoencoders, other.autoencoders, |a, b| a.model == b.model && a.name == b.name);
-        merge(&mut self.records, other.records, |a, b| a.name == b.name && a.scalar == b.scalar);
-        merge(&mut self.explanations, other.explanations, |a, b| a.name == b.name);
-        merge(&mut self.stores, other.stores, |a, b| a.prefix == b.prefix);
-        merge(&mut self.mirrors, other.mirrors, |a, b| a.prefix == b.prefix);
+        merge(&mut self.models, other.models, |a| a.name.clone());
+        merge(&mut self.autoencoders, other.autoencoders, |a| (a.model.clone(), a.name.clone()));
+        merge(&mut self.records, other.records, |a| (a.name.clone(), a.scalar.clone()));
+        merge(&mut self.explanations, other.explanations, |a| a.name.clone());
+        merge(&mut self.stores, other.stores, |a| a.prefix.clone());
+        merge(&mut self.mirrors, other.mirrors, |a| a.prefix.clone());
     }
 
     /// The model of that name.
@@ -341,11 +350,18 @@ fn offline_name(scalar: &str) -> &str {
     scalar.strip_prefix("online_").unwrap_or(scalar)
 }
 
-fn merge<T>(into: &mut Vec<T>, from: Vec<T>, same: impl Fn(&T, &T) -> bool) {
+fn merge<T, K: Hash + Eq>(into: &mut Vec<T>, from: Vec<T>, key: impl Fn(&T) -> K) {
+    let mut places: HashMap<K, usize> = HashMap::new();
+    for (place, entry) in into.iter().enumerate() {
+        places.entry(key(entry)).or_insert(place);
+    }
     for entry in from {
-        match into.iter().position(|old| same(old, &entry)) {
-            Some(i) => into[i] = entry,
-            None => into.push(entry),
+        match places.entry(key(&entry)) {
+            Entry::Occupied(place) => into[*place.get()] = entry,
+            Entry::Vacant(free) => {
+                free.insert(into.len());
+                into.push(entry);
+            }
         }
     }
 }
@@ -423,6 +439,27 @@ mod tests {
         assert_eq!(r.records_for("gpt2-small", "mlp_post_act").unwrap().title, "mine");
         r.extend(Registry::parse("more.toml", &format!("replace = true\n{more}")).unwrap());
         assert_eq!((r.records.len(), r.models.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_registry_of_very_many_entries_is_merged() {
+        let model = |i: usize, title: &str| {
+            format!("[[model]]\nname = \"m{i}\"\ntitle = \"{title}\"\nlocation = \"/m/{i}\"\nlayout = \"pieces\"\n")
+        };
+        let all = |title: &str| -> String { (0..20_000).map(|i| model(i, title)).collect() };
+        let mut r = Registry::parse("old.toml", &all("old")).unwrap();
+        r.extend(Registry::parse("new.toml", &(all("new") + &model(20_000, "new"))).unwrap());
+        assert_eq!(r.models.len(), 20_001);
+        assert!(r.models.iter().enumerate().all(|(i, m)| m.title == "new" && m.name == format!("m{i}")));
+    }
+
+    #[test]
+    fn a_registry_is_a_regular_file() {
+        assert!(Registry::read(Path::new("/dev/zero")).unwrap_err().to_string().contains("is not a regular file"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.toml");
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n").unwrap();
+        assert!(Registry::read(&path).unwrap_err().to_string().contains("Git LFS pointer"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use object_store::{
     gcp::GoogleCloudStorageBuilder, http::HttpBuilder, path::Path,
 };
 
-use crate::{Error, Location, Result, StoreEntry, location::Root};
+use crate::{Error, Location, Result, StoreEntry, location::Root, unread_headers::WithoutDates};
 
 /// Opens stores and keeps them, with their connections.
 #[derive(Debug)]
@@ -148,7 +148,8 @@ impl Stores {
             headers.insert("authorization", token);
             client = client.with_default_headers(headers);
         }
-        HttpBuilder::new().with_url(base).with_retry(no_retries()).with_client_options(client).build()
+        let builder = HttpBuilder::new().with_url(base).with_http_connector(WithoutDates);
+        builder.with_retry(no_retries()).with_client_options(client).build()
     }
 
     fn client(&self, allow_http: bool) -> ClientOptions {

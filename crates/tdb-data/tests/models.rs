@@ -122,6 +122,51 @@ async fn shards_are_found_by_their_index_which_cannot_lead_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_complete_cache_asks_nobody_and_need_not_be_written_to() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let registry = registry(&server);
+    let (model, base) = (registry.model("hf").unwrap(), "owner/large/resolve/main");
+    for (name, size) in [("config.json", 20), ("model.safetensors", 5000), ("tokenizer.json", 300)] {
+        server.put(&format!("{base}/{name}"), content(size, 6));
+    }
+    let (place, _) = fetch_model(&fetcher(&server, folder.path(), false), model, &()).await.unwrap();
+    let asked = server.requests().len();
+    // Where files on their way would go there is no folder and none can be made, as on a read-only disk.
+    let partial = fetcher(&server, folder.path(), false).cache().root().join("partial");
+    std::fs::remove_dir_all(&partial).unwrap();
+    std::fs::write(&partial, "").unwrap();
+    assert_eq!(fetch_model(&fetcher(&server, folder.path(), false), model, &()).await.unwrap().0, place);
+    assert_eq!(server.requests().len(), asked);
+    // Nor does it matter if it was never noted that optional files are not there.
+    fetcher(&server, folder.path(), false).cache().clear("hf:owner/large/merges.txt");
+    let notes = |folder: &std::path::Path| -> usize {
+        let mut folders = vec![folder.to_owned()];
+        let mut found = 0;
+        while let Some(next) = folders.pop() {
+            for item in std::fs::read_dir(next).unwrap().map(Result::unwrap) {
+                match item.file_type().unwrap().is_dir() {
+                    true => folders.push(item.path()),
+                    false if item.path().extension().is_some_and(|e| e == "absent") => {
+                        found += 1;
+                        std::fs::remove_file(item.path()).unwrap();
+                    }
+                    false => {}
+                }
+            }
+        }
+        found
+    };
+    assert!(notes(&fetcher(&server, folder.path(), false).cache().root().join("meta")) >= 2);
+    assert_eq!(fetch_model(&fetcher(&server, folder.path(), false), model, &()).await.unwrap().0, place);
+    // What is needed and not there is named, with the reason.
+    fetcher(&server, folder.path(), false).cache().clear("");
+    std::fs::create_dir_all(folder.path()).unwrap();
+    std::fs::write(&partial, "").unwrap();
+    let error = fetch_model(&fetcher(&server, folder.path(), false), model, &()).await.unwrap_err();
+    assert!(matches!(&error, Error::Unwritable { location, .. } if location.ends_with("config.json")), "{error}");
+}
+
+#[tokio::test]
 async fn an_autoencoder_has_its_files_for_each_layer() {
     let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
     let registry = registry(&server);

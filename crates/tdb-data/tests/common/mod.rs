@@ -151,9 +151,9 @@ async fn answer(stream: &mut TcpStream, head: &str, state: &Mutex<State>) -> boo
         Some(s) => format!("206 Partial Content\r\ncontent-range: bytes {s}-{}/{}", content.len() - 1, content.len()),
         None => "200 OK".into(),
     };
-    let header = format!(
-        "HTTP/1.1 {status}\r\ncontent-length: {claimed}\r\netag: {etag}\r\nlast-modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\n"
-    );
+    // The date is wrong, as those of some servers are.
+    let header =
+        format!("HTTP/1.1 {status}\r\ncontent-length: {claimed}\r\netag: {etag}\r\nlast-modified: yesterday\r\n\r\n");
     if stream.write_all(header.as_bytes()).await.is_err() {
         return false;
     }
