@@ -79,8 +79,8 @@ impl Reply {
         while let Some(shorter) = ENDS_OF_MESSAGE.iter().find_map(|end| text.strip_suffix(end)) {
             text = shorter.trim_end();
         }
-        let start = text.as_ptr() as usize - said.as_ptr() as usize;
-        Ok(Self { text: text.into(), first: alternatives(&choice["logprobs"]["content"], start), tokens, is_cut })
+        let first = alternatives(&choice["logprobs"]["content"], at);
+        Ok(Self { text: text.into(), first, tokens, is_cut })
     }
 
     /// Whole numbers from 0 to `max` that the answer may have begun with, and their probabilities, which sum to 1.
@@ -144,13 +144,13 @@ fn after_thinking(text: &str) -> Option<usize> {
     }
 }
 
-/// The alternatives of the first token that says something at or behind byte `start` of the answer.
+/// The alternatives of the first token that says something behind the thinking, which takes the first `start` bytes.
 fn alternatives(tokens: &Value, start: usize) -> Vec<(String, f64)> {
     let mut at = 0;
     for token in tokens.as_array().into_iter().flatten() {
         let text = token["token"].as_str().unwrap_or_default();
         at += text.len();
-        if at <= start && start > 0 || text.trim().is_empty() {
+        if at <= start || text.trim().is_empty() {
             continue;
         }
         let all = token["top_logprobs"].as_array().into_iter().flatten();

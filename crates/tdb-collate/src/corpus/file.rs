@@ -58,9 +58,6 @@ pub(super) fn magic(path: &Path) -> Result<Vec<u8>> {
 /// If it is of a kind that holds no text, which is then named.
 pub(super) fn open_text(path: &Path) -> Result<Text> {
     let magic = magic(path)?;
-    if let Some(what) = no_text(&magic) {
-        return Err(Error::content(path, what));
-    }
     let file = open_regular(path)?;
     let mut reader: Box<dyn Read + Send> = match magic.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file))),
@@ -72,15 +69,14 @@ pub(super) fn open_text(path: &Path) -> Result<Text> {
     if head.starts_with(&[0xef, 0xbb, 0xbf]) {
         head.drain(..3);
     }
-    if let Some(what) = no_text(&head) {
-        return Err(Error::content(path, what));
-    }
+    refuse_no_text(path, &head)?;
     let all = Cursor::new(head.clone()).chain(reader);
     Ok(Text { head, reader: Box::new(BufReader::with_capacity(1 << 18, all)) })
 }
 
-/// What a file is that begins so, if that cannot be read as text.
-fn no_text(head: &[u8]) -> Option<&'static str> {
+/// # Errors
+/// If a file that begins so holds no text, or none that is read here: what it is.
+pub(super) fn refuse_no_text(path: &Path, head: &[u8]) -> Result<()> {
     const KINDS: [(&[u8], &str); 10] = [
         (
             b"version https://git-lfs.github.com/spec/v1",
@@ -96,5 +92,8 @@ fn no_text(head: &[u8]) -> Option<&'static str> {
         (b"ARROW1", "is an Arrow file; save it as Parquet or JSON lines"),
         (b"%PDF", "is a PDF; save its text as UTF-8"),
     ];
-    KINDS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, what)| *what)
+    match KINDS.iter().find(|(magic, _)| head.starts_with(magic)) {
+        Some((_, what)) => Err(Error::content(path, what)),
+        None => Ok(()),
+    }
 }

@@ -93,7 +93,9 @@ impl Shard {
 /// Opens a file as what it is.
 fn open(path: &Path) -> Result<Documents> {
     let extension = file::extension(path);
-    if file::magic(path)?.starts_with(b"PAR1") || extension.as_deref() == Some("parquet") {
+    let magic = file::magic(path)?;
+    file::refuse_no_text(path, &magic)?;
+    if magic.starts_with(b"PAR1") || extension.as_deref() == Some("parquet") {
         return parquet_rows::open(path);
     }
     let text = file::open_text(path)?;
@@ -109,14 +111,18 @@ fn open(path: &Path) -> Result<Documents> {
 /// If it is no file, or of a kind that is not read here, or its first documents cannot be read.
 pub fn check(path: &Path) -> Result<()> {
     let unreadable = Unreadable::default();
+    let mut first = None;
     for document in open(path)? {
         match document {
             Ok(_) => return Ok(()),
             Err(Trouble::Stop(error)) => return Err(error),
-            Err(Trouble::Skip { place, message }) => unreadable.note(path, place, message)?,
+            Err(Trouble::Skip { place, message }) => {
+                first.get_or_insert_with(|| format!("{place}: {message}"));
+                unreadable.note(path, place, message)?;
+            }
         }
     }
-    Err(no_document(path, unreadable.first()))
+    Err(no_document(path, first))
 }
 
 fn no_document(path: &Path, first: Option<String>) -> Error {

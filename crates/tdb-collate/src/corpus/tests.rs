@@ -81,7 +81,7 @@ fn what_cannot_be_read_is_named_with_its_line() {
     };
     for (name, content, expected) in [
         ("empty.txt", &b"\n \n"[..], "empty.txt: there is no text in this file"),
-        ("latin.txt", b"n\xe4h\n", "latin.txt, line 1: is not UTF-8: byte 2 is 0xe4"),
+        ("latin.txt", b"n\xe4h\n", "line 1: is not UTF-8: byte 2 is 0xe4"),
         ("a.jsonl", b"\n{\"txt\": 1}", "no text in this file that can be read; "),
         ("a.jsonl", b"\n{\"txt\": 1}", "line 2: has no field `text`; it is an object with the fields txt"),
         ("b.jsonl", b"{\"text\": 3}", "line 1: `text` is a number, not a string"),
