@@ -2,6 +2,7 @@
 
 mod bench;
 mod commands;
+mod fuzz;
 mod oracle;
 mod python;
 mod screenshots;
@@ -23,6 +24,8 @@ cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens 
 cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...]
                                            latency and memory of a GPT-2-small-sized model beside the reference's
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
+cargo xtask fuzz [TARGET] [--seconds N] [--seed N]
+                                           damaged input for every reader, an hour each; stops at the first panic
 cargo xtask screenshots [DIR] [--docs]     pictures of the pages, light and dark; --docs renews those in docs";
 
 fn main() -> Result<()> {
@@ -36,6 +39,7 @@ fn main() -> Result<()> {
         "ui" => ui::run(&args),
         "oracle" => oracle::run(&args),
         "bench" => bench::run(&args),
+        "fuzz" => fuzz::run(&args),
         "screenshots" => screenshots::run(&args),
         "" | "help" | "--help" | "-h" => {
             println!("{HELP}");
