@@ -182,6 +182,47 @@ wire_struct! {
     }
 }
 
+impl Default for BatchedResponse {
+    /// Of a request without runs.
+    fn default() -> Self {
+        Self { inference_sub_responses: Vec::new() }
+    }
+}
+
+impl InferenceResponseAndResponseDict {
+    /// The ranked nodes under this name.
+    pub fn ranked(&self, name: &str) -> Option<&MultipleTopKDerivedScalarsResponseData> {
+        match self.processing_response_data_by_name.get(name)? {
+            ProcessingResponseData::MultipleTopKDerivedScalars(data) => Some(data),
+            _ => None,
+        }
+    }
+
+    /// The scalars under this name.
+    pub fn scalars(&self, name: &str) -> Option<&DerivedScalarsResponseData> {
+        match self.processing_response_data_by_name.get(name)? {
+            ProcessingResponseData::DerivedScalars(data) => Some(data),
+            _ => None,
+        }
+    }
+
+    /// The readings in token space under this name.
+    pub fn scored_tokens(&self, name: &str) -> Option<&ScoredTokensResponseData> {
+        match self.processing_response_data_by_name.get(name)? {
+            ProcessingResponseData::ScoredTokens(data) => Some(data),
+            _ => None,
+        }
+    }
+
+    /// The attended-to tokens under this name.
+    pub fn token_pairs(&self, name: &str) -> Option<&TokenPairAttributionResponseData> {
+        match self.processing_response_data_by_name.get(name)? {
+            ProcessingResponseData::TokenPairAttribution(data) => Some(data),
+            _ => None,
+        }
+    }
+}
+
 wire_struct! {
     /// Several runs.
     pub struct BatchedRequest {

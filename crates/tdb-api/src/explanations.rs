@@ -17,13 +17,25 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// A stored explanation.
+    /// A stored explanation: the reference's fields, and beside them where it comes from, as far as its file says so.
     pub struct AttributedScoredExplanation {
         pub explanation: String,
         /// Null when no score is defined, as for a component that is never active.
         pub score: Option<f64>,
         /// The last part of the path of the set it is from.
         pub dataset_name: String,
+        /// How it was made, such as `activations` or `offline-ngrams`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub method: Option<String>,
+        /// How it was scored, such as `all-at-once`, `token-by-token`, `pairs` or `detection`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub score_method: Option<String>,
+        /// The language model that wrote it, if one did.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub model: Option<String>,
+        /// UTC, RFC 3339.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub date: Option<String>,
     }
 }
 

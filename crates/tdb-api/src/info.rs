@@ -1,7 +1,7 @@
 //! What the server tells about itself beyond the reference's interface.
 
 use crate::inference::ModelInfoResponse;
-use crate::wire::wire_struct;
+use crate::wire::{wire_query, wire_struct};
 
 wire_struct! {
     /// Sizes of a model.
@@ -86,5 +86,13 @@ wire_struct! {
     /// The tokens of a text.
     pub struct TokenizeResponse {
         pub tokens: Vec<Token>,
+    }
+}
+
+wire_query! {
+    /// Asks for tokens of the vocabulary.
+    pub struct VocabularyRequest {
+        /// What their texts begin with.
+        pub prefix: String,
     }
 }

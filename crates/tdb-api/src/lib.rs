@@ -9,14 +9,18 @@
 
 mod attribution;
 mod batched;
+mod error_body;
 mod explanations;
 mod index;
 mod inference;
 mod info;
 mod names;
+pub mod numbers;
 pub mod page;
 mod records;
+pub mod routes;
 mod scalars;
+mod single;
 pub mod stream;
 mod tdb;
 mod tensor;
@@ -33,6 +37,7 @@ pub use batched::{
     BatchedRequest, BatchedResponse, InferenceResponseAndResponseDict, InferenceSubRequest, ProcessingRequestSpec,
     ProcessingResponseData,
 };
+pub use error_body::{ErrorBody, FIELD_HEADER};
 pub use explanations::{
     AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, ScoreRequest, ScoreResult,
 };
@@ -46,6 +51,7 @@ pub use inference::{
 };
 pub use info::{
     AutoencoderInfo, LimitsResponse, ModelShape, ServerInfoResponse, Token, TokenizeRequest, TokenizeResponse,
+    VocabularyRequest,
 };
 pub use names::{
     ActivationLocationType, DerivedScalarType, Dimension, NodeType, PassType, ProcessingResponseDataType, SpecType,
@@ -61,6 +67,7 @@ pub use scalars::{
     DerivedScalarsRequest, DerivedScalarsRequestSpec, DerivedScalarsResponse, DerivedScalarsResponseData,
     DerivedScalarsSpecTag, DerivedScalarsTag,
 };
+pub use single::AnotherAnswer;
 pub use tdb::{BatchedTdbRequest, ComponentTypeForAttention, ComponentTypeForMlp, TdbRequestSpec, TdbSpecTag};
 pub use tensor::{TensorND, TensorType};
 pub use token_ref::TokenRef;
@@ -69,11 +76,10 @@ pub use tokens::{
     TokenScoringType, TopTokens,
 };
 pub use top_k::{
-    GroupId, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsRequestSpec,
-    MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData, MultipleTopKSpecTag, MultipleTopKTag,
+    ForceClientCodeGenerationRequest, GroupId, MultipleTopKDerivedScalarsRequest,
+    MultipleTopKDerivedScalarsRequestSpec, MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData,
+    MultipleTopKSpecTag, MultipleTopKTag,
 };
 
 /// A node of a run: see [`MirroredNodeIndex`], which is its name in the interface.
 pub type NodeIndex = MirroredNodeIndex;
-/// Indices into a tensor of a run: see [`MirroredActivationIndex`].
-pub type ActivationIndex = MirroredActivationIndex;

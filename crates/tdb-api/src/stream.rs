@@ -1,59 +1,80 @@
 //! The streamed answer to the debugger's question: each part as soon as it is ready.
 //!
-//! The parts add up to the unstreamed answer: [`fold`] gives exactly what `POST /batched_tdb` would have given.
+//! The parts add up to the unstreamed answer: [`Fold`] gives exactly what `POST /batched_tdb` would have given.
 
 use crate::attribution::TokenPairAttributionResponseData;
 use crate::batched::{BatchedResponse, InferenceResponseAndResponseDict, ProcessingResponseData};
 use crate::inference::{InferenceAndTokenData, InferenceResponse};
 use crate::tokens::ScoredTokensResponseData;
 use crate::top_k::MultipleTopKDerivedScalarsResponseData;
+use crate::wire::{
+    Decode, Describe, Errors, FieldPath, Schemas, Step, decode_for_serde, decode_object, wire_enum, wire_struct,
+};
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value, json};
+
+/// The node table.
+pub const TOP_K_COMPONENTS: &str = "topKComponents";
+/// Sums over all components, for each token of the prompt.
+pub const COMPONENT_SUMS: &str = "componentSumsForTokenDisplay";
+/// Tokens whose logits a node's write raises and lowers.
+pub const UPVOTED_OUTPUT_TOKENS: &str = "upvotedOutputTokens";
+/// Tokens whose embeddings excite a neuron or latent.
+pub const INPUT_TOKENS_MLP: &str = "inputTokensThatUpvoteMlp";
+/// Tokens whose embeddings raise a head's attention through its query.
+pub const INPUT_TOKENS_ATTN_Q: &str = "inputTokensThatUpvoteAttnQ";
+/// Tokens whose embeddings raise a head's attention through its key.
+pub const INPUT_TOKENS_ATTN_K: &str = "inputTokensThatUpvoteAttnK";
+/// Attended-to tokens of the nodes.
+pub const TOKEN_PAIR_ATTRIBUTION: &str = "tokenPairAttribution";
+/// Candidates for the next token.
+pub const TOP_OUTPUT_TOKEN_LOGITS: &str = "topOutputTokenLogits";
 
 /// The parts of one side's answer, in the order of the unstreamed answer.
 pub const PART_NAMES: [&str; 8] = [
-    "topKComponents",
-    "componentSumsForTokenDisplay",
-    "upvotedOutputTokens",
-    "inputTokensThatUpvoteMlp",
-    "inputTokensThatUpvoteAttnQ",
-    "inputTokensThatUpvoteAttnK",
-    "tokenPairAttribution",
-    "topOutputTokenLogits",
+    TOP_K_COMPONENTS,
+    COMPONENT_SUMS,
+    UPVOTED_OUTPUT_TOKENS,
+    INPUT_TOKENS_MLP,
+    INPUT_TOKENS_ATTN_Q,
+    INPUT_TOKENS_ATTN_K,
+    TOKEN_PAIR_ATTRIBUTION,
+    TOP_OUTPUT_TOKEN_LOGITS,
 ];
 
-/// A target or distractor, wherever it stands among the candidates.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenOfInterest {
-    /// Its text.
-    pub token: String,
-    /// Its vocabulary id.
-    pub token_id: i64,
-    /// Its logit.
-    pub logit: f64,
-    /// Its probability among the whole vocabulary.
-    pub probability: f64,
-    /// 1 for the likeliest token of the vocabulary.
-    pub rank: i64,
-    /// `target` or `distractor`.
-    pub role: String,
+wire_struct! {
+    /// A target or distractor, wherever it stands among the candidates.
+    pub struct TokenOfInterest {
+        /// Its text.
+        pub token: String,
+        /// Its vocabulary id.
+        pub token_id: i64,
+        /// Its logit.
+        pub logit: f64,
+        /// Its probability among the whole vocabulary.
+        pub probability: f64,
+        /// 1 for the likeliest token of the vocabulary.
+        pub rank: i64,
+        /// `target` or `distractor`.
+        pub role: String,
+    }
 }
 
-/// What a run is busy with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProgressPass {
-    /// The forward pass.
-    Forward,
-    /// The backward pass.
-    Backward,
-    /// Token readings; `layer` counts parts of the work rather than layers.
-    Readings,
+wire_enum! {
+    /// What a run is busy with.
+    pub enum ProgressPass {
+        /// The forward pass.
+        Forward = "forward",
+        /// The backward pass.
+        Backward = "backward",
+        /// Token readings; `layer` counts parts of the work rather than layers.
+        Readings = "readings",
+    }
 }
 
 /// One line of the stream. `side` is the position in the request: 0 is left, 1 is right.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
 pub enum TdbEvent {
     /// The prompt as the model sees it, before anything is computed.
@@ -75,8 +96,108 @@ pub enum TdbEvent {
     TokenPairs { side: usize, name: String, data: TokenPairAttributionResponseData },
     /// Everything was sent.
     Done,
-    /// It came to nothing; `status` is what the unstreamed answer would have had.
-    Error { status: u16, message: String },
+    /// The question was not answered; `status` is what the unstreamed answer would have had.
+    Error {
+        status: u16,
+        message: String,
+        /// The field that the message is about, if it is about one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        field: Option<FieldPath>,
+    },
+}
+
+/// The words of `event`.
+const EVENTS: [&str; 10] = [
+    "tokens",
+    "progress",
+    "inference",
+    "output_logits",
+    "candidates",
+    "node_groups",
+    "token_readings",
+    "token_pairs",
+    "done",
+    "error",
+];
+
+impl Decode for TdbEvent {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let object = decode_object(value, errors)?;
+        let event: String = errors.field(object, "event", None)?;
+        let mut from = Fields { object, errors };
+        Some(match event.as_str() {
+            "tokens" => {
+                let (tokens_as_ints, tokens_as_strings) = (from.read("tokens_as_ints"), from.read("tokens_as_strings"));
+                Self::Tokens {
+                    side: from.read("side")?,
+                    tokens_as_ints: tokens_as_ints?,
+                    tokens_as_strings: tokens_as_strings?,
+                }
+            }
+            "progress" => Self::Progress {
+                side: from.read("side")?,
+                pass: from.read("pass")?,
+                layer: from.read("layer")?,
+                n_layers: from.read("n_layers")?,
+            },
+            "inference" => Self::Inference { side: from.read("side")?, data: from.read("data")? },
+            "output_logits" => {
+                Self::OutputLogits { side: from.read("side")?, name: from.read("name")?, data: from.read("data")? }
+            }
+            "candidates" => Self::Candidates {
+                side: from.read("side")?,
+                name: from.read("name")?,
+                probabilities: from.read("probabilities")?,
+                tokens_of_interest: from.read("tokens_of_interest")?,
+            },
+            "node_groups" => {
+                Self::NodeGroups { side: from.read("side")?, name: from.read("name")?, data: from.read("data")? }
+            }
+            "token_readings" => {
+                Self::TokenReadings { side: from.read("side")?, name: from.read("name")?, data: from.read("data")? }
+            }
+            "token_pairs" => {
+                Self::TokenPairs { side: from.read("side")?, name: from.read("name")?, data: from.read("data")? }
+            }
+            "done" => Self::Done,
+            "error" => {
+                Self::Error { status: from.read("status")?, message: from.read("message")?, field: from.read("field")? }
+            }
+            _ => return errors.at(Step::Key("event".into()), |e| crate::wire::decode_not_permitted(&EVENTS, e)),
+        })
+    }
+}
+
+/// The fields of one event.
+struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    errors: &'a mut Errors,
+}
+
+impl Fields<'_> {
+    fn read<T: Decode>(&mut self, snake: &str) -> Option<T> {
+        self.errors.field(self.object, snake, None)
+    }
+}
+
+impl<'de> Deserialize<'de> for TdbEvent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        decode_for_serde(deserializer)
+    }
+}
+
+/// A stream of [`TdbEvent`]s, as lines of JSON or as server-sent events.
+#[derive(Debug, Clone, Copy)]
+pub struct Events;
+
+impl Describe for Events {
+    fn describe(_: &mut Schemas) -> Value {
+        let (last, others) = EVENTS.split_last().unwrap_or((&"", &[]));
+        json!({
+            "type": "object", "required": ["event"], "properties": { "event": { "type": "string" } },
+            "description": format!("One line of the stream. `event` is {} or {last}.", others.join(", ")),
+        })
+    }
 }
 
 /// Why events do not add up to an answer.
@@ -89,6 +210,8 @@ pub enum FoldError {
         status: u16,
         /// The server's sentence.
         message: String,
+        /// The field that it is about, if it is about one.
+        field: Option<FieldPath>,
     },
     /// The stream broke off.
     #[error("the stream ended before its last event")]
@@ -101,58 +224,129 @@ pub enum FoldError {
     },
 }
 
+/// What a stream tells beside `topOutputTokenLogits`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidates {
+    /// Probabilities of the listed tokens, in their order.
+    pub probabilities: Vec<f64>,
+    /// The question's own tokens.
+    pub tokens_of_interest: Vec<TokenOfInterest>,
+}
+
+/// What the events of a stream add up to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Folded {
+    /// The unstreamed answer.
+    pub response: BatchedResponse,
+    /// Beside it, for each side, what only a stream tells.
+    pub candidates: Vec<Option<Candidates>>,
+}
+
 /// What was told about one side so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Side {
     run: Option<InferenceAndTokenData>,
     parts: Vec<(String, ProcessingResponseData)>,
+    candidates: Option<Candidates>,
 }
 
-/// Adds up the events of one stream to the unstreamed answer. The order of the events does not matter.
-pub fn fold(events: impl IntoIterator<Item = TdbEvent>) -> Result<BatchedResponse, FoldError> {
-    let mut sides: Vec<Side> = Vec::new();
-    let mut done = false;
-    for event in events {
+/// Adds up events. Their order does not matter.
+#[derive(Debug, Default)]
+pub struct Fold {
+    sides: Vec<Side>,
+    done: bool,
+}
+
+impl Fold {
+    /// For an answer with this many sides; more are taken as they come.
+    pub fn new(sides: usize) -> Self {
+        Self { sides: vec![Side::default(); sides], done: false }
+    }
+
+    /// Adds one event.
+    ///
+    /// # Errors
+    /// [`FoldError::Failed`] if the event says that the question was not answered.
+    pub fn add(&mut self, event: TdbEvent) -> Result<(), FoldError> {
+        use ProcessingResponseData as Part;
         match event {
-            TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } | TdbEvent::Candidates { .. } => {}
-            TdbEvent::Inference { side, data } => at(&mut sides, side).run = Some(data),
+            TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } => {}
+            TdbEvent::Inference { side, data } => self.at(side).run = Some(data),
             TdbEvent::OutputLogits { side, name, data } | TdbEvent::NodeGroups { side, name, data } => {
-                at(&mut sides, side).parts.push((name, ProcessingResponseData::MultipleTopKDerivedScalars(data)));
+                self.put(side, name, Part::MultipleTopKDerivedScalars(data));
             }
-            TdbEvent::TokenReadings { side, name, data } => {
-                at(&mut sides, side).parts.push((name, ProcessingResponseData::ScoredTokens(data)));
+            TdbEvent::TokenReadings { side, name, data } => self.put(side, name, Part::ScoredTokens(data)),
+            TdbEvent::TokenPairs { side, name, data } => self.put(side, name, Part::TokenPairAttribution(data)),
+            TdbEvent::Candidates { side, probabilities, tokens_of_interest, .. } => {
+                self.at(side).candidates = Some(Candidates { probabilities, tokens_of_interest });
             }
-            TdbEvent::TokenPairs { side, name, data } => {
-                at(&mut sides, side).parts.push((name, ProcessingResponseData::TokenPairAttribution(data)));
-            }
-            TdbEvent::Done => done = true,
-            TdbEvent::Error { status, message } => return Err(FoldError::Failed { status, message }),
+            TdbEvent::Done => self.done = true,
+            TdbEvent::Error { status, message, field } => return Err(FoldError::Failed { status, message, field }),
         }
+        Ok(())
     }
-    if !done {
-        return Err(FoldError::Incomplete);
+
+    /// Whether every side has its run and these parts.
+    pub fn has(&self, names: &[&str]) -> bool {
+        let has = |side: &Side, name: &str| side.parts.iter().any(|(part, _)| part == name);
+        self.sides.iter().all(|side| side.run.is_some() && names.iter().all(|name| has(side, name)))
     }
-    let inference_sub_responses =
-        sides.into_iter().enumerate().map(|(i, side)| whole(i, side)).collect::<Result<_, _>>()?;
-    Ok(BatchedResponse { inference_sub_responses })
+
+    /// What has come so far.
+    ///
+    /// # Errors
+    /// [`FoldError::NoRun`] if a side's run was not told yet.
+    pub fn so_far(&self) -> Result<Folded, FoldError> {
+        added_up(self.sides.clone())
+    }
+
+    /// The whole.
+    ///
+    /// # Errors
+    /// [`FoldError::Incomplete`] if the last event did not come, [`FoldError::NoRun`] if a side's run did not.
+    pub fn finish(self) -> Result<Folded, FoldError> {
+        if !self.done {
+            return Err(FoldError::Incomplete);
+        }
+        added_up(self.sides)
+    }
+
+    fn put(&mut self, side: usize, name: String, part: ProcessingResponseData) {
+        self.at(side).parts.push((name, part));
+    }
+
+    fn at(&mut self, side: usize) -> &mut Side {
+        if self.sides.len() <= side {
+            self.sides.resize_with(side + 1, Side::default);
+        }
+        &mut self.sides[side]
+    }
 }
 
-fn at(sides: &mut Vec<Side>, side: usize) -> &mut Side {
-    if sides.len() <= side {
-        sides.resize_with(side + 1, Side::default);
-    }
-    &mut sides[side]
+/// Adds up the events of one whole stream to the unstreamed answer.
+///
+/// # Errors
+/// As [`Fold::add`] and [`Fold::finish`].
+pub fn fold(events: impl IntoIterator<Item = TdbEvent>) -> Result<BatchedResponse, FoldError> {
+    let mut fold = Fold::default();
+    events.into_iter().try_for_each(|event| fold.add(event))?;
+    Ok(fold.finish()?.response)
 }
 
-fn whole(index: usize, side: Side) -> Result<InferenceResponseAndResponseDict, FoldError> {
-    let Side { run, mut parts } = side;
-    let inference_and_token_data = run.ok_or(FoldError::NoRun { side: index })?;
-    let place = |name: &str| PART_NAMES.iter().position(|part| *part == name).unwrap_or(PART_NAMES.len());
-    parts.sort_by_key(|(name, _)| place(name));
-    Ok(InferenceResponseAndResponseDict {
-        inference_response: InferenceResponse { inference_and_token_data },
-        processing_response_data_by_name: parts.into_iter().collect::<IndexMap<_, _>>(),
-    })
+fn added_up(sides: Vec<Side>) -> Result<Folded, FoldError> {
+    let mut all = Folded::default();
+    for (index, Side { run, mut parts, candidates }) in sides.into_iter().enumerate() {
+        let inference_and_token_data = run.ok_or(FoldError::NoRun { side: index })?;
+        let place = |name: &str| PART_NAMES.iter().position(|part| *part == name).unwrap_or(PART_NAMES.len());
+        parts.sort_by_key(|(name, _)| place(name));
+        all.response.inference_sub_responses.push(InferenceResponseAndResponseDict {
+            inference_response: InferenceResponse { inference_and_token_data },
+            processing_response_data_by_name: parts.into_iter().collect::<IndexMap<_, _>>(),
+        });
+        all.candidates.push(candidates);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -234,8 +428,60 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_usable_before_it_is_whole() {
+        let mut fold = Fold::new(2);
+        assert!(fold.so_far().is_err());
+        let usable: Vec<bool> = events()
+            .into_iter()
+            .map(|event| {
+                fold.add(event).unwrap();
+                fold.has(&[])
+            })
+            .collect();
+        assert_eq!(usable, [false, false, false, false, true, true, true, true]);
+        assert!(fold.has(&[]) && !fold.has(&[TOP_K_COMPONENTS]), "the right side has no node table");
+        let so_far = fold.so_far().unwrap();
+        assert_eq!(so_far.response.inference_sub_responses.len(), 2);
+        assert_eq!(fold.finish().unwrap(), so_far);
+    }
+
+    #[test]
+    fn candidates_stand_beside_the_answer() {
+        let mut fold = Fold::new(1);
+        let name = TOP_OUTPUT_TOKEN_LOGITS.to_owned();
+        fold.add(TdbEvent::Inference { side: 0, data: run(1.0) }).unwrap();
+        fold.add(TdbEvent::Candidates { side: 0, name, probabilities: vec![0.5], tokens_of_interest: vec![] }).unwrap();
+        let folded = fold.so_far().unwrap();
+        assert_eq!(folded.candidates[0].as_ref().unwrap().probabilities, [0.5]);
+        assert!(folded.response.inference_sub_responses[0].processing_response_data_by_name.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_event_is_told() {
+        let error = |text: &str| crate::wire::from_json::<TdbEvent>(text).unwrap_err().to_string();
+        assert!(error(r#"{"event":"dnoe"}"#).starts_with("event: value is not a valid enumeration member"));
+        assert_eq!(error(r#"{"event":"inference"}"#), "side: field required");
+        assert!(error("{").contains("EOF"));
+    }
+
+    #[test]
     fn events_survive_the_wire() {
-        for event in events() {
+        let field = FieldPath::of("subRequests").index(1).key("prompt");
+        let name = TOP_OUTPUT_TOKEN_LOGITS.to_owned();
+        let token = TokenOfInterest {
+            token: "a".into(),
+            token_id: 1,
+            logit: -0.5,
+            probability: 0.25,
+            rank: 3,
+            role: "target".into(),
+        };
+        let others = [
+            TdbEvent::Error { status: 400, message: "no".into(), field: Some(field) },
+            TdbEvent::Error { status: 500, message: "no".into(), field: None },
+            TdbEvent::Candidates { side: 1, name, probabilities: vec![0.5], tokens_of_interest: vec![token] },
+        ];
+        for event in events().into_iter().chain(others) {
             let line = serde_json::to_string(&event).unwrap();
             assert_eq!(serde_json::from_str::<TdbEvent>(&line).unwrap(), event, "{line}");
         }
@@ -246,8 +492,8 @@ mod tests {
         let mut broken = events();
         broken.pop();
         assert_eq!(fold(broken), Err(FoldError::Incomplete));
-        let failed = [TdbEvent::Error { status: 400, message: "no".into() }];
-        assert_eq!(fold(failed), Err(FoldError::Failed { status: 400, message: "no".into() }));
+        let failed = [TdbEvent::Error { status: 400, message: "no".into(), field: None }];
+        assert_eq!(fold(failed), Err(FoldError::Failed { status: 400, message: "no".into(), field: None }));
         let orphan =
             [TdbEvent::NodeGroups { side: 0, name: "topKComponents".into(), data: groups(1.0) }, TdbEvent::Done];
         assert_eq!(fold(orphan), Err(FoldError::NoRun { side: 0 }));

@@ -5,7 +5,7 @@ use crate::inference::{InferenceAndTokenData, InferenceRequestSpec};
 use crate::names::ProcessingResponseDataType;
 use crate::names::{DerivedScalarType, Dimension, PassType};
 use crate::tensor::TensorND;
-use crate::wire::{wire_enum, wire_struct, wire_tag};
+use crate::wire::{wire_enum, wire_query, wire_struct, wire_tag};
 use indexmap::IndexMap;
 
 wire_enum! {
@@ -22,6 +22,14 @@ wire_enum! {
         TokenRead = "token_read",
         WriteNorm = "write_norm",
         TokenPairAttribution = "token_pair_attribution",
+    }
+}
+
+wire_query! {
+    /// The parameter of a route that does nothing but make generated clients know the names of groups.
+    pub struct ForceClientCodeGenerationRequest {
+        /// Any group.
+        pub group_id: GroupId,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Explanations of a node and how well they predict it, in the reference's file layout plus where they came from.
 
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
-use tdb_api::AttributedScoredExplanation;
 
 use crate::{Error, Result, json, record::RawId};
 
@@ -57,24 +56,6 @@ pub struct Origin {
     /// How it was scored, such as `all-at-once`, `token-by-token`, `pairs` or `detection`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score_method: Option<String>,
-}
-
-/// A stored explanation as `/existing_explanations` tells it: the reference's fields, and beside them where it comes
-/// from, as far as its file says so.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StoredExplanation {
-    #[serde(flatten)]
-    pub found: AttributedScoredExplanation,
-    /// As in [`Origin`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub score_method: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub model: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub date: Option<String>,
 }
 
 /// Simulations of several sequences and the scores over all their tokens together.

@@ -33,7 +33,6 @@ pub use error::{Error, Result};
 pub use explanation::{
     ActivationScale, AttentionSimulation, Detection, MAX_EXPLANATION_BYTES, NodeExplanations, Origin,
     ScoredAttentionSimulation, ScoredExplanation, ScoredSequenceSimulation, ScoredSimulation, SequenceSimulation,
-    StoredExplanation,
 };
 pub use fetch::{FetchConfig, Fetcher, parse_size, platform_folder};
 pub use library::{FoundRecord, Library};

@@ -15,8 +15,8 @@ use tdb_api::{
 
 use crate::{
     Error, ExplanationsEntry, Fetcher, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations, NodeRecord,
-    Origin, RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, StoredExplanation, collated::LayerFile,
-    local, normalize, write_atomically,
+    Origin, RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, collated::LayerFile, local, normalize,
+    write_atomically,
 };
 
 /// Parsed records kept in memory, in bytes.
@@ -195,7 +195,10 @@ impl Library {
     }
 
     /// `/existing_explanations`.
-    pub async fn existing_explanations(&self, request: &ExistingExplanationsRequest) -> Result<Vec<StoredExplanation>> {
+    pub async fn existing_explanations(
+        &self,
+        request: &ExistingExplanationsRequest,
+    ) -> Result<Vec<AttributedScoredExplanation>> {
         let (layer, index) = node(request.layer_index, request.activation_index)?;
         let sets = match (&request.neuron_dataset, request.explanation_datasets.as_slice()) {
             (Some(dataset), []) => {
@@ -225,8 +228,10 @@ impl Library {
                 let score = e.score();
                 let dataset_name = name.clone();
                 let Origin { method, score_method, model, date, .. } = e.origin;
-                e.explanation.map(|explanation| StoredExplanation {
-                    found: AttributedScoredExplanation { explanation, score, dataset_name },
+                e.explanation.map(|explanation| AttributedScoredExplanation {
+                    explanation,
+                    score,
+                    dataset_name,
                     method,
                     score_method,
                     model,

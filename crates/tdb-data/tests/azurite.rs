@@ -68,7 +68,7 @@ async fn records_and_explanations_come_from_azure() {
         "activationIndex": 7, "explanationDatasets": [], "neuronDataset": "az"}))
     .unwrap();
     let found = library.existing_explanations(&request).await.unwrap();
-    assert_eq!((found[0].found.explanation.as_str(), found[0].found.score), ("the letter b", Some(0.5)));
+    assert_eq!((found[0].explanation.as_str(), found[0].score), ("the letter b", Some(0.5)));
     let file = Location::parse(&format!("az://{ACCOUNT}/neuron-explainer/large file.bin")).unwrap();
     let path = library.fetcher().file(&file, &()).await.unwrap();
     assert!(std::fs::read(path).unwrap() == large);

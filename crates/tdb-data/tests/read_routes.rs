@@ -124,8 +124,7 @@ async fn explanations_are_those_of_all_sets_and_our_own() {
     };
     let of_records = request(json!([]), json!("gpt2-small"));
     let found = library.existing_explanations(&of_records).await.unwrap();
-    let flat: Vec<_> =
-        found.iter().map(|e| (e.found.explanation.as_str(), e.found.score, e.found.dataset_name.as_str())).collect();
+    let flat: Vec<_> = found.iter().map(|e| (e.explanation.as_str(), e.score, e.dataset_name.as_str())).collect();
     assert_eq!(flat, [("cats", Some(0.625), ""), ("marks", None, "")]);
     let by_url = request(json!([format!("{HOST}/{EXPLANATIONS}/")]), Value::Null);
     assert_eq!(library.existing_explanations(&by_url).await.unwrap(), found);
@@ -142,7 +141,7 @@ async fn explanations_are_those_of_all_sets_and_our_own() {
         library.add_explanation(&entry, "activations", (1, 5), false, new).await.unwrap();
     }
     let found = library.existing_explanations(&of_records).await.unwrap();
-    let flat: Vec<_> = found.iter().map(|e| (e.found.explanation.as_str(), e.found.dataset_name.as_str())).collect();
+    let flat: Vec<_> = found.iter().map(|e| (e.explanation.as_str(), e.dataset_name.as_str())).collect();
     assert_eq!(flat, [("cats", ""), ("marks", ""), ("birds", "activations"), ("dogs", "activations")]);
     // On the wire, the reference's fields alone where a file has no others.
     let wire: Vec<Value> = found.iter().map(|e| serde_json::to_value(e).unwrap()).collect();

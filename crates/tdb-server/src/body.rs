@@ -1,34 +1,44 @@
-//! Request bodies: JSON by the rules of `tdb_api::wire`, and 422 with every reason when it does not fit.
+//! Reading requests by the rules of `tdb_api::wire`, with 422 and every reason when they do not fit.
 
 use crate::error::ApiError;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tdb_api::wire::{Decode, FieldError, Step, from_value};
+use tdb_api::routes::{Place, Route};
+use tdb_api::wire::{FieldError, Step, from_query, from_value};
 
-/// A body read as `T`, whatever its content type says.
+/// What a route takes, from wherever its request stands. A body is read as JSON, whatever its content type says.
 #[derive(Debug)]
-pub struct Body<T>(pub T);
+pub struct Asked<R: Route>(pub R::Request);
 
-impl<T: Decode, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<R: Route, S: Send + Sync> FromRequest<S> for Asked<R> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let message = rejection.body_text();
-            match rejection.status() {
-                axum::http::StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(
-                    "the request's body is larger than this server takes; GET /limits says how large it may be".into(),
-                ),
-                _ => ApiError::Bad(format!("the request's body could not be read: {message}")),
-            }
-        })?;
-        let value = parse(&bytes)?;
-        if value.is_null() {
-            return Err(ApiError::Form(vec![missing_body()]));
-        }
-        Ok(Self(from_value(&value, "body")?))
+        let read = match R::PLACE {
+            Place::Nowhere => from_value(&Value::Null, "body"),
+            Place::Query => from_query(request.uri().query().unwrap_or_default()),
+            Place::Body => from_value(&body(request, state).await?, "body"),
+        };
+        Ok(Self(read?))
     }
+}
+
+async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Value, ApiError> {
+    let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+        let message = rejection.body_text();
+        match rejection.status() {
+            axum::http::StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(
+                "the request's body is larger than this server takes; GET /limits says how large it may be".into(),
+            ),
+            _ => ApiError::Bad(format!("the request's body could not be read: {message}")),
+        }
+    })?;
+    let value = parse(&bytes)?;
+    if value.is_null() {
+        return Err(ApiError::Form(vec![missing_body()]));
+    }
+    Ok(value)
 }
 
 fn missing_body() -> FieldError {
@@ -59,19 +69,6 @@ fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     })
 }
 
-/// The query parameter `name` read as `T`.
-pub fn query<T: Decode>(query: Option<&str>, name: &str) -> Result<T, ApiError> {
-    let parameters: serde_json::Map<String, Value> = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .map(|(key, value)| (key.into_owned(), Value::String(value.into_owned())))
-        .collect();
-    let mut errors = tdb_api::wire::Errors::below("query");
-    let read = errors.at(Step::Key(name.into()), |errors| match parameters.get(name) {
-        Some(value) => T::decode(value, errors),
-        None => errors.add("value_error.missing", "field required"),
-    });
-    read.ok_or_else(|| ApiError::Form(errors.into_found()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,12 +85,5 @@ mod tests {
         let at = |pos| vec![Step::Key("body".into()), Step::Index(pos)];
         assert_eq!(place("{\"subRequests\": ["), at(17));
         assert_eq!(place("{\"é\":\n  x}"), at(8));
-    }
-
-    #[test]
-    fn parameters_are_decoded() {
-        assert_eq!(query::<String>(Some("x=1&name=a%26b"), "name").unwrap(), "a&b");
-        assert_eq!(query::<String>(Some("name=a+b%20%C3%A9%"), "name").unwrap(), "a b é%");
-        assert!(query::<String>(Some("x=1"), "name").is_err());
     }
 }

@@ -4,7 +4,8 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use tdb_api::wire::{FieldError, Invalid};
+use tdb_api::FIELD_HEADER;
+use tdb_api::wire::{FieldError, FieldPath, Invalid};
 
 /// Why a request was not answered.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum ApiError {
     /// The request asks for something that does not exist or does not fit together.
     #[error("{0}")]
     Bad(String),
+    /// As [`ApiError::Bad`], about one field of the request.
+    #[error("{field}: {what}")]
+    BadField { field: FieldPath, what: String },
     #[error("{0}")]
     Forbidden(String),
     #[error("{0}")]
@@ -47,7 +51,7 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::Bad(_) | Self::BadField { .. } => StatusCode::BAD_REQUEST,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -58,6 +62,14 @@ impl ApiError {
             Self::Cancelled => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The field that it is about, if it is about one.
+    pub fn field(&self) -> Option<&FieldPath> {
+        match self {
+            Self::BadField { field, .. } => Some(field),
+            _ => None,
         }
     }
 
@@ -76,25 +88,16 @@ impl IntoResponse for ApiError {
         };
         let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
-        if let Self::Busy { retry_after, .. } = self {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
+        if let Self::Busy { retry_after, .. } = &self {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
         }
-        // Where in the request a sentence belongs, for pages: the interface's error bodies have no room for it.
-        if let Self::Bad(message) = &self
-            && let Some(field) = field_of(message)
-            && let Ok(value) = HeaderValue::from_str(field)
+        if let Some(field) = self.field()
+            && let Ok(value) = HeaderValue::from_str(&field.to_string())
         {
-            headers.insert(HeaderName::from_static("x-tdb-field"), value);
+            headers.insert(HeaderName::from_static(FIELD_HEADER), value);
         }
         response
     }
-}
-
-/// The field that a sentence begins with, as in `subRequests[0].prompt: ...`.
-fn field_of(message: &str) -> Option<&str> {
-    let (field, _) = message.split_once(": ")?;
-    let is_path = |c: char| c.is_ascii_alphanumeric() || "[].".contains(c);
-    (field.starts_with(|c: char| c.is_ascii_lowercase()) && field.chars().all(is_path)).then_some(field)
 }
 
 impl From<Invalid> for ApiError {
@@ -122,21 +125,5 @@ impl From<tdb_data::Error> for ApiError {
             other @ (tdb_data::Error::Io { .. } | tdb_data::Error::Config(_)) => Self::internal(other),
             other => Self::Upstream(other.to_string()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_field_of_a_sentence_is_found() {
-        assert_eq!(
-            field_of("subRequests[0].targetTokens[1]: 'a b' is 2 tokens"),
-            Some("subRequests[0].targetTokens[1]")
-        );
-        assert_eq!(field_of("'Canadian bacon' decoded to [1, 2]; wanted: 1"), None);
-        assert_eq!(field_of("no such thing"), None);
-        assert_eq!(field_of("the prompt is long: 7"), None);
     }
 }

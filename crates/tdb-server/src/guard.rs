@@ -98,7 +98,7 @@ pub fn cors(names: Names) -> CorsLayer {
         .allow_headers(AllowHeaders::mirror_request())
         .allow_credentials(true)
         .expose_headers(ExposeHeaders::list([
-            axum::http::HeaderName::from_static("x-tdb-field"),
+            axum::http::HeaderName::from_static(tdb_api::FIELD_HEADER),
             axum::http::HeaderName::from_static("server-timing"),
             header::RETRY_AFTER,
         ]))

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! app          the routes and what surrounds them       guard    who may ask: Host, Origin, CORS
-//! controllers  one file for each kind of thing asked    body     request bodies and query parameters, 422
-//! queue        admission, compute threads, cancelling   error    every error as a status and a sentence
-//! openapi      the document, made with the routes       ui       the embedded pages
-//! cli          the command `tdb`
+//! controllers  one file for each kind of thing asked    body     reading requests, 422
+//! question     limits and answer of each question       reply    writing answers
+//! model        what is asked                            error    every error as a status and a sentence
+//! queue        admission, compute threads, cancelling   ui       the embedded pages
+//! openapi      routes with handlers, and the document   cli      the command `tdb`
 //! ```
 
 pub mod app;
@@ -16,12 +17,15 @@ mod controllers;
 mod error;
 mod guard;
 pub mod model;
-mod openapi;
+pub mod openapi;
+pub mod question;
 pub mod queue;
 pub mod records;
+pub mod reply;
 mod ui;
 
 pub use app::{App, router};
 pub use config::{Limits, ServerConfig};
 pub use error::ApiError;
-pub use model::{Ask, Question};
+pub use model::Ask;
+pub use question::Question;

@@ -1,15 +1,9 @@
-//! What is asked of a model: each kind of question with its limits, its check and its answer.
+//! What is asked of a model.
 
-use crate::config::Limits;
 use crate::error::ApiError;
 use crate::queue::Job;
-use serde::Serialize;
-use tdb_api::wire::{Decode, Describe};
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
-    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, InferenceRequestSpec,
-    ModelInfoResponse, ModelShape, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse,
-    ProcessingRequestSpec, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape, Token,
 };
 use tdb_model::{Autoencoder, AutoencoderSite};
 use tdb_scalars::{Context, Engine, Records};
@@ -25,17 +19,6 @@ pub trait Ask: Send + Sync {
     fn vocabulary(&self, prefix: &str, limit: usize) -> Vec<Token>;
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
     fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
-    fn derived_scalars(&self, request: &DerivedScalarsRequest, job: &Job) -> Result<DerivedScalarsResponse, ApiError>;
-    fn derived_attention_scalars(
-        &self,
-        request: &DerivedAttentionScalarsRequest,
-        job: &Job,
-    ) -> Result<DerivedAttentionScalarsResponse, ApiError>;
-    fn multiple_top_k(
-        &self,
-        request: &MultipleTopKDerivedScalarsRequest,
-        job: &Job,
-    ) -> Result<MultipleTopKDerivedScalarsResponse, ApiError>;
 }
 
 /// The engine with the stored records that activations are normalised by.
@@ -106,26 +89,6 @@ impl Ask for Model {
     fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError> {
         Ok(self.engine.batched_tdb(request, &self.context(job))?)
     }
-
-    fn derived_scalars(&self, request: &DerivedScalarsRequest, job: &Job) -> Result<DerivedScalarsResponse, ApiError> {
-        Ok(self.engine.derived_scalars(request, &self.context(job))?)
-    }
-
-    fn derived_attention_scalars(
-        &self,
-        request: &DerivedAttentionScalarsRequest,
-        job: &Job,
-    ) -> Result<DerivedAttentionScalarsResponse, ApiError> {
-        Ok(self.engine.derived_attention_scalars(request, &self.context(job))?)
-    }
-
-    fn multiple_top_k(
-        &self,
-        request: &MultipleTopKDerivedScalarsRequest,
-        job: &Job,
-    ) -> Result<MultipleTopKDerivedScalarsResponse, ApiError> {
-        Ok(self.engine.multiple_top_k_derived_scalars(request, &self.context(job))?)
-    }
 }
 
 impl Model {
@@ -142,162 +105,3 @@ fn info(name: String, autoencoder: &Autoencoder) -> AutoencoderInfo {
     };
     AutoencoderInfo { name, n_latents: autoencoder.n_latents() as i64, site: site.to_owned() }
 }
-
-/// One kind of question.
-pub trait Question: Decode + Describe + Send + 'static {
-    type Answer: Serialize + Describe + Send + 'static;
-
-    /// Refuses what is beyond the limits, before anything is computed.
-    fn check(&self, limits: &Limits) -> Result<(), ApiError>;
-
-    /// The prompts, each with its place in the request.
-    fn prompts(&self) -> Vec<(String, &str)>;
-
-    fn answer(&self, model: &dyn Ask, job: &Job) -> Result<Self::Answer, ApiError>;
-}
-
-/// Refuses prompts with more tokens than the limit. Done on a compute thread: tokenizing is work.
-pub fn check_prompts(question: &impl Question, model: &dyn Ask, limits: &Limits) -> Result<(), ApiError> {
-    // No tokenizer has tokens this long; a text beyond it is too long whatever its tokens are.
-    const LONGEST_TOKEN: usize = 256;
-    let limit = limits.prompt_tokens;
-    for (place, prompt) in question.prompts() {
-        if prompt.len() > limit.saturating_mul(LONGEST_TOKEN) {
-            return Err(ApiError::Bad(format!("{place}: {} bytes are more than {limit} tokens", prompt.len())));
-        }
-        // Short texts cannot have more tokens than bytes.
-        if prompt.len() > limit {
-            let found = model.tokenize(prompt).len();
-            at_most(&place, "tokens", found, limit)?;
-        }
-    }
-    Ok(())
-}
-
-fn at_most(place: &str, what: &str, found: usize, limit: usize) -> Result<(), ApiError> {
-    match found <= limit {
-        true => Ok(()),
-        false => Err(ApiError::Bad(format!("{place}: has {found} {what}; this server takes at most {limit}"))),
-    }
-}
-
-fn check_k(place: &str, k: i64, limits: &Limits) -> Result<(), ApiError> {
-    match k <= limits.top_k {
-        true => Ok(()),
-        false => Err(ApiError::Bad(format!("{place}: is {k}; this server takes at most {}", limits.top_k))),
-    }
-}
-
-fn check_run(place: &str, run: &InferenceRequestSpec, limits: &Limits) -> Result<(), ApiError> {
-    let ablations = run.ablation_specs.as_ref().map_or(0, Vec::len);
-    at_most(&format!("{place}.ablationSpecs"), "entries", ablations, limits.ablations)
-}
-
-fn check_spec(place: &str, spec: &ProcessingRequestSpec, limits: &Limits) -> Result<(), ApiError> {
-    use ProcessingRequestSpec as Spec;
-    let (name, k) = match spec {
-        Spec::MultipleTopKDerivedScalars(spec) => ("topAndBottomK", spec.top_and_bottom_k),
-        Spec::DerivedScalars(spec) => ("numTopTokens", spec.num_top_tokens),
-        Spec::DerivedAttentionScalars(_) => return Ok(()),
-        Spec::ScoredTokens(spec) => ("numTokens", Some(spec.num_tokens)),
-        Spec::TokenPairAttribution(spec) => ("numTokensAttendedTo", Some(spec.num_tokens_attended_to)),
-    };
-    k.map_or(Ok(()), |k| check_k(&format!("{place}.{name}"), k, limits))
-}
-
-impl Question for BatchedTdbRequest {
-    type Answer = BatchedResponse;
-
-    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
-        at_most("subRequests", "entries", self.sub_requests.len(), limits.sub_requests)?;
-        for (i, side) in self.sub_requests.iter().enumerate() {
-            let ablations = side.node_ablations.as_ref().map_or(0, Vec::len);
-            at_most(&format!("subRequests[{i}].nodeAblations"), "entries", ablations, limits.ablations)?;
-            let place = format!("subRequests[{i}].topAndBottomKForNodeTable");
-            check_k(&place, side.top_and_bottom_k_for_node_table, limits)?;
-            for (name, tokens) in [("targetTokens", &side.target_tokens), ("distractorTokens", &side.distractor_tokens)]
-            {
-                at_most(&format!("subRequests[{i}].{name}"), "entries", tokens.len(), limits.ablations)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn prompts(&self) -> Vec<(String, &str)> {
-        let place = |i| format!("subRequests[{i}].prompt");
-        self.sub_requests.iter().enumerate().map(|(i, side)| (place(i), side.prompt.as_str())).collect()
-    }
-
-    fn answer(&self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
-        model.batched_tdb(self, job)
-    }
-}
-
-impl Question for BatchedRequest {
-    type Answer = BatchedResponse;
-
-    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
-        let runs = &self.inference_sub_requests;
-        at_most("inferenceSubRequests", "entries", runs.len(), limits.sub_requests)?;
-        for (i, run) in runs.iter().enumerate() {
-            let place = format!("inferenceSubRequests[{i}]");
-            check_run(&format!("{place}.inferenceRequestSpec"), &run.inference_request_spec, limits)?;
-            let specs = &run.processing_request_spec_by_name;
-            let place = format!("{place}.processingRequestSpecByName");
-            at_most(&place, "entries", specs.len(), limits.specs_per_run)?;
-            specs.iter().try_for_each(|(name, spec)| check_spec(&format!("{place}.{name}"), spec, limits))?;
-        }
-        Ok(())
-    }
-
-    fn prompts(&self) -> Vec<(String, &str)> {
-        let place = |i| format!("inferenceSubRequests[{i}].inferenceRequestSpec.prompt");
-        let runs = self.inference_sub_requests.iter().enumerate();
-        runs.map(|(i, run)| (place(i), run.inference_request_spec.prompt.as_str())).collect()
-    }
-
-    fn answer(&self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
-        model.batched(self, job)
-    }
-}
-
-/// A question with one run and one thing asked of it.
-macro_rules! single_question {
-    ($request:ty => $answer:ty, $ask:ident, |$self:ident, $limits:ident| $check:expr) => {
-        impl Question for $request {
-            type Answer = $answer;
-
-            fn check(&self, $limits: &Limits) -> Result<(), ApiError> {
-                let $self = self;
-                check_run("inferenceRequestSpec", &$self.inference_request_spec, $limits)?;
-                $check
-            }
-
-            fn prompts(&self) -> Vec<(String, &str)> {
-                vec![("inferenceRequestSpec.prompt".to_owned(), &self.inference_request_spec.prompt)]
-            }
-
-            fn answer(&self, model: &dyn Ask, job: &Job) -> Result<$answer, ApiError> {
-                model.$ask(self, job)
-            }
-        }
-    };
-}
-
-single_question!(DerivedScalarsRequest => DerivedScalarsResponse, derived_scalars, |question, limits| {
-    let k = question.derived_scalars_request_spec.num_top_tokens;
-    k.map_or(Ok(()), |k| check_k("derivedScalarsRequestSpec.numTopTokens", k, limits))
-});
-single_question!(
-    DerivedAttentionScalarsRequest => DerivedAttentionScalarsResponse,
-    derived_attention_scalars,
-    |_question, _limits| Ok(())
-);
-single_question!(
-    MultipleTopKDerivedScalarsRequest => MultipleTopKDerivedScalarsResponse,
-    multiple_top_k,
-    |question, limits| {
-        let k = question.multiple_top_k_derived_scalars_request_spec.top_and_bottom_k;
-        k.map_or(Ok(()), |k| check_k("multipleTopKDerivedScalarsRequestSpec.topAndBottomK", k, limits))
-    }
-);

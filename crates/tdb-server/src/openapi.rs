@@ -1,10 +1,40 @@
-//! Routes and their description, made together so that neither can be without the other.
+//! The routes with their handlers, and the OpenAPI document about them, both made from [`tdb_api::routes`].
+//!
+//! A handler takes what its route takes and gives what its route gives:
+//!
+//! ```
+//! # use tdb_server::{ApiError, App, openapi::Api};
+//! use tdb_api::{TokenizeRequest, TokenizeResponse, routes};
+//!
+//! async fn tokenize(_: App, _: TokenizeRequest) -> Result<TokenizeResponse, ApiError> {
+//!     Ok(TokenizeResponse { tokens: vec![] })
+//! }
+//! Api::default().route(routes::Tokenize, tokenize);
+//! ```
+//!
+//! Another handler does not compile:
+//!
+//! ```compile_fail
+//! # use tdb_server::{ApiError, App, openapi::Api};
+//! use tdb_api::{TokenizeRequest, TokenizeResponse, routes};
+//!
+//! async fn tokenize(_: App, _: TokenizeRequest) -> Result<Vec<TokenizeResponse>, ApiError> {
+//!     Ok(vec![])
+//! }
+//! Api::default().route(routes::Tokenize, tokenize);
+//! ```
 
 use crate::app::App;
+use crate::body::Asked;
+use crate::error::ApiError;
+use crate::reply::Reply;
 use axum::Router;
-use axum::handler::Handler;
-use axum::routing::{MethodRouter, get, post};
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
+use tdb_api::routes::{Method, Place, Route};
 use tdb_api::wire::{Describe, Schemas};
 
 /// Collects routes and their description.
@@ -15,45 +45,59 @@ pub struct Api {
     schemas: Schemas,
 }
 
-/// The description of one route, to be filled in.
-pub struct Operation<'a> {
-    operation: &'a mut Value,
-    schemas: &'a mut Schemas,
-}
-
 impl Api {
-    /// `GET path`, answered by `handler`. `tag` and `name` make up the operation's id.
-    pub fn get<H: Handler<T, App>, T: 'static>(
-        &mut self,
-        path: &str,
-        tag: &str,
-        name: &str,
-        handler: H,
-    ) -> Operation<'_> {
-        self.add(path, "get", get(handler), tag, name)
+    /// Answers the requests of `route` with `handler`.
+    pub fn route<R, H, F, A>(&mut self, route: R, handler: H)
+    where
+        R: Route + 'static,
+        H: Fn(App, R::Request) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<A, ApiError>> + Send,
+        A: Reply<R::Answer>,
+    {
+        let answer = async move |State(app): State<App>, headers: HeaderMap, Asked(request): Asked<R>| match handler(
+            app, request,
+        )
+        .await
+        {
+            Ok(answer) => answer.reply(&headers),
+            Err(error) => error.into_response(),
+        };
+        let routing = match R::METHOD {
+            Method::Get => get(answer),
+            Method::Post => post(answer),
+        };
+        self.router = std::mem::take(&mut self.router).route(R::PATH, routing);
+        self.describe(route);
     }
 
-    /// `POST path`, answered by `handler`.
-    pub fn post<H: Handler<T, App>, T: 'static>(
-        &mut self,
-        path: &str,
-        tag: &str,
-        name: &str,
-        handler: H,
-    ) -> Operation<'_> {
-        self.add(path, "post", post(handler), tag, name)
-    }
-
-    fn add(&mut self, path: &str, method: &str, route: MethodRouter<App>, tag: &str, name: &str) -> Operation<'_> {
-        self.router = std::mem::take(&mut self.router).route(path, route);
-        let operation = json!({
-            "tags": [tag],
-            "operationId": format!("{tag}-{name}"),
-            "responses": { "200": { "description": "The answer", "content": { "application/json": { "schema": {} } } } },
+    fn describe<R: Route>(&mut self, _: R) {
+        let mut operation = json!({
+            "tags": [R::TAG],
+            "operationId": format!("{}-{}", R::TAG, R::NAME),
+            "responses": { "200": { "description": "The answer", "content": { "application/json": {} } } },
+            "summary": R::SUMMARY,
         });
-        let methods = self.paths.entry(path).or_insert_with(|| json!({}));
-        methods[method] = operation;
-        Operation { operation: &mut methods[method], schemas: &mut self.schemas }
+        let taken = R::Request::describe(&mut self.schemas);
+        match R::PLACE {
+            Place::Nowhere => {}
+            Place::Body => {
+                let content = json!({ "application/json": { "schema": taken } });
+                operation["requestBody"] = json!({ "content": content, "required": true });
+            }
+            Place::Query => operation["parameters"] = taken,
+        }
+        if R::PLACE != Place::Nowhere {
+            operation["responses"]["422"] = json!({
+                "description": "The request does not have this form",
+                "content": { "application/json": { "schema": { "$ref": "#/components/schemas/HTTPValidationError" } } },
+            });
+        }
+        operation["responses"]["200"]["content"]["application/json"]["schema"] = R::Answer::describe(&mut self.schemas);
+        let method = match R::METHOD {
+            Method::Get => "get",
+            Method::Post => "post",
+        };
+        self.paths.entry(R::PATH).or_insert_with(|| json!({}))[method] = operation;
     }
 
     /// The routes, and the OpenAPI document about them.
@@ -74,53 +118,6 @@ impl Api {
     }
 }
 
-impl Operation<'_> {
-    /// What the route does, in a sentence.
-    pub fn says(self, summary: &str) -> Self {
-        self.operation["summary"] = summary.into();
-        self
-    }
-
-    /// The body that it takes.
-    pub fn takes<T: Describe>(self) -> Self {
-        let schema = T::describe(self.schemas);
-        self.operation["requestBody"] =
-            json!({ "content": { "application/json": { "schema": schema } }, "required": true });
-        self.can_fail()
-    }
-
-    /// A query parameter that it takes.
-    pub fn parameter<T: Describe>(self, name: &str) -> Self {
-        let schema = T::describe(self.schemas);
-        let parameter = json!({ "name": name, "in": "query", "required": !T::optional(), "schema": schema });
-        match self.operation.get_mut("parameters").and_then(Value::as_array_mut) {
-            Some(parameters) => parameters.push(parameter),
-            None => self.operation["parameters"] = json!([parameter]),
-        }
-        self.can_fail()
-    }
-
-    /// The answer that it gives.
-    pub fn gives<T: Describe>(self) -> Self {
-        let schema = T::describe(self.schemas);
-        self.gives_schema(schema)
-    }
-
-    /// The answer that it gives, as a schema.
-    pub fn gives_schema(self, schema: Value) -> Self {
-        self.operation["responses"]["200"]["content"]["application/json"]["schema"] = schema;
-        self
-    }
-
-    fn can_fail(self) -> Self {
-        self.operation["responses"]["422"] = json!({
-            "description": "The request does not have this form",
-            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/HTTPValidationError" } } },
-        });
-        self
-    }
-}
-
 fn add_validation_errors(schemas: &mut Schemas) {
     schemas.named("HTTPValidationError", |_| {
         let items = json!({ "$ref": "#/components/schemas/ValidationError" });
@@ -135,4 +132,28 @@ fn add_validation_errors(schemas: &mut Schemas) {
             "type": { "title": "Error Type", "type": "string" },
         } })
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers;
+    use std::collections::BTreeSet;
+    use tdb_api::routes;
+
+    #[test]
+    fn every_route_that_is_described_is_answered() {
+        let mut api = Api::default();
+        controllers::add_all(&mut api);
+        let (_, document) = api.finish();
+        let described: BTreeSet<(&str, &str)> = routes::ALL
+            .iter()
+            .map(|(method, path)| (*path, if *method == Method::Get { "get" } else { "post" }))
+            .collect();
+        let paths = document["paths"].as_object().unwrap();
+        let answered = paths.iter().flat_map(|(path, methods)| {
+            methods.as_object().unwrap().keys().map(move |method| (path.as_str(), method.as_str()))
+        });
+        assert_eq!(answered.collect::<BTreeSet<_>>(), described);
+    }
 }

@@ -1,18 +1,9 @@
 //! Reading a JSON value into a type, collecting everything that is wrong with it.
 
+use super::{FieldPath, Step};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::fmt;
-
-/// One step on the way to a value inside a body: a key or a position in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Step {
-    /// A key of an object, or a word such as `body` and `__key__`.
-    Key(String),
-    /// A position in a list, or in the text of a body that is not JSON.
-    Index(usize),
-}
 
 /// One thing that is wrong, in the shape of the `detail` list of a 422 answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,17 +20,20 @@ pub struct FieldError {
     pub ctx: Option<Value>,
 }
 
+/// The list of a 422 answer is read as what it is written as.
+impl Decode for FieldError {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let object = object(value, errors)?;
+        let (loc, msg) = (errors.field(object, "loc", None), errors.field(object, "msg", None));
+        let kind = errors.field(object, "type", None);
+        Some(Self { loc: loc?, msg: msg?, kind: kind?, ctx: object.get("ctx").cloned() })
+    }
+}
+
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, step) in self.loc.iter().enumerate() {
-            match step {
-                Step::Key(key) if i == 0 => f.write_str(key)?,
-                Step::Key(key) => write!(f, ".{key}")?,
-                Step::Index(index) => write!(f, "[{index}]")?,
-            }
-        }
         if !self.loc.is_empty() {
-            f.write_str(": ")?;
+            write!(f, "{}: ", FieldPath(self.loc.clone()))?;
         }
         f.write_str(&self.msg)
     }
@@ -96,7 +90,12 @@ impl Errors {
     pub fn field<T: Decode>(&mut self, object: &Map<String, Value>, snake: &str, default: Option<T>) -> Option<T> {
         let camel = super::camel_case(snake);
         let value = object.get(&camel).or_else(|| object.get(snake));
-        self.at(Step::Key(camel), |errors| match value {
+        self.named(camel, value, default)
+    }
+
+    /// Reads the field called `name`, which is `value` if it is there.
+    pub fn named<T: Decode>(&mut self, name: String, value: Option<&Value>, default: Option<T>) -> Option<T> {
+        self.at(Step::Key(name), |errors| match value {
             Some(value) => T::decode(value, errors),
             None => default.or_else(T::when_absent).or_else(|| errors.add("value_error.missing", "field required")),
         })
@@ -140,6 +139,19 @@ pub fn from_value<T: Decode>(value: &Value, root: &str) -> Result<T, Invalid> {
         Some(out) => Ok(out),
         None => Err(Invalid(errors.into_found())),
     }
+}
+
+/// Reads the JSON text of a `T`.
+///
+/// # Errors
+/// Everything that is wrong with it; for a text that is not JSON, where it breaks.
+pub fn from_json<T: Decode>(text: &str) -> Result<T, Invalid> {
+    let mut errors = Errors::default();
+    let read = match serde_json::from_str::<Value>(text) {
+        Ok(value) => T::decode(&value, &mut errors),
+        Err(error) => errors.add("value_error.jsondecode", error.to_string()),
+    };
+    read.ok_or_else(|| Invalid(errors.into_found()))
 }
 
 /// Reads `value` for serde: places are told from the value itself.

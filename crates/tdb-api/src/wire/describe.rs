@@ -31,6 +31,13 @@ pub trait Describe {
     }
 }
 
+/// Nothing is said about it.
+impl Describe for () {
+    fn describe(_: &mut Schemas) -> Value {
+        json!({})
+    }
+}
+
 impl Describe for String {
     fn describe(_: &mut Schemas) -> Value {
         json!({ "type": "string" })

@@ -6,16 +6,17 @@
 
 /// A struct whose fields are written in camelCase, all of them, in the order of their declaration.
 ///
-/// `#[serde(skip_serializing)]` may stand before a field; `field: Type = value` gives the value that an absent field has; a field of type `Option` may be absent anyway.
+/// An attribute of serde about writing may stand before a field. `field: Type = value` gives the value that an absent field
+/// has; a field of type `Option` may be absent anyway.
 macro_rules! wire_struct {
     ($(#[doc = $doc:literal])* pub struct $name:ident {
-        $($(#[doc = $field_doc:literal])* $(#[serde($attribute:ident)])? pub $field:ident : $type:ty $(= $default:expr)?,)*
+        $($(#[doc = $field_doc:literal])* $(#[serde($($attribute:tt)+)])? pub $field:ident : $type:ty $(= $default:expr)?,)*
     }) => {
         $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize)]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
-            $($(#[doc = $field_doc])* $(#[serde($attribute)])? pub $field: $type,)*
+            $($(#[doc = $field_doc])* $(#[serde($($attribute)+)])? pub $field: $type,)*
         }
 
         impl $crate::wire::Decode for $name {
@@ -66,6 +67,40 @@ macro_rules! wire_has_default {
     };
     ($default:expr) => {
         true
+    };
+}
+
+/// The parameters of a query, under the names of their fields.
+macro_rules! wire_query {
+    ($(#[doc = $doc:literal])* pub struct $name:ident {
+        $($(#[doc = $field_doc:literal])* pub $field:ident : $type:ty,)*
+    }) => {
+        $(#[doc = $doc])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+        pub struct $name {
+            $($(#[doc = $field_doc])* pub $field: $type,)*
+        }
+
+        impl $crate::wire::Decode for $name {
+            fn decode(value: &serde_json::Value, errors: &mut $crate::wire::Errors) -> Option<Self> {
+                let object = $crate::wire::decode_object(value, errors)?;
+                $(let $field: Option<$type> =
+                    errors.named(stringify!($field).to_owned(), object.get(stringify!($field)), None);)*
+                Some(Self { $($field: $field?,)* })
+            }
+        }
+
+        /// A list of OpenAPI parameters.
+        impl $crate::wire::Describe for $name {
+            fn describe(schemas: &mut $crate::wire::Schemas) -> serde_json::Value {
+                serde_json::json!([$({
+                    "name": stringify!($field),
+                    "in": "query",
+                    "required": !<$type as $crate::wire::Describe>::optional(),
+                    "schema": <$type as $crate::wire::Describe>::describe(schemas),
+                },)*])
+            }
+        }
     };
 }
 
@@ -187,4 +222,4 @@ macro_rules! wire_tag {
     };
 }
 
-pub(crate) use {wire_default, wire_enum, wire_has_default, wire_struct, wire_tag};
+pub(crate) use {wire_default, wire_enum, wire_has_default, wire_query, wire_struct, wire_tag};

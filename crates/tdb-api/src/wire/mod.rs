@@ -8,16 +8,20 @@
 mod decode;
 mod describe;
 pub(crate) mod macros;
+mod path;
 mod primitives;
+mod query;
 
-pub use decode::{Decode, Errors, FieldError, Invalid, Step, from_value};
+pub use decode::{Decode, Errors, FieldError, Invalid, from_json, from_value};
 pub(crate) use decode::{
     for_serde as decode_for_serde, not_permitted as decode_not_permitted, not_the_word as decode_not_the_word,
     object as decode_object,
 };
 pub use describe::{Describe, Schemas};
 pub(crate) use describe::{ObjectSchema, paragraph};
-pub(crate) use macros::{wire_enum, wire_struct, wire_tag};
+pub(crate) use macros::{wire_enum, wire_query, wire_struct, wire_tag};
+pub use path::{FieldPath, NotAPath, Step};
+pub use query::{from_query, to_query};
 
 /// Name of a field on the wire: `top_and_bottom_k` is `topAndBottomK`.
 pub fn camel_case(snake: &str) -> String {

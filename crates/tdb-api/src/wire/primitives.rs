@@ -13,6 +13,13 @@ fn wrong<T>(value: &Value, kind: &str, msg: &str, errors: &mut Errors) -> Option
     }
 }
 
+/// Nothing is read.
+impl Decode for () {
+    fn decode(_: &Value, _: &mut Errors) -> Option<Self> {
+        Some(())
+    }
+}
+
 /// Texts; a number is taken as its text.
 impl Decode for String {
     fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
@@ -39,6 +46,25 @@ impl Decode for i64 {
         };
         read.or_else(|| wrong(value, "type_error.integer", "value is not a valid integer", errors))
     }
+}
+
+/// Positions and counts.
+impl Decode for usize {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        natural(value, errors)
+    }
+}
+
+/// Statuses.
+impl Decode for u16 {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        natural(value, errors)
+    }
+}
+
+fn natural<T: TryFrom<i64>>(value: &Value, errors: &mut Errors) -> Option<T> {
+    let wide = i64::decode(value, errors)?;
+    T::try_from(wide).ok().or_else(|| errors.add("value_error.number.range", "value is out of range"))
 }
 
 /// Numbers; `"1.5"` is 1.5.

@@ -1,45 +1,24 @@
 //! Questions to the model, answered whole.
 
 use crate::app::App;
-use crate::body::Body;
 use crate::error::ApiError;
-use crate::model::{Question, check_prompts};
 use crate::openapi::Api;
-use axum::Json;
-use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use crate::question::{Question, check_prompts};
+use crate::reply::Written;
 use std::time::Instant;
-use tdb_api::{
-    BatchedRequest, BatchedTdbRequest, DerivedAttentionScalarsRequest, DerivedScalarsRequest, ModelInfoResponse,
-    MultipleTopKDerivedScalarsRequest,
-};
+use tdb_api::{ModelInfoResponse, routes};
 
 pub fn add(api: &mut Api) {
-    question::<DerivedScalarsRequest>(api, "derived_scalars", "One scalar of one component at every token.");
-    question::<DerivedAttentionScalarsRequest>(
-        api,
-        "derived_attention_scalars",
-        "One scalar of one component at every pair of tokens.",
-    );
-    question::<MultipleTopKDerivedScalarsRequest>(
-        api,
-        "multiple_top_k_derived_scalars",
-        "The nodes with the largest and smallest scalars.",
-    );
-    question::<BatchedRequest>(api, "batched", "Several runs, and several things asked of each.");
-    question::<BatchedTdbRequest>(api, "batched_tdb", "The debugger's question, for one prompt or two.");
-    api.post("/model_info", "inference", "model_info", model_info)
-        .says("Which model and autoencoders the server has.")
-        .gives::<ModelInfoResponse>();
-}
-
-fn question<Q: Question>(api: &mut Api, name: &str, says: &str) {
-    api.post(&format!("/{name}"), "inference", name, ask::<Q>).says(says).takes::<Q>().gives::<Q::Answer>();
+    api.route(routes::DerivedScalars, ask);
+    api.route(routes::DerivedAttentionScalars, ask);
+    api.route(routes::MultipleTopKDerivedScalars, ask);
+    api.route(routes::Batched, ask);
+    api.route(routes::BatchedTdb, ask);
+    api.route(routes::ModelInfo, model_info);
 }
 
 /// Answers any question. Dropped when the client goes away, which stops the computation.
-async fn ask<Q: Question>(State(app): State<App>, Body(question): Body<Q>) -> Result<Response, ApiError> {
+async fn ask<Q: Question>(app: App, question: Q) -> Result<Written<Q::Answer>, ApiError> {
     let model = app.model()?;
     let limits = app.config().limits.clone();
     question.check(&limits)?;
@@ -47,20 +26,11 @@ async fn ask<Q: Question>(State(app): State<App>, Body(question): Body<Q>) -> Re
         let begun = Instant::now();
         check_prompts(&question, &*model, &limits)?;
         let answer = question.answer(&*model, job)?;
-        // Written here, too: an answer has up to megabytes, and the threads of the connections have others to serve.
-        let json = serde_json::to_vec(&answer).map_err(ApiError::internal)?;
-        Ok((json, begun.elapsed()))
+        Written::new(&answer, begun.elapsed())
     });
-    let (json, took) = answered.await?;
-    // Beside the answer rather than in it: the same question has the same answer to the byte.
-    let timing = format!("compute;dur={:.1}", took.as_secs_f64() * 1000.0);
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (HeaderName::from_static("server-timing"), HeaderValue::from_str(&timing).map_err(ApiError::internal)?),
-    ];
-    Ok((headers, json).into_response())
+    answered.await
 }
 
-async fn model_info(State(app): State<App>) -> Result<Json<ModelInfoResponse>, ApiError> {
-    Ok(Json(app.model()?.model_info()))
+async fn model_info(app: App, (): ()) -> Result<ModelInfoResponse, ApiError> {
+    Ok(app.model()?.model_info())
 }

@@ -56,7 +56,7 @@ async fn node_page(
     }
 }
 
-/// Files of the pages, and the end of the road for everything else.
+/// Files of the pages; 404 for every other path.
 pub async fn not_found(method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let missing = ApiError::NotFound("Not Found".into());
     if method != Method::GET && method != Method::HEAD {

@@ -2,30 +2,21 @@
 //! events for whoever accepts those.
 
 use crate::app::App;
-use crate::body::Body;
 use crate::error::ApiError;
-use crate::model::{Question, check_prompts};
 use crate::openapi::Api;
-use axum::extract::State;
+use crate::question::{Question, check_prompts};
+use crate::reply::Reply;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use std::convert::Infallible;
-use tdb_api::BatchedTdbRequest;
-use tdb_api::stream::TdbEvent;
+use tdb_api::stream::{Events, TdbEvent};
+use tdb_api::{BatchedTdbRequest, routes};
 use tokio::sync::mpsc::unbounded_channel;
 
 pub fn add(api: &mut Api) {
-    let line = serde_json::json!({
-        "type": "object", "required": ["event"], "properties": { "event": { "type": "string" } },
-        "description": "One line of the stream. `event` is tokens, progress, inference, output_logits, node_groups, \
-                        token_readings, token_pairs, done or error.",
-    });
-    api.post("/batched_tdb/stream", "inference", "batched_tdb_stream", batched_tdb_stream)
-        .says("The debugger's question, answered in parts: lines of JSON, or server-sent events by the Accept header.")
-        .takes::<BatchedTdbRequest>()
-        .gives_schema(line);
+    api.route(routes::BatchedTdbStream, batched_tdb_stream);
 }
 
 /// How events are written.
@@ -35,11 +26,26 @@ enum Form {
     ServerSent,
 }
 
-async fn batched_tdb_stream(
-    State(app): State<App>,
-    headers: HeaderMap,
-    Body(question): Body<BatchedTdbRequest>,
-) -> Result<Response, ApiError> {
+/// Events as they come, some at a time.
+struct Parts<S>(S);
+
+impl<S: Stream<Item = Vec<TdbEvent>> + Send + 'static> Reply<Events> for Parts<S> {
+    fn reply(self, asked: &HeaderMap) -> Response {
+        let form = form(asked);
+        let content_type = match form {
+            Form::Lines => "application/x-ndjson",
+            Form::ServerSent => "text/event-stream",
+        };
+        let chunks = self.0.map(move |events| Ok::<_, Infallible>(written(&events, form)));
+        let headers = [
+            (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
+            (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        ];
+        (headers, axum::body::Body::from_stream(chunks)).into_response()
+    }
+}
+
+async fn batched_tdb_stream(app: App, question: BatchedTdbRequest) -> Result<impl Reply<Events>, ApiError> {
     let model = app.model()?;
     let limits = app.config().limits.clone();
     question.check(&limits)?;
@@ -59,7 +65,6 @@ async fn batched_tdb_stream(
             None
         }
     };
-    let form = form(&headers);
     let state = (events, Some(answer), stop);
     let rest = stream::unfold(state, |(mut events, mut answer, stop)| async move {
         let waiting = answer.as_mut()?;
@@ -76,32 +81,23 @@ async fn batched_tdb_stream(
         Some((vec![event], (events, answer, stop)))
     });
     let all = stream::iter(first.map(|event| vec![event])).chain(rest);
-    Ok(respond(all, form))
+    Ok(Parts(all))
 }
 
 fn last(outcome: Result<(), ApiError>) -> TdbEvent {
     match outcome {
         Ok(()) => TdbEvent::Done,
-        Err(error) => TdbEvent::Error { status: error.status().as_u16(), message: error.to_string() },
+        Err(error) => TdbEvent::Error {
+            status: error.status().as_u16(),
+            message: error.to_string(),
+            field: error.field().cloned(),
+        },
     }
 }
 
 fn form(headers: &HeaderMap) -> Form {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.contains("text/event-stream") { Form::ServerSent } else { Form::Lines }
-}
-
-fn respond(events: impl Stream<Item = Vec<TdbEvent>> + Send + 'static, form: Form) -> Response {
-    let content_type = match form {
-        Form::Lines => "application/x-ndjson",
-        Form::ServerSent => "text/event-stream",
-    };
-    let chunks = events.map(move |events| Ok::<_, Infallible>(written(&events, form)));
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    (headers, axum::body::Body::from_stream(chunks)).into_response()
 }
 
 fn written(events: &[TdbEvent], form: Form) -> Bytes {

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tdb_api::stream::TdbEvent;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
-    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, ModelInfoResponse, ModelShape,
-    MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape, Token,
 };
 use tdb_scalars::Observer;
 use tdb_server::queue::Job;
@@ -128,26 +126,6 @@ impl Ask for FakeModel {
         };
         self.computing.fetch_sub(1, Ordering::SeqCst);
         outcome.map(|()| BatchedResponse { inference_sub_responses: vec![] })
-    }
-
-    fn derived_scalars(&self, _: &DerivedScalarsRequest, _: &Job) -> Result<DerivedScalarsResponse, ApiError> {
-        Err(ApiError::Bad("not asked for here".into()))
-    }
-
-    fn derived_attention_scalars(
-        &self,
-        _: &DerivedAttentionScalarsRequest,
-        _: &Job,
-    ) -> Result<DerivedAttentionScalarsResponse, ApiError> {
-        Err(ApiError::Bad("not asked for here".into()))
-    }
-
-    fn multiple_top_k(
-        &self,
-        _: &MultipleTopKDerivedScalarsRequest,
-        _: &Job,
-    ) -> Result<MultipleTopKDerivedScalarsResponse, ApiError> {
-        Err(ApiError::Bad("not asked for here".into()))
     }
 }
 

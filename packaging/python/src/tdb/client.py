@@ -30,11 +30,15 @@ AttentionTraceType = Literal['Q', 'K', 'QK', 'V']
 
 
 class AttributedScoredExplanation(TypedDict, total=False):
-    """A stored explanation."""
+    """A stored explanation: the reference's fields, and beside them where it comes from, as far as its file says so."""
 
     explanation: Required[str]
     score: float
     datasetName: Required[str]
+    method: str
+    scoreMethod: str
+    model: str
+    date: str
 
 
 class AutoencoderInfo(TypedDict, total=False):
@@ -580,9 +584,7 @@ class Client(Transport):
         return self.request('POST', '/neuron_datasets_metadata')
 
     def existing_explanations(self, body: 'ExistingExplanationsRequest') -> list['AttributedScoredExplanation']:
-        """The stored explanations of a component. Where their file tells it, `method`, `scoreMethod`, `model` and
-        `date` stand beside each.
-        """
+        """The stored explanations of a component."""
         return self.request('POST', '/existing_explanations', body=body)
 
     def explain(self, body: 'NodeIdAndDatasets') -> 'ExplanationResult':

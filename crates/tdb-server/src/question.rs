@@ -1,0 +1,174 @@
+//! The questions: each with its limits and its answer.
+
+use crate::config::Limits;
+use crate::error::ApiError;
+use crate::model::Ask;
+use crate::queue::Job;
+use serde::Serialize;
+use tdb_api::wire::FieldPath;
+use tdb_api::{
+    BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
+    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, InferenceRequestSpec,
+    MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, ProcessingRequestSpec,
+};
+
+/// One kind of question.
+pub trait Question: Send + 'static {
+    type Answer: Serialize + Send + 'static;
+
+    /// Refuses what is beyond the limits, before anything is computed.
+    fn check(&self, limits: &Limits) -> Result<(), ApiError>;
+
+    /// The prompts, each with its place in the request.
+    fn prompts(&self) -> Vec<(FieldPath, &str)>;
+
+    fn answer(self, model: &dyn Ask, job: &Job) -> Result<Self::Answer, ApiError>;
+}
+
+/// Refuses prompts with more tokens than the limit. Done on a compute thread: tokenizing is work.
+pub fn check_prompts(question: &impl Question, model: &dyn Ask, limits: &Limits) -> Result<(), ApiError> {
+    // No tokenizer has tokens this long; a text beyond it is too long whatever its tokens are.
+    const LONGEST_TOKEN: usize = 256;
+    let limit = limits.prompt_tokens;
+    for (field, prompt) in question.prompts() {
+        if prompt.len() > limit.saturating_mul(LONGEST_TOKEN) {
+            let what = format!("{} bytes are more than {limit} tokens", prompt.len());
+            return Err(ApiError::BadField { field, what });
+        }
+        // Short texts cannot have more tokens than bytes.
+        if prompt.len() > limit {
+            let found = model.tokenize(prompt).len();
+            at_most(field, "tokens", found, limit)?;
+        }
+    }
+    Ok(())
+}
+
+fn at_most(field: FieldPath, things: &str, found: usize, limit: usize) -> Result<(), ApiError> {
+    match found <= limit {
+        true => Ok(()),
+        false => {
+            let what = format!("has {found} {things}; this server takes at most {limit}");
+            Err(ApiError::BadField { field, what })
+        }
+    }
+}
+
+fn check_k(field: FieldPath, k: Option<i64>, limits: &Limits) -> Result<(), ApiError> {
+    match k {
+        Some(k) if k > limits.top_k => {
+            let what = format!("is {k}; this server takes at most {}", limits.top_k);
+            Err(ApiError::BadField { field, what })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_run(place: FieldPath, run: &InferenceRequestSpec, limits: &Limits) -> Result<(), ApiError> {
+    let ablations = run.ablation_specs.as_ref().map_or(0, Vec::len);
+    at_most(place.key("ablationSpecs"), "entries", ablations, limits.ablations)
+}
+
+fn check_spec(place: FieldPath, spec: &ProcessingRequestSpec, limits: &Limits) -> Result<(), ApiError> {
+    use ProcessingRequestSpec as Spec;
+    let (name, k) = match spec {
+        Spec::MultipleTopKDerivedScalars(spec) => ("topAndBottomK", spec.top_and_bottom_k),
+        Spec::DerivedScalars(spec) => ("numTopTokens", spec.num_top_tokens),
+        Spec::DerivedAttentionScalars(_) => return Ok(()),
+        Spec::ScoredTokens(spec) => ("numTokens", Some(spec.num_tokens)),
+        Spec::TokenPairAttribution(spec) => ("numTokensAttendedTo", Some(spec.num_tokens_attended_to)),
+    };
+    check_k(place.key(name), k, limits)
+}
+
+impl Question for BatchedTdbRequest {
+    type Answer = BatchedResponse;
+
+    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+        at_most(FieldPath::of("subRequests"), "entries", self.sub_requests.len(), limits.sub_requests)?;
+        for (i, side) in self.sub_requests.iter().enumerate() {
+            let place = |name: &str| FieldPath::of("subRequests").index(i).key(name);
+            let ablations = side.node_ablations.as_ref().map_or(0, Vec::len);
+            at_most(place("nodeAblations"), "entries", ablations, limits.ablations)?;
+            check_k(place("topAndBottomKForNodeTable"), Some(side.top_and_bottom_k_for_node_table), limits)?;
+            at_most(place("targetTokens"), "entries", side.target_tokens.len(), limits.ablations)?;
+            at_most(place("distractorTokens"), "entries", side.distractor_tokens.len(), limits.ablations)?;
+        }
+        Ok(())
+    }
+
+    fn prompts(&self) -> Vec<(FieldPath, &str)> {
+        let place = |i| FieldPath::of("subRequests").index(i).key("prompt");
+        self.sub_requests.iter().enumerate().map(|(i, side)| (place(i), side.prompt.as_str())).collect()
+    }
+
+    fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
+        model.batched_tdb(&self, job)
+    }
+}
+
+impl Question for BatchedRequest {
+    type Answer = BatchedResponse;
+
+    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+        let runs = &self.inference_sub_requests;
+        at_most(FieldPath::of("inferenceSubRequests"), "entries", runs.len(), limits.sub_requests)?;
+        for (i, run) in runs.iter().enumerate() {
+            let place = |name: &str| FieldPath::of("inferenceSubRequests").index(i).key(name);
+            check_run(place("inferenceRequestSpec"), &run.inference_request_spec, limits)?;
+            let (specs, place) = (&run.processing_request_spec_by_name, place("processingRequestSpecByName"));
+            at_most(place.clone(), "entries", specs.len(), limits.specs_per_run)?;
+            specs.iter().try_for_each(|(name, spec)| check_spec(place.clone().key(name), spec, limits))?;
+        }
+        Ok(())
+    }
+
+    fn prompts(&self) -> Vec<(FieldPath, &str)> {
+        let place = |i| FieldPath::of("inferenceSubRequests").index(i).key("inferenceRequestSpec").key("prompt");
+        let runs = self.inference_sub_requests.iter().enumerate();
+        runs.map(|(i, run)| (place(i), run.inference_request_spec.prompt.as_str())).collect()
+    }
+
+    fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
+        model.batched(&self, job)
+    }
+}
+
+/// A question with one run and one thing asked of it: a batched one as far as the model is concerned.
+macro_rules! single_question {
+    ($request:ty => $answer:ty, $spec:literal, |$self:ident| ($name:literal, $k:expr)) => {
+        impl Question for $request {
+            type Answer = $answer;
+
+            fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+                let $self = self;
+                check_run(FieldPath::of("inferenceRequestSpec"), &$self.inference_request_spec, limits)?;
+                check_k(FieldPath::of($spec).key($name), $k, limits)
+            }
+
+            fn prompts(&self) -> Vec<(FieldPath, &str)> {
+                vec![(FieldPath::of("inferenceRequestSpec").key("prompt"), &self.inference_request_spec.prompt)]
+            }
+
+            fn answer(self, model: &dyn Ask, job: &Job) -> Result<$answer, ApiError> {
+                model.batched(&self.into(), job)?.try_into().map_err(ApiError::internal)
+            }
+        }
+    };
+}
+
+single_question!(
+    DerivedScalarsRequest => DerivedScalarsResponse,
+    "derivedScalarsRequestSpec",
+    |question| ("numTopTokens", question.derived_scalars_request_spec.num_top_tokens)
+);
+single_question!(
+    DerivedAttentionScalarsRequest => DerivedAttentionScalarsResponse,
+    "derivedAttentionScalarsRequestSpec",
+    |question| ("numTopTokens", None)
+);
+single_question!(
+    MultipleTopKDerivedScalarsRequest => MultipleTopKDerivedScalarsResponse,
+    "multipleTopKDerivedScalarsRequestSpec",
+    |question| ("topAndBottomK", question.multiple_top_k_derived_scalars_request_spec.top_and_bottom_k)
+);
