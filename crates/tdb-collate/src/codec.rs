@@ -1,7 +1,7 @@
 //! Summaries as files.
 //!
 //! ```text
-//! "TDBSUM1\n", length and text of a JSON head (plan, shards), the sequences that occur, the layers, checksum
+//! "TDBSUM2\n", length and text of a JSON head (plan, shards), the sequences that occur, the layers, checksum
 //! ```
 //!
 //! Integers and floats are little-endian; lists begin with their length (u32). The same summary is the same bytes.
@@ -21,7 +21,7 @@ use crate::summary::{KindSummary, LayerSummary, Plan, Summary, UnitSummary};
 use crate::unit::Kind;
 use crate::{Error, ExactSum, Result, file};
 
-const MAGIC: &[u8; 8] = b"TDBSUM1\n";
+const MAGIC: &[u8; 8] = b"TDBSUM2\n";
 
 /// A list that claims to be longer is damage.
 const LONGEST_LIST: u32 = 1 << 28;
@@ -118,6 +118,7 @@ fn write_unit(
 ) -> std::io::Result<()> {
     out.u64(unit.positive_values)?;
     out.u64(unit.active_sequences)?;
+    out.u64(unit.active_first)?;
     for sum in &unit.powers {
         out.u32(sum.bins().len())?;
         for (bin, value) in sum.bins() {
@@ -187,7 +188,7 @@ fn read_from(input: &mut Source) -> Parsed<Summary> {
             let [kind] = input.array()?;
             let kind = *Kind::ALL.get(usize::from(kind)).ok_or("an unknown kind of unit")?;
             let n = input.len()?;
-            let units = input.vec(n, |input| read_unit(input, &head.plan, &sequences))?;
+            let units = input.vec(n, |input| read_unit(input, (&head.plan, kind), &sequences))?;
             layer.kinds.insert(kind, KindSummary::new(units, &head.plan.sizes));
         }
         layers.insert(index, layer);
@@ -196,30 +197,34 @@ fn read_from(input: &mut Source) -> Parsed<Summary> {
     Ok(Summary { plan: head.plan, shards: head.shards, layers })
 }
 
-fn read_unit(input: &mut Source, plan: &Plan, sequences: &[Arc<Sequence>]) -> Parsed<UnitSummary> {
-    let mut unit =
-        UnitSummary { positive_values: input.u64()?, active_sequences: input.u64()?, ..UnitSummary::default() };
+fn read_unit(input: &mut Source, of: (&Plan, Kind), sequences: &[Arc<Sequence>]) -> Parsed<UnitSummary> {
+    let mut unit = UnitSummary {
+        positive_values: input.u64()?,
+        active_sequences: input.u64()?,
+        active_first: input.u64()?,
+        ..UnitSummary::default()
+    };
     for sum in &mut unit.powers {
         let n = input.len()?;
         let bins = input.vec(n, |i| Ok((i16::from_le_bytes(i.array()?), i128::from_le_bytes(i.array()?))))?;
         *sum = ExactSum::from_bins(bins).ok_or("a sum has impossible parts")?;
     }
-    let sizes = &plan.sizes;
+    let sizes = &of.0.sizes;
     let (mut top, mut random, mut active) = (Top::default(), Sample::default(), Sample::default());
     for _ in 0..input.len()? {
-        top.offer(sizes.top, read_example(input, sequences)?);
+        top.offer(sizes.top, read_example(input, of, sequences)?);
     }
     for _ in 0..input.len()? {
-        random.offer(sizes.random, read_example(input, sequences)?);
+        random.offer(sizes.random, read_example(input, of, sequences)?);
     }
     for _ in 0..input.len()? {
-        active.offer(sizes.active(), read_example(input, sequences)?);
+        active.offer(sizes.active(), read_example(input, of, sequences)?);
     }
     (unit.top, unit.random, unit.active) = (top, random, active);
     Ok(unit)
 }
 
-fn read_example(input: &mut Source, sequences: &[Arc<Sequence>]) -> Parsed<Example> {
+fn read_example(input: &mut Source, (plan, kind): (&Plan, Kind), sequences: &[Arc<Sequence>]) -> Parsed<Example> {
     let priority = input.u64()?;
     let figure = f32::from_le_bytes(input.array()?);
     let sequence = sequences.get(input.len()?).ok_or("an example of no sequence")?.clone();
@@ -238,7 +243,8 @@ fn read_example(input: &mut Source, sequences: &[Arc<Sequence>]) -> Parsed<Examp
         }
         _ => return Err("values of an unknown form".to_owned()),
     };
-    Ok(Example { priority, figure, sequence, values: Arc::new(values) })
+    let peak = values.peak(kind, plan.first_counts);
+    Ok(Example { priority, figure, peak, sequence, values: Arc::new(values) })
 }
 
 /// Eight bytes at a time into the checksum.

@@ -10,17 +10,27 @@ use crate::measure::Values;
 pub struct Example {
     /// Where it stands among all sequences in a random order of this unit's own.
     pub priority: u64,
-    /// The largest value.
+    /// The largest value that counts.
     pub figure: f32,
+    /// The token at which it is reached.
+    pub peak: u32,
     pub sequence: Arc<Sequence>,
     pub values: Arc<Values>,
 }
 
-/// The examples with the largest figure, best first; of the same figure the earlier sequence. A text that occurs several
-/// times counts once, where it occurs first.
+impl Example {
+    /// The tokens that the figure depends on.
+    fn cause(&self) -> &[u32] {
+        let tokens = &self.sequence.tokens;
+        &tokens[..tokens.len().min(self.peak as usize + 1)]
+    }
+}
+
+/// The examples with the largest figure, best first; of the same figure the earlier sequence. Examples that are the same up
+/// to the token where the figure is reached are one: the tokens after it play no part in it. The first of them is kept.
 ///
-/// What `k` examples are kept depends on the set of offered examples alone: of each text only the first occurrence can be
-/// among the best `k`, and a part of the corpus never drops an example before which there are fewer than `k` others.
+/// What `k` examples are kept depends on the set of offered examples alone: of each beginning only the first occurrence can
+/// be among the best `k`, and a part of the corpus never drops an example before which there are fewer than `k` others.
 #[derive(Clone, Debug, Default)]
 pub struct Top(Vec<Example>);
 
@@ -38,7 +48,7 @@ impl Top {
         if !self.admits(k, key.0, key.1) {
             return;
         }
-        let same = |e: &Example| e.figure == key.0 && e.sequence.tokens == example.sequence.tokens;
+        let same = |e: &Example| e.figure == key.0 && e.cause() == example.cause();
         if let Some(at) = self.0.iter().position(same) {
             if self.0[at].sequence.number <= key.1 {
                 return;
@@ -102,9 +112,10 @@ mod tests {
     fn example(number: u64, text: u32) -> Example {
         // Few different figures, and equal texts have equal ones.
         let figure = (text % 7) as f32;
-        let sequence = Arc::new(Sequence { number, tokens: vec![text] });
-        let values = Arc::new(Values::Dense([figure].into()));
-        Example { priority: mix(number), figure, sequence, values }
+        // What follows the token where it is reached differs each time.
+        let sequence = Arc::new(Sequence { number, tokens: vec![text, number as u32] });
+        let values = Arc::new(Values::Dense([figure, 0.0].into()));
+        Example { priority: mix(number), figure, peak: 0, sequence, values }
     }
 
     fn numbers(list: &[Example]) -> Vec<u64> {
@@ -118,7 +129,7 @@ mod tests {
             for k in [0, 1, 5, 20, 200] {
                 let mut expected: Vec<&Example> = Vec::new();
                 for e in &all {
-                    if !expected.iter().any(|x| x.sequence.tokens == e.sequence.tokens) {
+                    if !expected.iter().any(|x| x.sequence.tokens[0] == e.sequence.tokens[0]) {
                         expected.push(e);
                     }
                 }

@@ -41,29 +41,70 @@ impl Values {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// At which token the largest value is first reached, leaving out the first token unless it counts; for pairs, the
+    /// token that attends. What the unit does there depends on the tokens up to it alone.
+    pub fn peak(&self, kind: Kind, first_counts: bool) -> u32 {
+        let from = usize::from(!first_counts);
+        let mut best = (f32::NEG_INFINITY, self.len().saturating_sub(1));
+        let mut see = |index: usize, value: f32| {
+            if index >= from && value > best.0 {
+                best = (value, index);
+            }
+        };
+        match self {
+            Self::Dense(values) => values.iter().enumerate().for_each(|(i, v)| see(i, *v)),
+            // Where all that is not 0 is negative, it is the whole sequence.
+            Self::Sparse { entries, .. } => entries.iter().filter(|e| e.1 > 0.0).for_each(|e| see(e.0 as usize, e.1)),
+        }
+        if kind.per_pair() { query(best.1) } else { best.1 as u32 }
+    }
+}
+
+/// The token that attends in the pair of this index: pairs stand row by row in the lower triangle.
+fn query(pair: usize) -> u32 {
+    let mut query = 0;
+    while (query + 1) * (query + 2) / 2 <= pair {
+        query += 1;
+    }
+    query as u32
 }
 
 /// What the values of one unit on one sequence amount to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
-    /// The largest value: the reference's figure of merit.
+    /// The largest value, the figure of merit: of all tokens, or of all but the first. Minus infinity if there is none.
     pub largest: f32,
     /// Sums of the first to fourth powers.
     pub powers: [f64; 4],
     /// How many values are above 0.
     pub positive: u32,
+    /// Whether the value at the first token (of pairs: of the first token with itself) is.
+    pub first_positive: bool,
 }
 
 impl Figures {
     /// Of a unit that is 0 everywhere.
-    pub const ZERO: Self = Self { largest: 0.0, powers: [0.0; 4], positive: 0 };
+    pub const ZERO: Self = Self { largest: 0.0, powers: [0.0; 4], positive: 0, first_positive: false };
 
-    fn of(values: impl Iterator<Item = f32>, start: f32) -> Self {
+    fn of(values: impl Iterator<Item = (usize, f32)>, start: f32, first_counts: bool) -> Self {
         let mut out = Self { largest: start, ..Self::ZERO };
-        for value in values {
-            out.add(value);
+        for (index, value) in values {
+            match index {
+                0 => out.add_first(value, first_counts),
+                _ => out.add(value),
+            }
         }
         out
+    }
+
+    fn add_first(&mut self, value: f32, counts: bool) {
+        let largest = self.largest;
+        self.add(value);
+        self.first_positive = value > 0.0;
+        if !counts {
+            self.largest = largest;
+        }
     }
 
     #[inline(always)]
@@ -98,24 +139,26 @@ pub enum Measured<'a> {
 impl Measured<'_> {
     /// Calls `f` for every unit that may have another value than 0, by ascending index, with its figures and a function
     /// that copies its values.
-    pub fn for_each(&self, mut f: impl FnMut(usize, Figures, &dyn Fn() -> Values)) {
+    pub fn for_each(&self, first_counts: bool, mut f: impl FnMut(usize, Figures, &dyn Fn() -> Values)) {
         match self {
             Self::Columns { data, units } => {
-                let figures = column_figures(data, *units);
+                let figures = column_figures(data, *units, first_counts);
                 for (unit, figures) in figures.into_iter().enumerate() {
                     f(unit, figures, &|| Values::Dense(data.iter().skip(unit).step_by(*units).copied().collect()));
                 }
             }
             Self::Rows { data, values } => {
                 for (unit, row) in data.chunks_exact(*values).enumerate() {
-                    let figures = Figures::of(row.iter().copied(), f32::NEG_INFINITY);
+                    let figures = Figures::of(row.iter().copied().enumerate(), f32::NEG_INFINITY, first_counts);
                     f(unit, figures, &|| Values::Dense(row.into()));
                 }
             }
             Self::Sparse { entries, values } => {
                 for group in entries.chunk_by(|a, b| a.0 == b.0) {
-                    let start = if group.len() < *values { 0.0 } else { f32::NEG_INFINITY };
-                    let figures = Figures::of(group.iter().map(|e| e.2), start);
+                    let counted = group.iter().filter(|e| first_counts || e.1 > 0).count();
+                    let others_are_zero = counted < *values - usize::from(!first_counts);
+                    let start = if others_are_zero { 0.0 } else { f32::NEG_INFINITY };
+                    let figures = Figures::of(group.iter().map(|e| (e.1 as usize, e.2)), start, first_counts);
                     f(group[0].0 as usize, figures, &|| Values::Sparse {
                         len: *values as u32,
                         entries: group.iter().map(|e| (e.1, e.2)).collect(),
@@ -127,9 +170,13 @@ impl Measured<'_> {
 }
 
 /// Figures of every column, going through the rows once.
-fn column_figures(data: &[f32], units: usize) -> Vec<Figures> {
+fn column_figures(data: &[f32], units: usize, first_counts: bool) -> Vec<Figures> {
     let mut out = vec![Figures { largest: f32::NEG_INFINITY, ..Figures::ZERO }; units];
-    for row in data.chunks_exact(units) {
+    let mut rows = data.chunks_exact(units);
+    for (figures, value) in out.iter_mut().zip(rows.next().unwrap_or_default()) {
+        figures.add_first(*value, first_counts);
+    }
+    for row in rows {
         for (figures, value) in out.iter_mut().zip(row) {
             figures.add(*value);
         }

@@ -57,11 +57,20 @@ pub struct Plan {
     pub content: String,
     pub cutting: Cutting,
     pub sizes: Sizes,
+    /// Whether what a unit does at the first token of a sequence counts among its largest values. Many units fire there
+    /// whatever the token is, and their top examples would show nothing else.
+    #[serde(default = "counted_before")]
+    pub first_counts: bool,
     pub kinds: Vec<Kind>,
     /// Seeds the random samples.
     pub seed: u64,
     /// In how many shards the corpus is read.
     pub shards: usize,
+}
+
+/// What summaries were made with that do not say it.
+fn counted_before() -> bool {
+    true
 }
 
 /// A number that changes with the weights of a model and its autoencoders: of their sizes and their biases, which differ
@@ -107,6 +116,8 @@ pub struct UnitSummary {
     pub positive_values: u64,
     /// Sequences with a value above 0.
     pub active_sequences: u64,
+    /// Sequences with a value above 0 at their first token.
+    pub active_first: u64,
 }
 
 /// All units of one kind in one layer.
@@ -168,7 +179,7 @@ impl KindSummary {
         let zeros: Arc<_> = Arc::new(Values::Sparse { len: n as u32, entries: [].into() });
         let sequence_key = |salt| mix(sequence.number ^ salt);
         let (random_key, active_key) = (sequence_key(RANDOM), sequence_key(ACTIVE));
-        measured.for_each(|unit, figures, values| {
+        measured.for_each(plan.first_counts, |unit, figures, values| {
             self.skip(next..unit, plan, (layer, kind), sequence, random_key, &zeros);
             next = unit + 1;
             if !figures.is_finite() {
@@ -178,7 +189,7 @@ impl KindSummary {
             let key = unit_key(plan.seed, layer, kind, unit);
             let summary = &mut self.units[unit];
             let priorities = [mix(key ^ random_key), mix(key ^ active_key)];
-            summary.add(kind, &plan.sizes, priorities, sequence, figures, values);
+            summary.add(kind, plan, priorities, sequence, figures, values);
             self.random_limits[unit] = summary.random.limit(plan.sizes.random);
         });
         let end = self.units.len();
@@ -207,7 +218,7 @@ impl KindSummary {
             if priority < self.random_limits[unit] {
                 let random = &mut self.units[unit].random;
                 let (sequence, values) = (sequence.clone(), zeros.clone());
-                random.offer(plan.sizes.random, Example { priority, figure: 0.0, sequence, values });
+                random.offer(plan.sizes.random, Example { priority, figure: 0.0, peak: 0, sequence, values });
                 self.random_limits[unit] = random.limit(plan.sizes.random);
             }
         }
@@ -218,28 +229,33 @@ impl UnitSummary {
     fn add(
         &mut self,
         kind: Kind,
-        sizes: &Sizes,
+        plan: &Plan,
         [random, active]: [u64; 2],
         sequence: &Arc<Sequence>,
         figures: Figures,
         values: &dyn Fn() -> Values,
     ) {
+        let sizes = &plan.sizes;
         for (sum, x) in self.powers.iter_mut().zip(figures.powers) {
             sum.add(x);
         }
+        self.active_first += u64::from(figures.first_positive);
         self.positive_values += u64::from(figures.positive);
         self.active_sequences += u64::from(figures.positive > 0);
-        let into_top =
-            (!kind.is_sparse() || figures.positive > 0) && self.top.admits(sizes.top, figures.largest, sequence.number);
+        // Minus infinity: the sequence has its first token alone, and that does not count.
+        let least = if kind.is_sparse() { 0.0 } else { f32::NEG_INFINITY };
+        let into_top = figures.largest > least && self.top.admits(sizes.top, figures.largest, sequence.number);
         let into_random = self.random.admits(sizes.random, random);
-        let into_active = figures.positive > 0 && self.active.admits(sizes.active(), active);
+        let into_active = figures.largest > 0.0 && self.active.admits(sizes.active(), active);
         if !(into_top || into_random || into_active) {
             return;
         }
         let values = Arc::new(values());
+        let peak = values.peak(kind, plan.first_counts);
         let example = |priority| Example {
             priority,
             figure: figures.largest,
+            peak,
             sequence: sequence.clone(),
             values: values.clone(),
         };
@@ -269,6 +285,7 @@ impl UnitSummary {
         }
         self.positive_values += other.positive_values;
         self.active_sequences += other.active_sequences;
+        self.active_first += other.active_first;
     }
 }
 

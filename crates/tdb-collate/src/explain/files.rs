@@ -39,6 +39,8 @@ pub fn write_explanations(
                 let known = Known {
                     pairs: kind.per_pair(),
                     density: kind.is_sparse().then(|| found.positive_values as f64 / n.max(1) as f64),
+                    without_first: !summary.plan.first_counts,
+                    first: Some(found.active_first as f64 / layer.sequences.max(1) as f64),
                     promotes: promotes.get(unit).cloned().unwrap_or_default(),
                 };
                 explain(&record, &known, date)

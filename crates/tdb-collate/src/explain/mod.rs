@@ -36,6 +36,10 @@ pub struct Known {
     pub pairs: bool,
     /// Share of all values that are above 0, if it was counted.
     pub density: Option<f64>,
+    /// The first token of a text does not count: many units fire there whatever it is.
+    pub without_first: bool,
+    /// Share of the texts at whose first token the value is above 0, if it was counted.
+    pub first: Option<f64>,
     /// The tokens whose logits its direction raises most.
     pub promotes: Vec<String>,
 }
@@ -52,7 +56,7 @@ pub fn explain(record: &NodeRecord, known: &Known, date: &str) -> NodeExplanatio
     let mut explanation = ScoredExplanation::new(sentence, origin);
     if known.pairs {
         let mut scores = ScoredAttentionSimulation::default();
-        scores.roc_auc_score = outcome.and_then(|o| score::roc_auc(o.labelled(record)).map(rounded));
+        scores.roc_auc_score = outcome.and_then(|o| score::roc_auc(o.labelled(largest(record, known))).map(rounded));
         explanation.scored_attention_simulation = Some(scores);
     } else {
         let pairs = outcome.map(|o| o.pairs).unwrap_or_default();
@@ -75,8 +79,7 @@ struct Outcome {
 
 impl Outcome {
     /// Strong: at least half of the largest value; weak: less than a tenth of it. What lies between is not asked.
-    fn labelled(&self, record: &NodeRecord) -> Vec<(f64, bool)> {
-        let max = f64::from(record.max_activation());
+    fn labelled(&self, max: f64) -> Vec<(f64, bool)> {
         let label = |(predicted, value): &(f64, f64)| match *value {
             v if v >= 0.5 * max && v > 0.0 => Some((*predicted, true)),
             v if v < 0.1 * max => Some((*predicted, false)),
@@ -86,9 +89,26 @@ impl Outcome {
     }
 }
 
+/// The values of an example that count, with their places.
+fn counted<'a>(record: &'a ActivationRecord, known: &Known) -> impl Iterator<Item = (usize, f32)> + 'a {
+    record.activations.iter().copied().enumerate().skip(usize::from(known.without_first))
+}
+
+/// The largest value that counts among the top and random examples.
+fn largest(record: &NodeRecord, known: &Known) -> f64 {
+    let all = record.most_positive.iter().chain(&record.random_sample);
+    f64::from(all.flat_map(|r| counted(r, known)).map(|(_, value)| value).fold(f32::NEG_INFINITY, f32::max))
+}
+
 fn describe(record: &NodeRecord, known: &Known) -> (String, Option<Outcome>) {
-    if record.max_activation() <= 0.0 {
-        return ("Never active on this text.".to_owned(), None);
+    if largest(record, known) <= 0.0 {
+        let said = match known.first {
+            Some(share) if share > 0.0 => {
+                format!("Active on the first token alone, in {} of the texts", percent(share))
+            }
+            _ => "Never active on this text".to_owned(),
+        };
+        return (said + ".", None);
     }
     let (seen, held) = split(record);
     let mut items = Items::default();
@@ -99,8 +119,9 @@ fn describe(record: &NodeRecord, known: &Known) -> (String, Option<Outcome>) {
                 true => features::of_pairs(&r.tokens, &mut items),
                 false => features::of_tokens(&r.tokens, &mut items),
             };
-            let values = r.activations.iter().map(|a| f64::from(*a));
-            places.into_iter().zip(values).map(|(place, value)| (text, place, value)).collect::<Vec<_>>()
+            let skipped = usize::from(known.without_first);
+            let values = counted(r, known).map(|(_, value)| f64::from(value));
+            places.into_iter().skip(skipped).zip(values).map(|(place, value)| (text, place, value)).collect::<Vec<_>>()
         };
         list.iter().enumerate().flat_map(of).collect()
     };
@@ -113,25 +134,35 @@ fn describe(record: &NodeRecord, known: &Known) -> (String, Option<Outcome>) {
     };
     let said = match known.pairs {
         true => sentence::of_pairs(&rule, &items),
-        false => sentence::of_tokens(&rule, &items, &examples(&seen)),
+        false => sentence::of_tokens(&rule, &items, &examples(&seen, known)),
     };
     let outcome =
         Outcome { pairs: held_places.iter().map(|(_, place, value)| (rule.predict(place), *value)).collect() };
     (said + &rest(known), Some(outcome))
 }
 
-/// How often it is active, and what it promotes.
+/// How often it is active, whether it is so at the first token, and what it promotes.
 fn rest(known: &Known) -> String {
     let mut out = match known.density {
-        Some(share) if share < 0.0005 => " (less than 0.1 % of all)".to_owned(),
-        Some(share) if share < 0.1 => format!(" ({:.1} % of all)", 100.0 * share),
+        Some(share) if share < 0.1 => format!(" ({} of all)", percent(share)),
         _ => String::new(),
     };
+    if let Some(share) = known.first.filter(|share| known.without_first && *share >= 0.05) {
+        out += &format!("; besides, on the first token of {} of the texts", percent(share));
+    }
     if !known.promotes.is_empty() {
         let tokens = known.promotes.iter().map(|t| sentence::quoted(t)).collect();
         out += &format!("; it promotes {}", sentence::list(tokens, "and"));
     }
     out + "."
+}
+
+fn percent(share: f64) -> String {
+    match 100.0 * share {
+        few if few < 0.05 => "less than 0.1 %".to_owned(),
+        few if few < 10.0 => format!("{few:.1} %"),
+        many => format!("{many:.0} %"),
+    }
 }
 
 /// What the rule is made of, and what it is tried on.
@@ -156,12 +187,13 @@ fn seen_in(list: &[&ActivationRecord], record: &ActivationRecord) -> bool {
 }
 
 /// The tokens at the peaks of the best examples, each once.
-fn examples(seen: &[&ActivationRecord]) -> Vec<String> {
+fn examples(seen: &[&ActivationRecord], known: &Known) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for record in seen {
-        let peak = record.activations.iter().zip(&record.tokens).max_by(|a, b| a.0.total_cmp(b.0));
+        let peak = counted(record, known).max_by(|a, b| a.1.total_cmp(&b.1));
+        let peak = peak.and_then(|(place, value)| Some((value, record.tokens.get(place)?)));
         if let Some((value, token)) = peak
-            && *value > 0.0
+            && value > 0.0
             && !out.contains(token)
         {
             out.push(token.clone());

@@ -75,6 +75,7 @@ fn about(plan: &Plan) -> serde_json::Value {
         "corpus": plan.corpus,
         "cutting": plan.cutting,
         "sizes": plan.sizes,
+        "first_counts": plan.first_counts,
         "seed": plan.seed,
     })
 }

@@ -65,6 +65,7 @@ pub fn plan(model: &Transformer, files: &[PathBuf], shards: usize) -> Plan {
         content: fingerprint_corpus(files).unwrap(),
         cutting: Cutting { tokens: 9, first: Some(50256) },
         sizes: SIZES,
+        first_counts: false,
         kinds: Kind::ALL.to_vec(),
         seed: 3,
         shards,

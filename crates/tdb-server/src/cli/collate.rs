@@ -64,6 +64,9 @@ pub struct Args {
     /// Of all those, how many top, random and per-quantile examples the files of layers show; the explanations use all
     #[arg(long, value_name = "TOP,RANDOM,PER_QUANTILE")]
     pub show: Option<String>,
+    /// Let what units do at the first token of an example count among their largest values. Many fire there whatever it is
+    #[arg(long)]
+    pub first_counts: bool,
     /// Documents that may be left out because they cannot be read; one more ends the run
     #[arg(long, value_name = "N", default_value_t = Unreadable::LIMIT)]
     pub max_unreadable: usize,
@@ -153,6 +156,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         content: fingerprint_corpus(&args.text)?,
         cutting: Cutting { tokens: args.tokens, first },
         sizes: Sizes { top: args.k, random: args.random, quantiles: args.quantiles, per_quantile: args.per_quantile },
+        first_counts: args.first_counts,
         kinds: kinds(args, &model)?,
         seed: args.seed,
         shards,
