@@ -500,3 +500,25 @@ fn a_folder_in_place_of_a_file_is_refused() {
     let text = checkpoint::open(Path::new(&folder.path)).unwrap_err().to_string();
     assert!(text.contains("tok_embed.weight.pt") && text.contains("not a file"), "{text}");
 }
+
+#[cfg(unix)]
+#[test]
+fn pipes_loops_and_pointers_in_the_place_of_weights_are_named() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus");
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("model.safetensors");
+    for (from, to) in [("config/gpt2.json", "config.json"), ("tokenizer/plain.json", "tokenizer.json")] {
+        std::fs::copy(source.join(from), folder.path().join(to)).unwrap();
+    }
+    let refused = |part: &str| {
+        let error = tdb_model::checkpoint::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("model.safetensors") && error.contains(part), "{error}");
+        std::fs::remove_file(&weights).unwrap();
+    };
+    assert!(std::process::Command::new("mkfifo").arg(&weights).status().unwrap().success());
+    refused("not a file");
+    std::os::unix::fs::symlink(&weights, &weights).unwrap();
+    refused("symbolic links");
+    std::fs::write(&weights, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n").unwrap();
+    refused("Git LFS pointer");
+}

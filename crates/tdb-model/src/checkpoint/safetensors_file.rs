@@ -80,7 +80,8 @@ impl TensorFiles {
     /// Opens `<stem>.safetensors`, or all files that `<stem>.safetensors.index.json` lists.
     pub fn open(folder: &Path, stem: &str) -> Result<Self, CheckpointError> {
         let single = folder.join(format!("{stem}.safetensors"));
-        if single.exists() {
+        // A link that leads nowhere is one that cannot be read, not one that is missing.
+        if single.symlink_metadata().is_ok() {
             return Self::single(TensorFile::open(&single)?);
         }
         let index_path = folder.join(format!("{stem}.safetensors.index.json"));

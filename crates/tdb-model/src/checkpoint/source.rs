@@ -20,11 +20,12 @@ impl Source {
     /// Maps a regular file.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let read = |source| CheckpointError::Read { file: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
-        let metadata = file.metadata().map_err(read)?;
+        // What it is is asked before it is opened: to open a pipe waits for whoever writes to it.
+        let metadata = std::fs::metadata(path).map_err(read)?;
         if !metadata.is_file() {
             return Err(CheckpointError::damaged(path, "not a file"));
         }
+        let file = File::open(path).map_err(read)?;
         if metadata.len() == 0 {
             return Ok(Source::Static(&[]));
         }
@@ -32,6 +33,7 @@ impl Source {
         // crash the program or change its answers; that is the price of not copying half a gigabyte, and the
         // same holds for every program that maps its weights.
         let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+        check_fetched(path, &map)?;
         Ok(Source::Mapped(Arc::new(map)))
     }
 }
@@ -61,7 +63,20 @@ pub(crate) fn read_text(path: &Path) -> Result<String, CheckpointError> {
             format!("{} bytes, more than a text file may have", metadata.len()),
         ));
     }
-    std::fs::read_to_string(path).map_err(read)
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    check_fetched(path, text.as_bytes())?;
+    Ok(text)
+}
+
+/// Refuses what stands in the place of a file that Git LFS did not fetch.
+fn check_fetched(path: &Path, content: &[u8]) -> Result<(), CheckpointError> {
+    match content.starts_with(b"version https://git-lfs.github.com/spec/v1") {
+        false => Ok(()),
+        true => Err(CheckpointError::damaged(
+            path,
+            "a Git LFS pointer, not the file itself; fetch the file with `git lfs pull`",
+        )),
+    }
 }
 
 /// A small JSON file whose top is an object.
