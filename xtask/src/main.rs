@@ -26,6 +26,8 @@ cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...]
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
 cargo xtask fuzz [TARGET] [--seconds N] [--seed N]
                                            damaged input for every reader, an hour each; stops at the first panic
+cargo xtask bench load [--seconds N] [--clients N] [--binary TDB]
+                                           ten minutes of a hundred clients: valid, invalid, gone, slow, not reading
 cargo xtask screenshots [DIR] [--docs]     pictures of the pages, light and dark; --docs renews those in docs";
 
 fn main() -> Result<()> {

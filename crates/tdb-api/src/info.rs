@@ -31,22 +31,42 @@ wire_struct! {
     pub struct LimitsResponse {
         /// Bytes of a request's body.
         pub max_body_bytes: i64,
+        /// Items of any list in a request.
+        pub max_list_items: i64,
         /// Tokens of a prompt.
         pub max_prompt_tokens: i64,
         /// Runs in one request.
         pub max_sub_requests: i64,
         /// Things asked of one run.
         pub max_specs_per_run: i64,
+        /// Things asked of all runs of one request.
+        pub max_specs: i64,
         /// Ablations of one run.
         pub max_ablations: i64,
         /// Nodes, tokens or attended-to tokens asked for as "top k".
         pub max_top_k: i64,
+        /// Bytes of an answer, as they can become at most; a request is refused before it is computed.
+        pub max_answer_bytes: i64,
+        /// Nodes read in token space times tokens of the vocabulary.
+        pub max_token_scores: i64,
+        /// Bytes of the activations of all runs of one request.
+        pub max_activation_bytes: i64,
         /// Seconds that one request may compute.
         pub max_seconds: i64,
         /// Requests that compute at the same time.
         pub workers: i64,
         /// Requests that wait beyond those; further ones are answered 429.
         pub queue_length: i64,
+        /// Bytes of finished answers that clients have not taken yet; beyond it the connection that holds most is cut.
+        pub max_unsent_bytes: i64,
+        /// Open connections; beyond it the one that its client has left alone longest is closed.
+        pub max_connections: i64,
+        /// Seconds that a connection may be open without a request.
+        pub idle_seconds: i64,
+        /// Seconds that a request's body may take to arrive.
+        pub body_seconds: i64,
+        /// Seconds that a client may take nothing of an answer that is being sent.
+        pub write_seconds: i64,
     }
 }
 

@@ -127,4 +127,10 @@ routes! {
     Tokenize: Post "/tokenize", info tokenize, Body TokenizeRequest => TokenizeResponse, ours;
     /// Up to 50 tokens whose text begins with `prefix`, in the order of their ids.
     Vocabulary: Get "/vocabulary", info vocabulary, Query VocabularyRequest => TokenizeResponse, ours;
+    /// Whether the server lives, as text. Needs no token.
+    Health: Get "/health", operation health, Nowhere () => String, ours;
+    /// Whether the server takes requests, as text: 503 while it is being stopped. Needs no token.
+    Ready: Get "/ready", operation ready, Nowhere () => String, ours;
+    /// What the server counted, as Prometheus reads it.
+    Metrics: Get "/metrics", operation metrics, Nowhere () => String, ours;
 }

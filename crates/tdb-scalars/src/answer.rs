@@ -60,6 +60,7 @@ impl Engine {
         requests.iter().try_for_each(check_specs)?;
         let plans = requests.iter().map(|r| Plan::new(self, &r.inference_request_spec)).collect::<Result<Vec<_>>>()?;
         self.check_prompts(requests, &plans)?;
+        self.check_size(requests, &plans, &context.bounds)?;
         let sides = self.run(requests, plans, context)?;
         let answers = self.answer(requests, &sides, &interest, context)?;
         let inference_sub_responses =

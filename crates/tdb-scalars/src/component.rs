@@ -17,8 +17,12 @@ use crate::error::{Error, Result, bad};
 use crate::nodes::Node;
 use crate::readings::{self, ReadNode};
 use crate::side::Side;
+use crate::size::is_read;
 use crate::store::Store;
 use crate::values::wrap;
+
+/// Nodes whose tokens are scored at a time.
+const NODES_READ_AT_ONCE: usize = 1024;
 
 impl Side<'_> {
     /// Computes the loss, if there is one.
@@ -228,15 +232,7 @@ impl Engine {
             return bad!("numTokens is {}, but the vocabulary has {n_vocab} tokens", spec.num_tokens);
         }
         let count = spec.num_tokens as usize;
-        let scores = |node: &MirroredNodeIndex| match spec.token_scoring_type {
-            TokenScoringType::UpvotedOutputTokens => true,
-            TokenScoringType::InputTokensThatUpvoteMlp => matches!(
-                node.node_type,
-                NodeType::MlpNeuron | NodeType::AutoencoderLatent | NodeType::MlpAutoencoderLatent
-            ),
-            // What excites a head through its query or key is not defined yet by those who ask for it.
-            TokenScoringType::InputTokensThatUpvoteAttnQ | TokenScoringType::InputTokensThatUpvoteAttnK => false,
-        };
+        let scores = |node: &MirroredNodeIndex| is_read(spec.token_scoring_type, node.node_type);
         let scored: Vec<bool> = node_indices.iter().map(scores).collect();
         let nodes: Vec<ReadNode> = node_indices
             .iter()
@@ -244,10 +240,17 @@ impl Engine {
             .filter(|(_, scored)| **scored)
             .map(|(node, _)| readings::read_node(side, node))
             .collect::<Result<_>>()?;
-        let found = match spec.token_scoring_type {
-            TokenScoringType::UpvotedOutputTokens => readings::upvoted_tokens(side, &nodes, count),
-            _ => readings::exciting_tokens(side, &nodes, count)?,
-        };
+        // In blocks, so that the scores of all nodes never exist at once, and the work can stop in between.
+        let mut found = Vec::with_capacity(nodes.len());
+        for nodes in nodes.chunks(NODES_READ_AT_ONCE) {
+            if side.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            found.extend(match spec.token_scoring_type {
+                TokenScoringType::UpvotedOutputTokens => readings::upvoted_tokens(side, nodes, count),
+                _ => readings::exciting_tokens(side, nodes, count)?,
+            });
+        }
         let mut found = found.iter();
         let mut top_tokens_list = Vec::with_capacity(scored.len());
         for scored in scored {

@@ -4,6 +4,7 @@ use tdb_api::NodeIdAndDatasets;
 use tdb_api::stream::TdbEvent;
 
 use crate::error::Error;
+use crate::size::Bounds;
 
 /// Watches a request being answered. `()` watches nothing.
 pub trait Observer: Sync {
@@ -53,10 +54,12 @@ impl Records for () {
 pub struct Context<'a> {
     pub observer: &'a dyn Observer,
     pub records: &'a dyn Records,
+    /// What the request may take at most.
+    pub bounds: Bounds,
 }
 
 impl Default for Context<'_> {
     fn default() -> Self {
-        Context { observer: &(), records: &() }
+        Context { observer: &(), records: &(), bounds: Bounds::default() }
     }
 }

@@ -1,15 +1,22 @@
 //! The application: what all requests share, and the routes with what surrounds them.
 
+use crate::body::Intake;
 use crate::config::ServerConfig;
+use crate::connection::{Caller, Connections};
 use crate::controllers;
 use crate::error::ApiError;
 use crate::guard::{self, Names};
+use crate::metrics::{Dropped, Levels, Metrics};
 use crate::model::Ask;
 use crate::openapi::Api;
 use crate::queue::Queue;
+use crate::stop::Stop;
+use crate::unsent::{self, Unsent};
+use crate::{observe, pages, token, ui};
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, header};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::sync::Arc;
 use tdb_data::Library;
@@ -19,15 +26,23 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-/// What all requests share. Cheap to clone; nothing in it changes but the queue.
+/// What all requests share, and who sent the one that is being answered. Cheap to clone.
 #[derive(Clone)]
-pub struct App(Arc<Shared>);
+pub struct App {
+    shared: Arc<Shared>,
+    caller: Caller,
+}
 
 struct Shared {
     model: Option<Arc<dyn Ask>>,
     library: Option<Library>,
     explainer: Option<Explainer>,
     queue: Queue,
+    intake: Intake,
+    unsent: Unsent,
+    connections: Connections,
+    metrics: Arc<Metrics>,
+    stop: Stop,
     config: ServerConfig,
     names: Names,
 }
@@ -36,45 +51,95 @@ impl App {
     /// # Errors
     /// If the system gives no threads.
     pub fn new(model: Option<Arc<dyn Ask>>, library: Option<Library>, config: ServerConfig) -> std::io::Result<Self> {
-        let queue = Queue::new(config.limits.clone())?;
-        let names = Names::new(&config.hosts);
-        let explainer = library.clone().map(explainer);
-        Ok(Self(Arc::new(Shared { model, library, explainer, queue, config, names })))
+        let metrics: Arc<Metrics> = Arc::default();
+        let shared = Arc::new(Shared {
+            model,
+            explainer: library.clone().map(explainer),
+            library,
+            queue: Queue::new(config.limits.clone(), metrics.clone())?,
+            intake: Intake::new(&config.limits),
+            unsent: Unsent::new(config.limits.unsent_bytes),
+            connections: Connections::default(),
+            metrics,
+            stop: Stop::default(),
+            names: Names::new(&config.hosts),
+            config,
+        });
+        Ok(Self { shared, caller: Caller::default() })
     }
 
     /// The model, or why there is none.
     pub fn model(&self) -> Result<Arc<dyn Ask>, ApiError> {
-        self.0.model.clone().ok_or_else(|| {
+        self.shared.model.clone().ok_or_else(|| {
             ApiError::NotHere("this server was started without a model; start it without --run_model False".into())
         })
     }
 
     /// The model, if there is one.
     pub fn maybe_model(&self) -> Option<&Arc<dyn Ask>> {
-        self.0.model.as_ref()
+        self.shared.model.as_ref()
     }
 
     /// The stored records, or why there are none.
     pub fn library(&self) -> Result<&Library, ApiError> {
-        self.0.library.as_ref().ok_or_else(|| ApiError::NotHere("this server was started without records".into()))
+        self.shared.library.as_ref().ok_or_else(|| ApiError::NotHere("this server was started without records".into()))
     }
 
     /// What writes and scores explanations, or why there is nothing to explain.
     pub fn explainer(&self) -> Result<&Explainer, ApiError> {
         self.library()?;
-        self.0.explainer.as_ref().ok_or(ApiError::Internal)
+        self.shared.explainer.as_ref().ok_or(ApiError::Internal)
     }
 
     pub fn queue(&self) -> &Queue {
-        &self.0.queue
+        &self.shared.queue
+    }
+
+    /// The same for a request of `caller`.
+    pub(crate) fn for_caller(self, caller: Caller) -> Self {
+        Self { caller, ..self }
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Large bodies on their way in.
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.shared.intake
+    }
+
+    /// Answers on their way out.
+    pub(crate) fn unsent(&self) -> &Unsent {
+        &self.shared.unsent
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.shared.connections
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// All metrics, as Prometheus reads them.
+    pub(crate) fn metrics_text(&self) -> String {
+        let (running, waiting) = self.queue().levels();
+        let (connections, unsent_bytes) = (self.connections().len(), self.unsent().bytes());
+        self.metrics().text(Levels { running, waiting, connections, unsent_bytes })
+    }
+
+    /// The end of the server.
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.shared.stop
     }
 
     pub fn config(&self) -> &ServerConfig {
-        &self.0.config
+        &self.shared.config
     }
 
     pub fn names(&self) -> &Names {
-        &self.0.names
+        &self.shared.names
     }
 }
 
@@ -97,19 +162,34 @@ pub fn router(app: App) -> Router {
     let (routes, document) = api.finish();
     let document = Bytes::from(document.to_string());
     let cors = guard::cors(app.names().clone());
-    let security = |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    let (index, docs) = (ui::index_text(), controllers::docs_page(&document));
+    let headers = pages::headers([&*index, &*docs, ui::NO_PAGES, pages::TOKEN_FORM]);
     // Streams are sent as they come: a compressor would hold their lines back.
     let compressible = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson"));
-    routes
-        .merge(controllers::pages(document))
+    let routes = routes
+        .merge(controllers::pages(document, docs))
         .fallback(controllers::not_found)
         .method_not_allowed_fallback(|| async { ApiError::MethodNotAllowed })
-        .layer(DefaultBodyLimit::max(app.config().limits.body_bytes))
+        .layer(from_fn_with_state(app.clone(), unsent::count))
         .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(compressible))
-        .layer(security(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .layer(security(header::X_FRAME_OPTIONS, "DENY"))
-        .layer(security(header::REFERRER_POLICY, "no-referrer"))
+        .layer(from_fn_with_state(app.clone(), until_cut))
+        .layer(from_fn_with_state(app.clone(), token::check))
         .layer(cors)
-        .layer(axum::middleware::from_fn_with_state(app.clone(), guard::check))
-        .with_state(app)
+        .layer(from_fn_with_state(app.clone(), guard::check));
+    let with_headers = headers
+        .into_iter()
+        .fold(routes, |routes, (name, value)| routes.layer(SetResponseHeaderLayer::if_not_present(name, value)));
+    with_headers.layer(from_fn_with_state(app.clone(), observe::observe)).with_state(app)
+}
+
+/// Answers 503 when the server cannot wait for the request any longer.
+async fn until_cut(State(app): State<App>, request: Request, next: Next) -> Response {
+    tokio::select! {
+        response = next.run(request) => response,
+        () = app.stop().cutting() => {
+            app.stop().count_cut();
+            app.metrics().dropped(Dropped::Stopped);
+            ApiError::Stopping.into_response()
+        }
+    }
 }

@@ -19,6 +19,12 @@ pub enum ApiError {
     /// As [`ApiError::Bad`], about one field of the request.
     #[error("{field}: {what}")]
     BadField { field: FieldPath, what: String },
+    /// The server asks for a token that the request does not have.
+    #[error(
+        "this server asks for its token, which stands in the link that was printed when it was started; \
+         programs send it as \"Authorization: Bearer TOKEN\""
+    )]
+    Unauthorized,
     #[error("{0}")]
     Forbidden(String),
     #[error("{0}")]
@@ -33,6 +39,15 @@ pub enum ApiError {
     /// The queue is full.
     #[error("the server is busy: {running} requests compute and {waiting} wait; try again in {retry_after} s")]
     Busy { running: usize, waiting: usize, retry_after: u64 },
+    /// Too many large bodies arrive at the same time.
+    #[error("the server is receiving as many large requests as it can hold; try again in 1 s")]
+    Crowded,
+    /// The body did not arrive.
+    #[error("the request's body did not arrive within {seconds} s")]
+    Late { seconds: u64 },
+    /// The server ends.
+    #[error("the server is being stopped and could not finish this request")]
+    Stopping,
     #[error("the request took longer than the {seconds} s that this server allows one request")]
     TooSlow { seconds: u64 },
     /// Nobody reads this answer: its client went away.
@@ -52,14 +67,15 @@ impl ApiError {
         match self {
             Self::Form(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Bad(_) | Self::BadField { .. } => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotHere(_) => StatusCode::CONFLICT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::TooSlow { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Cancelled => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy { .. } | Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooSlow { .. } | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Cancelled | Self::Late { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -88,8 +104,18 @@ impl IntoResponse for ApiError {
         };
         let mut response = (self.status(), Json(body)).into_response();
         let headers = response.headers_mut();
-        if let Self::Busy { retry_after, .. } = &self {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
+        match &self {
+            Self::Busy { retry_after, .. } => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
+            }
+            Self::Crowded => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(1));
+            }
+            // What is left of the body is not read, so that nothing can follow it.
+            Self::TooLarge(_) | Self::Late { .. } => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
         }
         if let Some(field) = self.field()
             && let Ok(value) = HeaderValue::from_str(&field.to_string())

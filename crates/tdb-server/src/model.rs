@@ -1,12 +1,13 @@
 //! What is asked of a model.
 
+use crate::config::Limits;
 use crate::error::ApiError;
 use crate::queue::Job;
 use tdb_api::{
     AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape, Token,
 };
 use tdb_model::{Autoencoder, AutoencoderSite};
-use tdb_scalars::{Context, Engine, Records};
+use tdb_scalars::{Bounds, Context, Engine, Records};
 
 /// A model that can be asked. The engine is one; tests have their own.
 pub trait Ask: Send + Sync {
@@ -25,6 +26,7 @@ pub trait Ask: Send + Sync {
 pub struct Model {
     engine: Engine,
     records: Box<dyn Records + Send>,
+    bounds: Bounds,
 }
 
 impl std::fmt::Debug for Model {
@@ -35,11 +37,16 @@ impl std::fmt::Debug for Model {
 
 impl Model {
     pub fn new(engine: Engine, records: Box<dyn Records + Send>) -> Self {
-        Self { engine, records }
+        Self { engine, records, bounds: Limits::default().bounds }
+    }
+
+    /// With other bounds than the default.
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     fn context<'a>(&'a self, job: &'a Job) -> Context<'a> {
-        Context { observer: job, records: &*self.records }
+        Context { observer: job, records: &*self.records, bounds: self.bounds }
     }
 }
 

@@ -26,6 +26,7 @@
 
 use crate::app::App;
 use crate::body::Asked;
+use crate::connection::Caller;
 use crate::error::ApiError;
 use crate::reply::Reply;
 use axum::Router;
@@ -54,14 +55,13 @@ impl Api {
         F: Future<Output = Result<A, ApiError>> + Send,
         A: Reply<R::Answer>,
     {
-        let answer = async move |State(app): State<App>, headers: HeaderMap, Asked(request): Asked<R>| match handler(
-            app, request,
-        )
-        .await
-        {
-            Ok(answer) => answer.reply(&headers),
-            Err(error) => error.into_response(),
-        };
+        let answer =
+            async move |State(app): State<App>, caller: Caller, headers: HeaderMap, Asked(request): Asked<R>| {
+                match handler(app.for_caller(caller), request).await {
+                    Ok(answer) => answer.reply(&headers),
+                    Err(error) => error.into_response(),
+                }
+            };
         let routing = match R::METHOD {
             Method::Get => get(answer),
             Method::Post => post(answer),

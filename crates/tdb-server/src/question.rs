@@ -3,13 +3,14 @@
 use crate::config::Limits;
 use crate::error::ApiError;
 use crate::model::Ask;
-use crate::queue::Job;
+use crate::queue::{Class, Job};
 use serde::Serialize;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
     BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
     DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, InferenceRequestSpec,
-    MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, ProcessingRequestSpec,
+    InferenceSubRequest, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, ProcessingRequestSpec,
+    TdbRequestSpec,
 };
 
 /// One kind of question.
@@ -21,6 +22,15 @@ pub trait Question: Send + 'static {
 
     /// The prompts, each with its place in the request.
     fn prompts(&self) -> Vec<(FieldPath, &str)>;
+
+    /// Roughly how much is asked for: bytes of prompts, and nodes and tokens of lists.
+    fn weight(&self) -> u64;
+
+    fn class(&self) -> Class {
+        /// Above what the pages ask with a prompt of 500 tokens and lists of 400 nodes.
+        const LARGE: u64 = 16_384;
+        if self.weight() > LARGE { Class::Large } else { Class::Small }
+    }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<Self::Answer, ApiError>;
 }
@@ -64,6 +74,25 @@ fn check_k(field: FieldPath, k: Option<i64>, limits: &Limits) -> Result<(), ApiE
     }
 }
 
+/// Entries of `lists` lists with so many at either end; `None` is all.
+fn listed(k: Option<i64>, lists: usize) -> u64 {
+    let k = k.map_or(u32::MAX.into(), |k| u64::try_from(k).unwrap_or(0).min(u32::MAX.into()));
+    2 * k * lists as u64
+}
+
+fn spec_weight(spec: &ProcessingRequestSpec) -> u64 {
+    use ProcessingRequestSpec as Spec;
+    match spec {
+        Spec::MultipleTopKDerivedScalars(spec) => listed(spec.top_and_bottom_k, spec.dst_list_by_group_id.len()),
+        Spec::ScoredTokens(spec) => listed(Some(spec.num_tokens), 1),
+        _ => 1,
+    }
+}
+
+fn run_weight(run: &InferenceRequestSpec) -> u64 {
+    run.prompt.len() as u64
+}
+
 fn check_run(place: FieldPath, run: &InferenceRequestSpec, limits: &Limits) -> Result<(), ApiError> {
     let ablations = run.ablation_specs.as_ref().map_or(0, Vec::len);
     at_most(place.key("ablationSpecs"), "entries", ablations, limits.ablations)
@@ -102,6 +131,13 @@ impl Question for BatchedTdbRequest {
         self.sub_requests.iter().enumerate().map(|(i, side)| (place(i), side.prompt.as_str())).collect()
     }
 
+    fn weight(&self) -> u64 {
+        /// Columns of the node table, each a list.
+        const COLUMNS: usize = 4;
+        let listed = |side: &TdbRequestSpec| listed(Some(side.top_and_bottom_k_for_node_table), COLUMNS);
+        self.sub_requests.iter().map(|side| side.prompt.len() as u64 + listed(side)).sum()
+    }
+
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
         model.batched_tdb(&self, job)
     }
@@ -113,6 +149,8 @@ impl Question for BatchedRequest {
     fn check(&self, limits: &Limits) -> Result<(), ApiError> {
         let runs = &self.inference_sub_requests;
         at_most(FieldPath::of("inferenceSubRequests"), "entries", runs.len(), limits.sub_requests)?;
+        let specs = runs.iter().map(|run| run.processing_request_spec_by_name.len()).sum();
+        at_most(FieldPath::of("inferenceSubRequests"), "processing specs in all its runs", specs, limits.specs)?;
         for (i, run) in runs.iter().enumerate() {
             let place = |name: &str| FieldPath::of("inferenceSubRequests").index(i).key(name);
             check_run(place("inferenceRequestSpec"), &run.inference_request_spec, limits)?;
@@ -127,6 +165,12 @@ impl Question for BatchedRequest {
         let place = |i| FieldPath::of("inferenceSubRequests").index(i).key("inferenceRequestSpec").key("prompt");
         let runs = self.inference_sub_requests.iter().enumerate();
         runs.map(|(i, run)| (place(i), run.inference_request_spec.prompt.as_str())).collect()
+    }
+
+    fn weight(&self) -> u64 {
+        let specs =
+            |run: &InferenceSubRequest| -> u64 { run.processing_request_spec_by_name.values().map(spec_weight).sum() };
+        self.inference_sub_requests.iter().map(|run| run_weight(&run.inference_request_spec) + specs(run)).sum()
     }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
@@ -148,6 +192,10 @@ macro_rules! single_question {
 
             fn prompts(&self) -> Vec<(FieldPath, &str)> {
                 vec![(FieldPath::of("inferenceRequestSpec").key("prompt"), &self.inference_request_spec.prompt)]
+            }
+
+            fn weight(&self) -> u64 {
+                run_weight(&self.inference_request_spec)
             }
 
             fn answer(self, model: &dyn Ask, job: &Job) -> Result<$answer, ApiError> {

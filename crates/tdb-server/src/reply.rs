@@ -1,6 +1,8 @@
 //! From what a handler gives to what is sent.
 
+use crate::config::Limits;
 use crate::error::ApiError;
+use crate::unsent::Pieces;
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -26,7 +28,7 @@ impl<T: Serialize + Send> Reply<T> for T {
 /// serve.
 #[derive(Debug)]
 pub struct Written<T> {
-    json: Vec<u8>,
+    json: Pieces,
     took: Duration,
     of: PhantomData<fn() -> T>,
 }
@@ -35,9 +37,15 @@ impl<T: Serialize> Written<T> {
     /// Writes `answer`.
     ///
     /// # Errors
-    /// If it has no JSON form.
-    pub fn new(answer: &T, took: Duration) -> Result<Self, ApiError> {
-        Ok(Self { json: serde_json::to_vec(answer).map_err(ApiError::internal)?, took, of: PhantomData })
+    /// If it has no JSON form, or more bytes than `limits` allow.
+    pub fn new(answer: &T, took: Duration, limits: &Limits) -> Result<Self, ApiError> {
+        let limit = usize::try_from(limits.bounds.answer_bytes).unwrap_or(usize::MAX);
+        let mut json = Pieces::up_to(limit);
+        serde_json::to_writer(&mut json, answer).map_err(|error| match error.io_error_kind() {
+            Some(_) => ApiError::Bad(format!("the answer has more than the {limit} bytes that this server gives")),
+            None => ApiError::internal(error),
+        })?;
+        Ok(Self { json, took, of: PhantomData })
     }
 }
 
@@ -49,6 +57,6 @@ impl<T> Reply<T> for Written<T> {
         if let Ok(timing) = HeaderValue::from_str(&timing) {
             headers.insert(HeaderName::from_static("server-timing"), timing);
         }
-        (headers, self.json).into_response()
+        (headers, self.json.into_body()).into_response()
     }
 }

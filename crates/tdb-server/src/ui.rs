@@ -25,6 +25,11 @@ pub fn index(headers: &HeaderMap, status: StatusCode) -> Response {
     }
 }
 
+/// The text of the page, for what its inline scripts are; empty if the server was built without pages.
+pub fn index_text() -> String {
+    Dist::get(INDEX).map(|page| String::from_utf8_lossy(&page.data).into_owned()).unwrap_or_default()
+}
+
 /// The file `path` of the pages, if there is one.
 pub fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
     if path.ends_with(".br") || path.ends_with(".gz") {
@@ -102,7 +107,7 @@ fn content_type(path: &str) -> &'static str {
 }
 
 /// What a browser gets from a server that was built without pages.
-const NO_PAGES: &str = r#"<!doctype html>
+pub const NO_PAGES: &str = r#"<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Transformer Debugger</title>
 <style>body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}

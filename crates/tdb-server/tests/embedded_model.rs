@@ -11,16 +11,21 @@ use support::Client;
 use tdb_api::BatchedResponse;
 use tdb_api::stream::{TdbEvent, fold};
 use tdb_model::{Transformer, checkpoint};
-use tdb_scalars::Engine;
+use tdb_scalars::{Bounds, Engine};
 use tdb_server::model::Model;
 use tdb_server::{Limits, ServerConfig};
 
 fn client() -> Client<Model> {
+    bounded(Bounds::default())
+}
+
+fn bounded(bounds: Bounds) -> Client<Model> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
     let found = checkpoint::open(&folder).unwrap();
     let engine = Engine::new("embedded", Transformer::new(found.weights), found.tokenizer, None, None);
     let limits = Limits { queue_length: 64, ..Limits::default() };
-    Client::new(Model::new(engine, Box::new(())), ServerConfig { limits, ..ServerConfig::default() })
+    let model = Model::new(engine, Box::new(())).with_bounds(bounds);
+    Client::new(model, ServerConfig { limits, ..ServerConfig::default() })
 }
 
 /// Two sides: a neuron is set to zero on the left.
@@ -104,4 +109,37 @@ async fn texts_are_split_and_tokens_are_found() {
     assert_eq!(texts.concat(), "When Mary");
     let found = client.get("/vocabulary?prefix=%20Mar", &[]).await.json();
     assert!(found["tokens"].as_array().unwrap().iter().any(|token| token["text"] == " Mary"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_too_large_is_refused_with_what_would_pass() {
+    let unbounded = Bounds::default();
+    for (bounds, what) in [
+        (Bounds { answer_bytes: 500_000, ..unbounded }, "bytes of answer"),
+        (Bounds { token_scores: 2_000_000, ..unbounded }, "scores of tokens"),
+    ] {
+        let client = bounded(bounds);
+        let mut body = question();
+        let ask = async |body: &Value| client.post("/batched_tdb", body).await;
+        let set = |body: &mut Value, k: i64| {
+            (0..2).for_each(|side| body["subRequests"][side]["topAndBottomKForNodeTable"] = json!(k));
+        };
+        set(&mut body, 100_000);
+        let refused = ask(&body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        let message = refused.message();
+        assert!(message.starts_with("topAndBottomK: ") && message.contains(what), "{message}");
+        let told = message.split("at most ").last().unwrap().split(' ').next().unwrap();
+        let passes: i64 = told.parse().unwrap();
+        set(&mut body, passes);
+        let answer = ask(&body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{passes}: {}", String::from_utf8_lossy(&answer.body));
+        assert!(answer.body.len() as u64 <= bounds.answer_bytes);
+        set(&mut body, passes + 1);
+        assert_eq!(ask(&body).await.status, StatusCode::BAD_REQUEST);
+    }
+    let client = bounded(Bounds { activation_bytes: 200_000, ..unbounded });
+    let refused = client.post("/batched_tdb", &question()).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.message().contains("bytes of activations"), "{}", refused.message());
 }

@@ -88,6 +88,128 @@ async fn bodies_of_another_form_are_refused_with_every_reason() {
 }
 
 #[tokio::test]
+async fn no_body_has_more_errors_than_anybody_reads() {
+    let client = Client::new(FakeModel::default(), ServerConfig::default());
+    let zeros = |n: usize| format!("{{\"subRequests\":[{}0]}}", "0,".repeat(n - 1)).into_bytes();
+    let long = client.send(Method::POST, "/batched_tdb", Some(zeros(900_000)), &[]).await;
+    assert_eq!(long.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(long.json()["detail"].as_array().unwrap().len(), 1);
+    assert_eq!(long.json()["detail"][0]["type"], "value_error.list.max_items");
+    let wrong = client.send(Method::POST, "/batched_tdb", Some(zeros(1000)), &[]).await;
+    assert_eq!(wrong.json()["detail"].as_array().unwrap().len(), 20);
+    let key = "k".repeat(1 << 20);
+    let named = json!({ "inferenceSubRequests": [{ "inferenceRequestSpec": { "prompt": "a" },
+        "processingRequestSpecByName": { key: { "specType": "x".repeat(500_000) } } }] });
+    let named = client.post("/batched", &named).await;
+    assert!(named.status == StatusCode::UNPROCESSABLE_ENTITY && named.body.len() < 50_000, "{}", named.body.len());
+}
+
+#[tokio::test]
+async fn what_is_said_twice_is_refused() {
+    let client = Client::new(FakeModel::default(), ServerConfig::default());
+    for twice in [
+        [(header::HOST, "localhost"), (header::HOST, "localhost")],
+        [(header::ORIGIN, "http://localhost"), (header::ORIGIN, "http://evil.example")],
+    ] {
+        let answer = client.get("/limits", &twice).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(answer.message().contains("more than one"), "{}", answer.message());
+    }
+}
+
+#[tokio::test]
+async fn browsers_are_told_what_pages_may_do() {
+    let client = Client::new(FakeModel::default(), ServerConfig::default());
+    for path in ["/", "/docs", "/limits", "/nope"] {
+        let answer = client.get(path, &[(header::ACCEPT, "text/html")]).await;
+        let policy = answer.header(header::CONTENT_SECURITY_POLICY);
+        assert!(policy.starts_with("default-src 'none'; script-src 'self' 'wasm-unsafe-eval'"), "{policy}");
+        for (name, value) in [
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("x-content-type-options", "nosniff"),
+        ] {
+            assert_eq!(answer.header(name), value);
+        }
+        assert!(answer.header("permissions-policy").contains("camera=()"));
+    }
+}
+
+#[tokio::test]
+async fn with_a_token_only_those_who_know_it_are_answered() {
+    let config = ServerConfig { token: Some("a-token-of-many-letters".into()), ..ServerConfig::default() };
+    let client = Client::new(FakeModel::default(), config);
+    let refused = client.get("/limits", &[]).await;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert!(refused.message().contains("Authorization: Bearer"), "{}", refused.message());
+    assert!(refused.header(header::WWW_AUTHENTICATE).starts_with("Bearer"));
+    let bearer = |token: &'static str| [(header::AUTHORIZATION, token)];
+    for wrong in ["Bearer", "Bearer x", "Basic a-token-of-many-letters", "a-token-of-many-letters"] {
+        assert_eq!(client.get("/limits", &bearer(wrong)).await.status, StatusCode::UNAUTHORIZED, "{wrong}");
+    }
+    let right = bearer("Bearer a-token-of-many-letters");
+    assert_eq!(client.get("/limits", &right).await.status, StatusCode::OK);
+    assert_eq!(client.post_with("/batched_tdb", &question("a"), &right).await.status, StatusCode::OK);
+    assert_eq!(client.post("/batched_tdb", &question("a")).await.status, StatusCode::UNAUTHORIZED);
+
+    let form = client.get("/", &[(header::ACCEPT, "text/html")]).await;
+    assert_eq!(form.status, StatusCode::UNAUTHORIZED);
+    assert!(String::from_utf8_lossy(&form.body).contains("name=\"token\""));
+    let wrong = client.get("/fake/tdb_alpha?token=x", &[]).await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    let link = client.get("/fake/tdb_alpha?prompt=a&token=a-token-of-many-letters", &[]).await;
+    assert_eq!((link.status, link.header(header::LOCATION)), (StatusCode::SEE_OTHER, "/fake/tdb_alpha?prompt=a"));
+    let cookie = link.header(header::SET_COOKIE);
+    assert!(cookie.contains("HttpOnly") && !cookie.contains("many-letters"), "{cookie}");
+    let sent = cookie.split(';').next().unwrap();
+    assert_eq!(client.get("/limits", &[(header::COOKIE, sent)]).await.status, StatusCode::OK);
+    let other_port = [(header::COOKIE, sent), (header::HOST, "localhost:8001")];
+    assert_eq!(client.get("/limits", &other_port).await.status, StatusCode::UNAUTHORIZED);
+
+    for open in ["/health", "/ready"] {
+        assert_eq!(client.get(open, &[]).await.status, StatusCode::OK, "{open}");
+    }
+    assert_eq!(client.get("/metrics", &[]).await.status, StatusCode::UNAUTHORIZED);
+    // A preflight has no credentials; what follows it has.
+    let asked = [(header::ORIGIN, "http://localhost:3000"), (header::ACCESS_CONTROL_REQUEST_METHOD, "POST")];
+    assert!(client.send(Method::OPTIONS, "/batched_tdb", None, &asked).await.status.is_success());
+}
+
+#[tokio::test]
+async fn requests_have_ids_and_are_counted() {
+    let client = Client::new(FakeModel::default(), ServerConfig::default());
+    let id = header::HeaderName::from_static("x-request-id");
+    assert_eq!(client.get("/limits", &[(id.clone(), "mine-1")]).await.header(&id), "mine-1");
+    assert!(!client.get("/limits", &[]).await.header(&id).is_empty());
+    client.clone().ask("quick").await;
+    client.get("/some/unknown/path", &[]).await;
+    let text = String::from_utf8(client.get("/metrics", &[]).await.body).unwrap();
+    for line in [
+        "tdb_requests_total{route=\"/limits\",status=\"200\"} 2",
+        "tdb_requests_total{route=\"/batched_tdb\",status=\"200\"} 1",
+        "tdb_requests_total{route=\"other\",status=\"404\"} 1",
+        "tdb_stage_duration_seconds_count{stage=\"compute\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_do_not_wait_behind_large_ones() {
+    let client = Client::new(FakeModel::default(), limited(|limits| limits.workers = 1));
+    let mut large = question("wait");
+    large["subRequests"][0]["topAndBottomKForNodeTable"] = json!(100_000);
+    let asking = {
+        let client = client.clone();
+        tokio::spawn(async move { client.post("/batched_tdb", &large).await })
+    };
+    client.model.until(|model| model.computing() == 1).await;
+    assert_eq!(client.clone().ask("quick").await.status, StatusCode::OK);
+    client.model.release();
+    assert_eq!(asking.await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn limits_are_told_and_kept() {
     let config = limited(|limits| {
         limits.body_bytes = 4096;
@@ -260,6 +382,9 @@ async fn every_route_is_in_the_document() {
         ("/neuron_record", "post", "read-neuron_record"),
         ("/explain", "post", "explainer-explain"),
         ("/limits", "get", "info-limits"),
+        ("/health", "get", "operation-health"),
+        ("/ready", "get", "operation-ready"),
+        ("/metrics", "get", "operation-metrics"),
     ] {
         assert_eq!(document["paths"][path][method]["operationId"], id);
     }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod http;
+mod load;
 
 use anyhow::{Result, bail};
 
@@ -9,7 +10,8 @@ pub fn run(args: &[String]) -> Result<()> {
     match args.split_first() {
         Some((what, rest)) if what == "http" => http::run(rest),
         Some((what, rest)) if what == "browser" => browser::run(rest),
-        Some((what, _)) => bail!("bench {what}: the benchmarks are: http, browser"),
+        Some((what, rest)) if what == "load" => load::run(rest),
+        Some((what, _)) => bail!("bench {what}: the benchmarks are: http, browser, load"),
         None => http::run(&[]).and_then(|()| browser::run(&[])),
     }
 }

@@ -39,7 +39,10 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// A value that does not fit the type asked for, with every reason.
+/// Most errors that are told about one value. A body can hold as many as it has bytes; nobody reads them all.
+pub const MOST_ERRORS: usize = 20;
+
+/// A value that does not fit the type asked for, with its reasons: all of them, or the first [`MOST_ERRORS`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invalid(pub Vec<FieldError>);
 
@@ -55,16 +58,43 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// The place in the body that is being read, and what was found wrong so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Errors {
     path: Vec<Step>,
     found: Vec<FieldError>,
+    longest_list: usize,
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self { path: Vec::new(), found: Vec::new(), longest_list: usize::MAX }
+    }
 }
 
 impl Errors {
     /// Begins below `root`, for instance `body` or `query`.
     pub fn below(root: &str) -> Self {
-        Self { path: vec![Step::Key(root.to_owned())], found: Vec::new() }
+        Self { path: vec![Step::Key(root.to_owned())], ..Self::default() }
+    }
+
+    /// Refuses lists and maps of more than `longest` items before any item is looked at.
+    pub fn with_lists_of_at_most(self, longest: usize) -> Self {
+        Self { longest_list: longest, ..self }
+    }
+
+    /// Whether nothing more will be noted: what is read from here on only costs time.
+    pub fn is_full(&self) -> bool {
+        self.found.len() >= MOST_ERRORS
+    }
+
+    /// Notes a list or map with too many items; `None` then.
+    pub(crate) fn check_len(&mut self, len: usize) -> Option<()> {
+        let limit = self.longest_list;
+        if len <= limit {
+            return Some(());
+        }
+        let msg = format!("ensure this value has at most {limit} items");
+        self.add_with("value_error.list.max_items", msg, Some(json!({ "limit_value": limit })))
     }
 
     /// Notes that the present place is wrong. Returns `None`, which is also what the reader of that place returns.
@@ -74,7 +104,10 @@ impl Errors {
 
     /// [`Errors::add`] with particulars.
     pub fn add_with<T>(&mut self, kind: &str, msg: impl Into<String>, ctx: Option<Value>) -> Option<T> {
-        self.found.push(FieldError { loc: self.path.clone(), msg: msg.into(), kind: kind.to_owned(), ctx });
+        if !self.is_full() {
+            let loc = self.path.iter().map(brief_step).collect();
+            self.found.push(FieldError { loc, msg: msg.into(), kind: kind.to_owned(), ctx });
+        }
         None
     }
 
@@ -113,6 +146,7 @@ impl Errors {
     /// Takes over what an [`Errors::attempt`] found.
     pub fn keep(&mut self, found: Vec<FieldError>) {
         self.found.extend(found);
+        self.found.truncate(MOST_ERRORS);
     }
 
     /// Everything that was found.
@@ -134,7 +168,11 @@ pub trait Decode: Sized {
 
 /// Reads `value`, telling places as below `root`.
 pub fn from_value<T: Decode>(value: &Value, root: &str) -> Result<T, Invalid> {
-    let mut errors = Errors::below(root);
+    read(value, Errors::below(root))
+}
+
+/// Reads `value`, noting what is wrong in `errors`.
+pub fn read<T: Decode>(value: &Value, mut errors: Errors) -> Result<T, Invalid> {
     match T::decode(value, &mut errors) {
         Some(out) => Ok(out),
         None => Err(Invalid(errors.into_found())),
@@ -176,8 +214,41 @@ pub(crate) fn not_the_word<T>(given: &Value, word: &str, errors: &mut Errors) ->
     errors.add_with(
         "value_error.const",
         format!("unexpected value; permitted: '{word}'"),
-        Some(json!({ "given": given, "permitted": [word] })),
+        Some(json!({ "given": brief(given), "permitted": [word] })),
     )
+}
+
+/// Longest text and most items of a value that is shown in an error.
+const MOST_SHOWN: usize = 200;
+
+/// `value` as it stands in an error: one that is large or nested is cut.
+fn brief(value: &Value) -> Value {
+    match value {
+        Value::String(text) => brief_text(text).into(),
+        Value::Array(items) if items.len() > MOST_SHOWN || items.iter().any(is_nested) => "(a list)".into(),
+        Value::Object(fields) if fields.len() > MOST_SHOWN || fields.values().any(is_nested) => "(an object)".into(),
+        Value::Array(items) => items.iter().map(brief).collect(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| (brief_text(key), brief(value))).collect(),
+        plain => plain.clone(),
+    }
+}
+
+fn is_nested(value: &Value) -> bool {
+    matches!(value, Value::Array(_) | Value::Object(_))
+}
+
+fn brief_text(text: &str) -> String {
+    match text.char_indices().nth(MOST_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn brief_step(step: &Step) -> Step {
+    match step {
+        Step::Key(key) => Step::Key(brief_text(key)),
+        Step::Index(index) => Step::Index(*index),
+    }
 }
 
 /// The object behind `value`, or an error.

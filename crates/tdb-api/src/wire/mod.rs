@@ -1,8 +1,8 @@
 //! How JSON becomes our types and how the types describe themselves.
 //!
 //! Requests come from clients written for the reference's server, whose validation is lenient in known ways: keys in
-//! camelCase or snake_case, unknown keys ignored, `"1"` or `1.9` where an integer is wanted. It also reports *all* that
-//! is wrong with a body, each with its place. [`Decode`] does both; `serde::Deserialize` of every wire type goes through
+//! camelCase or snake_case, unknown keys ignored, `"1"` or `1.9` where an integer is wanted. It also reports all that
+//! is wrong with a body (up to [`MOST_ERRORS`]), each with its place. [`Decode`] does both; `serde::Deserialize` of every wire type goes through
 //! it, so that there is one set of rules. [`Describe`] yields the JSON schema of the same types for the OpenAPI document.
 
 mod decode;
@@ -12,7 +12,7 @@ mod path;
 mod primitives;
 mod query;
 
-pub use decode::{Decode, Errors, FieldError, Invalid, from_json, from_value};
+pub use decode::{Decode, Errors, FieldError, Invalid, MOST_ERRORS, from_json, from_value, read};
 pub(crate) use decode::{
     for_serde as decode_for_serde, not_permitted as decode_not_permitted, not_the_word as decode_not_the_word,
     object as decode_object,

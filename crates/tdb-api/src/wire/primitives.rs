@@ -126,22 +126,33 @@ impl<T: Decode> Decode for Vec<T> {
         let Value::Array(items) = value else {
             return wrong(value, "type_error.list", "value is not a valid list", errors);
         };
-        // Every item is read even after a failure, so that all errors are told at once.
-        let read: Vec<Option<T>> = items
-            .iter()
-            .enumerate()
-            .map(|(i, item)| errors.at(Step::Index(i), |errors| T::decode(item, errors)))
-            .collect();
-        read.into_iter().collect()
+        errors.check_len(items.len())?;
+        let (mut read, mut complete) = (Vec::new(), true);
+        // Items are read even after a failure, so that all errors are told at once, as far as any more are told.
+        for (i, item) in items.iter().enumerate() {
+            if errors.is_full() {
+                return None;
+            }
+            match errors.at(Step::Index(i), |errors| T::decode(item, errors)) {
+                Some(item) => read.push(item),
+                None => complete = false,
+            }
+        }
+        complete.then_some(read)
     }
 }
 
 /// Maps keep the order in which the keys came.
 impl<K: Decode + Hash + Eq, T: Decode> Decode for IndexMap<K, T> {
     fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let items = object(value, errors)?;
+        errors.check_len(items.len())?;
         let mut out = IndexMap::new();
         let mut complete = true;
-        for (key, item) in object(value, errors)? {
+        for (key, item) in items {
+            if errors.is_full() {
+                return None;
+            }
             let name = errors.at(Step::Key("__key__".into()), |e| K::decode(&Value::String(key.clone()), e));
             let item = errors.at(Step::Key(key.clone()), |e| T::decode(item, e));
             match (name, item) {

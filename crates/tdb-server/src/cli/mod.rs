@@ -14,6 +14,7 @@ mod library;
 mod model;
 mod progress;
 mod serve;
+mod stopping;
 mod train;
 mod train_sae;
 

@@ -1,16 +1,20 @@
 //! `tdb serve`: the debugger in the browser, and its interface for programs.
 
-use super::{embedded, library, model};
-use crate::app::{self, App};
-use crate::config::ServerConfig;
+use super::{embedded, library, model, stopping};
+use crate::app::App;
+use crate::config::{Limits, ServerConfig};
 use crate::model::{Ask, Model};
 use crate::records::StoredRecords;
+use crate::{server, token};
 use anyhow::{Context, bail};
 use clap::ArgAction;
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
 
 /// Serve the debugger
 #[derive(Debug, Clone, clap::Args)]
@@ -35,6 +39,10 @@ pub struct Args {
     /// Port to listen on; 0 takes a free one
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
+    #[command(flatten)]
+    pub sharing: Sharing,
+    #[command(flatten)]
+    pub operation: Operation,
     /// Open the debugger in a browser
     #[arg(long)]
     pub open: bool,
@@ -58,6 +66,57 @@ pub struct Args {
     pub cuda_memory_debugging: bool,
 }
 
+/// Who may use the server
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Sharing")]
+pub struct Sharing {
+    /// Token that clients have to know, of at least 16 characters. Without this one is made up where --host lets others
+    /// connect, and printed as a part of the link
+    #[arg(long, env = "TDB_TOKEN", hide_env_values = true, value_name = "TOKEN", conflicts_with = "no_token")]
+    pub token: Option<String>,
+    /// Let everybody who can connect use the server
+    #[arg(long)]
+    pub no_token: bool,
+    /// Another name by which the server may be addressed, such as that of a reverse proxy; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// Address of a reverse proxy whose X-Forwarded-For tells clients apart; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub trusted_proxy: Vec<IpAddr>,
+}
+
+/// How the server works and what it says
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Operation")]
+pub struct Operation {
+    /// Seconds that one request may compute
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_seconds: u64,
+    /// Requests that compute at the same time; as many as there are cores
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    pub workers: Option<u16>,
+    /// Requests that wait beyond those
+    #[arg(long, value_name = "NUMBER", default_value_t = 64)]
+    pub queue: u16,
+    /// Seconds that requests have to finish when the server is stopped
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub grace: u64,
+    /// Write a line about every request to the log
+    #[arg(long)]
+    pub access_log: bool,
+    /// How the log is written
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// One object a line
+    Json,
+}
+
 fn truth(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" => Ok(true),
@@ -67,14 +126,7 @@ fn truth(text: &str) -> Result<bool, String> {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("TDB_LOG").unwrap_or_else(|_| "warn,tdb_server=info".into());
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
-    // A person at a terminal wants the sentences, whoever reads a log the time and the place as well.
-    match std::io::stderr().is_terminal() {
-        true => log.without_time().with_target(false).init(),
-        false => log.with_ansi(false).init(),
-    }
+    start_log(args.operation.log_format);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
     let own_model = args.model.as_deref().is_none_or(|model| model == embedded::NAME);
@@ -91,68 +143,127 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .as_ref()
         .and_then(|model| tdb_api::page::ModelSlug::from_info(&model.model_info()))
         .map_or_else(|| "/".to_owned(), |slug| slug.debugger_path());
-    let config = ServerConfig {
-        hosts: vec![args.host.clone()],
-        memory_debugging: args.cuda_memory_debugging,
-        ..ServerConfig::default()
+    let app = App::new(model, Some(library), config(args)?).context("no threads to compute with")?;
+    runtime.block_on(listen(args, app, &path))?;
+    // Computations that were cut are not waited for.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("TDB_LOG").unwrap_or_else(|_| "warn,tdb_server=info,access=info".into());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        // A person at a terminal wants the sentences, whoever reads a log the time and the place as well.
+        LogFormat::Text if std::io::stderr().is_terminal() => log.without_time().with_target(false).init(),
+        LogFormat::Text => log.with_ansi(false).init(),
+    }
+}
+
+fn config(args: &Args) -> anyhow::Result<ServerConfig> {
+    let (sharing, operation) = (&args.sharing, &args.operation);
+    let mut limits = Limits {
+        time: Duration::from_secs(operation.max_seconds),
+        queue_length: operation.queue.into(),
+        ..Limits::default()
     };
-    let app = App::new(model, Some(library), config).context("no threads to compute with")?;
-    runtime.block_on(listen(args, app, &path))
+    if let Some(workers) = operation.workers {
+        limits.workers = workers.into();
+    }
+    let mut hosts = vec![args.host.clone()];
+    hosts.extend(sharing.allow_host.iter().cloned());
+    if !is_loopback(&args.host) {
+        // Names that nobody else can make a browser take for another machine.
+        hosts.extend(machine_name().into_iter().flat_map(|name| [format!("{name}.local"), name]));
+    }
+    Ok(ServerConfig {
+        limits,
+        hosts,
+        token: token(args)?,
+        proxies: sharing.trusted_proxy.iter().map(IpAddr::to_canonical).collect(),
+        access_log: operation.access_log,
+        memory_debugging: args.cuda_memory_debugging,
+    })
+}
+
+/// The token that clients have to know: one that was chosen, or a new one where others can connect.
+fn token(args: &Args) -> anyhow::Result<Option<String>> {
+    match &args.sharing.token {
+        Some(token) if token.len() < token::SHORTEST => {
+            bail!(
+                "--token has {} characters; a token that cannot be guessed has at least {}",
+                token.len(),
+                token::SHORTEST
+            )
+        }
+        Some(token) if !token.bytes().all(|b| b.is_ascii_graphic()) => {
+            bail!("--token may have letters, digits and signs of ASCII only: it is sent in headers")
+        }
+        Some(token) => Ok(Some(token.clone())),
+        None if args.sharing.no_token || is_loopback(&args.host) => Ok(None),
+        None => Ok(Some(token::new_token())),
+    }
+}
+
+/// Whether only this machine can connect to what listens on `host`.
+fn is_loopback(host: &str) -> bool {
+    let bare = bare(host);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// What this machine calls itself, where the system tells it.
+fn machine_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim().to_owned();
+    (!name.is_empty()).then_some(name)
 }
 
 async fn listen(args: &Args, app: App, path: &str) -> anyhow::Result<()> {
-    let host = args.host.trim_start_matches('[').trim_end_matches(']');
+    let host = bare(&args.host);
     let listener = TcpListener::bind((host, args.port)).await.with_context(|| match args.port {
         0 => format!("cannot listen on {host}"),
         port => format!("cannot listen on {host}, port {port} (--port takes another; 0 takes a free one)"),
     })?;
     let port = listener.local_addr().context("the address of the server is not known")?.port();
+    let link = say_where(host, port, path, app.config().token.as_deref());
+    if !is_loopback(host) && app.config().token.is_none() {
+        println!("No token: everybody who can connect to this machine can use this server and its language model.");
+    }
+    if args.open {
+        open(&link);
+    }
+    let stopped = stopping::signalled().context("signals cannot be received")?;
+    let grace = Duration::from_secs(args.operation.grace);
+    let cut = server::serve(listener, app, stopped, grace).await;
+    if cut > 0 {
+        tracing::warn!("stopped; {cut} requests were cut after {} s and answered 503", grace.as_secs());
+    }
+    Ok(())
+}
+
+/// Prints where the server is; the link to the debugger.
+fn say_where(host: &str, port: u16, path: &str, token: Option<&str>) -> String {
     let shown = match host {
         "0.0.0.0" | "::" => "localhost".to_owned(),
         host if host.contains(':') => format!("[{host}]"),
         host => host.to_owned(),
     };
     let origin = format!("http://{shown}:{port}");
-    println!("{origin}/   debugger: {origin}{path}   interface: {origin}/docs");
-    if args.open {
-        open(&format!("{origin}{path}"));
+    let encoded = |token: &str| form_urlencoded::byte_serialize(token.as_bytes()).collect::<String>();
+    let query = token.map(|token| format!("?token={}", encoded(token))).unwrap_or_default();
+    let link = format!("{origin}{path}{query}");
+    println!("{origin}/   debugger: {link}   interface: {origin}/docs");
+    if matches!(host, "0.0.0.0" | "::")
+        && let Some(name) = machine_name()
+    {
+        println!("From other machines: http://{name}:{port}{path}{query}");
     }
-    // Large answers leave in several packets, small ones at once.
-    let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("{error}");
-        }
-    });
-    let served = axum::serve(listener, app::router(app)).with_graceful_shutdown(stopped());
-    served.await.context("the server stopped")
-}
-
-/// Ends with Ctrl-C or a request of the system to end.
-async fn stopped() {
-    let interrupt = async {
-        // Without a handler the signal ends the process by itself.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending::<()>().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
-    }
-    // Streams and slow requests are not waited for without end.
-    tokio::spawn(async {
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-        std::process::exit(0);
-    });
+    link
 }
 
 /// Asks the system to show an address. It may have no browser; the address was printed.

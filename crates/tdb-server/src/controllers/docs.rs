@@ -19,7 +19,7 @@ td{border-top:1px solid #8884;padding:.2rem .6rem .2rem 0;vertical-align:top}
 "#;
 
 /// The page for `document`.
-pub fn page(document: &Bytes) -> Bytes {
+pub fn page(document: &Bytes) -> String {
     let document: Value = serde_json::from_slice(document).unwrap_or_default();
     let mut out = String::from(HEAD);
     let info = &document["info"];
@@ -39,7 +39,7 @@ pub fn page(document: &Bytes) -> Bytes {
         named_type(&mut out, name, schema);
     }
     out.push_str("</html>\n");
-    out.into()
+    out
 }
 
 // Writing into a String cannot fail, hence the ignored results below.

@@ -22,11 +22,11 @@ async fn ask<Q: Question>(app: App, question: Q) -> Result<Written<Q::Answer>, A
     let model = app.model()?;
     let limits = app.config().limits.clone();
     question.check(&limits)?;
-    let answered = app.queue().run(move |job| {
+    let answered = app.queue().run(app.caller().client, question.class(), move |job| {
         let begun = Instant::now();
         check_prompts(&question, &*model, &limits)?;
         let answer = question.answer(&*model, job)?;
-        Written::new(&answer, begun.elapsed())
+        Written::new(&answer, begun.elapsed(), &limits)
     });
     answered.await
 }

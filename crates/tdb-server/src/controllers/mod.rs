@@ -5,6 +5,7 @@ mod explanations;
 mod inference;
 mod info;
 mod memory;
+mod operation;
 mod records;
 mod root;
 mod stream;
@@ -30,11 +31,17 @@ pub fn add_all(api: &mut Api) {
     inference::add(api);
     stream::add(api);
     info::add(api);
+    operation::add(api);
+}
+
+/// The page about the interface.
+pub fn docs_page(document: &Bytes) -> String {
+    docs::page(document)
 }
 
 /// The pages for people: the debugger's, the nodes', and the one about the interface.
-pub fn pages(document: Bytes) -> Router<App> {
-    let page = docs::page(&document);
+pub fn pages(document: Bytes, docs: String) -> Router<App> {
+    let page = Bytes::from(docs);
     Router::new()
         .route("/openapi.json", get(move || json(document.clone())))
         .route("/docs", get(move || html(page.clone())))
@@ -70,7 +77,7 @@ pub async fn not_found(method: Method, uri: Uri, headers: HeaderMap) -> Response
 }
 
 /// Whether the client is a browser that is to show a page.
-fn wants_html(headers: &HeaderMap) -> bool {
+pub fn wants_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|list| list.split(',')).any(|entry| entry.trim().starts_with("text/html"))
 }

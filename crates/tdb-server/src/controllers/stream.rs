@@ -3,6 +3,7 @@
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::metrics::Dropped;
 use crate::openapi::Api;
 use crate::question::{Question, check_prompts};
 use crate::reply::Reply;
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use std::convert::Infallible;
+use std::sync::Arc;
 use tdb_api::stream::{Events, TdbEvent};
 use tdb_api::{BatchedTdbRequest, routes};
 use tokio::sync::mpsc::unbounded_channel;
@@ -26,17 +28,17 @@ enum Form {
     ServerSent,
 }
 
-/// Events as they come, some at a time.
+/// Events as they come, written in the form that was asked for when they are sent.
 struct Parts<S>(S);
 
-impl<S: Stream<Item = Vec<TdbEvent>> + Send + 'static> Reply<Events> for Parts<S> {
+impl<S: Stream<Item = Bytes> + Send + 'static> Reply<Events> for Parts<S> {
     fn reply(self, asked: &HeaderMap) -> Response {
         let form = form(asked);
         let content_type = match form {
             Form::Lines => "application/x-ndjson",
             Form::ServerSent => "text/event-stream",
         };
-        let chunks = self.0.map(move |events| Ok::<_, Infallible>(written(&events, form)));
+        let chunks = self.0.map(move |event| Ok::<_, Infallible>(framed(&event, form)));
         let headers = [
             (header::CONTENT_TYPE, HeaderValue::from_static(content_type)),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -50,7 +52,16 @@ async fn batched_tdb_stream(app: App, question: BatchedTdbRequest) -> Result<imp
     let limits = app.config().limits.clone();
     question.check(&limits)?;
     let (sender, mut events) = unbounded_channel();
-    let (answer, stop) = app.queue().start(Some(sender), move |job| {
+    // The channel is bounded by its bytes, which are counted like those of any answer.
+    let hold = Arc::new(app.unsent().hold(app.caller()));
+    let counted = hold.clone();
+    let send = Box::new(move |event| {
+        let event = written(&event);
+        // A client that went away is noticed by the queue; its last events go nowhere.
+        let _ = counted.add(event.len()) && sender.send(event).is_ok();
+    });
+    let class = question.class();
+    let (answer, stop) = app.queue().start(app.caller().client, class, Some(send), move |job| {
         check_prompts(&question, &*model, &limits)?;
         // The answer itself is not needed: its parts have been sent.
         question.answer(&*model, job).map(drop)
@@ -65,22 +76,27 @@ async fn batched_tdb_stream(app: App, question: BatchedTdbRequest) -> Result<imp
             None
         }
     };
-    let state = (events, Some(answer), stop);
-    let rest = stream::unfold(state, |(mut events, mut answer, stop)| async move {
+    let state = (events, Some(answer), stop, app);
+    let rest = stream::unfold(state, |(mut events, mut answer, stop, app)| async move {
         let waiting = answer.as_mut()?;
         let event = tokio::select! {
             biased;
             Some(event) = events.recv() => event,
             outcome = waiting => {
                 // Everything was sent before the outcome was known, but perhaps not yet taken.
-                let mut left: Vec<TdbEvent> = std::iter::from_fn(|| events.try_recv().ok()).collect();
-                left.push(last(outcome));
-                return Some((left, (events, None, stop)));
+                let mut left: Vec<Bytes> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+                left.push(written(&last(outcome)));
+                return Some((left, (events, None, stop, app)));
+            }
+            () = app.stop().cutting() => {
+                app.stop().count_cut();
+                app.metrics().dropped(Dropped::Stopped);
+                return Some((vec![written(&last(Err(ApiError::Stopping)))], (events, None, stop, app)));
             }
         };
-        Some((vec![event], (events, answer, stop)))
+        Some((vec![event], (events, answer, stop, app)))
     });
-    let all = stream::iter(first.map(|event| vec![event])).chain(rest);
+    let all = stream::iter(first).chain(rest.flat_map(stream::iter)).inspect(move |event| hold.sent(event.len()));
     Ok(Parts(all))
 }
 
@@ -100,20 +116,19 @@ fn form(headers: &HeaderMap) -> Form {
     if accept.contains("text/event-stream") { Form::ServerSent } else { Form::Lines }
 }
 
-fn written(events: &[TdbEvent], form: Form) -> Bytes {
-    let mut out = Vec::new();
-    for event in events {
-        if let Form::ServerSent = form {
-            out.extend_from_slice(b"data: ");
-        }
-        // Events are plain data and always have a JSON form.
-        if let Err(error) = serde_json::to_writer(&mut out, event) {
+fn written(event: &TdbEvent) -> Bytes {
+    // Events are plain data and always have a JSON form.
+    serde_json::to_vec(event)
+        .unwrap_or_else(|error| {
             tracing::error!("an event could not be written: {error}");
-        }
-        out.extend_from_slice(match form {
-            Form::Lines => b"\n",
-            Form::ServerSent => b"\n\n",
-        });
+            Vec::new()
+        })
+        .into()
+}
+
+fn framed(event: &Bytes, form: Form) -> Bytes {
+    match form {
+        Form::Lines => [event, &b"\n"[..]].concat().into(),
+        Form::ServerSent => [&b"data: "[..], event, &b"\n\n"[..]].concat().into(),
     }
-    out.into()
 }

@@ -6,16 +6,22 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tdb_api::stream::TdbEvent;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, IndexMap, InferenceAndTokenData,
+    InferenceResponse, InferenceResponseAndResponseDict, ModelInfoResponse, ModelShape, Token,
 };
 use tdb_scalars::Observer;
 use tdb_server::queue::Job;
-use tdb_server::{ApiError, App, Ask, ServerConfig, router};
+use tdb_server::{ApiError, App, Ask, ServerConfig, router, serve};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 /// The debugger's question about `prompt`.
@@ -125,8 +131,93 @@ impl Ask for FakeModel {
             _ => Ok(()),
         };
         self.computing.fetch_sub(1, Ordering::SeqCst);
-        outcome.map(|()| BatchedResponse { inference_sub_responses: vec![] })
+        let bytes = prompt.strip_prefix("large ").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
+        outcome.map(|()| answer_of(bytes))
     }
+}
+
+/// An answer of about so many bytes.
+fn answer_of(bytes: usize) -> BatchedResponse {
+    let data = InferenceAndTokenData {
+        inference_time: 0.0,
+        memory_used_before: None,
+        memory_used_after: None,
+        log: None,
+        loss: None,
+        activation_value_for_backward_pass: None,
+        tokens_as_ints: vec![],
+        tokens_as_strings: vec!["x".repeat(bytes)],
+    };
+    let response = InferenceResponseAndResponseDict {
+        inference_response: InferenceResponse { inference_and_token_data: data },
+        processing_response_data_by_name: IndexMap::new(),
+    };
+    BatchedResponse { inference_sub_responses: if bytes > 0 { vec![response] } else { vec![] } }
+}
+
+/// A server that listens on a port of its own.
+pub struct Listening {
+    pub model: Arc<FakeModel>,
+    pub address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    ended: JoinHandle<usize>,
+}
+
+impl Listening {
+    pub async fn new(config: ServerConfig) -> Self {
+        let model = Arc::new(FakeModel::default());
+        let app = App::new(Some(model.clone()), None, config).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move { drop(stopped.await) };
+        let ended = tokio::spawn(serve(listener, app, stopped, Duration::from_millis(300)));
+        Self { model, address, stop: Some(stop), ended }
+    }
+
+    /// Stops it; how many requests were cut.
+    pub async fn stop(mut self) -> usize {
+        drop(self.stop.take());
+        self.ended.await.unwrap()
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends bytes on a connection of their own.
+    pub async fn send(&self, bytes: impl AsRef<[u8]>) -> TcpStream {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes.as_ref()).await.unwrap();
+        stream
+    }
+
+    /// Sends a request and reads to the end of the connection.
+    pub async fn exchange(&self, request: &str) -> String {
+        let mut stream = self.send(request).await;
+        read_to_end(&mut stream).await
+    }
+
+    pub async fn get(&self, path: &str) -> String {
+        self.exchange(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await
+    }
+}
+
+/// All that comes until the server closes the connection.
+pub async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut out = Vec::new();
+    // A connection that is reset has ended, too.
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut out)).await.expect("it does not end");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The debugger's question as it is sent.
+pub fn post(prompt: &str) -> String {
+    let body = question(prompt).to_string();
+    let length = body.len();
+    format!(
+        "POST /batched_tdb HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
 }
 
 /// Asks the routes directly.
