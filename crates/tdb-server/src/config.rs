@@ -64,7 +64,7 @@ impl Default for Limits {
             queue_length: 64,
             incoming_bytes: 64 << 20,
             unsent_bytes: 256 << 20,
-            connections: 1000,
+            connections: 400,
             idle_time: Duration::from_secs(60),
             body_time: Duration::from_secs(30),
             write_time: Duration::from_secs(30),

@@ -465,7 +465,8 @@ mod tests {
         let mut second = ask(&turns, 1).unwrap();
         drop(first);
         assert!(has_turn(&mut second).is_some());
-        assert_eq!((turns.state().free[0], turns.state().computing.len()), (1, 0));
+        let state = turns.state();
+        assert_eq!((state.free[0], state.computing.len()), (1, 0));
     }
 
     #[test]
