@@ -4,18 +4,18 @@
 //! Weights are procedural, so that nothing is downloaded; text is random tokens. The peak is measured, not looked up: the
 //! rate of one large product on each core at the same time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
 use tdb_collate::collect::{Job, summarize};
 use tdb_collate::corpus::{Cutting, Sequence};
 use tdb_collate::summary::fingerprint;
 use tdb_collate::{Kind, Plan, Sizes};
-use tdb_model::kernels::{self, Threads, View};
-use tdb_model::{
-    Autoencoder, AutoencoderSite, AutoencoderWeights, Config, LatentActivation, LayerNorm, LayerWeights, Linear,
-    Matrix, Transformer, Weights,
-};
+use tdb_model::numbers::{products, tensor};
+use tdb_model::{AutoencoderSite, AutoencoderWeights, Config, LatentActivation, Matrix, NamedAutoencoder, Transformer};
 
 const LAYERS: usize = 12;
 const WIDTH: usize = 768;
@@ -33,54 +33,36 @@ fn numbers(seed: u64, n: usize, scale: f32) -> Vec<f32> {
     (0..n).map(|_| next() * scale).collect()
 }
 
-fn linear(seed: u64, n_out: usize, n_in: usize) -> Linear {
-    let weight = Matrix::from_vec(n_out, n_in, numbers(seed, n_out * n_in, 1.5 / (n_in as f32).sqrt()));
-    Linear { weight, bias: numbers(seed + 1, n_out, 0.1) }
-}
-
-fn norm() -> LayerNorm {
-    LayerNorm { gain: vec![1.0; WIDTH], bias: vec![0.0; WIDTH] }
-}
-
-fn model() -> Transformer {
-    let layer = |l: usize| {
-        let seed = 100 * l as u64;
-        LayerWeights {
-            ln_1: norm(),
-            query: linear(seed + 1, WIDTH, WIDTH),
-            key: linear(seed + 3, WIDTH, WIDTH),
-            value: linear(seed + 5, WIDTH, WIDTH),
-            out: linear(seed + 7, WIDTH, WIDTH),
-            ln_2: norm(),
-            mlp_in: linear(seed + 9, 4 * WIDTH, WIDTH),
-            mlp_out: linear(seed + 11, WIDTH, 4 * WIDTH),
+fn model() -> tdb_model::Result<Transformer> {
+    let mut tensors: HashMap<String, Tensor> = HashMap::new();
+    let mut add = |name: String, dims: &[usize], data: Vec<f32>| tensors.insert(name, tensor(dims, data));
+    let norm = |name: String| [(format!("{name}.weight"), 1.0), (format!("{name}.bias"), 0.0)];
+    let mut norms = vec![norm("final_norm".to_owned())];
+    for layer in 0..LAYERS {
+        norms.extend(["attn_norm", "mlp_norm"].map(|name| norm(format!("blocks.{layer}.{name}"))));
+        let parts = ["attn.q", "attn.k", "attn.v", "attn.o", "mlp.in", "mlp.out"];
+        for (part, name) in parts.into_iter().enumerate() {
+            let (seed, name) = ((100 * layer + 2 * part + 1) as u64, format!("blocks.{layer}.{name}"));
+            let n_out = if part == 4 { 4 * WIDTH } else { WIDTH };
+            let n_in = if part == 5 { 4 * WIDTH } else { WIDTH };
+            let scale = 1.5 / (n_in as f32).sqrt();
+            add(format!("{name}.weight"), &[n_out, n_in], numbers(seed, n_out * n_in, scale));
+            add(format!("{name}.bias"), &[n_out], numbers(seed + 1, n_out, 0.1));
         }
-    };
-    let embedding = Matrix::from_vec(VOCABULARY, WIDTH, numbers(5, VOCABULARY * WIDTH, 0.5));
-    Transformer::new(Weights {
-        config: Config {
-            n_layers: LAYERS,
-            d_model: WIDTH,
-            n_heads: 12,
-            d_head: 64,
-            d_ff: 4 * WIDTH,
-            ctx_window: 1024,
-            n_vocab: VOCABULARY,
-        },
-        tok_embed: embedding.clone(),
-        pos_embed: Matrix::from_vec(1024, WIDTH, numbers(6, 1024 * WIDTH, 0.1)),
-        layers: (0..LAYERS).map(layer).collect(),
-        ln_f: norm(),
-        unembed: embedding,
-    })
+    }
+    norms.into_iter().flatten().for_each(|(name, x)| drop(add(name, &[WIDTH], vec![x; WIDTH])));
+    add("embed.weight".to_owned(), &[VOCABULARY, WIDTH], numbers(5, VOCABULARY * WIDTH, 0.5));
+    add("positions.weight".to_owned(), &[1024, WIDTH], numbers(6, 1024 * WIDTH, 0.1));
+    let config = Config { tied: true, ..Config::gpt2(LAYERS, WIDTH, 12, 4 * WIDTH, 1024, VOCABULARY) };
+    Transformer::load(config, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))
 }
 
 /// Latents of which about one in a thousand is active.
-fn autoencoders(site: AutoencoderSite, n_latents: usize) -> Vec<Option<Autoencoder>> {
+fn autoencoders(site: AutoencoderSite, n_latents: usize) -> NamedAutoencoder {
     let one = |l: usize| {
         let seed = 5000 + 10 * l as u64 + site as u64 * 1000;
         let matrix = |seed| Matrix::from_vec(n_latents, WIDTH, numbers(seed, n_latents * WIDTH, 0.06));
-        let weights = AutoencoderWeights {
+        AutoencoderWeights {
             encoder_pre_bias: vec![0.0; WIDTH],
             encoder: matrix(seed),
             latent_bias: vec![0.0; n_latents],
@@ -88,10 +70,9 @@ fn autoencoders(site: AutoencoderSite, n_latents: usize) -> Vec<Option<Autoencod
             decoder: matrix(seed + 1).transpose(),
             decoder_bias: vec![0.0; WIDTH],
             activation_frequency: None,
-        };
-        Autoencoder::new(site, weights).ok()
+        }
     };
-    (0..LAYERS).map(one).collect()
+    NamedAutoencoder { name: format!("{site:?}"), site, layers: (0..LAYERS).map(one).collect() }
 }
 
 /// GFLOP/s of all cores together, each with a product of its own.
@@ -101,7 +82,7 @@ fn peak(threads: usize) -> f64 {
     let rounds = 12;
     let run = || {
         for _ in 0..rounds {
-            std::hint::black_box(kernels::matmul(View::new(&a, m, n), View::new(&b, n, n).t(), Threads::One));
+            std::hint::black_box(products(&a, &b, n, false));
         }
     };
     run();
@@ -114,9 +95,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let argument = |i: usize, or: usize| std::env::args().nth(i).map_or(Ok(or), |a| a.parse());
     let (count, tokens) = (argument(1, 48)?, argument(2, 64)?);
     let threads = std::thread::available_parallelism()?.get();
-    let plain = model();
-    let with_mlp = plain.clone().with_mlp_autoencoders(autoencoders(AutoencoderSite::ResidDeltaMlp, 32_768))?;
-    let with_both = with_mlp.clone().with_attn_autoencoders(autoencoders(AutoencoderSite::ResidDeltaAttn, 10_240))?;
+    let plain = model()?;
+    let with_mlp = plain.clone().attach(autoencoders(AutoencoderSite::ResidDeltaMlp, 32_768))?;
+    let with_both = with_mlp.clone().attach(autoencoders(AutoencoderSite::ResidDeltaAttn, 10_240))?;
     // Multiplications and additions for a token: the blocks, 12 x 32,768 and 12 x 10,240 latents.
     let cases = [
         ("neurons and heads", &plain, vec![Kind::Neuron, Kind::Head], 0.170),
@@ -126,8 +107,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{threads} threads, {count} sequences of {tokens} tokens");
     for (name, model, kinds, gflop) in cases {
         let plan = Plan {
+            first_counts: false,
             model: "bench".into(),
-            fingerprint: fingerprint(model),
+            fingerprint: fingerprint(model)?,
             autoencoders: vec![],
             corpus: vec![],
             content: String::new(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tdb_model::{Autoencoder, Forward, ForwardOptions, Transformer, forward};
+use tdb_model::{ForwardOptions, Run, Slot, Transformer};
 
 use crate::corpus::Sequence;
 use crate::measure::{head_writes, measure};
@@ -75,15 +75,16 @@ pub fn summarize(
 
 /// The model with only those autoencoders that are asked about.
 fn only(model: &Transformer, layers: &Range<usize>, kinds: &[Kind]) -> Result<Transformer> {
-    let wanted = |of: &[Kind], get: fn(&Transformer, usize) -> Option<&Autoencoder>| -> Vec<Option<Autoencoder>> {
-        let any = of.iter().any(|k| kinds.contains(k));
-        let all = 0..model.config().n_layers;
-        all.map(|l| get(model, l).filter(|_| any && layers.contains(&l)).cloned()).collect()
-    };
-    let bad = |error: tdb_model::transformer::AttachError| Error::setting("autoencoder", error.to_string());
-    let mlp = wanted(&[Kind::MlpLatent], Transformer::mlp_autoencoder);
-    let attn = wanted(&[Kind::AttnLatent, Kind::AttnLatentPairs], Transformer::attn_autoencoder);
-    model.clone().with_mlp_autoencoders(mlp).map_err(bad)?.with_attn_autoencoders(attn).map_err(bad)
+    let mut out = model.clone();
+    for (slot, of) in
+        [(Slot::Mlp, &[Kind::MlpLatent][..]), (Slot::Attention, &[Kind::AttnLatent, Kind::AttnLatentPairs])]
+    {
+        let any = of.iter().any(|kind| kinds.contains(kind));
+        let wanted = |layer: usize| model.autoencoder(slot, layer).filter(|_| any && layers.contains(&layer)).cloned();
+        let wanted = (0..model.config().n_layers).map(wanted).collect();
+        out = out.attach_layers(slot, wanted).map_err(|error| Error::setting("autoencoder", error.to_string()))?;
+    }
+    Ok(out)
 }
 
 struct Worker<'a, I> {
@@ -126,21 +127,23 @@ impl<I: Iterator<Item = Result<Arc<Sequence>>> + Send> Worker<'_, I> {
 
     fn run(&self, sequence: &Arc<Sequence>) -> Result<()> {
         let options = ForwardOptions { layers: Some(self.job.layers.end), ..Default::default() };
-        let run = forward(self.model, &sequence.tokens, options).map_err(|e| Error::run(sequence.number, &e))?;
+        let failed = |error: tdb_model::Error| Error::run(sequence.number, &error);
+        let run = self.model.forward(&sequence.tokens, options).map_err(failed)?;
         for (&layer, summary) in self.layers {
             self.add(sequence, &run, layer, summary)?;
         }
         Ok(())
     }
 
-    fn add(&self, sequence: &Arc<Sequence>, run: &Forward, layer: usize, summary: &Mutex<LayerSummary>) -> Result<()> {
+    fn add(&self, sequence: &Arc<Sequence>, run: &Run, layer: usize, summary: &Mutex<LayerSummary>) -> Result<()> {
         let kinds = &self.job.plan.kinds;
+        let failed = |error: tdb_model::Error| Error::run(sequence.number, &error);
         let wants_pairs = kinds.iter().any(|k| k.per_pair());
-        let values = &run.layers[layer].attn.v;
-        let writes = if wants_pairs { head_writes(self.model, layer, values) } else { values.clone() };
-        let measured = kinds.iter().map(|kind| (*kind, measure(self.model, run, layer, *kind, &writes)));
+        let writes = wants_pairs.then(|| head_writes(self.model, run, layer)).transpose().map_err(failed)?;
+        let measured = kinds.iter().map(|kind| Ok((*kind, measure(run, layer, *kind, writes.as_ref())?)));
+        let measured: Vec<_> = measured.collect::<tdb_model::Result<_>>().map_err(failed)?;
         // All that is computed is computed before the lock is taken.
-        let measured: Vec<_> = measured.filter_map(|(kind, m)| m.map(|m| (kind, m))).collect();
+        let measured: Vec<_> = measured.into_iter().filter_map(|(kind, m)| m.map(|m| (kind, m))).collect();
         let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
         summary.count(sequence);
         for (kind, measured) in &measured {

@@ -1,7 +1,5 @@
 use std::path::{Path, PathBuf};
 
-use tdb_model::RunError;
-
 /// What can go wrong while collating; each says which file or setting, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,7 +44,7 @@ impl Error {
         Self::Setting { name, message: message.into() }
     }
 
-    pub(crate) fn run(sequence: u64, error: &RunError) -> Self {
+    pub(crate) fn run(sequence: u64, error: &tdb_model::Error) -> Self {
         Self::Run { sequence, what: error.to_string() }
     }
 }

@@ -1,7 +1,8 @@
 //! The values of every unit of a layer on one sequence, from its forward pass.
 
-use tdb_model::kernels::{self, Threads, View};
-use tdb_model::{Array, Forward, SparseRows, Transformer, attention};
+use candle_core::Tensor;
+use tdb_model::numbers::Numbers;
+use tdb_model::{Result, Run, Site, Slot, SparseRows, Transformer};
 
 use crate::unit::Kind;
 
@@ -127,24 +128,28 @@ impl Figures {
 
 /// The values of all units of one kind on a sequence.
 #[derive(Debug)]
-pub enum Measured<'a> {
+pub enum Measured {
     /// `[values, units]`
-    Columns { data: &'a [f32], units: usize },
+    Columns(Tensor),
     /// `[units, values]`
     Rows { data: Vec<f32>, values: usize },
     /// `(unit, index, value)`, ascending; the others are 0.
     Sparse { entries: Vec<(u32, u32, f32)>, values: usize },
 }
 
-impl Measured<'_> {
+impl Measured {
     /// Calls `f` for every unit that may have another value than 0, by ascending index, with its figures and a function
     /// that copies its values.
-    pub fn for_each(&self, first_counts: bool, mut f: impl FnMut(usize, Figures, &dyn Fn() -> Values)) {
+    ///
+    /// # Errors
+    /// If the numbers cannot be had from the device.
+    pub fn for_each(&self, first_counts: bool, mut f: impl FnMut(usize, Figures, &dyn Fn() -> Values)) -> Result<()> {
         match self {
-            Self::Columns { data, units } => {
-                let figures = column_figures(data, *units, first_counts);
-                for (unit, figures) in figures.into_iter().enumerate() {
-                    f(unit, figures, &|| Values::Dense(data.iter().skip(unit).step_by(*units).copied().collect()));
+            Self::Columns(columns) => {
+                let (numbers, units) = (Numbers::of(columns)?, columns.dim(1)?);
+                let data = numbers.data();
+                for (unit, figures) in column_figures(data, units, first_counts).into_iter().enumerate() {
+                    f(unit, figures, &|| Values::Dense(data.iter().skip(unit).step_by(units).copied().collect()));
                 }
             }
             Self::Rows { data, values } => {
@@ -166,6 +171,7 @@ impl Measured<'_> {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -187,25 +193,27 @@ fn column_figures(data: &[f32], units: usize, first_counts: bool) -> Vec<Figures
 /// The values of all units of `kind` in `layer`; `None` if the model has no such units there.
 ///
 /// `writes` is what [`head_writes`] gave for this layer.
-pub fn measure<'a>(
-    model: &Transformer,
-    forward: &'a Forward,
-    layer: usize,
-    kind: Kind,
-    writes: &Array,
-) -> Option<Measured<'a>> {
-    let state = &forward.layers[layer];
-    let tokens = forward.tokens.len();
-    let latents = |rows: &SparseRows| Measured::Sparse { entries: latents(rows), values: tokens };
-    Some(match kind {
-        Kind::Neuron => Measured::Columns { data: state.mlp.post_act.data(), units: model.config().d_ff },
-        Kind::Head => Measured::Rows { data: write_norms(&state.attn.qk_probs, writes), values: kind.values(tokens) },
-        Kind::MlpLatent => latents(&state.mlp.latents.as_ref()?.latents),
-        Kind::AttnLatent => latents(&state.attn.latents.as_ref()?.latents),
-        Kind::AttnLatentPairs => Measured::Sparse {
-            entries: latent_pairs(model, layer, &state.attn.latents.as_ref()?.latents, &state.attn.qk_probs, writes),
-            values: kind.values(tokens),
-        },
+///
+/// # Errors
+/// If an operation fails.
+pub fn measure(run: &Run, layer: usize, kind: Kind, writes: Option<&Tensor>) -> Result<Option<Measured>> {
+    let tokens = run.tokens().len();
+    let sparse = |slot| {
+        let rows = &run.latents(slot, layer)?.latents;
+        Some(Measured::Sparse { entries: latents(rows), values: tokens })
+    };
+    let values = kind.values(tokens);
+    Ok(match (kind, writes) {
+        (Kind::Neuron, _) => Some(Measured::Columns(run.get(Site::MlpPostAct, layer)?)),
+        (Kind::MlpLatent, _) => sparse(Slot::Mlp),
+        (Kind::AttnLatent, _) => sparse(Slot::Attention),
+        (Kind::Head, Some(writes)) => {
+            Some(Measured::Rows { data: write_norms(&run.get(Site::AttnQkProbs, layer)?, writes)?, values })
+        }
+        (Kind::AttnLatentPairs, Some(writes)) => {
+            latent_pairs(run, layer, writes)?.map(|entries| Measured::Sparse { entries, values })
+        }
+        (Kind::Head | Kind::AttnLatentPairs, None) => None,
     })
 }
 
@@ -220,72 +228,58 @@ fn latents(rows: &SparseRows) -> Vec<(u32, u32, f32)> {
 }
 
 /// What each head would write at full attention to each token, `v[k, h] W_O^h`: `[K, H, D]`.
-pub fn head_writes(model: &Transformer, layer: usize, v: &Array) -> Array {
-    let config = model.config();
-    let (tokens, heads, width, d_model) = (v.dims()[0], config.n_heads, config.d_head, config.d_model);
-    let weight = &model.weights().layers[layer].out.weight;
-    let mut out = Array::zeros(&[tokens, heads, d_model]);
-    for head in 0..heads {
-        let of_head = weight.col_range(head * width..(head + 1) * width);
-        let values = attention::head_view(v, head);
-        let part = &mut out.data_mut()[head * d_model..];
-        kernels::matmul_into(part, [heads * d_model, 1], values, View::of(&of_head).t(), false, Threads::One);
-    }
-    out
+///
+/// # Errors
+/// If an operation fails.
+pub fn head_writes(model: &Transformer, run: &Run, layer: usize) -> Result<Tensor> {
+    let (attn, v) = (&model.block(layer).attn, run.get(Site::AttnV, layer)?);
+    let write = |head| attn.write(head, &v.narrow(1, attn.kv_head(head), 1)?.squeeze(1)?);
+    let writes: Vec<Tensor> = (0..model.config().n_heads).map(write).collect::<candle_core::Result<_>>()?;
+    Ok(Tensor::stack(&writes, 1)?)
 }
 
 /// `probs[q, k, h] · |writes[k, h]|` for `k <= q`: `[H, pairs]`.
-fn write_norms(probs: &Array, writes: &Array) -> Vec<f32> {
-    let (tokens, heads, d_model) = (writes.dims()[0], writes.dims()[1], writes.dims()[2]);
-    let norms: Vec<f32> = writes.data().chunks_exact(d_model).map(|w| kernels::dot(w, w).sqrt()).collect();
+fn write_norms(probs: &Tensor, writes: &Tensor) -> Result<Vec<f32>> {
+    let (tokens, heads, _) = writes.dims3()?;
+    // Both head by head, as the probabilities lie.
+    let (probs, norms) = (probs.permute((2, 0, 1))?.contiguous()?, writes.sqr()?.sum(2)?.sqrt()?.t()?.contiguous()?);
+    let (probs, norms) = (Numbers::of(&probs)?, Numbers::of(&norms)?);
     let mut out = Vec::with_capacity(heads * tokens * (tokens + 1) / 2);
-    for head in 0..heads {
-        for query in 0..tokens {
-            let row = &probs.data()[(head * tokens + query) * tokens..][..query + 1];
-            out.extend(row.iter().enumerate().map(|(key, p)| p * norms[key * heads + head]));
-        }
+    for (row, probs) in probs.data().chunks_exact(tokens).enumerate() {
+        let (head, query) = (row / tokens, row % tokens);
+        out.extend(probs[..=query].iter().zip(norms.row(head)).map(|(p, norm)| p * norm));
     }
-    out
+    Ok(out)
 }
 
-/// Queries whose writes are summed over heads at a time: bounds the buffer of `[queries, K, D]`.
+/// Queries whose writes are summed over heads at a time: bounds the buffer of `[K, queries, D]`.
 const QUERIES: usize = 16;
 
 /// `Σ_h probs[q, k, h] writes[k, h] · e_l` for every latent `l` that is active at `q`, with its encoder row `e_l`.
 ///
 /// The derivative of an active latent with respect to the attention layer's output is its encoder row, so that this is
 /// how much of the latent is due to attending from `q` to `k`.
-fn latent_pairs(
-    model: &Transformer,
-    layer: usize,
-    latents: &SparseRows,
-    probs: &Array,
-    writes: &Array,
-) -> Vec<(u32, u32, f32)> {
-    let Some(autoencoder) = model.attn_autoencoder(layer) else { return Vec::new() };
-    let (tokens, heads, d_model) = (writes.dims()[0], writes.dims()[1], writes.dims()[2]);
+fn latent_pairs(run: &Run, layer: usize, writes: &Tensor) -> Result<Option<Vec<(u32, u32, f32)>>> {
+    let slot = Slot::Attention;
+    let (Some(autoencoder), Some(state)) = (run.model().autoencoder(slot, layer), run.latents(slot, layer)) else {
+        return Ok(None);
+    };
+    let (probs, tokens) = (run.get(Site::AttnQkProbs, layer)?, run.tokens().len());
     let mut out = Vec::new();
-    let mut summed = vec![0.0f32; QUERIES * tokens * d_model];
     for first in (0..tokens).step_by(QUERIES) {
         let last = (first + QUERIES).min(tokens);
-        for key in 0..last {
-            let query = key.max(first);
-            let from = (query * tokens) + key;
-            let p = View::strided(&probs.data()[from..], last - query, heads, tokens, tokens * tokens);
-            let w = View::new(&writes.data()[key * heads * d_model..][..heads * d_model], heads, d_model);
-            let part = &mut summed[((query - first) * tokens + key) * d_model..];
-            kernels::matmul_into(part, [tokens * d_model, 1], p, w, false, Threads::One);
-        }
+        let probs = probs.narrow(0, first, last - first)?.narrow(1, 0, last)?.permute((1, 0, 2))?;
+        let summed = probs.contiguous()?.matmul(&writes.narrow(0, 0, last)?)?;
         for query in first..last {
-            let active: Vec<u32> = latents.row(query).iter().filter(|e| autoencoder.passes(e.1)).map(|e| e.0).collect();
+            let row = state.latents.row(query).iter();
+            let active: Vec<u32> = row.filter(|e| autoencoder.passes(e.1)).map(|e| e.0).collect();
             if active.is_empty() {
                 continue;
             }
             let rows: Vec<f32> = active.iter().flat_map(|l| autoencoder.encoder_row(*l as usize)).collect();
-            let keys =
-                View::new(&summed[(query - first) * tokens * d_model..][..(query + 1) * d_model], query + 1, d_model);
-            let rows = View::new(&rows, active.len(), d_model);
-            let products = kernels::matmul(rows, keys.t(), Threads::One);
+            let rows = run.model().tensor(&[active.len(), autoencoder.n_inputs()], rows)?;
+            let keys = summed.narrow(0, 0, query + 1)?.narrow(1, query - first, 1)?.squeeze(1)?;
+            let products = rows.matmul(&keys.t()?)?.flatten_all()?.to_vec1::<f32>()?;
             let start = query * (query + 1) / 2;
             for (latent, row) in active.iter().zip(products.chunks_exact(query + 1)) {
                 out.extend(row.iter().enumerate().map(|(key, value)| (*latent, (start + key) as u32, *value)));
@@ -293,5 +287,5 @@ fn latent_pairs(
         }
     }
     out.sort_unstable_by_key(|e| (e.0, e.1));
-    out
+    Ok(Some(out))
 }

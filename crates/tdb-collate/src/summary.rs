@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
-use tdb_model::Transformer;
+use tdb_model::{MlpKind, Norm, Slot, Transformer};
 
 use crate::corpus::{Cutting, Sequence, mix};
 use crate::example::{Example, Sample, Top};
@@ -75,7 +75,10 @@ fn counted_before() -> bool {
 
 /// A number that changes with the weights of a model and its autoencoders: of their sizes and their biases, which differ
 /// between any two trained models.
-pub fn fingerprint(model: &Transformer) -> String {
+///
+/// # Errors
+/// If the weights cannot be read.
+pub fn fingerprint(model: &Transformer) -> tdb_model::Result<String> {
     let mut hash = 0u64;
     let mut add = |numbers: &[f32]| {
         hash = mix(hash ^ numbers.len() as u64);
@@ -83,24 +86,33 @@ pub fn fingerprint(model: &Transformer) -> String {
             hash = mix(hash ^ u64::from(x.to_bits()));
         }
     };
-    let weights = model.weights();
-    for layer in &weights.layers {
-        for linear in [&layer.query, &layer.key, &layer.value, &layer.out, &layer.mlp_in, &layer.mlp_out] {
-            add(&linear.bias);
-            add(&linear.weight.row(0));
-        }
-        add(&layer.ln_1.gain);
-        add(&layer.ln_2.gain);
+    let config = model.config();
+    let has_bias = &config.attention.bias;
+    let mut parts =
+        vec![("attn.q", has_bias.q), ("attn.k", has_bias.k), ("attn.v", has_bias.v), ("attn.o", has_bias.o)];
+    if config.mlp != MlpKind::None {
+        parts.extend([("mlp.in", config.mlp_bias), ("mlp.out", config.mlp_bias)]);
     }
-    add(&weights.tok_embed.row(0));
-    add(&weights.ln_f.gain);
-    for layer in 0..weights.config.n_layers {
-        for autoencoder in [model.mlp_autoencoder(layer), model.attn_autoencoder(layer)].into_iter().flatten() {
+    for layer in 0..config.n_layers {
+        for (part, has_bias) in &parts {
+            let name = format!("blocks.{layer}.{part}");
+            if *has_bias {
+                add(&model.weight(&format!("{name}.bias"))?.to_vec1()?);
+            }
+            add(&model.weight(&format!("{name}.weight"))?.get(0)?.to_vec1()?);
+        }
+        let block = model.block(layer);
+        [&block.attn_norm, &block.mlp_norm].into_iter().filter_map(Norm::gain).for_each(&mut add);
+    }
+    add(&model.embedding().row(0));
+    model.final_norm().gain().into_iter().for_each(&mut add);
+    for layer in 0..config.n_layers {
+        for autoencoder in Slot::ALL.into_iter().filter_map(|slot| model.autoencoder(slot, layer)) {
             add(&autoencoder.encoder_row(0));
             add(autoencoder.direction(autoencoder.n_latents() - 1));
         }
     }
-    format!("{hash:016x}")
+    Ok(format!("{hash:016x}"))
 }
 
 /// One unit.
@@ -171,7 +183,7 @@ impl KindSummary {
         plan: &Plan,
         (layer, kind): (usize, Kind),
         sequence: &Arc<Sequence>,
-        measured: &Measured<'_>,
+        measured: &Measured,
     ) -> Result<()> {
         let mut next = 0;
         let mut bad = None;
@@ -179,7 +191,7 @@ impl KindSummary {
         let zeros: Arc<_> = Arc::new(Values::Sparse { len: n as u32, entries: [].into() });
         let sequence_key = |salt| mix(sequence.number ^ salt);
         let (random_key, active_key) = (sequence_key(RANDOM), sequence_key(ACTIVE));
-        measured.for_each(plan.first_counts, |unit, figures, values| {
+        let read = measured.for_each(plan.first_counts, |unit, figures, values| {
             self.skip(next..unit, plan, (layer, kind), sequence, random_key, &zeros);
             next = unit + 1;
             if !figures.is_finite() {
@@ -192,6 +204,7 @@ impl KindSummary {
             summary.add(kind, plan, priorities, sequence, figures, values);
             self.random_limits[unit] = summary.random.limit(plan.sizes.random);
         });
+        read.map_err(|error| Error::run(sequence.number, &error))?;
         let end = self.units.len();
         self.skip(next..end, plan, (layer, kind), sequence, random_key, &zeros);
         match bad {

@@ -1,7 +1,7 @@
 //! The units that are collated: what they are called, how many there are.
 
 use serde::{Deserialize, Serialize};
-use tdb_model::Transformer;
+use tdb_model::{Autoencoder, Slot, Transformer};
 
 /// A kind of unit together with the scalar that is collated of it; named as the scalar is on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,8 +53,10 @@ impl Kind {
         match self {
             Self::Neuron => model.config().d_ff,
             Self::Head => model.config().n_heads,
-            Self::MlpLatent => model.mlp_autoencoder(layer).map_or(0, |a| a.n_latents()),
-            Self::AttnLatent | Self::AttnLatentPairs => model.attn_autoencoder(layer).map_or(0, |a| a.n_latents()),
+            Self::MlpLatent => model.autoencoder(Slot::Mlp, layer).map_or(0, Autoencoder::n_latents),
+            Self::AttnLatent | Self::AttnLatentPairs => {
+                model.autoencoder(Slot::Attention, layer).map_or(0, Autoencoder::n_latents)
+            }
         }
     }
 

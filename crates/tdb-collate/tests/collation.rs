@@ -11,36 +11,38 @@ use tdb_collate::corpus::{Sequence, Sequences, Shard};
 use tdb_collate::{Kind, Result, Watch};
 use tdb_data::collated::LayerFile;
 use tdb_data::{ActivationRecord, NodeRecord};
-use tdb_model::{Forward, ForwardOptions, Tokenizer, Transformer, forward};
+use tdb_model::{ForwardOptions, Numbers, Run, Site, Slot, Tokenizer};
 
 /// The values of one unit, straight from the definitions.
-fn values(model: &Transformer, run: &Forward, layer: usize, kind: Kind, unit: usize) -> Vec<f32> {
-    let (state, config) = (&run.layers[layer], model.config());
-    let tokens = run.tokens.len();
-    let attn = &state.attn;
+fn values(run: &Run, layer: usize, kind: Kind, unit: usize) -> Vec<f32> {
+    let (model, tokens) = (run.model(), run.tokens().len());
+    let config = model.config();
+    let [v, probs, post_act] =
+        [Site::AttnV, Site::AttnQkProbs, Site::MlpPostAct].map(|site| run.get(site, layer).unwrap());
+    let out = model.weight(&format!("blocks.{layer}.attn.o.weight")).unwrap();
+    let [v, probs, post_act, out] = [&v, &probs, &post_act, &out].map(|tensor| Numbers::of(tensor).unwrap());
+    let latents = |slot| &run.latents(slot, layer).unwrap().latents;
     // What head h writes at q because of k, [D].
     let write = |q: usize, k: usize, h: usize| -> Vec<f64> {
-        let out = &model.weights().layers[layer].out.weight;
         (0..config.d_model)
             .map(|d| {
-                let row = out.row(d);
                 let along = (0..config.d_head)
-                    .map(|e| f64::from(attn.v.at(&[k, h, e])) * f64::from(row[h * config.d_head + e]));
-                f64::from(attn.qk_probs.at(&[q, k, h])) * along.sum::<f64>()
+                    .map(|e| f64::from(v.at(&[k, h, e])) * f64::from(out.at(&[d, h * config.d_head + e])));
+                f64::from(probs.at(&[q, k, h])) * along.sum::<f64>()
             })
             .collect()
     };
     let pairs = || (0..tokens).flat_map(|q| (0..=q).map(move |k| (q, k)));
     match kind {
-        Kind::Neuron => (0..tokens).map(|t| state.mlp.post_act.at(&[t, unit])).collect(),
-        Kind::MlpLatent => (0..tokens).map(|t| state.mlp.latents.as_ref().unwrap().latents.get(t, unit)).collect(),
-        Kind::AttnLatent => (0..tokens).map(|t| attn.latents.as_ref().unwrap().latents.get(t, unit)).collect(),
+        Kind::Neuron => (0..tokens).map(|t| post_act.at(&[t, unit])).collect(),
+        Kind::MlpLatent => (0..tokens).map(|t| latents(Slot::Mlp).get(t, unit)).collect(),
+        Kind::AttnLatent => (0..tokens).map(|t| latents(Slot::Attention).get(t, unit)).collect(),
         Kind::Head => {
             pairs().map(|(q, k)| write(q, k, unit).iter().map(|x| x * x).sum::<f64>().sqrt() as f32).collect()
         }
         Kind::AttnLatentPairs => {
-            let encoder = model.attn_autoencoder(layer).unwrap().encoder_row(unit);
-            let latents = &attn.latents.as_ref().unwrap().latents;
+            let encoder = model.autoencoder(Slot::Attention, layer).unwrap().encoder_row(unit);
+            let latents = latents(Slot::Attention);
             let value = |(q, k): (usize, usize)| {
                 if latents.get(q, unit) == 0.0 {
                     return 0.0;
@@ -100,10 +102,7 @@ fn records_of_a_small_text_equal_brute_force() {
         .unwrap()
         .collect::<Result<Vec<_>>>()
         .unwrap();
-    let run = |s: &Sequence| {
-        let options = ForwardOptions::default();
-        forward(&model, &s.tokens, options).unwrap()
-    };
+    let run = |s: &Sequence| model.forward(&s.tokens, ForwardOptions::default()).unwrap();
     let runs: Vec<_> = sequences.iter().map(|s| run(s)).collect();
     assert!(sequences.len() > 40);
 
@@ -114,9 +113,8 @@ fn records_of_a_small_text_equal_brute_force() {
             for unit in (0..kind.count(&model, layer)).step_by(step) {
                 let what = format!("{} {layer}:{unit}", kind.scalar());
                 let texts = |s: &Sequence| s.tokens.iter().map(|t| token_text(&tokenizer, *t)).collect();
-                let all: Vec<(Vec<String>, Vec<f32>)> = (sequences.iter().zip(&runs))
-                    .map(|(s, r)| (texts(s), values(&model, r, layer, kind, unit)))
-                    .collect();
+                let all: Vec<(Vec<String>, Vec<f32>)> =
+                    (sequences.iter().zip(&runs)).map(|(s, r)| (texts(s), values(r, layer, kind, unit))).collect();
                 let path = out.join("files").join(kind.scalar()).join(format!("{layer}/{unit}.json"));
                 let record = NodeRecord::parse(&what, &fs::read(path).unwrap()).unwrap();
                 assert_eq!((record.layer, record.index), (layer, unit));

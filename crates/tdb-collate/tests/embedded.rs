@@ -9,21 +9,19 @@ use tdb_collate::Kind;
 use tdb_collate::summary::fingerprint;
 use tdb_data::NodeExplanations;
 use tdb_data::collated::LayerFile;
-use tdb_model::{Autoencoder, Transformer, checkpoint};
+use tdb_model::{Transformer, checkpoint};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded")
 }
 
 fn model() -> Transformer {
-    let weights = checkpoint::open(&folder()).unwrap().weights;
-    let open = |name: &str| -> Vec<Option<Autoencoder>> {
-        let found = checkpoint::open_autoencoder(&folder().join("autoencoders").join(name), None, &weights.config);
-        let found = found.unwrap();
-        found.layers.into_iter().map(|l| Some(Autoencoder::new(found.site, l).unwrap())).collect()
-    };
-    let (mlp, attn) = (open("sae-resid-delta-mlp"), open("sae-resid-delta-attn"));
-    Transformer::new(weights).with_mlp_autoencoders(mlp).unwrap().with_attn_autoencoders(attn).unwrap()
+    let checkpoint = checkpoint::open(&folder()).unwrap();
+    let config = checkpoint.config.clone();
+    let open = |name: &str| checkpoint::open_autoencoder(&folder().join("autoencoders").join(name), None, &config);
+    let model = Transformer::load(checkpoint.config, checkpoint.weights).unwrap();
+    let (mlp, attn) = (open("sae-resid-delta-mlp").unwrap(), open("sae-resid-delta-attn").unwrap());
+    model.attach(mlp).unwrap().attach(attn).unwrap()
 }
 
 #[test]
@@ -32,7 +30,11 @@ fn every_unit_has_a_record_and_an_explanation_of_this_model() {
     let mut active = 0;
     for layer in 0..model.config().n_layers {
         let file = LayerFile::open(&folder().join(format!("records/{layer}.records"))).unwrap();
-        assert_eq!(file.footer().about["fingerprint"], fingerprint(&model), "records of other weights: collate again");
+        assert_eq!(
+            file.footer().about["fingerprint"],
+            fingerprint(&model).unwrap(),
+            "records of other weights: collate again"
+        );
         for kind in Kind::ALL {
             let path = folder().join("explanations").join(kind.scalar()).join(format!("{layer}.jsonl"));
             let text = fs::read_to_string(path).unwrap();

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use tdb_model::{Autoencoder, AutoencoderSite, ForwardOptions, Transformer, checkpoint};
+use tdb_model::{Autoencoder, AutoencoderSite, ForwardOptions, Numbers, Site, Tensor, Transformer, checkpoint};
 
 const PROMPTS: [&str; 4] = [
     "<|endoftext|>When Mary and John went to the store, John gave a drink to Mary.",
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     let folder = args.next().map_or_else(embedded, PathBuf::from);
     let name = args.next().unwrap_or_else(|| "sae-resid-delta-mlp".to_owned());
     let checkpoint = checkpoint::open(&folder)?;
-    let (model, tokenizer) = (Transformer::new(checkpoint.weights), checkpoint.tokenizer);
+    let (model, tokenizer) = (Transformer::load(checkpoint.config, checkpoint.weights)?, checkpoint.tokenizer);
     let path = folder.join("autoencoders").join(&name);
     let named = checkpoint::open_autoencoder(&path, None, model.config())?;
     let site = named.site;
@@ -31,29 +31,28 @@ fn main() -> Result<()> {
     let autoencoder = Autoencoder::new(site, weights)?;
 
     // Collect: one row per token.
-    let (mut rows, mut tokens) = (Vec::new(), Vec::new());
+    let read = match site {
+        AutoencoderSite::MlpPostAct => Site::MlpPostAct,
+        AutoencoderSite::ResidDeltaMlp => Site::ResidDeltaMlp,
+        AutoencoderSite::ResidDeltaAttn => Site::ResidDeltaAttn,
+    };
+    let (mut parts, mut tokens) = (Vec::new(), Vec::new());
     for prompt in PROMPTS {
         let ids = tokenizer.encode(prompt);
-        let options = ForwardOptions { layers: Some(LAYER + 1), ..Default::default() };
-        let forward = tdb_model::forward(&model, &ids, options)?;
-        let state = &forward.layers[LAYER];
-        rows.extend_from_slice(match site {
-            AutoencoderSite::MlpPostAct => state.mlp.post_act.data(),
-            AutoencoderSite::ResidDeltaMlp => state.mlp.delta.data(),
-            AutoencoderSite::ResidDeltaAttn => state.attn.delta.data(),
-        });
+        let run = model.forward(&ids, ForwardOptions { layers: Some(LAYER + 1), ..Default::default() })?;
+        parts.push(run.get(read, LAYER)?);
         tokens.extend(ids);
     }
+    let rows = Tensor::cat(&parts, 0)?;
 
     // Encode, and measure what is lost.
-    let latents = autoencoder.encode(&rows, tokens.len());
-    let rebuilt = autoencoder.decode(&latents);
-    let square = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-    let error: Vec<f32> = rows.iter().zip(rebuilt.data()).map(|(x, y)| x - y).collect();
+    let latents = autoencoder.encode(&rows)?;
+    let error = (&rows - autoencoder.decode(&latents)?)?;
+    let square = |x: &Tensor| -> Result<f64> { Ok(Numbers::of(x)?.data().iter().map(|x| f64::from(*x).powi(2)).sum()) };
     let active: usize = latents.rows().iter().map(Vec::len).sum();
     println!("{} tokens, {} latents of layer {LAYER} in {name}", tokens.len(), autoencoder.n_latents());
     println!("active per token     {:.1}", active as f64 / tokens.len() as f64);
-    println!("energy not rebuilt   {:.1} %", 100.0 * square(&error) / square(&rows));
+    println!("energy not rebuilt   {:.1} %", 100.0 * square(&error)? / square(&rows)?);
 
     println!("\nlatent  activation  token (with the one before)");
     let all = latents.rows().iter().enumerate().flat_map(|(t, row)| row.iter().map(move |&(i, x)| (i, x, t)));

@@ -38,22 +38,21 @@ impl Hooks for Silence {
 
 /// Layer and neuron with the largest activation times gradient at the last token.
 fn most_important_neuron(model: &Transformer, tokens: &[u32]) -> Result<(usize, usize, f32)> {
-    let mut hooks = ();
-    let options = ForwardOptions { hooks: &mut hooks, ..Default::default() };
-    let forward = tdb_model::forward(model, tokens, options)?;
+    let run = model.forward(tokens, ForwardOptions::default())?;
     let last = tokens.len() - 1;
-    let logits = forward.logits(model, last);
+    let logits = run.logits(last)?;
     let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).context("no vocabulary")?;
     let mut gradient = vec![0.0; logits.len()];
     gradient[best] = 1.0;
     let options = BackwardOptions { keep: &[Site::MlpPostAct], ..Default::default() };
-    let gradients = tdb_model::backward(model, &forward, Seed::Logits([(last, gradient)].into()), options)?;
+    let gradients = run.backward(Seed::Logits([(last, gradient)].into()), options)?;
     let mut found = (0, 0, f32::NEG_INFINITY);
-    for (layer, state) in forward.layers.iter().enumerate() {
-        let Some(gradient) = gradients.get(Site::MlpPostAct, Some(layer)) else { continue };
-        for (neuron, (a, g)) in state.mlp.post_act.row(last).iter().zip(gradient.row(last)).enumerate() {
-            if a * g > found.2 {
-                found = (layer, neuron, a * g);
+    for layer in 0..run.n_layers() {
+        let Some(gradient) = gradients.get(Site::MlpPostAct, layer)? else { continue };
+        let effects = (run.get(Site::MlpPostAct, layer)?.get(last)? * gradient.get(last)?)?.to_vec1::<f32>()?;
+        for (neuron, effect) in effects.into_iter().enumerate() {
+            if effect > found.2 {
+                found = (layer, neuron, effect);
             }
         }
     }
@@ -68,19 +67,19 @@ fn main() -> Result<()> {
         .next()
         .unwrap_or_else(|| "<|endoftext|>When Mary and John went to the store, John gave a drink to".to_owned());
     let checkpoint = checkpoint::open(&folder)?;
-    let (model, tokenizer) = (Transformer::new(checkpoint.weights), checkpoint.tokenizer);
+    let (model, tokenizer) = (Transformer::load(checkpoint.config, checkpoint.weights)?, checkpoint.tokenizer);
     let tokens = tokenizer.encode(&prompt);
     let (layer, neuron, effect) = most_important_neuron(&model, &tokens)?;
     println!("prompt           {prompt}");
     println!("neuron           {neuron} of layer {layer}, activation times gradient {effect:.3}");
-    let continuation = |hooks: &mut dyn Hooks| -> Result<String> {
+    let continuation = |hooks: Option<&mut dyn Hooks>| -> Result<String> {
         let mut sampler = Sampler::new(Choice::TopP { p: 0.9, temperature: 0.7 }, 1)?;
         let drawn = sample(&model, &tokens, 12, &mut sampler, &[], hooks, &mut |_| true)?;
         Ok(tokenizer.decode(&drawn))
     };
-    println!("as it is        {}", continuation(&mut ())?);
+    println!("as it is        {}", continuation(None)?);
     let mut silence = Silence { layer, neuron, times: 0 };
-    println!("without neuron  {}", continuation(&mut silence)?);
+    println!("without neuron  {}", continuation(Some(&mut silence))?);
     println!("the hook was called {} times", silence.times);
     Ok(())
 }

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use tdb_model::{
-    Autoencoder, AutoencoderSite, AutoencoderWeights, BackwardOptions, Config, ForwardOptions, LatentActivation,
-    LayerNorm, LayerWeights, Linear, Matrix, Seed, Site, Transformer, Weights, checkpoint,
+    AutoencoderSite, AutoencoderWeights, BackwardOptions, CheckpointError, Config, ForwardOptions, LatentActivation,
+    Matrix, NamedAutoencoder, Seed, Site, Slot, Source, Transformer, checkpoint,
 };
 use tdb_testkit::weights::TensorSpec;
 
@@ -57,49 +57,52 @@ fn matrix(name: &str, rows: usize, cols: usize, scale: f64, transposed: bool) ->
     if transposed { Matrix::from_vec(cols, rows, data).transpose() } else { Matrix::from_vec(rows, cols, data) }
 }
 
-fn procedural(conv1d: bool) -> Weights {
-    let config =
-        Config { n_layers: 12, d_model: 768, n_heads: 12, d_head: 64, d_ff: 3072, ctx_window: 1024, n_vocab: 50257 };
-    let linear = |name: String, n_out, n_in, scale| Linear {
-        weight: matrix(&name, n_out, n_in, scale, conv1d),
-        bias: numbers(&format!("{name}.bias"), n_out, 0.1, 0.0),
-    };
-    let norm = |name: String| LayerNorm { gain: numbers(&name, 768, 0.1, 1.0), bias: numbers(&name, 768, 0.1, 0.0) };
-    let layer = |i: usize| LayerWeights {
-        ln_1: norm(format!("{i}.ln_1")),
-        query: linear(format!("{i}.q"), 768, 768, 2.5),
-        key: linear(format!("{i}.k"), 768, 768, 2.5),
-        value: linear(format!("{i}.v"), 768, 768, 1.75),
-        out: linear(format!("{i}.o"), 768, 768, 1.25),
-        ln_2: norm(format!("{i}.ln_2")),
-        mlp_in: linear(format!("{i}.in"), 3072, 768, 2.0),
-        mlp_out: linear(format!("{i}.out"), 768, 3072, 1.5),
-    };
-    Weights {
-        tok_embed: matrix("tok", 50257, 768, 27.0, false),
-        pos_embed: matrix("pos", 1024, 768, 14.0, false),
-        layers: (0..12).map(layer).collect(),
-        ln_f: norm("ln_f".into()),
-        unembed: matrix("unembed", 50257, 768, 4.0, false),
-        config,
+/// GPT-2 small's shape; numbers follow from the names.
+#[derive(Debug)]
+struct Procedural {
+    conv1d: bool,
+}
+
+impl Source for Procedural {
+    fn contains(&self, _: &str) -> bool {
+        true
+    }
+
+    fn shape(&self, name: &str) -> Result<Vec<usize>, CheckpointError> {
+        Err(CheckpointError::missing(std::path::Path::new("procedural weights"), name))
+    }
+
+    fn matrix(&self, name: &str, [rows, cols]: [usize; 2]) -> Result<Matrix, CheckpointError> {
+        let (scale, is_linear) = match name.rsplit('.').nth(1) {
+            Some("embed") => (27.0, false),
+            Some("positions") => (14.0, false),
+            Some("unembed") => (4.0, false),
+            Some("q" | "k") => (2.5, true),
+            Some("v") => (1.75, true),
+            Some("in") => (2.0, true),
+            _ => (1.4, true),
+        };
+        Ok(matrix(name, rows, cols, scale, self.conv1d && is_linear))
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        Ok(numbers(name, len, 0.1, f64::from(u8::from(name.ends_with("norm.weight")))))
     }
 }
 
-fn autoencoders(config: &Config, n_latents: usize) -> Result<Vec<Option<Autoencoder>>> {
+fn autoencoders(config: &Config, n_latents: usize) -> NamedAutoencoder {
     let d = config.d_model;
-    let layer = |i: usize| {
-        let weights = AutoencoderWeights {
-            encoder_pre_bias: numbers("pre", d, 0.1, 0.0),
-            encoder: matrix(&format!("enc.{i}"), n_latents, d, 4.0, false),
-            latent_bias: numbers("bias", n_latents, 0.1, -4.5),
-            activation: LatentActivation::Relu,
-            decoder: matrix(&format!("dec.{i}"), d, n_latents, 1.75 * (n_latents as f64 / d as f64).sqrt(), true),
-            decoder_bias: numbers("pre", d, 0.1, 0.0),
-            activation_frequency: None,
-        };
-        Ok(Some(Autoencoder::new(AutoencoderSite::ResidDeltaMlp, weights)?))
+    let layer = |i: usize| AutoencoderWeights {
+        encoder_pre_bias: numbers("pre", d, 0.1, 0.0),
+        encoder: matrix(&format!("enc.{i}"), n_latents, d, 4.0, false),
+        latent_bias: numbers("bias", n_latents, 0.1, -4.5),
+        activation: LatentActivation::Relu,
+        decoder: matrix(&format!("dec.{i}"), d, n_latents, 1.75 * (n_latents as f64 / d as f64).sqrt(), true),
+        decoder_bias: numbers("pre", d, 0.1, 0.0),
+        activation_frequency: None,
     };
-    (0..config.n_layers).map(layer).collect()
+    let layers = (0..config.n_layers).map(layer).collect();
+    NamedAutoencoder { name: "procedural".to_owned(), site: AutoencoderSite::ResidDeltaMlp, layers }
 }
 
 /// User and system time of this process so far, in seconds.
@@ -124,14 +127,19 @@ fn measure(rounds: usize, mut f: impl FnMut() -> Result<()>) -> Result<(f64, f64
 fn main() -> Result<()> {
     let options = options()?;
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
-    let weights = match &options.model {
-        Some(folder) => checkpoint::open(folder.as_ref())?.weights,
-        None => procedural(options.conv1d),
+    let mut model = match &options.model {
+        Some(folder) => {
+            let checkpoint = checkpoint::open(folder.as_ref())?;
+            Transformer::load(checkpoint.config, checkpoint.weights)?
+        }
+        None => {
+            let config = Config { tied: false, ..Config::gpt2(12, 768, 12, 3072, 1024, 50257) };
+            Transformer::load(config, Procedural { conv1d: options.conv1d })?
+        }
     };
-    let mut model = Transformer::new(weights);
     if options.latents > 0 {
-        let all = autoencoders(model.config(), options.latents)?;
-        model = model.with_mlp_autoencoders(all)?;
+        let all = autoencoders(model.config(), options.latents);
+        model = model.attach(all)?;
     }
     let config = model.config().clone();
     let inner = config.n_heads * config.d_head;
@@ -149,17 +157,14 @@ fn main() -> Result<()> {
         let show = |what: &str, (wall, cpu): (f64, f64), floor: f64| {
             println!("| {t} | {what} | {wall:.1} | {floor:.1} | {:.2} | {cpu:.0} |", wall / floor);
         };
-        let forward = || {
-            let options = ForwardOptions::default();
-            tdb_model::forward(&model, &tokens, options)
-        };
+        let forward = || model.forward(&tokens, ForwardOptions::default());
         let run = forward()?;
         let rows = t as f64;
         let attention = (config.n_layers * 2 * inner) as f64 * rows;
         let weights = block_weights + attention + encoder_weights;
         let logits = floor(unembedding, 1.0, unembedding);
         let taken = measure(options.rounds, || {
-            forward()?.logits(&model, t - 1);
+            forward()?.logits(t - 1)?;
             Ok(())
         })?;
         show("forward, one row of logits", taken, floor(weights, rows, block_weights + encoder_weights) + logits);
@@ -169,16 +174,16 @@ fn main() -> Result<()> {
             let seed = Seed::Logits([(t - 1, seed.clone())].into());
             let keep = [Site::MlpPostAct, Site::AttnQkProbs, Site::AttnVOut, Site::ResidPostMlp, Site::ResidPostAttn];
             let options = BackwardOptions { keep: &keep, ..Default::default() };
-            tdb_model::backward(&model, &run, seed, options)?;
+            run.backward(seed, options)?;
             Ok(())
         })?;
         show("backward", taken, floor(block_weights + 2.0 * attention, rows, block_weights));
-        if let Some(autoencoder) = model.mlp_autoencoder(0) {
+        if let Some(autoencoder) = model.autoencoder(Slot::Mlp, 0) {
             let one = (autoencoder.n_latents() * autoencoder.n_inputs()) as f64;
-            let x = &run.layers[0].mlp.delta;
+            let x = run.get(Site::ResidDeltaMlp, 0)?;
             let mut active = 0;
             let taken = measure(options.rounds, || {
-                active = autoencoder.encode(x.data(), t).rows().iter().map(Vec::len).sum();
+                active = autoencoder.encode(&x)?.rows().iter().map(Vec::len).sum();
                 Ok(())
             })?;
             show("encode one layer", taken, floor(one, rows, one));

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::array::Array;
+use candle_core::Tensor;
+
+use crate::numbers::Numbers;
 use crate::site::{Pass, Point, Site};
 
 /// Which entries of one dimension are meant.
@@ -44,41 +46,30 @@ impl Intervention {
         self.site == point.site && self.pass == pass && (self.layer.is_none() || self.layer == point.layer)
     }
 
-    /// Calls `f` with the storage offset of every entry meant.
+    /// The tensor with the entries meant set to `value`.
+    ///
+    /// # Errors
+    /// If the tensor's device fails.
     ///
     /// # Panics
     /// If the number of indices is not that of dimensions or one is out of range; see [`Intervention::check`].
-    pub fn for_each_offset(&self, array: &Array, mut f: impl FnMut(usize)) {
-        assert_eq!(self.indices.len(), array.dims().len(), "indices of {:?}", self.site);
-        let ranges: Vec<_> = self.indices.iter().zip(array.dims()).map(|(i, n)| i.range(*n)).collect();
-        if ranges.iter().any(|r| r.is_empty()) {
-            return;
+    pub fn set(&self, tensor: &Tensor, value: f32) -> candle_core::Result<Tensor> {
+        assert_eq!(self.indices.len(), tensor.rank(), "indices of {:?}", self.site);
+        let ranges: Vec<_> = self.indices.iter().zip(tensor.dims()).map(|(i, n)| i.range(*n)).collect();
+        if ranges.iter().any(Range::is_empty) {
+            return Ok(tensor.clone());
         }
-        let mut index: Vec<_> = ranges.iter().map(|r| r.start).collect();
-        loop {
-            f(array.offset(&index));
-            let mut d = index.len();
-            loop {
-                if d == 0 {
-                    return;
-                }
-                d -= 1;
-                index[d] += 1;
-                if index[d] < ranges[d].end {
-                    break;
-                }
-                index[d] = ranges[d].start;
-            }
+        if !tensor.device().is_cpu() {
+            let dims: Vec<usize> = ranges.iter().map(Range::len).collect();
+            return tensor.slice_assign(&ranges, &Tensor::full(value, dims, tensor.device())?);
         }
-    }
-
-    /// Sets the entries meant to `value`.
-    pub fn set(&self, array: &mut Array, value: f32) {
-        let mut offsets = Vec::new();
-        self.for_each_offset(array, |at| offsets.push(at));
-        for at in offsets {
-            array.data_mut()[at] = value;
-        }
+        let numbers = Numbers::of(tensor)?;
+        let mut data = numbers.to_row_major();
+        for_each_index(&ranges, |index| {
+            let at = index.iter().zip(tensor.dims()).fold(0, |at, (i, n)| at * n + i);
+            data[at] = value;
+        });
+        Tensor::from_vec(data, tensor.dims(), tensor.device())
     }
 
     /// Whether the indices fit an array of these dimensions: as many, each in range.
@@ -89,4 +80,35 @@ impl Intervention {
                 Index::At(i) => i < n,
             })
     }
+}
+
+/// Calls `f` with every index whose parts lie in these ranges, none of them empty.
+fn for_each_index(ranges: &[Range<usize>], mut f: impl FnMut(&[usize])) {
+    let mut index: Vec<_> = ranges.iter().map(|r| r.start).collect();
+    loop {
+        f(&index);
+        let mut d = index.len();
+        loop {
+            if d == 0 {
+                return;
+            }
+            d -= 1;
+            index[d] += 1;
+            if index[d] < ranges[d].end {
+                break;
+            }
+            index[d] = ranges[d].start;
+        }
+    }
+}
+
+/// The first layer that any of the forward interventions reaches; the number of layers if none does.
+pub fn first_layer_reached(interventions: &[Intervention], n_layers: usize) -> usize {
+    let forward = interventions.iter().filter(|i| i.pass == Pass::Forward);
+    let reached = forward.map(|i| match i.site {
+        Site::ResidPostEmb => 0,
+        site if site.has_layers() => i.layer.unwrap_or(0),
+        _ => n_layers,
+    });
+    reached.min().unwrap_or(n_layers).min(n_layers)
 }

@@ -1,19 +1,21 @@
-//! GPT-2 and sparse autoencoders with hooks on activations and gradients.
+//! Transformers and sparse autoencoders on candle, with hooks on activations and gradients.
 //!
-//! [`checkpoint`] reads weights and tokenizer, [`Transformer`] holds them, [`forward`] runs a prompt and keeps every
-//! activation, [`backward`] goes from a gradient at the logits (or in the residual stream) to the gradients of
-//! all activations. [`Site`] names each activation and says its shape. An [`Intervention`] sets entries of a site
-//! in either pass; [`Hooks`] is code of one's own that looks at or replaces activations and gradients.
-//! [`sample`] continues a prompt, with both of them, and [`Autoencoder`] finds and undoes sparse latents.
-//! All numbers are f32 on the CPU, with the units that the weights give them; the same call gives the same bits
-//! whatever the number of threads.
+//! [`checkpoint`] reads configuration, weights and tokenizer; [`Transformer::load`] makes a model of them, or of anybody's
+//! [`candle_nn::VarBuilder`]. [`Transformer::forward`] runs a prompt and keeps every activation,
+//! [`Run::backward`] goes from a gradient at the logits (or in the residual stream) to the gradients of
+//! all activations. [`Site`] names each activation and says its shape; [`Run::get`] and [`Gradients::get`] give it as
+//! a candle [`Tensor`]. An [`Intervention`] sets entries of a site in either pass; [`Hooks`] is code of one's own that
+//! looks at or replaces activations and gradients. [`sample`] continues a prompt, with both of them, and [`Autoencoder`]
+//! finds and undoes sparse latents.
+//!
+//! All numbers are f32. On the CPU the same call gives the same bits whatever the number of threads.
 //!
 //! ```no_run
 //! use tdb_model::{ForwardOptions, Index, Intervention, Pass, Site, Transformer, checkpoint};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let checkpoint = checkpoint::open("datasets/embedded".as_ref())?;
-//! let model = Transformer::new(checkpoint.weights);
+//! let model = Transformer::load(checkpoint.config, checkpoint.weights)?;
 //! let tokens = checkpoint.tokenizer.encode("When Mary and John went to the store, John gave a drink to");
 //! // Head 3 of layer 2 writes nothing, at any token.
 //! let silent = Intervention {
@@ -24,48 +26,58 @@
 //!     value: 0.0,
 //! };
 //! let options = ForwardOptions { interventions: &[silent], ..Default::default() };
-//! let run = tdb_model::forward(&model, &tokens, options)?;
-//! let logits = run.logits(&model, tokens.len() - 1);
-//! assert_eq!(logits.len(), model.config().n_vocab);
+//! let run = model.forward(&tokens, options)?;
+//! println!("{}", run.get(Site::MlpPostAct, 3)?);
+//! assert_eq!(run.logits(tokens.len() - 1)?.len(), model.config().n_vocab);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! `examples/` has whole programs: a neuron silenced while sampling, and activations collected and encoded.
+//! `examples/` has whole programs: a neuron silenced while sampling, activations collected and encoded, and a model
+//! from a `VarBuilder`.
 
-pub mod array;
-pub mod autoencoder;
-mod block;
-mod buffers;
 pub mod checkpoint;
+pub mod config;
+mod error;
 pub mod guarded;
-pub mod hooks;
 pub mod intervention;
-pub mod kernels;
-pub mod matrix;
+mod matrix;
+pub mod modules;
+pub mod numbers;
+mod ops;
 pub mod run;
 pub mod sampling;
 pub mod site;
+mod slot;
+pub mod source;
 pub mod sparse;
+mod tap;
 pub mod tokenizer;
-pub mod transformer;
+mod transformer;
 pub mod weights;
 
-pub use array::Array;
-pub use autoencoder::Autoencoder;
-pub use block::autoencode::error as block_error;
-pub use block::{attention, autoencode, layer_norm};
+pub use candle_core::Tensor;
+
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use hooks::{Hooks, RunError};
-pub use intervention::{Index, Intervention};
+pub use config::{Activation, BlockOrder, Config, MlpKind, NormKind, Positions};
+pub use error::{Error, Result};
+pub use intervention::{Index, Intervention, first_layer_reached};
 pub use matrix::{Matrix, Storage};
-pub use run::{BackwardOptions, Forward, ForwardOptions, Gradients, Seed, backward, forward};
+pub use modules::attention::{Attention, AttentionDerivative, AttentionGradients, AttentionState};
+pub use modules::autoencoder::{Autoencoder, LatentState};
+pub use modules::block::Block;
+pub use modules::embedding::Embedding;
+pub use modules::mlp::{Mlp, MlpDerivative, MlpState};
+pub use modules::norm::Norm;
+pub use modules::unembedding::Unembedding;
+pub use numbers::Numbers;
+pub use run::{BackwardOptions, ForwardOptions, Gradients, Run, Seed};
 pub use sampling::{Cache, Choice, Sampler, sample};
 pub use site::{Pass, Point, Site};
+pub use slot::Slot;
+pub use source::{Source, Weights};
 pub use sparse::SparseRows;
+pub use tap::Hooks;
 pub use tokenizer::{NotOneToken, Tokenizer};
 pub use transformer::Transformer;
-pub use weights::{
-    AutoencoderSite, AutoencoderWeights, Config, LatentActivation, LayerNorm, LayerWeights, Linear, NamedAutoencoder,
-    Weights,
-};
+pub use weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder};

@@ -1,17 +1,22 @@
-//! Weight matrices that stay where they are: in a mapped file or in a buffer of ours.
+//! Weight matrices that stay where they are: in a mapped file, in a buffer of ours or in a candle tensor.
 
-use std::ops::Range;
+use std::fmt;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use candle_core::{CpuStorage, DType, Device, StorageRef, Tensor};
 use memmap2::Mmap;
+use rayon::prelude::*;
 
-/// Where the numbers of a [`Matrix`] live.
-#[derive(Clone, Debug)]
+/// Where the numbers of a [`Matrix`] live. A matrix's offset is in bytes from the start of it and divisible by 4.
+#[derive(Clone)]
 pub enum Storage {
-    /// A mapped file; the view's offset is in bytes from the start of the map and divisible by 4.
+    /// A mapped file.
     Mapped(Arc<Mmap>),
-    /// A buffer of ours; the view's offset is in bytes as well.
+    /// A buffer of ours.
     Owned(Arc<Vec<f32>>),
+    /// The whole storage of a tensor of f32 on the CPU, of whatever part the tensor itself is a view.
+    Tensor(Tensor),
 }
 
 impl Storage {
@@ -19,19 +24,71 @@ impl Storage {
         match self {
             Storage::Mapped(map) => map.len(),
             Storage::Owned(buffer) => buffer.len() * 4,
+            Storage::Tensor(tensor) => numbers_of(&tensor.storage_and_layout().0).len() * 4,
         }
     }
 
-    /// `len` numbers from byte `offset` on. The range was checked when the view was made.
-    fn slice(&self, offset: usize, len: usize) -> &[f32] {
+    /// `len` numbers from byte `offset` on, unless a lock has to be held for them. The range was checked when the
+    /// matrix was made.
+    fn slice(&self, offset: usize, len: usize) -> Option<&[f32]> {
         match self {
-            Storage::Owned(buffer) => &buffer[offset / 4..offset / 4 + len],
+            Storage::Owned(buffer) => Some(&buffer[offset / 4..offset / 4 + len]),
             Storage::Mapped(map) => {
                 let bytes = &map[offset..offset + len * 4];
-                // SAFETY: every bit pattern is an f32, the range is inside the map, and views are
+                // SAFETY: every bit pattern is an f32, the range is inside the map, and matrices are
                 // only made at offsets divisible by four (a map starts at a page).
-                unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<f32>(), len) }
+                Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<f32>(), len) })
             }
+            Storage::Tensor(_) => None,
+        }
+    }
+
+    fn span(&self, offset: usize, len: usize) -> Span<'_> {
+        match (self.slice(offset, len), self) {
+            (Some(numbers), _) => Span(Numbers::Borrowed(numbers)),
+            (None, Storage::Tensor(tensor)) => {
+                Span(Numbers::Locked(tensor.storage_and_layout().0, offset / 4..offset / 4 + len))
+            }
+            (None, _) => Span(Numbers::Borrowed(&[])),
+        }
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Storage::Mapped(_) => "Mapped",
+            Storage::Owned(_) => "Owned",
+            Storage::Tensor(_) => "Tensor",
+        };
+        write!(f, "{kind}({} bytes)", self.bytes())
+    }
+}
+
+/// The numbers of a tensor's storage; none unless it is f32 on the CPU, which [`Matrix::from_tensor`] sees to.
+fn numbers_of(storage: &candle_core::Storage) -> &[f32] {
+    match storage {
+        candle_core::Storage::Cpu(CpuStorage::F32(numbers)) => numbers,
+        _ => &[],
+    }
+}
+
+/// Numbers of a [`Matrix`] as they lie. For a tensor's storage this holds its read lock, so nothing can write to the
+/// tensor until it is dropped: make it, use it, drop it. May be shared between threads, not sent to another.
+pub struct Span<'a>(Numbers<'a>);
+
+enum Numbers<'a> {
+    Borrowed(&'a [f32]),
+    Locked(StorageRef<'a>, Range<usize>),
+}
+
+impl Deref for Span<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Numbers::Borrowed(numbers) => numbers,
+            Numbers::Locked(storage, range) => &numbers_of(storage)[range.clone()],
         }
     }
 }
@@ -92,18 +149,62 @@ impl Matrix {
         Ok(Matrix { storage, offset, rows, cols, row_stride, col_stride })
     }
 
+    /// The numbers of a tensor `[rows, cols]`, without a copy if it holds f32 on the CPU. Whoever else holds the tensor
+    /// can still write to it.
+    ///
+    /// # Errors
+    /// If the tensor is not of two dimensions, or cannot be converted or brought here.
+    pub fn from_tensor(tensor: &Tensor) -> candle_core::Result<Self> {
+        let (rows, cols) = tensor.dims2()?;
+        let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let layout = tensor.layout();
+        let (offset, strides) = (4 * layout.start_offset(), [layout.stride()[0], layout.stride()[1]]);
+        Matrix::new(Storage::Tensor(tensor), offset, [rows, cols], strides).map_err(candle_core::Error::wrap)
+    }
+
+    /// The numbers as a tensor `[rows, cols]` of f32 on the CPU, with the matrix's order of storage where it has no
+    /// gaps. Copies them, unless the matrix is a whole tensor or its transpose.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub fn to_tensor(&self) -> candle_core::Result<Tensor> {
+        if let Storage::Tensor(tensor) = &self.storage {
+            for tensor in [tensor.clone(), tensor.t()?] {
+                if self.is_view(&tensor) {
+                    return Ok(tensor);
+                }
+            }
+        }
+        if self.cols > 1 && self.row_stride == 1 && self.col_stride == self.rows {
+            return Tensor::from_vec(self.span().to_vec(), (self.cols, self.rows), &Device::Cpu)?.t();
+        }
+        Tensor::from_vec(self.to_vec(), (self.rows, self.cols), &Device::Cpu)
+    }
+
+    /// Does this tensor, which shares the storage, have the same numbers at the same places?
+    fn is_view(&self, tensor: &Tensor) -> bool {
+        let layout = tensor.layout();
+        layout.dims() == [self.rows, self.cols]
+            && layout.stride() == [self.row_stride, self.col_stride]
+            && 4 * layout.start_offset() == self.offset
+    }
+
+    /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
+    /// Number of columns.
     pub fn cols(&self) -> usize {
         self.cols
     }
 
+    /// Numbers from one row to the next.
     pub fn row_stride(&self) -> usize {
         self.row_stride
     }
 
+    /// Numbers from one column to the next.
     pub fn col_stride(&self) -> usize {
         self.col_stride
     }
@@ -136,23 +237,36 @@ impl Matrix {
         self.transpose().row_range(range).transpose()
     }
 
-    /// One row, if its numbers stand side by side.
+    /// One row, if its numbers stand side by side and no lock has to be held for them (as for a tensor's storage).
     pub fn contiguous_row(&self, row: usize) -> Option<&[f32]> {
         assert!(row < self.rows);
         (self.col_stride == 1 || self.cols == 1)
             .then(|| self.storage.slice(self.offset + 4 * row * self.row_stride, self.cols))
+            .flatten()
+    }
+
+    /// Some of the rows, if they stand one after the other without gaps and no lock has to be held for them.
+    ///
+    /// # Panics
+    /// If the range reaches outside the matrix.
+    pub fn contiguous_rows(&self, range: Range<usize>) -> Option<&[f32]> {
+        assert!(range.start <= range.end && range.end <= self.rows);
+        let dense = self.col_stride == 1 && self.row_stride == self.cols;
+        dense.then(|| self.storage.slice(self.offset + 4 * range.start * self.cols, range.len() * self.cols)).flatten()
     }
 
     /// One row, copied into `out` of length `cols`.
     pub fn copy_row(&self, row: usize, out: &mut [f32]) {
-        match self.contiguous_row(row) {
-            Some(numbers) => out.copy_from_slice(numbers),
-            None => {
-                let all = self.span();
-                for (col, out) in out.iter_mut().enumerate() {
-                    *out = all[row * self.row_stride + col * self.col_stride];
-                }
-            }
+        assert!(row < self.rows && out.len() == self.cols);
+        self.copy_row_of(&self.span(), row, out);
+    }
+
+    fn copy_row_of(&self, span: &[f32], row: usize, out: &mut [f32]) {
+        let start = row * self.row_stride;
+        if self.col_stride == 1 {
+            out.copy_from_slice(&span[start..start + self.cols]);
+        } else {
+            out.iter_mut().enumerate().for_each(|(col, out)| *out = span[start + col * self.col_stride]);
         }
     }
 
@@ -164,20 +278,39 @@ impl Matrix {
     }
 
     /// All numbers between the first and the last of the view, in storage order.
-    pub fn span(&self) -> &[f32] {
+    pub fn span(&self) -> Span<'_> {
         if self.rows == 0 || self.cols == 0 {
-            return &[];
+            return Span(Numbers::Borrowed(&[]));
         }
         let len = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride + 1;
-        self.storage.slice(self.offset, len)
+        self.storage.span(self.offset, len)
     }
 
     /// A row-major copy of all numbers.
     pub fn to_vec(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
+        let span = self.span();
         for (row, out) in out.chunks_exact_mut(self.cols.max(1)).enumerate() {
-            self.copy_row(row, out);
+            self.copy_row_of(&span, row, out);
         }
         out
+    }
+
+    /// The first number that is infinite or not a number, with its index in row-major order. Reads everything between
+    /// the first and the last number, on all cores, as fast as memory gives it; only what looks bad is looked at row by
+    /// row.
+    pub fn first_not_finite(&self) -> Option<(usize, f32)> {
+        const EXPONENT: u32 = 0x7f80_0000;
+        let has_bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, x| bad | (x.to_bits() & EXPONENT == EXPONENT));
+        let span = self.span();
+        if !span.par_chunks(1 << 14).any(has_bad) {
+            return None;
+        }
+        let mut numbers = vec![0.0; self.cols];
+        (0..self.rows).find_map(|row| {
+            self.copy_row_of(&span, row, &mut numbers);
+            let col = numbers.iter().position(|x| !x.is_finite())?;
+            Some((row * self.cols + col, numbers[col]))
+        })
     }
 }

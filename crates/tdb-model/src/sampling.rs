@@ -3,12 +3,14 @@
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 
-use crate::array::Array;
-use crate::block::attention::PastKeysValues;
-use crate::hooks::{Actors, Hooks, RunError};
+use crate::error::Error;
 use crate::intervention::{Index, Intervention};
+use crate::modules::attention::PastKeysValues;
+use crate::modules::norm::Sites;
+use crate::numbers::Numbers;
 use crate::run;
 use crate::site::{Pass, Point, Site};
+use crate::tap::{Hooks, Tap};
 use crate::transformer::Transformer;
 
 /// How the next token is chosen from the logits.
@@ -28,8 +30,8 @@ pub struct Sampler(LogitsProcessor);
 impl Sampler {
     /// # Errors
     /// If the temperature is not positive, or `p` not above 0 and at most 1.
-    pub fn new(choice: Choice, seed: u64) -> Result<Self, RunError> {
-        let input = |what| Err(RunError::Input { what });
+    pub fn new(choice: Choice, seed: u64) -> Result<Self, Error> {
+        let input = |what| Err(Error::Input { what });
         if let Choice::Temperature { temperature } | Choice::TopP { temperature, .. } = choice
             && !(temperature > 0.0 && temperature.is_finite())
         {
@@ -52,9 +54,9 @@ impl Sampler {
     ///
     /// # Errors
     /// If the logits are no numbers that one can draw by.
-    pub fn draw(&mut self, logits: &[f32]) -> Result<u32, RunError> {
+    pub fn draw(&mut self, logits: &[f32]) -> Result<u32, Error> {
         let logits = Tensor::from_slice(logits, logits.len(), &Device::Cpu);
-        let failed = |e| RunError::Input { what: format!("no token can be drawn: {e}") };
+        let failed = |e| Error::Input { what: format!("no token can be drawn: {e}") };
         logits.and_then(|logits| self.0.sample(&logits)).map_err(failed)
     }
 }
@@ -84,36 +86,46 @@ impl Cache {
 /// all keys so far; [`Site::Logits`] with the last token's row). Backward interventions do nothing here.
 ///
 /// # Errors
-/// As [`run::forward`].
+/// As [`Transformer::forward`].
 pub fn advance(
     model: &Transformer,
     cache: &mut Cache,
     tokens: &[u32],
     interventions: &[Intervention],
-    hooks: &mut dyn Hooks,
-) -> Result<Vec<f32>, RunError> {
+    mut hooks: Option<&mut dyn Hooks>,
+) -> Result<Vec<f32>, Error> {
     let (config, past) = (model.config(), cache.n_tokens);
     run::check_tokens(model, tokens, past)?;
     run::check_interventions(model, config.ctx_window, interventions)?;
     let here: Vec<_> = interventions.iter().filter_map(|i| within(i, past, tokens.len())).collect();
-    let mut actors = Actors { interventions: &here, hooks };
-    let mut x = run::embed(model, tokens, past);
-    actors.forward(Point { site: Site::ResidPostEmb, layer: None }, &mut x)?;
+    let mut tap = Tap {
+        interventions: &here,
+        hooks: hooks.as_mut().map(|hooks| &mut **hooks as &mut dyn Hooks),
+        ..Default::default()
+    };
+    let x = model.embedding().forward(tokens, past)?;
+    let mut x = tap.forward(Point { site: Site::ResidPostEmb, layer: None }, x)?;
     let mut layers = Vec::with_capacity(config.n_layers);
     for layer in 0..config.n_layers {
-        let state = run::layer_forward(model, layer, &x, cache.layers.get(layer), &mut actors)?;
+        let past = cache.layers.get(layer);
+        let state = model.block(layer).forward(&x, past, model.autoencoders(layer), &mut tap)?;
         layers.push(PastKeysValues { k: state.attn.k, v: state.attn.v });
         x = state.post_mlp;
     }
-    let (_, x) = run::final_norm(model, &x, &mut actors)?;
-    let mut logits = Array::from_vec(&[1, config.n_vocab], run::unembed(model, x.row(tokens.len() - 1)));
+    let (_, x) = model.final_norm().forward(Sites::last(), &x, &mut tap)?;
+    let row = x.narrow(0, tokens.len() - 1, 1)?;
+    let logits = model.tensor(&[1, config.n_vocab], model.unembedding().logits(Numbers::of(&row)?.data()))?;
     // The one row stands at the last token.
     let last: Vec<_> = here.iter().filter_map(|i| within(i, tokens.len() - 1, 1)).collect();
-    let mut actors = Actors { interventions: &last, hooks: actors.hooks };
-    actors.forward(Point { site: Site::Logits, layer: None }, &mut logits)?;
+    let mut tap = Tap {
+        interventions: &last,
+        hooks: hooks.as_mut().map(|hooks| &mut **hooks as &mut dyn Hooks),
+        ..Default::default()
+    };
+    let logits = tap.forward(Point { site: Site::Logits, layer: None }, logits)?;
     // Only now, so that a failed call leaves the cache as it was.
     *cache = Cache { n_tokens: past + tokens.len(), layers };
-    Ok(logits.row(0).to_vec())
+    Ok(Numbers::of(&logits)?.data().to_vec())
 }
 
 /// The same intervention with its token counted from `past` on; `None` if it means another token, or a key
@@ -137,16 +149,16 @@ fn within(intervention: &Intervention, past: usize, tokens: usize) -> Option<Int
 /// each token drawn) says `false`. Returns the drawn tokens.
 ///
 /// # Errors
-/// As [`run::forward`].
+/// As [`Transformer::forward`].
 pub fn sample(
     model: &Transformer,
     prompt: &[u32],
     limit: usize,
     sampler: &mut Sampler,
     interventions: &[Intervention],
-    hooks: &mut dyn Hooks,
+    mut hooks: Option<&mut dyn Hooks>,
     more: &mut dyn FnMut(u32) -> bool,
-) -> Result<Vec<u32>, RunError> {
+) -> Result<Vec<u32>, Error> {
     let mut cache = Cache::default();
     let mut drawn = Vec::new();
     let mut next = prompt.to_vec();
@@ -155,7 +167,13 @@ pub fn sample(
         if !drawn.is_empty() && cache.len() + next.len() > model.config().ctx_window {
             break;
         }
-        let logits = advance(model, &mut cache, &next, interventions, hooks)?;
+        let logits = advance(
+            model,
+            &mut cache,
+            &next,
+            interventions,
+            hooks.as_mut().map(|hooks| &mut **hooks as &mut dyn Hooks),
+        )?;
         let token = sampler.draw(&logits)?;
         drawn.push(token);
         if !more(token) {

@@ -3,25 +3,25 @@
 use serde::{Deserialize, Serialize};
 
 /// One named tensor of the pass. Dimensions of each are given with `T` tokens, `D` the width of the
-/// residual stream, `H` heads of width `E`, `F` MLP neurons, `V` vocabulary entries, `L` latents.
+/// residual stream, `H` heads of width `E`, `G` key/value heads (in most models `H`), `F` MLP neurons, `V` vocabulary entries, `L` latents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Site {
     /// `[T, D]` token plus position embedding; has no layer.
     ResidPostEmb,
-    /// `[T, D]` residual stream minus its mean, on the way into attention.
+    /// `[T, D]` residual stream minus its mean (under RMS norm: as it is), on the way into attention.
     AttnLnCentered,
-    /// `[T, 1]` standard deviation that attention's layer norm divides by.
+    /// `[T, 1]` root of the mean square that attention's norm divides by.
     AttnLnScale,
     /// `[T, D]` after the division, before gain and bias.
     AttnLnNormalized,
     /// `[T, D]` input of the attention layer.
     AttnIn,
-    /// `[T, H, E]` queries, already times `E^(-1/4)`.
+    /// `[T, H, E]` queries as they are multiplied with keys: rotated, and times the root of the scale (`E^(-1/4)`).
     AttnQ,
-    /// `[T, H, E]` keys, already times `E^(-1/4)`.
+    /// `[T, G, E]` keys, likewise.
     AttnK,
-    /// `[T, H, E]` values.
+    /// `[T, G, E]` values.
     AttnV,
     /// `[T, T, H]` (query, key, head) attention logits; `-inf` where the key is later than the query.
     AttnQkLogits,
@@ -33,7 +33,7 @@ pub enum Site {
     AttnVOut,
     /// `[T, D]` what the attention layer writes.
     ResidDeltaAttn,
-    /// `[T, D]` residual stream after the attention layer.
+    /// `[T, D]` residual stream after the attention layer. In a parallel block the MLP does not read it.
     ResidPostAttn,
     /// `[T, D]` as [`Site::AttnLnCentered`], for the MLP.
     MlpLnCentered,
@@ -43,9 +43,11 @@ pub enum Site {
     MlpLnNormalized,
     /// `[T, D]` input of the MLP layer.
     MlpIn,
-    /// `[T, F]` neurons before the GELU.
+    /// `[T, F]` neurons before the activation function; of a gated MLP, the gate.
     MlpPreAct,
-    /// `[T, F]` neurons after the GELU.
+    /// `[T, F]` what the activated gate of a gated MLP is multiplied with; others have no such site.
+    MlpUp,
+    /// `[T, F]` neurons as they are written: after the activation function, and multiplied with [`Site::MlpUp`].
     MlpPostAct,
     /// `[T, D]` what the MLP layer writes.
     ResidDeltaMlp,
@@ -77,7 +79,7 @@ pub enum Site {
 
 impl Site {
     /// Every site, in the order of the computation but for the autoencoders', which come last.
-    pub const ALL: [Site; 33] = [
+    pub const ALL: [Site; 34] = [
         Site::ResidPostEmb,
         Site::AttnLnCentered,
         Site::AttnLnScale,
@@ -97,6 +99,7 @@ impl Site {
         Site::MlpLnNormalized,
         Site::MlpIn,
         Site::MlpPreAct,
+        Site::MlpUp,
         Site::MlpPostAct,
         Site::ResidDeltaMlp,
         Site::ResidPostMlp,

@@ -1,127 +1,253 @@
-//! A transformer of GPT-2's shape, with or without autoencoders in its layers.
+//! A transformer, with or without autoencoders in its layers.
 
 use std::sync::Arc;
 
-use crate::autoencoder::Autoencoder;
-use crate::weights::{AutoencoderSite, Config, Weights};
+use candle_core::{Device, Tensor};
 
-/// Weights plus, per layer, at most one autoencoder on the MLP and one on attention. Cheap to clone.
+use crate::config::{Config, MlpKind};
+use crate::error::{Error, Result};
+use crate::modules::Place;
+use crate::modules::autoencoder::Autoencoder;
+use crate::modules::block::{Autoencoders, Block};
+use crate::modules::embedding::Embedding;
+use crate::modules::norm::Norm;
+use crate::modules::unembedding::Unembedding;
+use crate::ops::Ops;
+use crate::site::Site;
+use crate::slot::Slot;
+use crate::source::Weights;
+use crate::weights::{AutoencoderSite, NamedAutoencoder};
+
+/// The modules of a model and, per layer, at most one autoencoder in each [`Slot`]. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Transformer {
-    weights: Arc<Weights>,
-    mlp_autoencoders: Arc<[Option<Autoencoder>]>,
-    attn_autoencoders: Arc<[Option<Autoencoder>]>,
+    inner: Arc<Inner>,
+    /// By slot and layer.
+    autoencoders: [Arc<[Option<Autoencoder>]>; 2],
 }
 
-/// Autoencoders that do not belong to this model.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    #[error("{found} layers of autoencoders were given for a model of {expected} layers")]
-    Layers { expected: usize, found: usize },
-    #[error("the autoencoder of layer {layer} reads {found:?}, which is not a site of the {kind}")]
-    Site { layer: usize, kind: &'static str, found: AutoencoderSite },
-    #[error(
-        "the autoencoder of layer {layer} has inputs of width {found}, but {site:?} is {expected} wide in this model"
-    )]
-    Width { layer: usize, site: AutoencoderSite, expected: usize, found: usize },
-    #[error("the autoencoder of layer {layer} has {found} latents, that of another layer {expected}")]
-    Latents { layer: usize, expected: usize, found: usize },
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    weights: Weights,
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    final_norm: Norm,
+    unembedding: Unembedding,
+    place: Place,
 }
 
 impl Transformer {
-    pub fn new(weights: Weights) -> Self {
-        let none: Arc<[Option<Autoencoder>]> = vec![None; weights.config.n_layers].into();
-        Transformer { weights: Arc::new(weights), mlp_autoencoders: none.clone(), attn_autoencoders: none }
+    /// A model on the CPU. On it weights stay where they lie.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape than the configuration says.
+    pub fn load(config: Config, weights: impl Into<Weights>) -> Result<Self> {
+        Self::load_on(config, weights, &Device::Cpu)
     }
 
+    /// A model on a device.
+    ///
+    /// # Errors
+    /// As [`Transformer::load`].
+    pub fn load_on(config: Config, weights: impl Into<Weights>, device: &Device) -> Result<Self> {
+        let ops = Ops::for_device(device).map_err(Error::input)?;
+        Self::load_with(config, weights, Place { device: device.clone(), ops })
+    }
+
+    /// As [`Transformer::load_on`], with every operation as the composition of candle's own that defines it, also on the
+    /// CPU: what runs on other devices.
+    ///
+    /// # Errors
+    /// As [`Transformer::load`].
+    pub fn load_plain(config: Config, weights: impl Into<Weights>, device: &Device) -> Result<Self> {
+        Self::load_with(config, weights, Place { device: device.clone(), ops: Ops::Plain })
+    }
+
+    fn load_with(config: Config, weights: impl Into<Weights>, place: Place) -> Result<Self> {
+        let weights = weights.into();
+        let blocks = (0..config.n_layers).map(|layer| Block::load(&weights, layer, &config, &place));
+        let blocks: Vec<Block> = blocks.collect::<Result<_>>()?;
+        let none: Arc<[Option<Autoencoder>]> = vec![None; config.n_layers].into();
+        Ok(Transformer {
+            inner: Arc::new(Inner {
+                embedding: Embedding::load(&weights, &config, &place)?,
+                final_norm: Norm::load(&weights, "final_norm", config.d_model, &config, &place)?,
+                unembedding: Unembedding::load(&weights, &config, &place)?,
+                blocks,
+                config,
+                weights,
+                place,
+            }),
+            autoencoders: [none.clone(), none],
+        })
+    }
+
+    /// Sizes and settings.
     pub fn config(&self) -> &Config {
-        &self.weights.config
+        &self.inner.config
     }
 
-    pub fn weights(&self) -> &Weights {
-        &self.weights
+    /// Where the model runs.
+    pub fn device(&self) -> &Device {
+        &self.inner.place.device
     }
 
-    /// The same model with autoencoders on its MLPs (neurons or layer output), one entry per layer.
+    /// Which form of the operations runs.
+    pub(crate) fn ops(&self) -> Ops {
+        self.inner.place.ops
+    }
+
+    /// A tensor of the model under this library's name ([`crate::source`]), as a copy on the model's device.
     ///
     /// # Errors
-    /// If number of layers, site or width do not fit the model.
-    pub fn with_mlp_autoencoders(mut self, autoencoders: Vec<Option<Autoencoder>>) -> Result<Self, AttachError> {
-        self.check(&autoencoders, "MLP", |site| site != AutoencoderSite::ResidDeltaAttn)?;
-        self.mlp_autoencoders = autoencoders.into();
+    /// If there is none of this name.
+    pub fn weight(&self, name: &str) -> Result<Tensor> {
+        let weights = &self.inner.weights;
+        let host = match *weights.shape(name)?.as_slice() {
+            [rows, cols] => weights.matrix(name, [rows, cols])?.to_tensor()?,
+            [len] => crate::numbers::tensor(&[len], weights.vector(name, len)?),
+            ref shape => return Err(Error::input(format!("{name} has {} dimensions, expected 1 or 2", shape.len()))),
+        };
+        Ok(host.to_device(self.device())?)
+    }
+
+    /// A row-major tensor on the model's device.
+    ///
+    /// # Errors
+    /// If the device fails, or the length of `data` is not the product of `dims`.
+    pub fn tensor(&self, dims: &[usize], data: Vec<f32>) -> Result<Tensor> {
+        Ok(Tensor::from_vec(data, dims, self.device())?)
+    }
+
+    /// Tokens to the residual stream.
+    pub fn embedding(&self) -> &Embedding {
+        &self.inner.embedding
+    }
+
+    /// The parts of one layer.
+    pub fn block(&self, layer: usize) -> &Block {
+        &self.inner.blocks[layer]
+    }
+
+    /// The norm before the unembedding.
+    pub fn final_norm(&self) -> &Norm {
+        &self.inner.final_norm
+    }
+
+    /// The residual stream to logits.
+    pub fn unembedding(&self) -> &Unembedding {
+        &self.inner.unembedding
+    }
+
+    /// The same model with autoencoders, one for each of its layers, in the slot that their site says.
+    ///
+    /// # Errors
+    /// If number of layers, widths or numbers of latents do not fit.
+    pub fn attach(self, autoencoders: NamedAutoencoder) -> Result<Self> {
+        let NamedAutoencoder { site, layers, .. } = autoencoders;
+        let place = &self.inner.place;
+        let layers = layers.into_iter().map(|weights| Autoencoder::on(site, weights, place.clone()).map(Some));
+        let layers = layers.collect::<Result<_>>()?;
+        self.attach_layers(Slot::of(site), layers)
+    }
+
+    /// The same model with these autoencoders in a slot, one entry per layer.
+    ///
+    /// # Errors
+    /// As [`Transformer::attach`]; also if one reads an activation of the other slot.
+    pub fn attach_layers(mut self, slot: Slot, autoencoders: Vec<Option<Autoencoder>>) -> Result<Self> {
+        self.check(slot, &autoencoders)?;
+        self.autoencoders[slot.index()] = autoencoders.into();
         Ok(self)
     }
 
-    /// The same model with autoencoders on its attention layers' output, one entry per layer.
-    ///
-    /// # Errors
-    /// If number of layers, site or width do not fit the model.
-    pub fn with_attn_autoencoders(mut self, autoencoders: Vec<Option<Autoencoder>>) -> Result<Self, AttachError> {
-        self.check(&autoencoders, "attention layer", |site| site == AutoencoderSite::ResidDeltaAttn)?;
-        self.attn_autoencoders = autoencoders.into();
-        Ok(self)
-    }
-
-    fn check(
-        &self,
-        autoencoders: &[Option<Autoencoder>],
-        kind: &'static str,
-        fits: impl Fn(AutoencoderSite) -> bool,
-    ) -> Result<(), AttachError> {
+    fn check(&self, slot: Slot, autoencoders: &[Option<Autoencoder>]) -> Result<()> {
         let config = self.config();
+        let refused = |what: String| Err(Error::Autoencoder { what });
         if autoencoders.len() != config.n_layers {
-            return Err(AttachError::Layers { expected: config.n_layers, found: autoencoders.len() });
+            let found = autoencoders.len();
+            return refused(format!(
+                "{found} layers of autoencoders were given for a model of {} layers",
+                config.n_layers
+            ));
         }
         let mut n_latents = None;
         for (layer, autoencoder) in autoencoders.iter().enumerate() {
             let Some(autoencoder) = autoencoder else { continue };
             let site = autoencoder.site();
-            if !fits(site) {
-                return Err(AttachError::Site { layer, kind, found: site });
+            if Slot::of(site) != slot {
+                let kind = match slot {
+                    Slot::Mlp => "MLP",
+                    Slot::Attention => "attention layer",
+                };
+                return refused(format!(
+                    "the autoencoder of layer {layer} reads {site:?}, which is not a site of the {kind}"
+                ));
             }
-            let expected = match site {
-                AutoencoderSite::MlpPostAct => config.d_ff,
-                AutoencoderSite::ResidDeltaMlp | AutoencoderSite::ResidDeltaAttn => config.d_model,
-            };
-            if autoencoder.n_inputs() != expected {
-                return Err(AttachError::Width { layer, site, expected, found: autoencoder.n_inputs() });
+            let (expected, found) = (site.width(config), autoencoder.n_inputs());
+            if found != expected {
+                return refused(format!(
+                    "the autoencoder of layer {layer} has inputs of width {found}, but {site:?} is {expected} wide in this model"
+                ));
             }
-            let expected = *n_latents.get_or_insert(autoencoder.n_latents());
-            if autoencoder.n_latents() != expected {
-                return Err(AttachError::Latents { layer, expected, found: autoencoder.n_latents() });
+            let (expected, found) = (*n_latents.get_or_insert(autoencoder.n_latents()), autoencoder.n_latents());
+            if found != expected {
+                return refused(format!(
+                    "the autoencoder of layer {layer} has {found} latents, that of another layer {expected}"
+                ));
             }
         }
         Ok(())
     }
 
-    pub fn mlp_autoencoder(&self, layer: usize) -> Option<&Autoencoder> {
-        self.mlp_autoencoders[layer].as_ref()
+    /// The autoencoder of one layer.
+    pub fn autoencoder(&self, slot: Slot, layer: usize) -> Option<&Autoencoder> {
+        self.autoencoders[slot.index()][layer].as_ref()
     }
 
-    pub fn attn_autoencoder(&self, layer: usize) -> Option<&Autoencoder> {
-        self.attn_autoencoders[layer].as_ref()
+    /// One of the autoencoders in a slot, all of which have the same shape.
+    pub fn any_autoencoder(&self, slot: Slot) -> Option<&Autoencoder> {
+        self.autoencoders[slot.index()].iter().flatten().next()
     }
 
-    pub fn has_mlp_autoencoder(&self) -> bool {
-        self.mlp_autoencoders.iter().any(Option::is_some)
-    }
-
-    pub fn has_attn_autoencoder(&self) -> bool {
-        self.attn_autoencoders.iter().any(Option::is_some)
+    /// Whether there are autoencoders in a slot.
+    pub fn has(&self, slot: Slot) -> bool {
+        self.any_autoencoder(slot).is_some()
     }
 
     /// Which activation the MLP autoencoders read, if there are any.
     pub fn mlp_autoencoder_site(&self) -> Option<AutoencoderSite> {
-        self.mlp_autoencoders.iter().flatten().next().map(Autoencoder::site)
+        self.any_autoencoder(Slot::Mlp).map(Autoencoder::site)
     }
 
-    /// One of the MLP autoencoders, all of which have the same shape.
-    pub fn mlp_autoencoders_any(&self) -> Option<&Autoencoder> {
-        self.mlp_autoencoders.iter().flatten().next()
+    pub(crate) fn autoencoders(&self, layer: usize) -> Autoencoders<'_> {
+        Autoencoders { mlp: self.autoencoder(Slot::Mlp, layer), attention: self.autoencoder(Slot::Attention, layer) }
     }
 
-    /// One of the attention autoencoders, all of which have the same shape.
-    pub fn attn_autoencoders_any(&self) -> Option<&Autoencoder> {
-        self.attn_autoencoders.iter().flatten().next()
+    /// Dimensions of a site for a prompt of `tokens` tokens; `None` if the model has no such site (an
+    /// autoencoder's where none is attached, [`Site::MlpUp`] where the MLP is not gated).
+    pub fn site_dims(&self, site: Site, tokens: usize) -> Option<Vec<usize>> {
+        let config = self.config();
+        let (heads, groups, width) = (config.n_heads, config.n_kv_heads, config.d_head);
+        let has_mlp = config.mlp != MlpKind::None;
+        if let Some(slot) = Slot::at(site) {
+            let autoencoder = self.any_autoencoder(slot)?;
+            let is_latent = site == slot.latent();
+            return Some(vec![tokens, if is_latent { autoencoder.n_latents() } else { autoencoder.n_inputs() }]);
+        }
+        Some(match site {
+            Site::AttnLnScale | Site::MlpLnScale | Site::FinalLnScale => vec![tokens, 1],
+            Site::AttnQ | Site::AttnVOut => vec![tokens, heads, width],
+            Site::AttnK | Site::AttnV => vec![tokens, groups, width],
+            Site::AttnQkLogits | Site::AttnQkProbs => vec![tokens, tokens, heads],
+            Site::AttnSoftmaxDenominator => vec![tokens, 1, heads],
+            Site::MlpPreAct | Site::MlpPostAct if has_mlp => vec![tokens, config.d_ff],
+            Site::MlpUp if matches!(config.mlp, MlpKind::Gated(_)) => vec![tokens, config.d_ff],
+            Site::MlpPreAct | Site::MlpPostAct | Site::MlpUp => return None,
+            Site::ResidDeltaMlp if !has_mlp => return None,
+            Site::Logits => vec![tokens, config.n_vocab],
+            _ => vec![tokens, config.d_model],
+        })
     }
 }

@@ -1,63 +1,7 @@
-//! The weights of a transformer and of sparse autoencoders, as a checkpoint gives them.
+//! The tensors of sparse autoencoders, as a checkpoint gives them.
 
+use crate::config::Config;
 use crate::matrix::Matrix;
-
-/// The shape of a GPT-2.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    pub n_layers: usize,
-    pub d_model: usize,
-    pub n_heads: usize,
-    /// Width of one head; `n_heads * d_head` may differ from `d_model`.
-    pub d_head: usize,
-    pub d_ff: usize,
-    /// Longest prompt, in tokens.
-    pub ctx_window: usize,
-    pub n_vocab: usize,
-}
-
-/// `y = x Wᵀ + b` with `W: [out, in]`.
-#[derive(Clone, Debug)]
-pub struct Linear {
-    pub weight: Matrix,
-    pub bias: Vec<f32>,
-}
-
-/// `y = (x - mean) / sqrt(var + 1e-5) * gain + bias`, variance biased.
-#[derive(Clone, Debug)]
-pub struct LayerNorm {
-    pub gain: Vec<f32>,
-    pub bias: Vec<f32>,
-}
-
-#[derive(Clone, Debug)]
-pub struct LayerWeights {
-    pub ln_1: LayerNorm,
-    /// `[n_heads * d_head, d_model]`, as are `key` and `value`.
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
-    /// `[d_model, n_heads * d_head]`
-    pub out: Linear,
-    pub ln_2: LayerNorm,
-    /// `[d_ff, d_model]`
-    pub mlp_in: Linear,
-    /// `[d_model, d_ff]`
-    pub mlp_out: Linear,
-}
-
-#[derive(Clone, Debug)]
-pub struct Weights {
-    pub config: Config,
-    /// `[n_vocab, d_model]`
-    pub tok_embed: Matrix,
-    /// `[ctx_window, d_model]`
-    pub pos_embed: Matrix,
-    pub layers: Vec<LayerWeights>,
-    pub ln_f: LayerNorm,
-    /// `[n_vocab, d_model]`; the same matrix as `tok_embed` where they are tied.
-    pub unembed: Matrix,
-}
 
 /// Which activation an autoencoder reads and reconstructs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -99,15 +43,20 @@ impl AutoencoderSite {
 /// Nonlinearity between encoder and latents.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LatentActivation {
+    /// `max(x, 0)`
     Relu,
+    /// `x`
     Identity,
-    /// The `k` largest pre-activations of a token survive; `relu` says whether negative ones among them become 0.
+    /// The largest pre-activations of a token survive.
     TopK {
+        /// How many.
         k: usize,
+        /// Whether negative ones among them become 0.
         relu: bool,
     },
     /// `x` where `x > threshold`, else 0.
     JumpRelu {
+        /// `[n_latents]`
         threshold: Vec<f32>,
     },
 }
@@ -123,6 +72,7 @@ pub struct AutoencoderWeights {
     pub encoder: Matrix,
     /// `[n_latents]`
     pub latent_bias: Vec<f32>,
+    /// Between encoder and latents.
     pub activation: LatentActivation,
     /// `[n_inputs, n_latents]`; best stored so that one latent's column is contiguous.
     pub decoder: Matrix,
@@ -135,7 +85,9 @@ pub struct AutoencoderWeights {
 /// The autoencoders of all layers, for one site.
 #[derive(Clone, Debug)]
 pub struct NamedAutoencoder {
+    /// What it is called, here and in questions.
     pub name: String,
+    /// What it reads and reconstructs.
     pub site: AutoencoderSite,
     /// One for each layer of the model, all with the same number of latents.
     pub layers: Vec<AutoencoderWeights>,

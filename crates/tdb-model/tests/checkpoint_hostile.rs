@@ -58,7 +58,7 @@ impl Folder {
     /// Reads an autoencoder of one layer from these bytes. Checks that little memory is taken and that an error names
     /// the file.
     fn read(&self, file: &[u8]) -> Result<NamedAutoencoder, String> {
-        let config = Config { n_layers: 1, d_model: D, n_heads: 1, d_head: D, d_ff: 8, ctx_window: 4, n_vocab: 16 };
+        let config = Config::gpt2(1, D, 1, 8, 4, 16);
         fs::write(self.path.join("0.pt"), file).unwrap();
         let before = NOW.load(Ordering::Relaxed);
         PEAK.store(before, Ordering::Relaxed);

@@ -53,55 +53,64 @@ fn message(error: CheckpointError, file: &str) -> String {
 #[test]
 fn every_tensor_of_a_model_is_read_bit_for_bit() {
     let (_folder, root, preset) = written(Parts::Model);
-    let model = checkpoint::open(&root).unwrap().weights;
-    assert_eq!(
-        model.config,
-        Config { n_layers: 2, d_model: 8, n_heads: 2, d_head: 4, d_ff: 32, ctx_window: 16, n_vocab: 50257 }
-    );
+    let model = checkpoint::open(&root).unwrap();
+    assert_eq!(model.config, Config { tied: false, ..Config::gpt2(2, 8, 2, 32, 16, 50257) });
     for spec in preset.shape.tensors() {
         let expected = spec.values(preset.seed);
-        let parts: Vec<&str> = spec.name.split('.').collect();
-        let check_linear = |linear: &tdb_model::Linear, last: &str| match last {
-            "weight" => assert_same(&linear.weight, &expected),
-            _ => assert_eq!(bits(&linear.bias), bits(&expected)),
-        };
-        let check_norm = |norm: &tdb_model::LayerNorm, last: &str| match last {
-            "weight" => assert_eq!(bits(&norm.gain), bits(&expected)),
-            _ => assert_eq!(bits(&norm.bias), bits(&expected)),
-        };
-        match parts.as_slice() {
-            ["tok_embed", _] => assert_same(&model.tok_embed, &expected),
-            ["pos_embed", _] => assert_same(&model.pos_embed, &expected),
-            ["unembed", _] => assert_same(&model.unembed, &expected),
-            ["final_ln", last] => check_norm(&model.ln_f, last),
-            ["xf_layers", layer, "ln_1", last] => {
-                check_norm(&model.layers[layer.parse::<usize>().unwrap()].ln_1, last);
-            }
-            ["xf_layers", layer, "ln_2", last] => {
-                check_norm(&model.layers[layer.parse::<usize>().unwrap()].ln_2, last);
-            }
+        let name = match spec.name.split('.').collect::<Vec<_>>().as_slice() {
+            ["tok_embed", last] => format!("embed.{last}"),
+            ["pos_embed", last] => format!("positions.{last}"),
+            ["unembed", last] => format!("unembed.{last}"),
+            ["final_ln", last] => format!("final_norm.{last}"),
+            ["xf_layers", layer, "ln_1", last] => format!("blocks.{layer}.attn_norm.{last}"),
+            ["xf_layers", layer, "ln_2", last] => format!("blocks.{layer}.mlp_norm.{last}"),
             ["xf_layers", layer, _, part, last] => {
-                let layer = &model.layers[layer.parse::<usize>().unwrap()];
-                let linear = match *part {
-                    "q_proj" => &layer.query,
-                    "k_proj" => &layer.key,
-                    "v_proj" => &layer.value,
-                    "out_proj" => &layer.out,
-                    "in_layer" => &layer.mlp_in,
-                    "out_layer" => &layer.mlp_out,
+                let part = match *part {
+                    "q_proj" => "attn.q",
+                    "k_proj" => "attn.k",
+                    "v_proj" => "attn.v",
+                    "out_proj" => "attn.o",
+                    "in_layer" => "mlp.in",
+                    "out_layer" => "mlp.out",
                     other => panic!("{other}"),
                 };
-                check_linear(linear, last);
+                format!("blocks.{layer}.{part}.{last}")
             }
             other => panic!("{other:?}"),
+        };
+        match *model.weights.shape(&name).unwrap() {
+            [rows, cols] => assert_same(&model.weights.matrix(&name, [rows, cols]).unwrap(), &expected),
+            [len] => assert_eq!(bits(&model.weights.vector(&name, len).unwrap()), bits(&expected)),
+            ref other => panic!("{other:?}"),
         }
     }
 }
 
 #[test]
+fn heads_may_be_narrower_than_the_residual_stream() {
+    let (_folder, root, _) = written(Parts::Model);
+    let config =
+        r#"{"enc": "gpt2", "ctx_window": 16, "d_model": 8, "n_layers": 2, "m_attn": 0.5, "n_heads": 2, "m_mlp": 4}"#;
+    fs::write(root.join("config.json"), config).unwrap();
+    let text = message(checkpoint::open(&root).unwrap_err(), "xf_layers.0.attn.q_proj.weight");
+    assert!(text.contains("[4, 8]") && text.contains("[8, 8]"), "{text}");
+    for layer in 0..2 {
+        for part in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+            let path = |kind: &str| root.join(format!("model_pieces/xf_layers.{layer}.attn.{part}.{kind}.pt"));
+            let shape = if part == "out_proj" { [8, 4] } else { [4, 8] };
+            save(&path("weight"), &Value::F32(Tensor::contiguous(vec![0.5; 32], &shape)));
+            save(&path("bias"), &Value::F32(Tensor::contiguous(vec![0.5; shape[0]], &shape[..1])));
+        }
+    }
+    let config = checkpoint::open(&root).unwrap().config;
+    assert_eq!((config.d_model, config.n_heads, config.d_head), (8, 2, 2));
+    assert_eq!(config.attention.scale, 0.5f32.sqrt());
+}
+
+#[test]
 fn every_layout_of_an_autoencoder_is_read() {
     let (_folder, root, preset) = written(Parts::ModelAndAutoencoders);
-    let config = checkpoint::open(&root).unwrap().weights.config;
+    let config = checkpoint::open(&root).unwrap().config;
     for ae in &preset.autoencoders {
         let read = open_autoencoder(&root, ae.name, &config).unwrap();
         let (site, activation) = match ae.name {
@@ -139,7 +148,7 @@ fn every_layout_of_an_autoencoder_is_read() {
 #[test]
 fn a_site_has_to_be_known_and_to_fit() {
     let (_folder, root, _) = written(Parts::ModelAndAutoencoders);
-    let config = checkpoint::open(&root).unwrap().weights.config;
+    let config = checkpoint::open(&root).unwrap().config;
     let folder = root.join("autoencoders").join("mine");
     fs::rename(root.join("autoencoders").join("ae-resid-delta-mlp"), &folder).unwrap();
     let text = message(checkpoint::open_autoencoder(&folder, None, &config).unwrap_err(), "mine");
@@ -175,7 +184,10 @@ fn pieces_that_do_not_fit_are_named() {
         &pieces.join("final_ln.bias.pt"),
         &Value::F32(Tensor::contiguous([&[0.0; 7][..], &[f32::NAN]].concat(), &[8])),
     );
-    assert!(refused("final_ln.bias").contains("NaN at index 7"));
+    // The numbers are looked at when they are read.
+    let weights = checkpoint::open(&root).unwrap().weights;
+    let text = message(weights.vector("final_norm.bias", 8).unwrap_err(), "final_ln.bias");
+    assert!(text.contains("NaN at index 7"), "{text}");
     save(&pieces.join("final_ln.bias.pt"), &Value::F32(Tensor::contiguous(vec![0.0; 8], &[8])));
     save(&pieces.join("adapter.pt"), &Value::F32(Tensor::contiguous(vec![0.0; 8], &[8])));
     assert!(refused("model_pieces").contains("`adapter`"));
@@ -214,7 +226,7 @@ fn settings_that_do_not_fit_are_named() {
 #[test]
 fn activations_are_never_guessed() {
     let (_folder, root, _) = written(Parts::Model);
-    let config = checkpoint::open(&root).unwrap().weights.config;
+    let config = checkpoint::open(&root).unwrap().config;
     let folder = root.join("autoencoders").join("resid_delta_attn");
     fs::create_dir_all(&folder).unwrap();
     let numbers = |shape: &[usize]| Value::F32(Tensor::contiguous(vec![0.5; shape.iter().product()], shape));

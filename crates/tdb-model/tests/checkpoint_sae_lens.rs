@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tdb_model::checkpoint::{self, sae_lens};
 use tdb_model::{AutoencoderSite, Config, LatentActivation, NamedAutoencoder};
 
-const SHAPE: Config = Config { n_layers: 2, d_model: 4, n_heads: 2, d_head: 2, d_ff: 6, ctx_window: 5, n_vocab: 9 };
+fn shape() -> Config {
+    Config::gpt2(2, 4, 2, 6, 5, 9)
+}
 
 fn numbers(from: usize, len: usize) -> Vec<f32> {
     (from..from + len).map(|i| i as f32 / 4.0).collect()
@@ -77,7 +79,7 @@ impl Folder {
     }
 
     fn open(&self) -> Result<NamedAutoencoder, String> {
-        checkpoint::open_autoencoder(&self.path, None, &SHAPE).map_err(|error| error.to_string())
+        checkpoint::open_autoencoder(&self.path, None, &shape()).map_err(|error| error.to_string())
     }
 }
 

@@ -12,7 +12,7 @@ fn read(name: &str) -> Result<AutoencoderWeights, CheckpointError> {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch").join(name);
     let folder = tempfile::tempdir().unwrap();
     fs::copy(fixture, folder.path().join("0.pt")).unwrap();
-    let config = Config { n_layers: 1, d_model: 4, n_heads: 1, d_head: 4, d_ff: 8, ctx_window: 4, n_vocab: 16 };
+    let config = Config::gpt2(1, 4, 1, 8, 4, 16);
     let mut read = checkpoint::open_autoencoder(folder.path(), Some(AutoencoderSite::ResidDeltaAttn), &config)?;
     Ok(read.layers.remove(0))
 }

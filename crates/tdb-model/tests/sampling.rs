@@ -17,10 +17,22 @@ fn assert_same(what: &str, found: &[f32], expected: &[f32]) {
 }
 
 /// Logits after the last token, with the tokens given in parts of these lengths.
-fn in_parts(model: &Transformer, parts: &[usize], interventions: &[Intervention], hooks: &mut dyn Hooks) -> Vec<f32> {
+fn in_parts(
+    model: &Transformer,
+    parts: &[usize],
+    interventions: &[Intervention],
+    mut hooks: Option<&mut dyn Hooks>,
+) -> Vec<f32> {
     let (mut cache, mut from, mut logits) = (Cache::default(), 0, Vec::new());
     for part in parts {
-        logits = advance(model, &mut cache, &TOKENS[from..from + part], interventions, hooks).unwrap();
+        logits = advance(
+            model,
+            &mut cache,
+            &TOKENS[from..from + part],
+            interventions,
+            hooks.as_mut().map(|hooks| &mut **hooks as &mut dyn Hooks),
+        )
+        .unwrap();
         from += part;
         assert_eq!(cache.len(), from);
     }
@@ -30,9 +42,9 @@ fn in_parts(model: &Transformer, parts: &[usize], interventions: &[Intervention]
 #[test]
 fn a_cache_changes_nothing() {
     for (name, model) in models() {
-        let expected = run_forward(&model, &TOKENS, &[], &mut ()).logits(&model, TOKENS.len() - 1);
+        let expected = run_forward(&model, &TOKENS, &[], None).logits(TOKENS.len() - 1).unwrap();
         for parts in [&[7][..], &[3, 4], &[6, 1], &[1; 7]] {
-            assert_same(name, &in_parts(&model, parts, &[], &mut ()), &expected);
+            assert_same(name, &in_parts(&model, parts, &[], None), &expected);
         }
     }
 }
@@ -48,10 +60,10 @@ fn interventions_mean_the_same_with_a_cache() {
                     // This one shows the second key to the first query, which with a cache is not yet there.
                     continue;
                 }
-                let expected = run_forward(&model, &TOKENS, &one, &mut ()).logits(&model, TOKENS.len() - 1);
+                let expected = run_forward(&model, &TOKENS, &one, None).logits(TOKENS.len() - 1).unwrap();
                 for parts in [&[3, 4][..], &[1; 7]] {
                     let what = format!("{name}, {parts:?}: {one:?}");
-                    assert_same(&what, &in_parts(&model, parts, &one, &mut ()), &expected);
+                    assert_same(&what, &in_parts(&model, parts, &one, None), &expected);
                 }
             }
         }
@@ -65,11 +77,19 @@ fn a_cache_changes_no_bit_where_there_are_vector_kernels() {
     if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
         return;
     }
-    let wide = tdb_model::Config { d_model: 96, n_heads: 4, d_head: 24, d_ff: 400, n_vocab: 501, ..common::config() };
+    let wide = tdb_model::Config {
+        d_model: 96,
+        n_heads: 4,
+        n_kv_heads: 4,
+        d_head: 24,
+        d_ff: 400,
+        n_vocab: 501,
+        ..common::config()
+    };
     for (name, model) in models().into_iter().chain([("wide", common::transformer(wide))]) {
-        let expected = run_forward(&model, &TOKENS, &[], &mut ()).logits(&model, TOKENS.len() - 1);
+        let expected = run_forward(&model, &TOKENS, &[], None).logits(TOKENS.len() - 1).unwrap();
         for parts in [&[3, 4][..], &[6, 1], &[1; 7]] {
-            assert!(in_parts(&model, parts, &[], &mut ()) == expected, "{name}: {parts:?}");
+            assert!(in_parts(&model, parts, &[], None) == expected, "{name}: {parts:?}");
         }
     }
 }
@@ -91,8 +111,8 @@ impl Hooks for Scale {
 fn hooks_mean_the_same_with_a_cache() {
     for (name, model) in models() {
         for point in points(&model) {
-            let expected = run_forward(&model, &TOKENS, &[], &mut Scale(point)).logits(&model, TOKENS.len() - 1);
-            let found = in_parts(&model, &[2, 1, 3, 1], &[], &mut Scale(point));
+            let expected = run_forward(&model, &TOKENS, &[], Some(&mut Scale(point))).logits(TOKENS.len() - 1).unwrap();
+            let found = in_parts(&model, &[2, 1, 3, 1], &[], Some(&mut Scale(point)));
             assert_same(&format!("{name}: {point:?}"), &found, &expected);
         }
     }
@@ -109,16 +129,16 @@ fn an_intervention_at_a_later_key_waits_for_it() {
         value: 0.9,
     };
     let one = [at(Index::At(6), 5)];
-    let expected = run_forward(&model, &TOKENS, &one, &mut ()).logits(&model, 6);
-    assert_same("a pair", &in_parts(&model, &[3, 3, 1], &one, &mut ()), &expected);
+    let expected = run_forward(&model, &TOKENS, &one, None).logits(6).unwrap();
+    assert_same("a pair", &in_parts(&model, &[3, 3, 1], &one, None), &expected);
     // A key that never comes has no effect.
-    let plain_logits = run_forward(&model, &TOKENS, &[], &mut ()).logits(&model, 6);
-    assert_same("later", &in_parts(&model, &[3, 4], &[at(Index::All, 9)], &mut ()), &plain_logits);
+    let plain_logits = run_forward(&model, &TOKENS, &[], None).logits(6).unwrap();
+    assert_same("later", &in_parts(&model, &[3, 4], &[at(Index::All, 9)], None), &plain_logits);
 }
 
 fn continuation(choice: Choice, seed: u64, limit: usize) -> Vec<u32> {
     let mut sampler = Sampler::new(choice, seed).unwrap();
-    sample(&plain(), &TOKENS[..4], limit, &mut sampler, &[], &mut (), &mut |_| true).unwrap()
+    sample(&plain(), &TOKENS[..4], limit, &mut sampler, &[], None, &mut |_| true).unwrap()
 }
 
 #[test]
@@ -126,7 +146,7 @@ fn greedy_takes_the_largest_logit() {
     let model = plain();
     let mut tokens = TOKENS[..4].to_vec();
     for _ in 0..8 {
-        let logits = run_forward(&model, &tokens, &[], &mut ()).logits(&model, tokens.len() - 1);
+        let logits = run_forward(&model, &tokens, &[], None).logits(tokens.len() - 1).unwrap();
         let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
         tokens.push(best as u32);
     }
@@ -183,26 +203,26 @@ fn interventions_and_hooks_work_while_sampling() {
         }
     }
     let mut greedy = Sampler::new(Choice::Greedy, 0).unwrap();
-    let mut go = |interventions: &[Intervention], hooks: &mut dyn Hooks| {
+    let mut go = |interventions: &[Intervention], hooks: Option<&mut dyn Hooks>| {
         sample(&model, prompt, 8, &mut greedy, interventions, hooks, &mut |_| true).unwrap()
     };
-    let (as_is, by_intervention) = (go(&[], &mut ()), go(&[all(0.8)], &mut ()));
+    let (as_is, by_intervention) = (go(&[], None), go(&[all(0.8)], None));
     assert_ne!(as_is, by_intervention);
-    assert_eq!(go(&[], &mut Fill(point, 0.8)), by_intervention);
+    assert_eq!(go(&[], Some(&mut Fill(point, 0.8))), by_intervention);
 }
 
 #[test]
 fn a_caller_can_stop_and_mistakes_are_told() {
     let (model, mut greedy) = (plain(), Sampler::new(Choice::Greedy, 0).unwrap());
     let mut seen = Vec::new();
-    let drawn = sample(&model, &TOKENS[..4], 8, &mut greedy, &[], &mut (), &mut |token| {
+    let drawn = sample(&model, &TOKENS[..4], 8, &mut greedy, &[], None, &mut |token| {
         seen.push(token);
         seen.len() < 3
     });
     assert_eq!(drawn.unwrap(), seen);
     assert_eq!(seen.len(), 3);
     let mut refused =
-        |tokens: &[u32]| sample(&model, tokens, 8, &mut greedy, &[], &mut (), &mut |_| true).unwrap_err().to_string();
+        |tokens: &[u32]| sample(&model, tokens, 8, &mut greedy, &[], None, &mut |_| true).unwrap_err().to_string();
     assert_eq!(refused(&[]), "the prompt has no tokens");
     assert_eq!(refused(&[1; 13]), "the prompt has 13 tokens, but the model sees at most 12");
     assert_eq!(refused(&[99]), "token 99 is outside the vocabulary of 37");

@@ -1,15 +1,12 @@
 //! Which neurons and attention heads made the model prefer one next token to another?
 //!
 //! `cargo run --release -p tdb-scalars --example attribute_logit_difference -- [FOLDER [PROMPT TARGET DISTRACTOR]]`
-//!
-//! One request to the engine, as a program would send it to the server, and its answer as a table.
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
 use tdb_model::{Transformer, checkpoint};
-use tdb_scalars::{Context, Engine};
+use tdb_scalars::{Engine, Question};
 
 fn main() -> Result<()> {
     let embedded = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
@@ -20,53 +17,20 @@ fn main() -> Result<()> {
         .unwrap_or_else(|| "<|endoftext|>When Mary and John went to the store, John gave a drink to".to_owned());
     let (target, distractor) = (args.next().unwrap_or(" Mary".to_owned()), args.next().unwrap_or(" John".to_owned()));
     let checkpoint = checkpoint::open(&folder)?;
-    let engine = Engine::new("example", Transformer::new(checkpoint.weights), checkpoint.tokenizer, None, None);
+    let model = Transformer::load(checkpoint.config, checkpoint.weights)?;
+    let engine = Engine::new("example", model, checkpoint.tokenizer, None, None);
 
-    let request = json!({ "subRequests": [{
-        "prompt": prompt,
-        "targetTokens": [target],
-        "distractorTokens": [distractor],
-        "componentTypeForMlp": "neuron",
-        "componentTypeForAttention": "attention_head",
-        "topAndBottomKForNodeTable": 5,
-        "hideEarlyLayersWhenAblating": true,
-        "nodeAblations": [],
-        "upstreamNodeToTrace": null,
-        "downstreamNodeToTrace": null,
-    }] });
-    let answer = engine.batched_tdb(&serde_json::from_value(request)?, &Context::default())?;
-    let answer = serde_json::to_value(answer)?;
-    let one = &answer["inferenceSubResponses"][0];
-    let run = &one["inferenceResponse"]["inferenceAndTokenData"];
-    println!("{prompt}\nlogit of{target} minus logit of{distractor}: {:.4}\n", number(&run["loss"])?);
-
-    let table = &one["processingResponseDataByName"]["topKComponents"];
-    let groups = &table["activationsByGroupId"];
-    let nodes = table["nodeIndices"].as_array().context("no nodes")?;
-    let mut rows = Vec::new();
-    for (i, node) in nodes.iter().enumerate() {
-        let value = |group: &str| number(&groups[group][i]);
-        rows.push((value("direction_write")?, value("act_times_grad")?, value("activation")?, name(node)));
-    }
-    rows.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()));
-    println!("{:>8} {:>8} {:>10}  node", "direct", "total", "activation");
-    for (direct, total, activation, name) in rows.iter().take(15) {
-        println!("{direct:8.3} {total:8.3} {activation:10.3}  {name}");
+    let mut question = Question::new(&prompt, &[&target], &[&distractor]);
+    question.extremes = 5;
+    let answer = engine.ask(&question)?;
+    let difference = answer.difference.unwrap_or_default();
+    println!("{prompt}\nlogit of{target} minus logit of{distractor}: {difference:.4}\n");
+    println!("{:>8} {:>8} {:>10}  {:<40} makes likelier", "direct", "total", "activation", "component");
+    for effect in answer.effects.iter().take(15) {
+        let likelier = effect.tokens.iter().flat_map(|tokens| &tokens.top).take(4);
+        let likelier: String = likelier.map(|token| token.token.as_str()).collect();
+        let name = effect.component.to_string();
+        println!("{:8.3} {:8.3} {:10.3}  {name:<40}{likelier}", effect.direct, effect.total, effect.activation);
     }
     Ok(())
-}
-
-fn number(value: &Value) -> Result<f64> {
-    value.as_f64().with_context(|| format!("{value} is not a number"))
-}
-
-fn name(node: &Value) -> String {
-    let at: Vec<u64> = node["tensorIndices"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-    let layer = node["layerIndex"].as_u64().unwrap_or_default();
-    match (node["nodeType"].as_str(), at.as_slice()) {
-        (Some("mlp_neuron"), [token, neuron]) => format!("neuron {layer}:{neuron} at token {token}"),
-        (Some("attention_head"), [query, key, head]) => format!("head {layer}:{head}, token {query} reads token {key}"),
-        (Some("layer"), [token, ..]) => format!("embedding of token {token}"),
-        (kind, _) => format!("{} {layer} {at:?}", kind.unwrap_or("?")),
-    }
 }

@@ -10,14 +10,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use tdb_model::kernels::dot;
-use tdb_model::{
-    BackwardOptions, ForwardOptions, Index, Intervention, Matrix, Pass, Seed, Site, Transformer, checkpoint,
-};
+use candle_core::Tensor;
+use tdb_model::{BackwardOptions, ForwardOptions, Index, Intervention, Pass, Seed, Site, Transformer, checkpoint};
 
-/// `Σ_out weight[out, col] gradient[out]` for each column: what one unit of each input writes along the gradient.
-fn along(weight: &Matrix, gradient: &[f32]) -> Vec<f32> {
-    (0..weight.cols()).map(|col| dot(&weight.transpose().row(col), gradient)).collect()
+/// The inner product of two tensors' rows for one token.
+fn dot(a: &Tensor, b: &Tensor, token: usize) -> Result<f32> {
+    Ok((a.get(token)? * b.get(token)?)?.sum_all()?.to_scalar()?)
 }
 
 fn main() -> Result<()> {
@@ -29,14 +27,14 @@ fn main() -> Result<()> {
         .unwrap_or_else(|| "<|endoftext|>When Mary and John went to the store, John gave a drink to".to_owned());
     let (target, distractor) = (args.next().unwrap_or(" Mary".to_owned()), args.next().unwrap_or(" John".to_owned()));
     let checkpoint = checkpoint::open(&folder)?;
-    let (model, tokenizer) = (Transformer::new(checkpoint.weights), checkpoint.tokenizer);
+    let tokenizer = checkpoint.tokenizer;
+    let model = Transformer::load(checkpoint.config, checkpoint.weights)?;
     let (target, distractor) =
         (tokenizer.single_token(&target)? as usize, tokenizer.single_token(&distractor)? as usize);
     let tokens = tokenizer.encode(&prompt);
-    let options = ForwardOptions::default();
-    let forward = tdb_model::forward(&model, &tokens, options)?;
+    let run = model.forward(&tokens, ForwardOptions::default())?;
     let last = tokens.len() - 1;
-    let logits = forward.logits(&model, last);
+    let logits = run.logits(last)?;
 
     // The gradient at the last residual stream, with nothing flowing through the layer norm's scale.
     let mut seed = vec![0.0; logits.len()];
@@ -53,23 +51,28 @@ fn main() -> Result<()> {
         keep: &[Site::ResidPostMlp, Site::PostFinalLn],
         ..Default::default()
     };
-    let gradients = tdb_model::backward(&model, &forward, Seed::Logits([(last, seed)].into()), options)?;
-    let (weights, config) = (model.weights(), model.config());
-    let gradient = gradients.get(Site::ResidPostMlp, Some(config.n_layers - 1)).context("no layers")?.row(last);
-    let at_unembedding = gradients.get(Site::PostFinalLn, None).context("no gradient")?.row(last);
+    let gradients = run.backward(Seed::Logits([(last, seed)].into()), options)?;
+    let gradient = gradients.get(Site::ResidPostMlp, run.n_layers() - 1)?.context("no layers")?;
+    let at_unembedding = gradients.get(Site::PostFinalLn, None)?.context("no gradient")?;
 
-    let embedding = dot(forward.post_emb.row(last), gradient);
-    let mut constants = dot(&weights.ln_f.bias, at_unembedding);
-    let mut sum = embedding;
+    // What no component writes: the biases.
+    let bias = |name: &str, gradient: &Tensor| -> Result<f32> {
+        Ok((model.weight(name)? * gradient.get(last)?)?.sum_all()?.to_scalar()?)
+    };
+    let mut constants = bias("final_norm.bias", &at_unembedding)?;
+    let mut sum = dot(&run.get(Site::ResidPostEmb, None)?, &gradient, last)?;
     println!("{:>10}  {:>10}  {:>10}", "layer", "heads", "neurons");
-    println!("{:>10}  {embedding:10.4}", "embedding");
-    for (i, (layer, state)) in weights.layers.iter().zip(&forward.layers).enumerate() {
-        // [H E] and [F]: values weighted by attention, and neurons, each times what it writes.
-        let heads = dot(state.attn.v_out.row(last), &along(&layer.out.weight, gradient));
-        let neurons = dot(state.mlp.post_act.row(last), &along(&layer.mlp_out.weight, gradient));
-        constants += dot(&layer.out.bias, gradient) + dot(&layer.mlp_out.bias, gradient);
+    println!("{:>10}  {sum:10.4}", "embedding");
+    for layer in 0..run.n_layers() {
+        let block = model.block(layer);
+        // Values weighted by attention, and neurons, each times what it writes along the gradient.
+        let along = block.attn.write_vjp(&gradient)?;
+        let heads = dot(&run.get(Site::AttnVOut, layer)?, &along, last)?;
+        let neurons = dot(&run.get(Site::MlpPostAct, layer)?, &block.mlp().write_vjp(&gradient)?, last)?;
+        constants += bias(&format!("blocks.{layer}.attn.o.bias"), &gradient)?;
+        constants += bias(&format!("blocks.{layer}.mlp.out.bias"), &gradient)?;
         sum += heads + neurons;
-        println!("{i:>10}  {heads:10.4}  {neurons:10.4}");
+        println!("{layer:>10}  {heads:10.4}  {neurons:10.4}");
     }
     let difference = logits[target] - logits[distractor];
     println!("constants {constants:11.4}\nsum {:17.4}\nlogit difference {difference:.4}", sum + constants);

@@ -11,7 +11,7 @@ use tdb_api::{
     MultipleTopKDerivedScalarsResponseData, NodeType, ProcessingRequestSpec, ProcessingResponseData, TdbRequestSpec,
 };
 
-use crate::checks::check_specs;
+use crate::checks::{check_lists, check_specs};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
@@ -58,6 +58,7 @@ impl Engine {
             return bad!("the list of sub-requests is empty; give at least one");
         }
         requests.iter().try_for_each(check_specs)?;
+        check_lists(requests)?;
         let plans = requests.iter().map(|r| Plan::new(self, &r.inference_request_spec)).collect::<Result<Vec<_>>>()?;
         self.check_prompts(requests, &plans)?;
         self.check_size(requests, &plans, &context.bounds)?;
@@ -264,9 +265,9 @@ impl Engine {
         interest: &Interest,
     ) -> Result<TdbEvent> {
         let token = spec.token_index.and_then(|t| wrap(t, side.tokens())).unwrap_or(side.tokens() - 1);
-        let logits = side.forward.logits(self.model(), token);
+        let logits = side.run.logits(token)?;
         let mut probabilities = logits.clone();
-        tdb_model::kernels::softmax(&mut probabilities);
+        tdb_model::numbers::softmax(&mut probabilities);
         let listed = nodes.iter().map(|node| {
             let id = node.tensor_indices.last().copied().flatten().and_then(|id| usize::try_from(id).ok());
             f64::from(id.and_then(|id| probabilities.get(id)).copied().unwrap_or_default())

@@ -1,9 +1,10 @@
 //! What can be told wrong about a request before anything runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tdb_api::{
-    DerivedScalarType as Dst, InferenceSubRequest, MultipleTopKDerivedScalarsRequestSpec, ProcessingRequestSpec,
+    DerivedScalarType as Dst, InferenceSubRequest, MultipleTopKDerivedScalarsRequestSpec, NodeType,
+    ProcessingRequestSpec,
 };
 
 use crate::derived;
@@ -35,6 +36,35 @@ impl Engine {
             return bad!("prompts whose nodes are compared must have equally many tokens, but they have: {shown}");
         }
         Ok(())
+    }
+}
+
+/// Nodes of one list are told apart by type, layer and indices alone, so that scalars about one type of node must count
+/// the same things. Lists of one name in several sub-requests are one list.
+pub(crate) fn check_lists(requests: &[InferenceSubRequest]) -> Result<()> {
+    let mut first: HashMap<(&str, NodeType), Dst> = HashMap::new();
+    for (name, spec) in requests.iter().flat_map(|request| &request.processing_request_spec_by_name) {
+        let ProcessingRequestSpec::MultipleTopKDerivedScalars(spec) = spec else { continue };
+        for dst in spec.dst_list_by_group_id.values().flatten() {
+            let earlier = *first.entry((name, derived::node_type(*dst))).or_insert(*dst);
+            let (a, b) = (counted(earlier), counted(*dst));
+            if a != b {
+                return bad!(
+                    "\"{name}\" lists \"{earlier}\", which is counted by {a}, together with \"{dst}\", which is counted by {b}; ask for them in lists of different names"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What an index of a scalar's node is made of.
+fn counted(dst: Dst) -> String {
+    let layer = if derived::is_whole_model(dst) { "" } else { "layer, " };
+    match (derived::is_flattened(dst), derived::dimensions(dst).len()) {
+        (true, _) => format!("{layer}pair of tokens and unit"),
+        (false, 2) => format!("{layer}token and unit"),
+        (false, n) => format!("{layer}token and {} other indices", n - 1),
     }
 }
 

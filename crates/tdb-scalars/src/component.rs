@@ -8,14 +8,12 @@ use tdb_api::{
     TopTokensAttendedTo,
 };
 
-use tdb_model::Seed;
-
 use crate::context::Context;
 use crate::derived;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
-use crate::nodes::Node;
-use crate::readings::{self, ReadNode};
+use crate::nodes::{Component, Node};
+use crate::readings;
 use crate::side::Side;
 use crate::size::is_read;
 use crate::store::Store;
@@ -25,27 +23,6 @@ use crate::values::wrap;
 const NODES_READ_AT_ONCE: usize = 1024;
 
 impl Side<'_> {
-    /// Computes the loss, if there is one.
-    pub(crate) fn measure(&mut self) -> Result<()> {
-        if let Some(loss) = &self.plan.loss {
-            let last = self.tokens() - 1;
-            self.loss = Some(loss.value(&self.forward.logits(self.model(), last)));
-        }
-        Ok(())
-    }
-
-    /// Where the backward pass starts; `None` if the run has no objective.
-    pub(crate) fn seed(&self) -> Option<Seed> {
-        match (&self.trace_seed, &self.plan.loss) {
-            (Some(seed), _) => Some(Seed::Residual { point: seed.point, gradient: seed.gradient.clone() }),
-            (None, Some(loss)) => {
-                let logits = self.forward.logits(self.model(), self.tokens() - 1);
-                Some(Seed::Logits(loss.seed(self.tokens(), &logits)))
-            }
-            (None, None) => None,
-        }
-    }
-
     /// What every answer tells about its run. How long it took is not part of the answer: the same request gives
     /// the same bytes.
     pub(crate) fn data(&self) -> InferenceAndTokenData {
@@ -63,12 +40,6 @@ impl Side<'_> {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.context.observer.is_cancelled()
-    }
-
-    /// Whether an intervention acts on the logits themselves.
-    pub(crate) fn changes_logits(&self) -> bool {
-        let mut interventions = self.plan.interventions.iter();
-        interventions.any(|i| i.site == tdb_model::Site::Logits && i.pass == tdb_model::Pass::Forward)
     }
 }
 
@@ -92,8 +63,8 @@ impl Engine {
         let Some(index) = wrap(spec.activation_index, dims[1]) else {
             return bad!("activationIndex is {}, but \"{dst}\" has components 0..{}", spec.activation_index, dims[1]);
         };
-        let mut entries = values.entries();
-        let activations: Vec<f32> = (0..dims[0]).map(|t| entries.at(&[t, index])).collect();
+        let mut entries = values.entries()?;
+        let activations: Vec<f32> = (0..dims[0]).map(|t| entries.at(&[t, index])).collect::<Result<_>>()?;
         if activations.iter().any(|x| !x.is_finite()) {
             return bad!("\"{dst}\" is not a finite number somewhere in this prompt");
         }
@@ -176,7 +147,7 @@ impl Engine {
         if activations[0] == 0.0 {
             return Ok(None);
         }
-        let mut found = readings::upvoted_tokens(side, &[node], count);
+        let mut found = readings::upvoted_tokens(side, &[node], count)?;
         let Some(reading) = found.pop() else { return Ok(None) };
         let mut wire = reading.to_wire(self)?;
         if activations[0] < 0.0 {
@@ -207,9 +178,13 @@ impl Engine {
             return bad!("activationIndex is {}, but the layer has heads 0..{n}", spec.activation_index);
         };
         let tokens = side.tokens();
-        let mut entries = values.entries();
+        let mut entries = values.entries()?;
+        let mut at = |q: usize, k: usize| -> Result<f64> { Ok(f64::from(entries.at(&[q, k, index])?)) };
         let sequence: Vec<Vec<f64>> =
-            (0..tokens).map(|q| (0..=q).map(|k| f64::from(entries.at(&[q, k, index]))).collect()).collect();
+            (0..tokens).map(|q| (0..=q).map(|k| at(q, k)).collect()).collect::<Result<_>>()?;
+        if sequence.iter().flatten().any(|x| !x.is_finite()) {
+            return bad!("\"{dst}\" is not a finite number somewhere in this prompt");
+        }
         let others = match &spec.normalize_activations_using_neuron_record {
             Some(node) => context.records.maximum(node)?.attention_sequences,
             None => Vec::new(),
@@ -234,7 +209,7 @@ impl Engine {
         let count = spec.num_tokens as usize;
         let scores = |node: &MirroredNodeIndex| is_read(spec.token_scoring_type, node.node_type);
         let scored: Vec<bool> = node_indices.iter().map(scores).collect();
-        let nodes: Vec<ReadNode> = node_indices
+        let nodes: Vec<Component> = node_indices
             .iter()
             .zip(&scored)
             .filter(|(_, scored)| **scored)
@@ -247,7 +222,7 @@ impl Engine {
                 return Err(Error::Cancelled);
             }
             found.extend(match spec.token_scoring_type {
-                TokenScoringType::UpvotedOutputTokens => readings::upvoted_tokens(side, nodes, count),
+                TokenScoringType::UpvotedOutputTokens => readings::upvoted_tokens(side, nodes, count)?,
                 _ => readings::exciting_tokens(side, nodes, count)?,
             });
         }
@@ -273,8 +248,8 @@ impl Engine {
         for node in &node_indices {
             let attribution = match node.node_type {
                 NodeType::AttentionAutoencoderLatent => match readings::read_node(side, node)? {
-                    ReadNode::Node(Node::Latent { layer, token, index, .. }) => {
-                        readings::token_pair_attribution(side, layer, token, index)
+                    Component::Node(Node::Latent { layer, token, index, .. }) => {
+                        readings::token_pair_attribution(side, layer, token, index)?
                     }
                     _ => None,
                 },

@@ -1,7 +1,7 @@
 //! What each derived scalar is about: its dimensions, its kind of node, where in a layer it stands.
 
 use tdb_api::{DerivedScalarType as Dst, Dimension, NodeType, PassType};
-use tdb_model::{Point, Site};
+use tdb_model::{BlockOrder, Point, Site, Slot};
 
 use Dimension::{
     AttendedToSequenceTokens as Keys, AttnHeads as Heads, AutoencoderLatents as Latents, MlpActs as Neurons,
@@ -177,33 +177,56 @@ pub fn is_about_edge_node(dst: Dst) -> bool {
     matches!(dst, Dst::SingleNodeWrite | Dst::SingleNodeWriteToFinalResidualGrad | Dst::GradOfSingleSubnodeAttribution)
 }
 
-/// Sites whose gradients a derived scalar reads.
+/// Sites whose gradients a derived scalar reads; none if it needs no backward pass.
 pub fn gradient_sites(dst: Dst, pass: PassType) -> Vec<Site> {
-    let mut sites = Vec::new();
-    if pass == PassType::Backward
-        && let Some(site) = raw_site(dst)
-    {
-        sites.push(site);
-    }
+    let mut sites: Vec<Site> = raw_site(dst).filter(|_| pass == PassType::Backward).into_iter().collect();
     match dst {
         Dst::MlpActTimesGrad => sites.push(Site::MlpPostAct),
         Dst::AttnActTimesGrad | Dst::UnflattenedAttnActTimesGrad | Dst::AttnActTimesGradPerSequenceToken => {
             sites.push(Site::AttnQkProbs);
         }
         Dst::UnflattenedAttnWriteNorm if pass == PassType::Backward => sites.push(Site::AttnQkProbs),
+        Dst::PreviousLayerResidPostMlp if pass == PassType::Backward => {
+            sites.extend([Site::ResidPostEmb, Site::ResidPostMlp]);
+        }
         Dst::OnlineAutoencoderActTimesGrad
         | Dst::OnlineMlpAutoencoderActTimesGrad
-        | Dst::OnlineAttentionAutoencoderActTimesGrad
-        | Dst::OnlineAutoencoderLatent
-        | Dst::OnlineMlpAutoencoderLatent
-        | Dst::OnlineAttentionAutoencoderLatent => sites.extend([Site::MlpLatent, Site::AttnLatent]),
-        Dst::OnlineMlpAutoencoderErrorActTimesGrad
-        | Dst::OnlineMlpAutoencoderError
-        | Dst::OnlineResidualMlpAutoencoderError => sites.push(Site::MlpError),
-        Dst::OnlineResidualAttentionAutoencoderError => sites.push(Site::AttnError),
+        | Dst::OnlineAttentionAutoencoderActTimesGrad => sites.extend(Slot::ALL.map(Slot::latent)),
+        Dst::OnlineMlpAutoencoderErrorActTimesGrad => sites.push(Site::MlpError),
+        Dst::TokenAttribution => sites.push(Site::ResidPostEmb),
+        // Where the objective reads the residual stream depends on the request.
+        Dst::MlpWriteToFinalResidualGrad
+        | Dst::MlpLayerWriteToFinalResidualGrad
+        | Dst::AttnWriteToFinalResidualGrad
+        | Dst::AttnWriteToFinalResidualGradPerSequenceToken
+        | Dst::UnflattenedAttnWriteToFinalResidualGrad
+        | Dst::AttnLayerWriteToFinalResidualGrad
+        | Dst::ResidPostEmbeddingProjToFinalResidualGrad
+        | Dst::ResidPostMlpProjToFinalResidualGrad
+        | Dst::ResidPostAttnProjToFinalResidualGrad
+        | Dst::OnlineAutoencoderWriteToFinalResidualGrad
+        | Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad
+        | Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad
+        | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad
+        | Dst::SingleNodeWriteToFinalResidualGrad => {
+            sites.extend([Site::ResidPostEmb, Site::ResidPostAttn, Site::ResidPostMlp]);
+        }
         _ => {}
     }
     sites
+}
+
+/// Whether the first dimension counts pairs of tokens, row by row of the lower triangle, rather than tokens.
+pub fn is_flattened(dst: Dst) -> bool {
+    matches!(
+        dst,
+        Dst::AttnWriteNorm
+            | Dst::FlattenedAttnPostSoftmax
+            | Dst::AttnActTimesGrad
+            | Dst::AttnWriteToFinalResidualGrad
+            | Dst::FlattenedAttnWriteToLatentSummedOverHeads
+            | Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched
+    )
 }
 
 /// The kind of node that the last dimension counts. Latents are told apart by the wire names.
@@ -241,7 +264,7 @@ pub fn node_type(dst: Dst) -> NodeType {
     }
 }
 
-/// Places along a layer, in the order of the computation.
+/// Places along a layer. What is written at one place reaches what reads at a later one of the same layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     EndOfPreviousLayer,
@@ -252,6 +275,22 @@ pub enum Place {
 }
 
 impl Place {
+    /// Where attention or MLP read the residual stream: in parallel blocks both before either has written.
+    pub fn read_by(slot: Slot, order: BlockOrder) -> Self {
+        match (slot, order) {
+            (Slot::Mlp, BlockOrder::Sequential) => Place::ResidPostAttn,
+            (Slot::Attention, _) | (Slot::Mlp, BlockOrder::Parallel) => Place::EndOfPreviousLayer,
+        }
+    }
+
+    /// Where attention or MLP write to the residual stream.
+    pub fn written_by(slot: Slot) -> Self {
+        match slot {
+            Slot::Mlp => Place::Mlp,
+            Slot::Attention => Place::Attn,
+        }
+    }
+
     /// The residual stream at this place of `layer`, as a point of a pass: `[T, D]`.
     pub fn residual_point(self, layer: usize) -> Point {
         match (self, layer) {

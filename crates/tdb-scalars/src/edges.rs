@@ -9,18 +9,22 @@
 //!
 //! No request of the interface can name such a node; [`crate::Engine::inspect`] can.
 
+use std::borrow::Cow;
+
+use candle_core::Tensor;
 use tdb_api::{AttentionTraceType, DerivedScalarType as Dst};
-use tdb_model::kernels::{self, Threads, View, axpy, dot};
-use tdb_model::{Array, AutoencoderSite, Site, layer_norm};
+use tdb_model::numbers::{Numbers, dot};
+use tdb_model::{AttentionDerivative, AttentionState, AutoencoderSite, Block, MlpDerivative, Site, Slot, SparseRows};
 
 use crate::compute;
 use crate::derived::Place;
 use crate::error::{Result, bad};
-use crate::nodes::{AutoencoderKind, EdgeNode, Node};
-use crate::readings::{ReadNode, write_vector};
-use crate::replay::{self, products};
+use crate::nodes::{Component, EdgeNode, Node};
+use crate::readings::write_vector;
 use crate::side::Side;
-use crate::trace::Trace;
+use crate::slots;
+use crate::tensors::{at_token, dots, row_of, times};
+use crate::trace::{Trace, through_value};
 use crate::values::Values;
 
 /// `None` if `dst` is not about edges.
@@ -55,332 +59,207 @@ pub(crate) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: Option<usize>) -> 
             "\"{dst}\" is about edges of a node, which a request of this kind cannot name; use the library interface"
         );
     };
-    let array = match (dst, layer) {
-        (Dst::TokenOutEdgeAttribution, _) => {
-            let gradient = attribution_gradient(side, dst, edge)?;
-            compute::dots(&side.forward.post_emb, Some(&gradient))
-        }
+    let post_emb = || side.get(Site::ResidPostEmb, None);
+    Ok(Some(Values::Dense(match (dst, layer) {
+        (Dst::TokenOutEdgeAttribution, _) => dots(&post_emb()?, Some(&attribution_gradient(side, dst, edge)?))?,
         (_, None) => return Ok(None),
         (Dst::SingleNodeWrite, Some(_)) => written(side, edge)?,
         (Dst::SingleNodeWriteToFinalResidualGrad, Some(_)) => {
             let gradient = side.final_residual_gradient(dst)?;
             let precedes = side.precedes_final_residual(Some(edge.node.layer()), edge.node.writes_at());
-            compute::dots(&written(side, edge)?, gradient.filter(|_| precedes))
+            dots(&written(side, edge)?, gradient.as_ref().filter(|_| precedes))?
         }
         (Dst::GradOfSingleSubnodeAttribution, Some(_)) => attribution_gradient(side, dst, edge)?,
         (
             Dst::AttnOutEdgeAttribution | Dst::MlpOutEdgeAttribution | Dst::OnlineAutoencoderOutEdgeAttribution,
             Some(layer),
-        ) => {
-            let gradient = attribution_gradient(side, dst, edge)?;
-            return out_edges(side, dst, layer, edge, &gradient).map(Some);
-        }
-        (_, Some(layer)) => in_edges(side, dst, layer, edge)?,
-    };
-    Ok(Some(Values::dense(array)))
+        ) => return out_edges(side, dst, layer, edge).map(Some),
+        (_, Some(layer)) => return in_edges(side, dst, layer, edge).map(Some),
+    })))
+}
+
+/// What the node writes, `[1, D]`.
+fn write(side: &Side<'_>, edge: &EdgeNode) -> Result<Tensor> {
+    let vector = write_vector(side, Component::Node(edge.node))?;
+    Ok(side.model().tensor(&[1, vector.len()], vector)?)
 }
 
 /// What the node writes, at the token where it writes, `[T, D]`.
-fn written(side: &Side<'_>, edge: &EdgeNode) -> Result<Array> {
-    let token = match edge.node {
-        Node::Neuron { token, .. } | Node::Latent { token, .. } | Node::Head { query: token, .. } => token,
-    };
-    let mut out = Array::zeros(&[side.tokens(), side.model().config().d_model]);
-    out.row_mut(token).copy_from_slice(&write_vector(side, ReadNode::Node(edge.node)));
-    Ok(out)
+fn written(side: &Side<'_>, edge: &EdgeNode) -> Result<Tensor> {
+    at_token(&write(side, edge)?, edge.node.token(), side.tokens())
 }
 
 /// Gradient of the named node's attribution at the residual stream before it, `[T, D]`.
-fn attribution_gradient(side: &Side<'_>, dst: Dst, edge: &EdgeNode) -> Result<Array> {
+fn attribution_gradient(side: &Side<'_>, dst: Dst, edge: &EdgeNode) -> Result<Tensor> {
     let layer = edge.node.layer();
-    let gradients = side.gradients(dst)?;
-    if let (Node::Head { query, key, head, .. }, Some(AttentionTraceType::V)) = (edge.node, edge.through) {
-        return Ok(through_value(
-            side,
-            layer,
-            [query, key, head],
-            edge.frozen_scale,
-            gradients.get(Site::AttnVOut, Some(layer)),
-        ));
-    }
-    let factor = match edge.node {
-        Node::Neuron { token, index, .. } => {
-            gradients.get(Site::MlpPostAct, Some(layer)).map_or(0.0, |g| g.row(token)[index])
-        }
-        Node::Head { query, key, head, .. } => {
-            gradients.get(Site::AttnQkProbs, Some(layer)).map_or(0.0, |g| g.at(&[query, key, head]))
-        }
-        Node::Latent { kind, token, index, .. } => {
-            let autoencoder = kind.in_layer(side.model(), layer)?;
-            gradients.get(kind.site(), Some(layer)).map_or(0.0, |g| dot(autoencoder.direction(index), g.row(token)))
-        }
-    };
-    let through = match (edge.node, edge.through) {
+    let gradient = |site| side.gradient(dst, site, layer);
+    let factor = match (edge.node, edge.through) {
         (Node::Head { .. }, None) => {
             return bad!("an edge into a head goes through its query, key or value; say which");
         }
-        (Node::Head { .. }, through) => through,
-        _ => None,
+        (Node::Head { query, key, head, .. }, Some(AttentionTraceType::V)) => {
+            let resid = side.read_by(Slot::Attention, layer)?;
+            let Some(gradient) = gradient(Site::AttnVOut)? else { return Ok(resid.zeros_like()?) };
+            let (block, direction) = (side.model().block(layer), row_of(&gradient.get(query)?, head)?);
+            return Ok(through_value(side.model(), block, [query, key, head], &direction, &resid, edge.frozen_scale)?.1);
+        }
+        (Node::Head { query, key, head, .. }, _) => entry(gradient(Site::AttnQkProbs)?, &[query, key, head])?,
+        (Node::Neuron { token, index, .. }, _) => entry(gradient(Site::MlpPostAct)?, &[token, index])?,
+        (Node::Latent { slot, token, index, .. }, _) => match side.gradients(dst)?.at_reconstruction(slot, layer) {
+            Some(gradient) => {
+                dot(slots::in_layer(side.model(), slot, layer)?.direction(index), &row_of(gradient, token)?)
+            }
+            None => 0.0,
+        },
     };
-    let frozen_scale = edge.frozen_scale;
-    let trace = Trace { node: edge.node, pre_activation: false, frozen_scale, through, downstream: None };
-    let mut gradient = trace.seed(side.model(), &side.forward, None)?.gradient;
-    gradient.data_mut().iter_mut().for_each(|x| *x *= factor);
-    Ok(gradient)
+    let (node, frozen_scale) = (edge.node, edge.frozen_scale);
+    let through = edge.through.filter(|_| matches!(node, Node::Head { .. }));
+    let trace = Trace { node, pre_activation: false, frozen_scale, through, downstream: None };
+    Ok((trace.seed(&side.run, None)?.gradient * f64::from(factor))?)
 }
 
-/// Gradient of `p v · g` through the value alone.
-fn through_value(
-    side: &Side<'_>,
-    layer: usize,
-    [query, key, head]: [usize; 3],
-    frozen_scale: bool,
-    gradient: Option<&Array>,
-) -> Array {
-    let attention = replayed(side, layer);
-    let mut d = attention.no_gradients();
-    if let Some(gradient) = gradient {
-        let (p, span) = (attention.probs.at(&[query, key, head]), attention.span(head));
-        axpy(&mut d.v.row_mut(key)[span.clone()], p, &gradient.row(query)[span]);
-    }
-    attention.backward(d, frozen_scale)
-}
-
-fn replayed<'a>(side: &'a Side<'_>, layer: usize) -> replay::Attention<'a> {
-    replay::Attention::forward(side.model(), layer, side.forward.before_attn(layer))
-}
-
-/// The writes of all nodes of a layer along the gradient of the named downstream node.
-fn out_edges<'a>(side: &'a Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode, gradient: &Array) -> Result<Values<'a>> {
-    let place = match dst {
-        Dst::AttnOutEdgeAttribution => Place::Attn,
-        Dst::MlpOutEdgeAttribution => Place::Mlp,
-        _ => AutoencoderKind::only(side.model(), dst.as_str())?.writes_at(),
-    };
-    let precedes = (layer, place) < (edge.node.layer(), edge.node.reads_at());
-    compute::along_gradient(side, dst, layer, precedes.then_some(gradient))
-}
-
-/// Derivative of a layer norm's output along `write`, one row: `[D]`.
-fn layer_norm_along(norm: &tdb_model::LayerNorm, input: &[f32], write: &[f32], frozen_scale: bool) -> Vec<f32> {
-    let mut centered = input.to_vec();
-    layer_norm::center(&mut centered);
-    let scale = layer_norm::scale_of(&centered);
-    let mut out = write.to_vec();
-    layer_norm::center(&mut out);
-    if !frozen_scale {
-        let along = dot(&out, &centered) / (scale * scale * input.len() as f32);
-        axpy(&mut out, -along, &centered);
-    }
-    out.iter_mut().zip(&norm.gain).for_each(|(x, g)| *x *= g / scale);
-    out
-}
-
-/// Derivatives of all nodes of a layer along the named upstream node's write; zero where the layer does not follow it.
-fn in_edges(side: &Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode) -> Result<Array> {
-    let attribution = !dst.as_str().ends_with("activation");
-    // Activations along a write are told with the scale held fixed, attributions as the inspection says.
-    let frozen_scale = !attribution || edge.frozen_scale;
-    let after = |place| (edge.node.layer(), edge.node.writes_at()) < (layer, place);
-    let write = written(side, edge)?;
-    match dst {
-        Dst::MlpInEdgeAttribution | Dst::MlpInEdgeActivation => {
-            let d_ff = side.model().config().d_ff;
-            let mut out = Array::zeros(&[side.tokens(), d_ff]);
-            if !after(Place::ResidPostAttn) {
-                return Ok(out);
-            }
-            for t in rows_of(&write) {
-                let along = Neurons::along(side, layer, t, write.row(t), frozen_scale);
-                out.row_mut(t).copy_from_slice(&along.post_act);
-            }
-            weigh(side, dst, Site::MlpPostAct, layer, attribution, &mut out)?;
-            Ok(out)
-        }
-        Dst::OnlineAutoencoderInEdgeAttribution | Dst::OnlineAutoencoderInEdgeActivation => {
-            latents_along(side, dst, layer, &write, frozen_scale, attribution, after)
-        }
-        _ => {
-            let tokens = side.tokens();
-            let n_heads = side.model().config().n_heads;
-            if !after(Place::EndOfPreviousLayer) {
-                return Ok(Array::zeros(&[tokens, tokens, n_heads]));
-            }
-            heads_along(side, dst, layer, &write, frozen_scale, attribution)
-        }
-    }
-}
-
-fn rows_of(write: &Array) -> Vec<usize> {
-    (0..write.dims()[0]).filter(|t| write.row(*t).iter().any(|x| *x != 0.0)).collect()
-}
-
-/// Multiplies by the gradient at `site`, if attributions are asked for.
-fn weigh(side: &Side<'_>, dst: Dst, site: Site, layer: usize, attribution: bool, out: &mut Array) -> Result<()> {
-    if attribution {
-        match side.gradients(dst)?.get(site, Some(layer)) {
-            Some(gradient) => out.data_mut().iter_mut().zip(gradient.data()).for_each(|(x, g)| *x *= g),
-            None => out.data_mut().fill(0.0),
-        }
-    }
-    Ok(())
-}
-
-/// Derivatives of an MLP layer's neurons and output along a write, at one token.
-struct Neurons {
-    post_act: Vec<f32>,
-    delta: Vec<f32>,
-}
-
-impl Neurons {
-    fn along(side: &Side<'_>, layer: usize, token: usize, write: &[f32], frozen_scale: bool) -> Self {
-        let weights = &side.model().weights().layers[layer];
-        let resid = side.forward.layers[layer].post_attn.row(token);
-        let mut x = resid.to_vec();
-        layer_norm::apply(&weights.ln_2, &mut x);
-        let pre = kernels::linear(View::new(&x, 1, x.len()), &weights.mlp_in);
-        let dx = layer_norm_along(&weights.ln_2, resid, write, frozen_scale);
-        let mut post_act =
-            kernels::matmul(View::new(&dx, 1, dx.len()), View::of(&weights.mlp_in.weight).t(), Threads::All);
-        kernels::zip_into(&mut post_act, &pre, |d, x| d * kernels::gelu_derivative(x));
-        let delta = kernels::matmul(
-            View::new(&post_act, 1, post_act.len()),
-            View::of(&weights.mlp_out.weight).t(),
-            Threads::All,
-        );
-        Neurons { post_act, delta }
-    }
-}
-
-fn latents_along(
-    side: &Side<'_>,
-    dst: Dst,
-    layer: usize,
-    write: &Array,
-    frozen_scale: bool,
-    attribution: bool,
-    after: impl Fn(Place) -> bool,
-) -> Result<Array> {
-    let kind = AutoencoderKind::only(side.model(), dst.as_str())?;
-    let autoencoder = kind.in_layer(side.model(), layer)?;
-    let tokens = side.tokens();
-    let mut out = Array::zeros(&[tokens, autoencoder.n_latents()]);
-    if !after(kind.reads_at()) {
-        return Ok(out);
-    }
-    let state = &side.forward.layers[layer];
-    let (input, along) = match autoencoder.site() {
-        AutoencoderSite::ResidDeltaAttn => {
-            (&state.attn.delta, attention_output_along(side, layer, write, frozen_scale))
-        }
-        site => {
-            let on_neurons = site == AutoencoderSite::MlpPostAct;
-            let input = if on_neurons { &state.mlp.post_act } else { &state.mlp.delta };
-            let mut along = Array::zeros(input.dims());
-            for t in rows_of(write) {
-                let neurons = Neurons::along(side, layer, t, write.row(t), frozen_scale);
-                along.row_mut(t).copy_from_slice(if on_neurons { &neurons.post_act } else { &neurons.delta });
-            }
-            (input, along)
-        }
-    };
-    let encoded = autoencoder.encode(input.data(), tokens);
-    let gradient = match attribution {
-        true => side.gradients(dst)?.get(kind.site(), Some(layer)),
-        false => None,
-    };
-    for t in 0..tokens {
-        for &(i, value) in encoded.row(t) {
-            let i = i as usize;
-            if !autoencoder.passes(value) {
-                continue;
-            }
-            let derivative = dot(&autoencoder.encoder_row(i), along.row(t));
-            out.row_mut(t)[i] = match (attribution, gradient) {
-                (false, _) => derivative,
-                (true, Some(gradient)) => derivative * dot(autoencoder.direction(i), gradient.row(t)),
-                (true, None) => 0.0,
-            };
-        }
-    }
-    Ok(out)
-}
-
-/// Derivatives of queries, keys and values along a write, `[T, H, E]` each.
-fn projections_along(side: &Side<'_>, layer: usize, write: &Array, frozen_scale: bool) -> [Array; 3] {
-    let (model, tokens) = (side.model(), side.tokens());
-    let (config, weights) = (model.config(), &model.weights().layers[layer]);
-    let resid = side.forward.before_attn(layer);
-    let mut dx = Array::zeros(resid.dims());
-    for t in rows_of(write) {
-        dx.row_mut(t).copy_from_slice(&layer_norm_along(&weights.ln_1, resid.row(t), write.row(t), frozen_scale));
-    }
-    let factor = tdb_model::attention::qk_factor(config.d_head);
-    [(&weights.query, factor), (&weights.key, factor), (&weights.value, 1.0)].map(|(linear, factor)| {
-        let x = View::new(dx.data(), tokens, config.d_model);
-        let mut out = kernels::matmul(x, View::of(&linear.weight).t(), Threads::All);
-        out.iter_mut().for_each(|x| *x *= factor);
-        Array::from_vec(&[tokens, config.n_heads, config.d_head], out)
+/// One entry; 0 where no gradient flowed.
+fn entry(gradient: Option<Tensor>, index: &[usize]) -> Result<f32> {
+    Ok(match &gradient {
+        Some(gradient) => Numbers::of(gradient)?.at(index),
+        None => 0.0,
     })
 }
 
-/// Derivative of probabilities given those of the logits, row by row: `p (dl - Σ p dl)`.
-fn softmax_along(probs: &Array, mut d_logits: Array) -> Array {
-    let keys = probs.dims()[1];
-    for (d, p) in d_logits.data_mut().chunks_exact_mut(keys).zip(probs.data().chunks_exact(keys)) {
-        let mean = dot(d, p);
-        d.iter_mut().zip(p).for_each(|(d, p)| *d = p * (*d - mean));
-    }
-    d_logits
+/// The writes of all nodes of a layer along the gradient of the named downstream node.
+fn out_edges<'a>(side: &'a Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode) -> Result<Values<'a>> {
+    let slot = match dst {
+        Dst::AttnOutEdgeAttribution => Slot::Attention,
+        Dst::MlpOutEdgeAttribution => Slot::Mlp,
+        _ => slots::only(side.model(), dst.as_str())?,
+    };
+    let gradient = attribution_gradient(side, dst, edge)?;
+    let reads = (edge.node.layer(), edge.node.reads_at(side.model().config().block));
+    compute::along_gradient(side, dst, layer, Some(&gradient).filter(|_| (layer, Place::written_by(slot)) < reads))
 }
 
-fn heads_along(
-    side: &Side<'_>,
-    dst: Dst,
-    layer: usize,
-    write: &Array,
-    frozen_scale: bool,
-    attribution: bool,
-) -> Result<Array> {
-    let replayed = replayed(side, layer);
-    let [dq, dk, dv] = projections_along(side, layer, write, frozen_scale);
-    if dst == Dst::AttnValueInEdgeAttribution {
-        let Some(gradient) = side.gradients(dst)?.get(Site::AttnVOut, Some(layer)) else {
-            let tokens = side.tokens();
-            return Ok(Array::zeros(&[tokens, tokens, side.model().config().n_heads]));
-        };
-        let mut out = products(gradient, &dv);
-        out.data_mut().iter_mut().zip(replayed.probs.data()).for_each(|(x, p)| *x *= p);
-        return Ok(out);
-    }
-    let through_query = matches!(dst, Dst::AttnQueryInEdgeAttribution | Dst::AttnQueryInEdgeActivation);
-    let d_logits = if through_query { products(&dq, &replayed.k) } else { products(&replayed.q, &dk) };
-    let mut out = softmax_along(&replayed.probs, d_logits);
-    weigh(side, dst, Site::AttnQkProbs, layer, attribution, &mut out)?;
-    Ok(out)
-}
-
-/// Derivative of an attention layer's output along a write, through queries, keys and values, `[T, D]`.
-fn attention_output_along(side: &Side<'_>, layer: usize, write: &Array, frozen_scale: bool) -> Array {
-    let (model, tokens) = (side.model(), side.tokens());
-    let (config, weights) = (model.config(), &model.weights().layers[layer]);
-    let replayed = replayed(side, layer);
-    let [dq, dk, dv] = projections_along(side, layer, write, frozen_scale);
-    let mut d_logits = products(&dq, &replayed.k);
-    axpy(d_logits.data_mut(), 1.0, products(&replayed.q, &dk).data());
-    let d_probs = softmax_along(&replayed.probs, d_logits);
-    let mut merged = Array::zeros(&[tokens, config.n_heads * config.d_head]);
-    for head in 0..config.n_heads {
-        let span = head * config.d_head..(head + 1) * config.d_head;
-        for query in 0..tokens {
-            for key in 0..=query {
-                let (d, p) = (d_probs.at(&[query, key, head]), replayed.probs.at(&[query, key, head]));
-                axpy(&mut merged.row_mut(query)[span.clone()], d, &replayed.v.row(key)[span.clone()]);
-                axpy(&mut merged.row_mut(query)[span.clone()], p, &dv.row(key)[span.clone()]);
-            }
+/// Derivatives of all nodes of a layer along the named upstream node's write; zero where the layer does not follow it.
+fn in_edges<'a>(side: &'a Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode) -> Result<Values<'a>> {
+    let slot = match dst {
+        Dst::MlpInEdgeAttribution | Dst::MlpInEdgeActivation => Slot::Mlp,
+        Dst::OnlineAutoencoderInEdgeAttribution | Dst::OnlineAutoencoderInEdgeActivation => {
+            slots::only(side.model(), dst.as_str())?
         }
+        _ => Slot::Attention,
+    };
+    let attribution = !matches!(
+        dst,
+        Dst::MlpInEdgeActivation
+            | Dst::OnlineAutoencoderInEdgeActivation
+            | Dst::AttnQueryInEdgeActivation
+            | Dst::AttnKeyInEdgeActivation
+    );
+    let reads = (layer, Place::read_by(slot, side.model().config().block));
+    let follows = (edge.node.layer(), edge.node.writes_at()) < reads;
+    // Activations along a write are told with the scale held fixed, attributions as the inspection says.
+    let along = Along { side, layer, write: write(side, edge)?, edge, frozen_scale: !attribution || edge.frozen_scale };
+    if matches!(dst, Dst::OnlineAutoencoderInEdgeAttribution | Dst::OnlineAutoencoderInEdgeActivation) {
+        return along.latents(dst, slot, follows, attribution);
     }
-    let x = View::new(merged.data(), tokens, config.n_heads * config.d_head);
-    let out = kernels::matmul(x, View::of(&weights.out.weight).t(), Threads::All);
-    Array::from_vec(&[tokens, config.d_model], out)
+    let site = match slot {
+        Slot::Mlp => Site::MlpPostAct,
+        Slot::Attention => Site::AttnQkProbs,
+    };
+    let derivative = match dst {
+        _ if !follows => return Ok(Values::Dense(side.get(site, layer)?.zeros_like()?)),
+        Dst::MlpInEdgeAttribution | Dst::MlpInEdgeActivation => along.padded(&along.mlp()?.post_act)?,
+        Dst::AttnValueInEdgeAttribution => {
+            let (state, d) = along.attention()?;
+            let gradient = side.gradient(dst, Site::AttnVOut, layer)?;
+            let attn = &side.model().block(layer).attn;
+            let products = gradient.map(|gradient| attn.vjp_probs(&d.v, &gradient)).transpose()?;
+            return Ok(Values::Dense(times(&state.qk_probs, products.as_ref())?));
+        }
+        _ => along.probs(matches!(dst, Dst::AttnQueryInEdgeAttribution | Dst::AttnQueryInEdgeActivation))?,
+    };
+    Ok(Values::Dense(match attribution {
+        true => times(&derivative, side.gradient(dst, site, layer)?.as_ref())?,
+        false => derivative,
+    }))
+}
+
+/// A layer's derivatives along the write of a node before it.
+struct Along<'s, 'e> {
+    side: &'s Side<'e>,
+    layer: usize,
+    /// `[1, D]`, at the token of `edge`'s node.
+    write: Tensor,
+    edge: &'s EdgeNode,
+    frozen_scale: bool,
+}
+
+impl<'s> Along<'s, '_> {
+    fn block(&self) -> &'s Block {
+        self.side.engine.model().block(self.layer)
+    }
+
+    /// `[1, N]` at the token of the write, `[T, N]`.
+    fn padded(&self, row: &Tensor) -> Result<Tensor> {
+        at_token(row, self.edge.node.token(), self.side.tokens())
+    }
+
+    /// Of neurons and the layer's output at the token of the write, one row each.
+    fn mlp(&self) -> Result<MlpDerivative> {
+        let (block, resid) = (self.block(), self.side.read_by(Slot::Mlp, self.layer)?);
+        let resid = resid.narrow(0, self.edge.node.token(), 1)?;
+        let state = block.mlp().apply(&block.mlp_norm.apply(&resid)?)?;
+        Ok(block.mlp().jvp(&state, &block.mlp_norm.jvp(&resid, &self.write, self.frozen_scale)?)?)
+    }
+
+    /// Of queries, keys and values, beside the layer as it is.
+    fn attention(&self) -> Result<(AttentionState, AttentionDerivative)> {
+        let (block, resid) = (self.block(), self.side.read_by(Slot::Attention, self.layer)?);
+        let state = block.attn.apply(&block.attn_norm.apply(&resid)?)?;
+        let row = resid.narrow(0, self.edge.node.token(), 1)?;
+        let dx = self.padded(&block.attn_norm.jvp(&row, &self.write, self.frozen_scale)?)?;
+        let derivative = block.attn.jvp(&state, &dx)?;
+        Ok((state, derivative))
+    }
+
+    /// Of the attention probabilities, through the queries or the keys alone, `[T, T, H]`.
+    fn probs(&self, through_query: bool) -> Result<Tensor> {
+        let (state, mut d) = self.attention()?;
+        match through_query {
+            true => d.k = d.k.zeros_like()?,
+            false => d.q = d.q.zeros_like()?,
+        }
+        Ok(self.block().attn.jvp_probs(&state, &d)?)
+    }
+
+    /// Of the active latents, or what of their attributions the write brings about.
+    fn latents<'a>(&self, dst: Dst, slot: Slot, follows: bool, attribution: bool) -> Result<Values<'a>> {
+        let autoencoder = slots::in_layer(self.side.model(), slot, self.layer)?;
+        if !follows {
+            let none = SparseRows::new(autoencoder.n_latents(), vec![Vec::new(); self.side.tokens()]);
+            return Ok(Values::Sparse(Cow::Owned(none)));
+        }
+        let input = match autoencoder.site() {
+            AutoencoderSite::MlpPostAct => self.padded(&self.mlp()?.post_act)?,
+            AutoencoderSite::ResidDeltaMlp => self.padded(&self.mlp()?.delta)?,
+            AutoencoderSite::ResidDeltaAttn => {
+                let (state, derivative) = self.attention()?;
+                self.block().attn.jvp_output(&state, &derivative)?
+            }
+        };
+        let gradient = match attribution {
+            true => self.side.gradients(dst)?.at_reconstruction(slot, self.layer),
+            false => None,
+        };
+        let gradient = gradient.map(Numbers::of).transpose()?;
+        let input = Numbers::of(&input)?;
+        let encoded = compute::encoded(self.side, slot, self.layer)?;
+        Ok(Values::Sparse(Cow::Owned(encoded.map(|t, i, value| {
+            let weight = match &gradient {
+                _ if !autoencoder.passes(value) => 0.0,
+                Some(gradient) => dot(autoencoder.direction(i), gradient.row(t)),
+                None => f32::from(u8::from(!attribution)),
+            };
+            if weight == 0.0 { 0.0 } else { weight * dot(&autoencoder.encoder_row(i), input.row(t)) }
+        }))))
+    }
 }

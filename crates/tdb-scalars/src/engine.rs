@@ -1,11 +1,7 @@
 //! The engine: a model with its tokenizer and autoencoders, ready to answer.
 
-use std::sync::OnceLock;
-
-use rayon::prelude::*;
 use tdb_api::{ModelInfoResponse, TokenRef};
-use tdb_model::kernels::{axpy, dot};
-use tdb_model::{Tokenizer, Transformer};
+use tdb_model::{Slot, Tokenizer, Transformer};
 
 /// Ids of GPT-2's tokens that its training text hardly held; their embeddings are noise that would top every list.
 const RARE_GPT2_TOKENS: &str = include_str!("../data/rare_gpt2_tokens.txt");
@@ -20,9 +16,6 @@ pub struct Engine {
     attn_autoencoder: Option<String>,
     /// By row of the vocabulary: whether readings leave it out.
     unread_tokens: Option<Vec<bool>>,
-    mlp_write_norms: Vec<OnceLock<Vec<f32>>>,
-    unembedding_sum: OnceLock<Vec<f32>>,
-    unembedding_mean: OnceLock<Vec<f32>>,
 }
 
 impl Engine {
@@ -35,17 +28,13 @@ impl Engine {
         attn_autoencoder: Option<String>,
     ) -> Self {
         let unread_tokens = unread_tokens(&tokenizer, model.config().n_vocab);
-        let n_layers = model.config().n_layers;
         Engine {
             name: name.into(),
-            mlp_autoencoder: mlp_autoencoder.filter(|_| model.has_mlp_autoencoder()),
-            attn_autoencoder: attn_autoencoder.filter(|_| model.has_attn_autoencoder()),
+            mlp_autoencoder: mlp_autoencoder.filter(|_| model.has(Slot::Mlp)),
+            attn_autoencoder: attn_autoencoder.filter(|_| model.has(Slot::Attention)),
             model,
             tokenizer,
             unread_tokens,
-            mlp_write_norms: (0..n_layers).map(|_| OnceLock::new()).collect(),
-            unembedding_sum: OnceLock::new(),
-            unembedding_mean: OnceLock::new(),
         }
     }
 
@@ -108,65 +97,12 @@ impl Engine {
     pub fn model_info(&self) -> ModelInfoResponse {
         ModelInfoResponse {
             model_name: Some(self.name.clone()),
-            has_mlp_autoencoder: self.model.has_mlp_autoencoder(),
+            has_mlp_autoencoder: self.model.has(Slot::Mlp),
             mlp_autoencoder_name: self.mlp_autoencoder.clone(),
-            has_attention_autoencoder: self.model.has_attn_autoencoder(),
+            has_attention_autoencoder: self.model.has(Slot::Attention),
             attention_autoencoder_name: self.attn_autoencoder.clone(),
             n_layers: self.model.config().n_layers as i64,
         }
-    }
-
-    /// `|W_out[:, n]|` for every neuron of a layer, `[F]`.
-    pub fn mlp_write_norms(&self, layer: usize) -> &[f32] {
-        self.mlp_write_norms[layer].get_or_init(|| {
-            let weight = &self.model.weights().layers[layer].mlp_out.weight;
-            if weight.row_stride() == 1 {
-                let directions = weight.transpose();
-                let norm = |n: usize| directions.contiguous_row(n).map_or(0.0, |row| dot(row, row).sqrt());
-                return (0..directions.rows()).into_par_iter().map(norm).collect();
-            }
-            let mut sums = vec![0.0; weight.cols()];
-            let mut row = vec![0.0; weight.cols()];
-            for d in 0..weight.rows() {
-                weight.copy_row(d, &mut row);
-                sums.iter_mut().zip(&row).for_each(|(sum, w)| *sum += w * w);
-            }
-            sums.into_iter().map(f32::sqrt).collect()
-        })
-    }
-
-    /// Sum of the unembedding's rows over the vocabulary, `[D]`.
-    pub(crate) fn unembedding_sum(&self) -> &[f32] {
-        self.unembedding_sum.get_or_init(|| {
-            let weight = &self.model.weights().unembed;
-            const BLOCK: usize = 1024;
-            let blocks: Vec<usize> = (0..weight.rows()).step_by(BLOCK).collect();
-            // Sums of blocks in single precision, of the blocks in double.
-            let parts: Vec<Vec<f32>> = blocks
-                .par_iter()
-                .map(|first| {
-                    let (mut sum, mut row) = (vec![0.0; weight.cols()], vec![0.0; weight.cols()]);
-                    for token in *first..(first + BLOCK).min(weight.rows()) {
-                        weight.copy_row(token, &mut row);
-                        axpy(&mut sum, 1.0, &row);
-                    }
-                    sum
-                })
-                .collect();
-            let mut sum = vec![0.0f64; weight.cols()];
-            for part in &parts {
-                sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += f64::from(*x));
-            }
-            sum.into_iter().map(|x| x as f32).collect()
-        })
-    }
-
-    /// Mean of the unembedding's rows over the vocabulary, `[D]`.
-    pub(crate) fn mean_unembedding(&self) -> &[f32] {
-        self.unembedding_mean.get_or_init(|| {
-            let n = self.model.config().n_vocab as f32;
-            self.unembedding_sum().iter().map(|x| x / n).collect()
-        })
     }
 }
 

@@ -1,7 +1,5 @@
 //! Why a request was not answered.
 
-use tdb_model::RunError;
-
 /// Every variant carries one sentence for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,16 +17,23 @@ pub enum Error {
     Internal(String),
 }
 
-impl From<RunError> for Error {
-    fn from(error: RunError) -> Self {
+impl From<tdb_model::Error> for Error {
+    fn from(error: tdb_model::Error) -> Self {
         match error {
-            RunError::Cancelled => Error::Cancelled,
-            RunError::Input { what } => Error::Bad(what),
+            tdb_model::Error::Cancelled => Error::Cancelled,
+            tdb_model::Error::Input { what } => Error::Bad(what),
             other => Error::Internal(other.to_string()),
         }
     }
 }
 
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        tdb_model::Error::from(error).into()
+    }
+}
+
+/// The outcome of what a request asks for.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// `Err(Error::Bad(..))` from a format string.

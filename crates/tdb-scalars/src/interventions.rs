@@ -1,11 +1,10 @@
 //! From "ablate these indices of that tensor" on the wire to interventions of the model.
 
 use tdb_api::{AblationSpec, ActivationLocationType as Location, AllOrOneIndex, MirroredActivationIndex, PassType};
-use tdb_model::run::site_dims;
-use tdb_model::{Index, Intervention, Pass, Site, Transformer};
+use tdb_model::{AutoencoderSite, Index, Intervention, Pass, Site, Slot, Transformer};
 
 use crate::error::{Result, bad};
-use crate::nodes::AutoencoderKind;
+use crate::slots;
 use crate::values::wrap;
 
 /// The model's site of a location on the wire.
@@ -35,12 +34,13 @@ pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
         Location::MlpPreAct => Site::MlpPreAct,
         Location::MlpPostAct => Site::MlpPostAct,
         Location::Logits => Site::Logits,
-        Location::OnlineAutoencoderLatent => AutoencoderKind::only(model, name)?.site(),
-        Location::OnlineMlpAutoencoderLatent => AutoencoderKind::Mlp.require(model, name)?.site(),
-        Location::OnlineAttentionAutoencoderLatent => AutoencoderKind::Attn.require(model, name)?.site(),
+        Location::OnlineAutoencoderLatent => slots::only(model, name)?.latent(),
+        Location::OnlineMlpAutoencoderLatent => slots::require(model, Slot::Mlp, name)?.latent(),
+        Location::OnlineAttentionAutoencoderLatent => slots::require(model, Slot::Attention, name)?.latent(),
         Location::OnlineMlpAutoencoderError | Location::OnlineResidualMlpAutoencoderError => {
-            AutoencoderKind::Mlp.require(model, name)?;
-            let on_neurons = model.mlp_autoencoder_site() == Some(tdb_model::AutoencoderSite::MlpPostAct);
+            slots::require(model, Slot::Mlp, name)?;
+            let site = model.any_autoencoder(Slot::Mlp).map(|autoencoder| autoencoder.site());
+            let on_neurons = site == Some(AutoencoderSite::MlpPostAct);
             if on_neurons != (location == Location::OnlineMlpAutoencoderError) {
                 return bad!(
                     "\"{name}\" is not the error of the autoencoder that is loaded, which reads {}",
@@ -53,7 +53,7 @@ pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
             Site::MlpError
         }
         Location::OnlineResidualAttentionAutoencoderError => {
-            AutoencoderKind::Attn.require(model, name)?;
+            slots::require(model, Slot::Attention, name)?;
             Site::AttnError
         }
     })
@@ -69,7 +69,7 @@ pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> 
     if !spec.value.is_finite() {
         return bad!("the value of an ablation of \"{location}\" is {}, which is no finite number", spec.value);
     }
-    let Some(dims) = site_dims(model, site, tokens) else {
+    let Some(dims) = model.site_dims(site, tokens) else {
         return bad!("\"{location}\" does not exist in this model");
     };
     if tensor_indices.len() != dims.len() {

@@ -1,8 +1,8 @@
 //! Derived scalars: what a node did in a run, and what it did to the question.
 //!
-//! [`Engine`] takes requests as they cross the wire and gives answers as they do; it knows no HTTP. In between, a
-//! request becomes a [`Plan`] (tokens, interventions, objective), the plan a run ([`Side`]), and each derived scalar
-//! is a function of the run, layer by layer ([`compute`]).
+//! [`Engine::ask`] answers a [`Question`]. [`Engine`] also takes requests as they cross the wire and gives answers as
+//! they do; it knows no HTTP. In between, a request becomes a [`Plan`] (tokens, interventions, objective), the plan a
+//! run ([`Side`]), and each derived scalar is a function of the run, layer by layer ([`compute`]).
 
 mod answer;
 mod checks;
@@ -16,14 +16,16 @@ mod error;
 pub mod interventions;
 pub mod nodes;
 pub mod objective;
+mod question;
 mod rank;
 mod readings;
-mod replay;
 mod run;
 mod side;
 mod size;
+mod slots;
 mod store;
 pub mod tdb;
+mod tensors;
 mod top_k;
 pub mod trace;
 pub mod values;
@@ -32,5 +34,6 @@ pub use checks::RANKED_PROMPT_LIMIT;
 pub use context::{Context, Observer, RecordMaximum, Records};
 pub use engine::Engine;
 pub use error::{Error, Result};
+pub use question::{Ablation, Answer, Effect, Question, TracedNode};
 pub use side::{Plan, Side};
 pub use size::{Bounds, Size};

@@ -1,12 +1,13 @@
 //! The nodes that questions are about, and where in a layer each stands.
 
+use std::fmt;
+
 use tdb_api::{AttentionTraceType, MirroredTraceConfig, NodeType, PassType};
-use tdb_model::autoencode::LatentState;
-use tdb_model::run::LayerState;
-use tdb_model::{Autoencoder, Site, Transformer};
+use tdb_model::{Autoencoder, BlockOrder, Slot, Transformer};
 
 use crate::derived::Place;
 use crate::error::{Result, bad};
+use crate::slots;
 use crate::values::wrap;
 
 /// A node of one prompt: something that has an activation and a write.
@@ -14,7 +15,41 @@ use crate::values::wrap;
 pub enum Node {
     Neuron { layer: usize, token: usize, index: usize },
     Head { layer: usize, query: usize, key: usize, head: usize },
-    Latent { kind: AutoencoderKind, layer: usize, token: usize, index: usize },
+    Latent { slot: Slot, layer: usize, token: usize, index: usize },
+}
+
+/// What writes to the residual stream: a node, or the embedding of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    Embedding { token: usize },
+    Node(Node),
+}
+
+/// As people write it: "neuron 3:17 at token 4".
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Component::Embedding { token } => write!(f, "embedding of token {token}"),
+            Component::Node(node) => node.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Node::Neuron { layer, token, index } => write!(f, "neuron {layer}:{index} at token {token}"),
+            Node::Head { layer, query, key, head } => {
+                write!(f, "head {layer}:{head}, token {query} reads token {key}")
+            }
+            Node::Latent { slot: Slot::Mlp, layer, token, index } => {
+                write!(f, "MLP latent {layer}:{index} at token {token}")
+            }
+            Node::Latent { slot: Slot::Attention, layer, token, index } => {
+                write!(f, "attention latent {layer}:{index} at token {token}")
+            }
+        }
+    }
 }
 
 /// The node at one end of the edges that are asked for.
@@ -52,13 +87,10 @@ impl Node {
             NodeType::AttentionHead => {
                 vec![("attended-from token", tokens), ("attended-to token", tokens), ("head", model.config().n_heads)]
             }
-            _ => match AutoencoderKind::of_latents(model, node_type)? {
-                Some(kind) => {
-                    let n_latents = match kind {
-                        AutoencoderKind::Mlp => model.mlp_autoencoders_any(),
-                        AutoencoderKind::Attn => model.attn_autoencoders_any(),
-                    };
-                    vec![("token", tokens), ("latent", n_latents.map_or(0, Autoencoder::n_latents))]
+            _ => match slots::of_latents(model, node_type)? {
+                Some(slot) => {
+                    let n_latents = model.any_autoencoder(slot).map_or(0, Autoencoder::n_latents);
+                    vec![("token", tokens), ("latent", n_latents)]
                 }
                 None => {
                     return bad!(
@@ -86,8 +118,8 @@ impl Node {
         Ok(match (node_type, indices.as_slice()) {
             (NodeType::AttentionHead, &[query, key, head]) => Node::Head { layer, query, key, head },
             (NodeType::MlpNeuron, &[token, index]) => Node::Neuron { layer, token, index },
-            (_, &[token, index]) => match AutoencoderKind::of_latents(model, node_type)? {
-                Some(kind) => Node::Latent { kind, layer, token, index },
+            (_, &[token, index]) => match slots::of_latents(model, node_type)? {
+                Some(slot) => Node::Latent { slot, layer, token, index },
                 None => return bad!("a node of type \"{node_type}\" cannot be traced"),
             },
             _ => return bad!("a node of type \"{node_type}\" cannot be traced"),
@@ -100,133 +132,29 @@ impl Node {
         }
     }
 
-    /// The place of the residual stream that the node reads, relative to its layer.
-    pub fn reads_at(self) -> Place {
+    /// The token at which the node writes.
+    pub fn token(self) -> usize {
         match self {
-            Node::Neuron { .. } => Place::ResidPostAttn,
-            Node::Head { .. } => Place::EndOfPreviousLayer,
-            Node::Latent { kind, .. } => kind.reads_at(),
+            Node::Neuron { token, .. } | Node::Latent { token, .. } | Node::Head { query: token, .. } => token,
         }
+    }
+
+    /// The part of a layer that the node belongs to.
+    pub fn slot(self) -> Slot {
+        match self {
+            Node::Neuron { .. } => Slot::Mlp,
+            Node::Head { .. } => Slot::Attention,
+            Node::Latent { slot, .. } => slot,
+        }
+    }
+
+    /// The place of the residual stream that the node reads, relative to its layer.
+    pub fn reads_at(self, order: BlockOrder) -> Place {
+        Place::read_by(self.slot(), order)
     }
 
     /// The place where the node is written to the residual stream, relative to its layer.
     pub fn writes_at(self) -> Place {
-        match self {
-            Node::Neuron { .. } => Place::Mlp,
-            Node::Head { .. } => Place::Attn,
-            Node::Latent { kind, .. } => kind.writes_at(),
-        }
-    }
-}
-
-/// Which kind of autoencoder a name means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AutoencoderKind {
-    Mlp,
-    Attn,
-}
-
-impl AutoencoderKind {
-    /// What the generic names mean: the one autoencoder that is loaded.
-    ///
-    /// # Errors
-    /// If none or two are.
-    pub fn only(model: &Transformer, name: &str) -> Result<Self> {
-        match (model.has_mlp_autoencoder(), model.has_attn_autoencoder()) {
-            (true, false) => Ok(AutoencoderKind::Mlp),
-            (false, true) => Ok(AutoencoderKind::Attn),
-            (true, true) => bad!(
-                "\"{name}\" does not say which autoencoder is meant, and both are loaded; use the name with \"mlp\" or \"attention\" in it"
-            ),
-            (false, false) => bad!("\"{name}\" needs an autoencoder, and none is loaded"),
-        }
-    }
-
-    pub fn is_loaded(self, model: &Transformer) -> bool {
-        match self {
-            AutoencoderKind::Mlp => model.has_mlp_autoencoder(),
-            AutoencoderKind::Attn => model.has_attn_autoencoder(),
-        }
-    }
-
-    /// # Errors
-    /// If that autoencoder is not loaded.
-    pub fn require(self, model: &Transformer, name: &str) -> Result<Self> {
-        match self.is_loaded(model) {
-            true => Ok(self),
-            false => bad!("\"{name}\" needs an autoencoder on {}, and none is loaded", self.what_it_is_on()),
-        }
-    }
-
-    /// Which autoencoder a node type means; `None` if it is no latent.
-    ///
-    /// # Errors
-    /// If that autoencoder is not loaded.
-    pub fn of_latents(model: &Transformer, node_type: NodeType) -> Result<Option<Self>> {
-        let name = node_type.as_str();
-        Ok(match node_type {
-            NodeType::AutoencoderLatent => Some(AutoencoderKind::only(model, name)?),
-            NodeType::MlpAutoencoderLatent => Some(AutoencoderKind::Mlp.require(model, name)?),
-            NodeType::AttentionAutoencoderLatent => Some(AutoencoderKind::Attn.require(model, name)?),
-            _ => None,
-        })
-    }
-
-    /// The autoencoder of one layer, if it has one.
-    pub fn of_layer(self, model: &Transformer, layer: usize) -> Option<&Autoencoder> {
-        match self {
-            AutoencoderKind::Mlp => model.mlp_autoencoder(layer),
-            AutoencoderKind::Attn => model.attn_autoencoder(layer),
-        }
-    }
-
-    /// The autoencoder of one layer.
-    ///
-    /// # Errors
-    /// If the layer has none.
-    pub fn in_layer(self, model: &Transformer, layer: usize) -> Result<&Autoencoder> {
-        match self.of_layer(model, layer) {
-            Some(autoencoder) => Ok(autoencoder),
-            None => bad!("layer {layer} has no autoencoder on {}", self.what_it_is_on()),
-        }
-    }
-
-    /// What the autoencoder of one layer made of a run; `None` if the layer has none.
-    pub fn state(self, layer: &LayerState) -> Option<&LatentState> {
-        match self {
-            AutoencoderKind::Mlp => layer.mlp.latents.as_ref(),
-            AutoencoderKind::Attn => layer.attn.latents.as_ref(),
-        }
-    }
-
-    /// Where the latents stand in a pass.
-    pub fn site(self) -> Site {
-        match self {
-            AutoencoderKind::Mlp => Site::MlpLatent,
-            AutoencoderKind::Attn => Site::AttnLatent,
-        }
-    }
-
-    /// The place of the residual stream that the latents' layer reads.
-    pub fn reads_at(self) -> Place {
-        match self {
-            AutoencoderKind::Mlp => Place::ResidPostAttn,
-            AutoencoderKind::Attn => Place::EndOfPreviousLayer,
-        }
-    }
-
-    /// The place where the latents are written to the residual stream.
-    pub fn writes_at(self) -> Place {
-        match self {
-            AutoencoderKind::Mlp => Place::Mlp,
-            AutoencoderKind::Attn => Place::Attn,
-        }
-    }
-
-    fn what_it_is_on(self) -> &'static str {
-        match self {
-            AutoencoderKind::Mlp => "the MLP layers",
-            AutoencoderKind::Attn => "the attention layers",
-        }
+        Place::written_by(self.slot())
     }
 }

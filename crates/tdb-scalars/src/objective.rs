@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tdb_api::{LossFnConfig, LossFnName, TokenRef};
-use tdb_model::kernels;
+use tdb_model::numbers::softmax;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
@@ -68,7 +68,7 @@ impl Loss {
             }
             Loss::Probs { targets } => {
                 let mut probs = logits.to_vec();
-                kernels::softmax(&mut probs);
+                softmax(&mut probs);
                 targets.iter().map(|t| probs[*t as usize]).sum()
             }
             Loss::Zero => 0.0,
@@ -94,7 +94,7 @@ impl Loss {
             Loss::Probs { targets } => {
                 // d p_t / d z_v = p_t (1[t = v] - p_v), summed over the targets.
                 let mut probs = logits.to_vec();
-                kernels::softmax(&mut probs);
+                softmax(&mut probs);
                 let total: f32 = targets.iter().map(|t| probs[*t as usize]).sum();
                 out.iter_mut().zip(&probs).for_each(|(x, p)| *x = -total * p);
                 targets.iter().for_each(|t| out[*t as usize] += probs[*t as usize]);

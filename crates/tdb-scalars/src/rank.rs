@@ -6,13 +6,12 @@ use tdb_api::{
     DerivedScalarType as Dst, GroupId, IndexMap, MirroredNodeIndex, MultipleTopKDerivedScalarsRequestSpec, NodeType,
     PassType, TensorND,
 };
-use tdb_model::Array;
 
 use crate::derived;
 use crate::error::{Result, bad};
 use crate::store::Store;
 use crate::top_k::Entry;
-use crate::values::{unflatten, wrap};
+use crate::values::{Sums, unflatten, wrap};
 
 /// Most nodes that an answer lists.
 pub(crate) const NODE_LIMIT: usize = 1_000_000;
@@ -102,7 +101,7 @@ pub(crate) fn values_of(store: &mut Store<'_, '_>, dsts: &[Dst], nodes: &[Mirror
         };
         let values = store.get(dst, PassType::Forward, layer.map(|l| l as usize))?;
         let dims = values.dims();
-        let mut entries = values.entries();
+        let mut entries = values.entries()?;
         for &i in alike {
             let mut index = Vec::with_capacity(dims.len());
             for (i, n) in nodes[i].tensor_indices.iter().zip(&dims) {
@@ -111,7 +110,7 @@ pub(crate) fn values_of(store: &mut Store<'_, '_>, dsts: &[Dst], nodes: &[Mirror
                     None => return bad!("a node of type \"{node_type}\" has index {i:?}, outside 0..{n}"),
                 }
             }
-            found[i] = entries.at(&index);
+            found[i] = entries.at(&index)?;
             if !found[i].is_finite() {
                 return bad!("\"{dst}\" is not a finite number at a listed node");
             }
@@ -121,14 +120,13 @@ pub(crate) fn values_of(store: &mut Store<'_, '_>, dsts: &[Dst], nodes: &[Mirror
 }
 
 /// As it crosses the wire; what is not finite is told as -999, as clients know it.
-fn to_tensor(array: &Array) -> Result<TensorND> {
-    let number = |x: &f32| if x.is_finite() { f64::from(*x) } else { -999.0 };
-    let numbers: Vec<f64> = array.data().iter().map(number).collect();
+fn to_tensor(sums: &Sums) -> Result<TensorND> {
+    let numbers: Vec<f64> = sums.data.iter().map(|x| if x.is_finite() { *x } else { -999.0 }).collect();
     let rows = |numbers: &[f64], n: usize| -> Vec<Vec<f64>> {
         if n == 0 { Vec::new() } else { numbers.chunks(n).map(<[f64]>::to_vec).collect() }
     };
-    Ok(match array.dims() {
-        [] => TensorND::Tensor0D(f64::from(array.data()[0])),
+    Ok(match sums.dims.as_slice() {
+        [] => TensorND::Tensor0D(numbers[0]),
         [_] => TensorND::Tensor1D(numbers),
         [_, n] => TensorND::Tensor2D(rows(&numbers, *n)),
         [_, m, n] => TensorND::Tensor3D(numbers.chunks(m * n).map(|matrix| rows(matrix, *n)).collect()),

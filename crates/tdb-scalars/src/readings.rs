@@ -1,19 +1,23 @@
 //! Nodes read in token space: which tokens a node's write makes likelier, which embeddings would excite a node.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::Tensor;
 use rayon::prelude::*;
-use tdb_api::{TokenAndScalar, TopTokens};
-use tdb_model::kernels::{self, Threads, View, dot, wide};
-use tdb_model::layer_norm;
-use tdb_model::{AutoencoderSite, Matrix};
+use tdb_api::{NodeType, TokenAndScalar, TopTokens};
+use tdb_model::numbers::{axpy, dot, max, min, products, wide};
+use tdb_model::{Attention, AutoencoderSite, Index, Site, Slot};
 
 use crate::compute;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
-use crate::nodes::{AutoencoderKind, Node};
-use crate::replay::{self, through};
+use crate::nodes::{Component, Node};
 use crate::side::Side;
+use crate::slots;
+use crate::tensors::{dot_in_double, row_of};
+use crate::trace::Trace;
 use crate::values::{Values, wrap};
 
 /// The best and the worst tokens of one direction, by score.
@@ -52,44 +56,38 @@ impl Reading {
     }
 }
 
-/// Readings of directions `[N, D]` against the rows of `vocabulary: [V, D]`, each score minus `offset(n)`, leaving
-/// out the tokens that `skip` marks.
-pub fn read(
-    vocabulary: &Matrix,
-    directions: &[f32],
-    offset: impl Fn(usize) -> f32 + Sync,
+/// Rows of a vocabulary, `[n, D]`: of the embedding or of the unembedding.
+type Rows<'a> = &'a (dyn Fn(Range<usize>) -> Cow<'a, [f32]> + Sync);
+
+/// Readings of directions `[N, D]` against the `n_vocab` rows of a vocabulary, leaving out the tokens that `skip` marks.
+fn read(
+    vocabulary: Rows<'_>,
+    n_vocab: usize,
+    directions: &[Vec<f32>],
     count: usize,
     skip: Option<&[bool]>,
 ) -> Vec<Reading> {
-    let width = vocabulary.cols();
-    let n = directions.len() / width;
-    if n == 0 {
-        return Vec::new();
-    }
+    let Some(width) = directions.first().map(Vec::len) else { return Vec::new() };
+    let all = directions.concat();
     // Blocks of the vocabulary: the scores of all tokens for all directions never exist at once.
     const BLOCK: usize = 2048;
-    let blocks: Vec<usize> = (0..vocabulary.rows()).step_by(BLOCK).collect();
+    let blocks: Vec<usize> = (0..n_vocab).step_by(BLOCK).collect();
     let parts: Vec<Vec<Reading>> = blocks
         .par_iter()
         .map(|&first| {
-            let rows = vocabulary.row_range(first..(first + BLOCK).min(vocabulary.rows()));
-            let scores = kernels::matmul(View::new(directions, n, width), View::of(&rows).t(), Threads::One);
-            let scored = |scores: &[f32]| best(scores, first, count, skip);
-            scores.chunks_exact(rows.rows()).map(scored).collect()
+            let rows = first..(first + BLOCK).min(n_vocab);
+            let scores = products(&all, &vocabulary(rows.clone()), width, false);
+            scores.chunks_exact(rows.len()).map(|scores| best(scores, first, count, skip)).collect()
         })
         .collect();
-    (0..n)
-        .map(|i| {
-            let shift = offset(i);
-            let side = |pick: fn(&Reading) -> &Vec<(u32, f32)>, descending: bool| {
-                let mut all: Vec<(u32, f32)> = parts.iter().flat_map(|part| pick(&part[i]).iter().copied()).collect();
-                sort(&mut all, descending);
-                all.truncate(count);
-                all.iter_mut().for_each(|e| e.1 -= shift);
-                all
-            };
-            Reading { top: side(|r| &r.top, true), bottom: side(|r| &r.bottom, false) }
-        })
+    let merged = |i: usize, side: fn(&Reading) -> &Vec<(u32, f32)>, descending: bool| {
+        let mut all: Vec<(u32, f32)> = parts.iter().flat_map(|part| side(&part[i]).iter().copied()).collect();
+        sort(&mut all, descending);
+        all.truncate(count);
+        all
+    };
+    (0..directions.len())
+        .map(|i| Reading { top: merged(i, |r| &r.top, true), bottom: merged(i, |r| &r.bottom, false) })
         .collect()
 }
 
@@ -105,7 +103,7 @@ fn best(scores: &[f32], first: usize, count: usize, skip: Option<&[bool]>) -> Re
     let full = |list: &[(u32, f32)]| list.len() == count && count > 0;
     for (block, scores) in scores.chunks(BLOCK).enumerate() {
         // Most blocks hold nothing that is better than what is listed, which can be seen of all numbers at once.
-        let [largest, smallest] = wide(|| [kernels::max(scores), kernels::min(scores)]);
+        let [largest, smallest] = wide(|| [max(scores), min(scores)]);
         if full(&top) && full(&bottom) && largest <= top[count - 1].1 && smallest >= bottom[count - 1].1 {
             continue;
         }
@@ -139,47 +137,51 @@ fn sort(list: &mut [(u32, f32)], descending: bool) {
     });
 }
 
-/// A node whose write or read is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadNode {
-    Embedding { token: usize },
-    Node(Node),
-}
-
 /// What the node writes to the residual stream in this run, `[D]`.
-pub fn write_vector(side: &Side<'_>, node: ReadNode) -> Vec<f32> {
-    match node {
-        ReadNode::Embedding { token } => side.forward.post_emb.row(token).to_vec(),
-        ReadNode::Node(Node::Head { layer, query, key, head }) => compute::head_write(side, layer, [query, key, head]),
-        ReadNode::Node(Node::Neuron { layer, token, index }) => {
-            let activation = side.forward.layers[layer].mlp.post_act.row(token)[index];
-            scaled(side.model().weights().layers[layer].mlp_out.weight.transpose().row(index), activation)
+///
+/// # Errors
+/// If the run has no such node.
+pub fn write_vector(side: &Side<'_>, node: Component) -> Result<Vec<f32>> {
+    let (direction, activation) = match node {
+        Component::Embedding { token } => return row_of(&side.get(Site::ResidPostEmb, None)?, token),
+        Component::Node(Node::Head { layer, query, key, head }) => {
+            return compute::head_write(side, layer, [query, key, head]);
         }
-        ReadNode::Node(Node::Latent { kind, layer, token, index }) => {
-            let activation = kind.state(&side.forward.layers[layer]).map_or(0.0, |l| l.latents.get(token, index));
-            scaled(compute::write_direction(side, kind, layer, index), activation)
+        Component::Node(Node::Neuron { layer, token, index }) => {
+            let post_act = row_of(&side.get(Site::MlpPostAct, layer)?, token)?;
+            (side.model().block(layer).mlp().write_direction(index), post_act[index])
         }
-    }
-}
-
-fn scaled(mut direction: Vec<f32>, factor: f32) -> Vec<f32> {
-    kernels::scale(&mut direction, factor);
-    direction
+        Component::Node(Node::Latent { slot, layer, token, index }) => {
+            let activation = side.run.latents(slot, layer).map_or(0.0, |state| state.latents.get(token, index));
+            (compute::write_direction(side, slot, layer, index)?, activation)
+        }
+    };
+    Ok(direction.into_iter().map(|x| x * activation).collect())
 }
 
 /// The tokens that each node's write makes likelier and less likely: write times the final layer norm's gain times
 /// the unembedding, minus the mean over the vocabulary (a constant does not change probabilities).
-pub fn upvoted_tokens(side: &Side<'_>, nodes: &[ReadNode], count: usize) -> Vec<Reading> {
-    let engine = side.engine;
-    let gain = &side.model().weights().ln_f.gain;
-    let mean = engine.mean_unembedding();
-    let width = gain.len();
-    let mut directions = Vec::with_capacity(nodes.len() * width);
-    let scaled: Vec<Vec<f32>> =
-        nodes.par_iter().map(|node| write_vector(side, *node).iter().zip(gain).map(|(x, g)| x * g).collect()).collect();
-    scaled.iter().for_each(|row| directions.extend_from_slice(row));
-    let offset = |i: usize| dot(&directions[i * width..][..width], mean);
-    read(&side.model().weights().unembed, &directions, offset, count, engine.unread_tokens())
+///
+/// # Errors
+/// If the run has no such node.
+pub fn upvoted_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Result<Vec<Reading>> {
+    let model = side.model();
+    let (gain, unembedding, n_vocab) = (model.final_norm().gain(), model.unembedding(), model.config().n_vocab);
+    let direction = |node: &Component| -> Result<Vec<f32>> {
+        let mut write = write_vector(side, *node)?;
+        if let Some(gain) = gain {
+            write.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain);
+        }
+        Ok(write)
+    };
+    let directions: Vec<Vec<f32>> = nodes.par_iter().map(direction).collect::<Result<_>>()?;
+    let unread = side.engine.unread_tokens();
+    let mut readings = read(&|rows| unembedding.rows(rows), n_vocab, &directions, count, unread);
+    for (reading, direction) in readings.iter_mut().zip(&directions) {
+        let mean = (dot_in_double(direction, unembedding.sum_of_rows()) / n_vocab as f64) as f32;
+        reading.top.iter_mut().chain(&mut reading.bottom).for_each(|(_, score)| *score -= mean);
+    }
+    Ok(readings)
 }
 
 /// The tokens whose embeddings, as the residual stream, would raise and lower each node before its nonlinearity:
@@ -187,44 +189,47 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[ReadNode], count: usize) -> Vec<
 ///
 /// # Errors
 /// If a node is neither neuron nor latent.
-pub fn exciting_tokens(side: &Side<'_>, nodes: &[ReadNode], count: usize) -> Result<Vec<Reading>> {
-    let reads: Vec<Vec<f32>> = nodes.par_iter().map(|node| read_vector(side, *node)).collect::<Result<_>>()?;
-    let directions: Vec<f32> = reads.concat();
-    let engine = side.engine;
-    Ok(read(&side.model().weights().tok_embed, &directions, |_| 0.0, count, engine.unread_tokens()))
+pub fn exciting_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Result<Vec<Reading>> {
+    let directions: Vec<Vec<f32>> = nodes.par_iter().map(|node| read_vector(side, *node)).collect::<Result<_>>()?;
+    let (model, unread) = (side.model(), side.engine.unread_tokens());
+    Ok(read(&|rows| model.embedding().rows(rows), model.config().n_vocab, &directions, count, unread))
 }
 
 /// Gradient of a node's pre-activation at the residual stream of its token, `[D]`.
-fn read_vector(side: &Side<'_>, node: ReadNode) -> Result<Vec<f32>> {
+fn read_vector(side: &Side<'_>, node: Component) -> Result<Vec<f32>> {
     let model = side.model();
     match node {
-        ReadNode::Node(Node::Neuron { layer, token, index }) => {
-            let weights = &model.weights().layers[layer];
-            let resid = side.forward.layers[layer].post_attn.row(token);
-            Ok(layer_norm::apply_backward(&weights.ln_2, resid, &weights.mlp_in.weight.row(index), true))
+        Component::Node(Node::Neuron { layer, token, index }) => {
+            let (block, resid) = (model.block(layer), row_of(&side.read_by(Slot::Mlp, layer)?, token)?);
+            Ok(block.mlp_norm.vjp_row(&resid, &block.mlp().read_direction(index), true))
         }
-        ReadNode::Node(Node::Latent { kind, layer, token, index }) => {
-            let autoencoder = kind.in_layer(model, layer)?;
-            let encoder = autoencoder.encoder_row(index);
-            if autoencoder.site() == AutoencoderSite::ResidDeltaAttn {
-                // The token alone: it can only attend to itself, so the write is that of its own value.
-                let weights = &model.weights().layers[layer];
-                let resid = side.forward.before_attn(layer).row(token);
-                let dx = through(&through(&encoder, &weights.out), &weights.value);
-                return Ok(layer_norm::apply_backward(&weights.ln_1, resid, &dx, true));
-            }
-            let resid = side.forward.layers[layer].post_attn.row(token);
-            Ok(replay::Mlp::forward(model, layer, resid).backward(
-                model,
-                layer,
-                resid,
-                autoencoder.site(),
-                encoder,
-                true,
-            ))
+        Component::Node(Node::Latent { slot: Slot::Attention, layer, token, index }) => {
+            let encoder = slots::in_layer(model, Slot::Attention, layer)?.encoder_row(index);
+            // The token alone: it can only attend to itself, so the write is that of its own value.
+            let (block, resid) = (model.block(layer), row_of(&side.read_by(Slot::Attention, layer)?, token)?);
+            let heads = block.attn.write_vjp(&model.tensor(&[1, encoder.len()], encoder)?)?;
+            let values = by_value_head(&block.attn, &heads, model.config().n_kv_heads)?;
+            Ok(block.attn_norm.vjp_row(&resid, &row_of(&block.attn.value_vjp(&values)?, 0)?, true))
+        }
+        Component::Node(node @ Node::Latent { token, .. }) => {
+            let trace = Trace { node, pre_activation: true, frozen_scale: true, through: None, downstream: None };
+            row_of(&trace.seed(&side.run, None)?.gradient, token)
         }
         _ => bad!("only neurons and latents have tokens that excite them"),
     }
+}
+
+/// `[1, H, E]`, summed over the heads that share a value: `[1, H_kv, E]`.
+fn by_value_head(attn: &Attention, x: &Tensor, n_kv_heads: usize) -> Result<Tensor> {
+    let (_, heads, width) = x.dims3()?;
+    if heads == n_kv_heads {
+        return Ok(x.clone());
+    }
+    let mut out = vec![0.0; n_kv_heads * width];
+    for (head, row) in row_of(x, 0)?.chunks_exact(width).enumerate() {
+        axpy(&mut out[attn.kv_head(head) * width..][..width], 1.0, row);
+    }
+    Ok(Tensor::from_vec(out, (1, n_kv_heads, width), x.device())?)
 }
 
 /// One node's pre-activation for the embedding of every token in the vocabulary alone (no position, no attention),
@@ -235,7 +240,7 @@ fn read_vector(side: &Side<'_>, node: ReadNode) -> Result<Vec<f32>> {
 pub(crate) fn vocabulary_into_node<'a>(side: &'a Side<'_>) -> Result<Values<'a>> {
     let scores = side.engine.vocabulary_into_node(side)?;
     let dims = vec![side.tokens(), scores.len()];
-    Ok(Values::Rows { dims, row: Box::new(move |_| scores.to_vec()) })
+    Ok(Values::Rows { dims, row: Box::new(move |_| Ok(scores.to_vec())) })
 }
 
 impl Engine {
@@ -247,53 +252,37 @@ impl Engine {
                 "\"vocab_token_write_to_input_direction\" needs exactly one ablation, which names the node; there are {found}"
             );
         };
-        let (Some(layer), Some(tdb_model::Index::At(index))) = (ablation.layer, ablation.indices.last().copied())
-        else {
+        let (Some(layer), Some(Index::At(index))) = (ablation.layer, ablation.indices.last().copied()) else {
             return bad!("the ablation that names the node needs a layerIndex and a unit");
         };
-        let model = self.model();
-        let weights = &model.weights().layers[layer];
-        let embedding = &model.weights().tok_embed;
-        let (vocabulary, width) = (embedding.rows(), embedding.cols());
-        const BLOCK: usize = 512;
-        let blocks: Vec<usize> = (0..vocabulary).step_by(BLOCK).collect();
-        let per_block = |first: &usize, score: &(dyn Fn(&[f32], usize) -> Vec<f32> + Sync)| {
-            let rows = BLOCK.min(vocabulary - first);
-            let mut x = vec![0.0; rows * width];
-            for (i, row) in x.chunks_exact_mut(width).enumerate() {
-                embedding.copy_row(first + i, row);
-                layer_norm::apply(&weights.ln_2, row);
-            }
-            score(&x, rows)
-        };
-        let scores: Vec<Vec<f32>> = match ablation.site {
-            tdb_model::Site::MlpPostAct => {
-                let read = weights.mlp_in.weight.row(index);
-                let bias = weights.mlp_in.bias[index];
-                let score = |x: &[f32], _| x.chunks_exact(width).map(|row| dot(row, &read) + bias).collect();
-                blocks.par_iter().map(|first| per_block(first, &score)).collect()
-            }
-            tdb_model::Site::MlpLatent => {
-                let autoencoder = AutoencoderKind::Mlp.in_layer(model, layer)?;
-                let score = |x: &[f32], rows: usize| {
-                    let pre = kernels::linear(View::new(x, rows, width), &weights.mlp_in);
-                    let post = kernels::map(&pre, kernels::gelu);
-                    if autoencoder.site() == AutoencoderSite::MlpPostAct {
-                        return autoencoder.pre_activation_of_latent(index, &post, rows);
-                    }
-                    let delta =
-                        kernels::linear(View::new(&post, rows, weights.mlp_out.weight.cols()), &weights.mlp_out);
-                    autoencoder.pre_activation_of_latent(index, &delta, rows)
-                };
-                blocks.par_iter().map(|first| per_block(first, &score)).collect()
-            }
+        let (model, block) = (self.model(), self.model().block(layer));
+        let autoencoder = match ablation.site {
+            Site::MlpPostAct => None,
+            Site::MlpLatent => Some(slots::in_layer(model, Slot::Mlp, layer)?),
             other => {
                 return bad!(
                     "tokens that excite a node are defined for MLP neurons and latents of MLP autoencoders, not for {other:?}"
                 );
             }
         };
-        Ok(scores.concat().into())
+        let (read, bias) = (block.mlp().read_direction(index), block.mlp().read_bias(index));
+        let score = |rows: Range<usize>| -> Result<Vec<f32>> {
+            let dims = [rows.len(), model.config().d_model];
+            let x = block.mlp_norm.apply(&model.tensor(&dims, model.embedding().rows(rows).into_owned())?)?;
+            let Some(autoencoder) = autoencoder else {
+                let x = x.flatten_all()?.to_vec1::<f32>()?;
+                return Ok(x.chunks_exact(read.len()).map(|row| dot(row, &read) + bias).collect());
+            };
+            let state = block.mlp().apply(&x)?;
+            let on_neurons = autoencoder.site() == AutoencoderSite::MlpPostAct;
+            let input = if on_neurons { &state.post_act } else { &state.delta };
+            Ok(autoencoder.pre_activation_of_latent(index, input)?)
+        };
+        const BLOCK: usize = 512;
+        let n_vocab = model.config().n_vocab;
+        let blocks: Vec<usize> = (0..n_vocab).step_by(BLOCK).collect();
+        let score = |first: &usize| score(*first..(first + BLOCK).min(n_vocab));
+        Ok(blocks.par_iter().map(score).collect::<Result<Vec<_>>>()?.concat().into())
     }
 }
 
@@ -301,8 +290,7 @@ impl Engine {
 ///
 /// # Errors
 /// If nodes of its type have no reading, or it is out of range.
-pub fn read_node(side: &Side<'_>, node: &tdb_api::MirroredNodeIndex) -> Result<ReadNode> {
-    use tdb_api::NodeType;
+pub fn read_node(side: &Side<'_>, node: &tdb_api::MirroredNodeIndex) -> Result<Component> {
     let tokens = side.tokens();
     let index = |position: usize, len: usize| -> Result<usize> {
         let found = node.tensor_indices.get(position).copied().flatten();
@@ -320,21 +308,21 @@ pub fn read_node(side: &Side<'_>, node: &tdb_api::MirroredNodeIndex) -> Result<R
         None => bad!("layerIndex of a node of type \"{}\" is {:?}", node.node_type, node.layer_index),
     };
     match node.node_type {
-        NodeType::Layer if node.layer_index.is_none() => Ok(ReadNode::Embedding { token: index(0, tokens)? }),
+        NodeType::Layer if node.layer_index.is_none() => Ok(Component::Embedding { token: index(0, tokens)? }),
         NodeType::MlpNeuron => {
             let (token, index) = (index(0, tokens)?, index(1, config.d_ff)?);
-            Ok(ReadNode::Node(Node::Neuron { layer: layer()?, token, index }))
+            Ok(Component::Node(Node::Neuron { layer: layer()?, token, index }))
         }
         NodeType::AttentionHead if node.tensor_indices.len() == 3 => {
             let (query, key, head) = (index(0, tokens)?, index(1, tokens)?, index(2, config.n_heads)?);
-            Ok(ReadNode::Node(Node::Head { layer: layer()?, query, key, head }))
+            Ok(Component::Node(Node::Head { layer: layer()?, query, key, head }))
         }
-        other => match AutoencoderKind::of_latents(side.model(), other)? {
-            Some(kind) => {
+        other => match slots::of_latents(side.model(), other)? {
+            Some(slot) => {
                 let layer = layer()?;
-                let n_latents = kind.in_layer(side.model(), layer)?.n_latents();
+                let n_latents = slots::in_layer(side.model(), slot, layer)?.n_latents();
                 let (token, index) = (index(0, tokens)?, index(1, n_latents)?);
-                Ok(ReadNode::Node(Node::Latent { kind, layer, token, index }))
+                Ok(Component::Node(Node::Latent { slot, layer, token, index }))
             }
             None => bad!("nodes of type \"{other}\" have no reading in token space"),
         },
@@ -343,25 +331,18 @@ pub fn read_node(side: &Side<'_>, node: &tdb_api::MirroredNodeIndex) -> Result<R
 
 /// How much each attended-to token adds to an attention latent's pre-activation at `token`: the heads' writes along
 /// its encoder row, summed over heads, `[T]`. `None` if the latent is not active.
-pub fn token_pair_attribution(side: &Side<'_>, layer: usize, token: usize, latent: usize) -> Option<Vec<f32>> {
-    let autoencoder = side.model().attn_autoencoder(layer)?;
-    let state = &side.forward.layers[layer].attn;
-    // Its activation before interventions; what is positive passed the nonlinearity with slope 1.
-    if state.latents.as_ref()?.encoded.get(token, latent) <= 0.0 {
-        return None;
-    }
-    let config = side.model().config();
-    let weights = &side.model().weights().layers[layer];
-    let read = through(&autoencoder.encoder_row(latent), &weights.out);
-    let width = config.d_head;
-    let attribution = |key: usize| -> f32 {
-        let value = state.v.row(key);
-        (0..config.n_heads)
-            .map(|head| {
-                let range = head * width..(head + 1) * width;
-                state.qk_probs.at(&[token, key, head]) * dot(&value[range.clone()], &read[range])
-            })
-            .sum()
+///
+/// # Errors
+/// If the run has no such layer.
+pub fn token_pair_attribution(side: &Side<'_>, layer: usize, token: usize, latent: usize) -> Result<Option<Vec<f32>>> {
+    let (model, slot) = (side.model(), Slot::Attention);
+    let (Some(autoencoder), Some(state)) = (model.autoencoder(slot, layer), side.run.latents(slot, layer)) else {
+        return Ok(None);
     };
-    Some((0..side.tokens()).map(attribution).collect())
+    // Its activation before interventions; what is positive passed the nonlinearity with slope 1.
+    if state.encoded.get(token, latent) <= 0.0 {
+        return Ok(None);
+    }
+    let encoder = model.tensor(&[1, autoencoder.n_inputs()], autoencoder.encoder_row(latent))?;
+    compute::attended_reads(side, layer, token, &model.block(layer).attn.write_vjp(&encoder)?).map(Some)
 }

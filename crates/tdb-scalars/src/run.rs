@@ -2,8 +2,8 @@
 
 use tdb_api::stream::{ProgressPass, TdbEvent};
 use tdb_api::{DerivedScalarType as Dst, InferenceRequestSpec, InferenceSubRequest, PassType, ProcessingRequestSpec};
-use tdb_model::run::first_layer_reached;
-use tdb_model::{BackwardOptions, Forward, ForwardOptions, Gradients, Pass, Site};
+use tdb_model::intervention::first_layer_reached;
+use tdb_model::{BackwardOptions, ForwardOptions, Gradients, Pass, Run, Seed, Site};
 
 use crate::context::Context;
 use crate::derived::gradient_sites;
@@ -50,31 +50,29 @@ impl Engine {
         let mut order: Vec<usize> = (0..plans.len()).collect();
         let n_layers = self.model().config().n_layers;
         order.sort_by_key(|i| std::cmp::Reverse(first_layer_reached(&plans[*i].interventions, n_layers)));
-        let mut forwards: Vec<Option<Forward>> = plans.iter().map(|_| None).collect();
+        let mut runs: Vec<Option<Run>> = plans.iter().map(|_| None).collect();
         for (i, plan) in plans.iter().enumerate() {
             self.emit_tokens(context, i, plan);
         }
         for &i in &order {
             let plan = &plans[i];
-            let clean = order.iter().filter_map(|j| forwards[*j].as_ref().map(|f| (f, &plans[*j])));
-            let shared = clean
-                .filter(|(f, p)| f.tokens == plan.tokens && p.interventions.iter().all(|i| i.pass == Pass::Backward))
-                .map(|(f, _)| f)
-                .next();
+            let done = order.iter().filter_map(|j| runs[*j].as_ref().map(|run| (run, &plans[*j])));
+            let clean = |plan: &Plan| plan.interventions.iter().all(|i| i.pass == Pass::Backward);
+            let shared = done.filter(|(run, p)| run.tokens() == plan.tokens && clean(p)).map(|(run, _)| run).next();
             let mut after_layer = progress(context, i, ProgressPass::Forward, n_layers);
             let options = ForwardOptions {
                 interventions: &plan.interventions,
                 shared,
-                after_layer: &mut after_layer,
+                after_layer: Some(&mut after_layer),
                 ..Default::default()
             };
-            forwards[i] = Some(tdb_model::forward(self.model(), &plan.tokens, options)?);
+            runs[i] = Some(self.model().forward(&plan.tokens, options)?);
         }
-        for ((plan, forward), request) in plans.into_iter().zip(forwards).zip(requests) {
-            let Some(forward) = forward else {
+        for ((plan, run), request) in plans.into_iter().zip(runs).zip(requests) {
+            let Some(run) = run else {
                 return Err(Error::Internal("a sub-request was not run".to_owned()));
             };
-            let mut side = self.side(plan, forward, context, None)?;
+            let mut side = self.side(plan, run, context, None)?;
             if side.loss.is_some_and(|x| !x.is_finite()) {
                 side.loss = None;
             }
@@ -95,31 +93,22 @@ impl Engine {
     pub fn inspect(&self, spec: &InferenceRequestSpec, edge: Option<EdgeNode>) -> Result<Side<'_>> {
         let plan = Plan::new(self, spec)?;
         let options = ForwardOptions { interventions: &plan.interventions, ..Default::default() };
-        let forward = tdb_model::forward(self.model(), &plan.tokens, options)?;
-        let mut side = self.side(plan, forward, &Context::default(), edge)?;
-        let Some(seed) = side.seed() else { return Ok(side) };
+        let run = self.model().forward(&plan.tokens, options)?;
+        let mut side = self.side(plan, run, &Context::default(), edge)?;
+        let Some(seed) = side.seed()? else { return Ok(side) };
         let options =
             BackwardOptions { interventions: &side.plan.interventions, keep: &ALL_GRADIENTS, ..Default::default() };
-        side.gradients = Some(tdb_model::backward(self.model(), &side.forward, seed, options)?);
+        side.gradients = Some(side.run.backward(seed, options)?);
         Ok(side)
     }
 
     /// A run after its forward pass: what it reached, and where its backward pass starts.
-    fn side<'e>(
-        &'e self,
-        plan: Plan,
-        forward: Forward,
-        context: &Context<'e>,
-        edge: Option<EdgeNode>,
-    ) -> Result<Side<'e>> {
+    fn side<'e>(&'e self, plan: Plan, run: Run, context: &Context<'e>, edge: Option<EdgeNode>) -> Result<Side<'e>> {
         let context = *context;
-        let mut side =
-            Side { engine: self, plan, forward, gradients: None, loss: None, trace_seed: None, context, edge };
-        side.measure()?;
-        if let Some(trace) = &side.plan.trace {
-            side.trace_seed = Some(trace.seed(self.model(), &side.forward, side.plan.loss.as_ref())?);
-        }
-        Ok(side)
+        let loss = plan.loss.as_ref().map(|loss| Ok(loss.value(&run.logits(plan.tokens.len() - 1)?)));
+        let loss: Option<f32> = loss.transpose().map_err(|error: tdb_model::Error| Error::from(error))?;
+        let trace_seed = plan.trace.as_ref().map(|trace| trace.seed(&run, plan.loss.as_ref())).transpose()?;
+        Ok(Side { engine: self, plan, run, gradients: None, loss, trace_seed, context, edge })
     }
 
     fn backward(
@@ -129,28 +118,24 @@ impl Engine {
         index: usize,
         context: &Context<'_>,
     ) -> Result<Option<Gradients>> {
-        let mut keep = vec![Site::ResidPostEmb, Site::ResidPostAttn, Site::ResidPostMlp];
-        let mut any = false;
-        for (dst, pass) in asked_scalars(request) {
-            any |= needs_gradient(dst, pass);
-            for site in gradient_sites(dst, pass) {
-                if !keep.contains(&site) {
-                    keep.push(site);
-                }
+        let Some(seed) = side.seed()? else { return Ok(None) };
+        let mut keep = Vec::new();
+        for site in asked_scalars(request).into_iter().flat_map(|(dst, pass)| gradient_sites(dst, pass)) {
+            if !keep.contains(&site) {
+                keep.push(site);
             }
         }
-        let Some(seed) = side.seed() else { return Ok(None) };
-        if !any {
+        if keep.is_empty() {
             return Ok(Some(Gradients::default()));
         }
         let mut after_layer = progress(context, index, ProgressPass::Backward, self.model().config().n_layers);
         let options = BackwardOptions {
             interventions: &side.plan.interventions,
             keep: &keep,
-            after_layer: &mut after_layer,
+            after_layer: Some(&mut after_layer),
             ..Default::default()
         };
-        Ok(Some(tdb_model::backward(self.model(), &side.forward, seed, options)?))
+        Ok(Some(side.run.backward(seed, options)?))
     }
 
     fn emit_tokens(&self, context: &Context<'_>, side: usize, plan: &Plan) {
@@ -164,14 +149,15 @@ impl Engine {
     }
 }
 
-/// Whether a scalar is defined through gradients.
-fn needs_gradient(dst: Dst, pass: PassType) -> bool {
-    let name = dst.as_str();
-    pass == PassType::Backward
-        || name.ends_with("act_times_grad")
-        || name.contains("act_times_grad_per_")
-        || name.contains("final_residual_grad")
-        || dst == Dst::TokenAttribution
+impl Side<'_> {
+    /// Where the backward pass starts; `None` if the run has no objective.
+    fn seed(&self) -> Result<Option<Seed>> {
+        Ok(match (&self.trace_seed, &self.plan.loss) {
+            (Some(seed), _) => Some(Seed::Residual { point: seed.point, gradient: seed.gradient.clone() }),
+            (None, Some(loss)) => Some(Seed::Logits(loss.seed(self.tokens(), &self.run.logits(self.tokens() - 1)?))),
+            (None, None) => None,
+        })
+    }
 }
 
 /// Every scalar that a request reads, whichever way it asks.

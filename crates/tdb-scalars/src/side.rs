@@ -1,18 +1,20 @@
 //! One run of the model, with all that its derived scalars need.
 
+use candle_core::Tensor;
 use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, DerivedScalarType as Dst, InferenceRequestSpec,
     MirroredActivationIndex,
 };
-use tdb_model::{Array, Forward, Gradients, Intervention, Site, Transformer};
+use tdb_model::{Gradients, Intervention, Run, Site, Slot, Transformer};
 
 use crate::context::Context;
 use crate::derived::{self, Place};
 use crate::engine::Engine;
 use crate::error::{Result, bad};
 use crate::interventions;
-use crate::nodes::{AutoencoderKind, EdgeNode};
+use crate::nodes::EdgeNode;
 use crate::objective::Loss;
+use crate::slots;
 use crate::trace::{Trace, TraceSeed};
 use crate::values::wrap;
 
@@ -74,23 +76,21 @@ impl WithinLayer {
         let Some(layer) = layer else {
             return bad!("activationIndexForWithinLayerGrad needs a layerIndex in 0..{n_layers}");
         };
-        let place = match location {
-            Location::MlpPreAct | Location::MlpPostAct | Location::OnlineMlpAutoencoderLatent => Place::ResidPostAttn,
+        let slot = match location {
+            Location::MlpPreAct | Location::MlpPostAct | Location::OnlineMlpAutoencoderLatent => Slot::Mlp,
             Location::AttnQkLogits | Location::AttnQkProbs | Location::OnlineAttentionAutoencoderLatent => {
-                Place::EndOfPreviousLayer
+                Slot::Attention
             }
             // With both loaded, the generic name means the attention one, as clients use it.
-            Location::OnlineAutoencoderLatent => {
-                AutoencoderKind::only(model, location.as_str()).unwrap_or(AutoencoderKind::Attn).reads_at()
-            }
+            Location::OnlineAutoencoderLatent => slots::only(model, location.as_str()).unwrap_or(Slot::Attention),
             _ => return bad!("activationIndexForWithinLayerGrad cannot refer to \"{location}\""),
         };
         // Without the autoencoder that it names, only scalars that do not need it can be answered.
         let site = match location {
-            Location::OnlineAutoencoderLatent if model.has_attn_autoencoder() => Some(Site::AttnLatent),
+            Location::OnlineAutoencoderLatent if model.has(Slot::Attention) => Some(Site::AttnLatent),
             _ => interventions::site_of(model, location).ok(),
         };
-        let dims = site.and_then(|site| tdb_model::run::site_dims(model, site, tokens)).unwrap_or_default();
+        let dims = site.and_then(|site| model.site_dims(site, tokens)).unwrap_or_default();
         let index = match (index.tensor_indices.last(), dims.last()) {
             (Some(AllOrOneIndex::One(i)), Some(n)) => match wrap(*i, *n) {
                 Some(i) => Some(i),
@@ -98,7 +98,7 @@ impl WithinLayer {
             },
             _ => None,
         };
-        Ok(WithinLayer { location, layer, index, place })
+        Ok(WithinLayer { location, layer, index, place: Place::read_by(slot, model.config().block) })
     }
 }
 
@@ -106,7 +106,7 @@ impl WithinLayer {
 pub struct Side<'e> {
     pub engine: &'e Engine,
     pub plan: Plan,
-    pub forward: Forward,
+    pub run: Run,
     pub gradients: Option<Gradients>,
     pub loss: Option<f32>,
     pub trace_seed: Option<TraceSeed>,
@@ -134,11 +134,36 @@ impl Side<'_> {
         }
     }
 
+    /// The gradient at a site; `None` where none flowed (it is zero).
+    ///
+    /// # Errors
+    /// If there is no backward pass in this run.
+    pub fn gradient(&self, dst: Dst, site: Site, layer: impl Into<Option<usize>>) -> Result<Option<Tensor>> {
+        Ok(self.gradients(dst)?.get(site, layer)?)
+    }
+
+    /// An activation of the run.
+    ///
+    /// # Errors
+    /// If the model has no such site or layer.
+    pub fn get(&self, site: Site, layer: impl Into<Option<usize>>) -> Result<Tensor> {
+        Ok(self.run.get(site, layer)?)
+    }
+
+    /// The residual stream that a layer's attention or MLP reads, `[T, D]`.
+    ///
+    /// # Errors
+    /// If there is no such layer.
+    pub fn read_by(&self, slot: Slot, layer: usize) -> Result<Tensor> {
+        let point = Place::read_by(slot, self.model().config().block).residual_point(layer);
+        self.get(point.site, point.layer)
+    }
+
     /// Where in the model the objective reads the residual stream: layer, and place relative to it.
     pub fn final_residual(&self) -> (usize, Place) {
         match (&self.plan.within_layer, &self.plan.trace) {
             (Some(within), _) => (within.layer, within.place),
-            (None, Some(trace)) => (trace.node.layer(), trace.node.reads_at()),
+            (None, Some(trace)) => (trace.node.layer(), trace.node.reads_at(self.model().config().block)),
             (None, None) => (self.model().config().n_layers - 1, Place::ResidPostMlp),
         }
     }
@@ -147,11 +172,21 @@ impl Side<'_> {
     ///
     /// # Errors
     /// If there is no backward pass in this run.
-    pub fn final_residual_gradient(&self, dst: Dst) -> Result<Option<&Array>> {
-        let gradients = self.gradients(dst)?;
+    pub fn final_residual_gradient(&self, dst: Dst) -> Result<Option<Tensor>> {
         let (layer, place) = self.final_residual();
         let point = place.residual_point(layer);
-        Ok(gradients.get(point.site, point.layer))
+        self.gradient(dst, point.site, point.layer)
+    }
+
+    /// The gradient of the traced value at the residual stream before its node, `[T, D]`.
+    ///
+    /// # Errors
+    /// If nothing is traced.
+    pub fn traced_gradient(&self, dst: Dst) -> Result<&Tensor> {
+        match &self.trace_seed {
+            Some(seed) => Ok(&seed.gradient),
+            None => bad!("\"{dst}\" needs a traceConfig: it is the write along the gradient of the traced node"),
+        }
     }
 
     /// Whether something written at `place` of `layer` (`None`: the embedding) comes before the place where

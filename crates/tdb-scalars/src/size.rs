@@ -10,6 +10,8 @@ use tdb_api::{
     NodeType, ProcessingRequestSpec as Spec, TokenScoringType,
 };
 
+use tdb_model::Slot;
+
 use crate::derived;
 use crate::engine::Engine;
 use crate::error::{Result, bad};
@@ -171,7 +173,7 @@ impl Engine {
             Dimension::ResidualStreamChannels => config.d_model,
             Dimension::QueryAndKeyChannels | Dimension::ValueChannels => config.d_head,
             Dimension::AutoencoderLatents => {
-                let found = [model.mlp_autoencoders_any(), model.attn_autoencoders_any()];
+                let found = Slot::ALL.map(|slot| model.any_autoencoder(slot));
                 found.into_iter().flatten().map(|found| found.n_latents()).max().unwrap_or(0)
             }
             _ => 1,

@@ -1,17 +1,21 @@
 //! Derived scalars of a run, each computed once where memory allows.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use tdb_api::{DerivedScalarType as Dst, PassType};
-use tdb_model::Array;
+use tdb_model::Site;
+use tdb_model::numbers::{Numbers, tensor};
 
 use crate::compute;
-use crate::error::{Error, Result};
+use crate::derived::raw_site;
+use crate::error::{Error, Result, bad};
 use crate::side::Side;
+use crate::tensors::dot_in_double;
 use crate::top_k::{self, Entry};
-use crate::values::{Values, wrap};
+use crate::values::{Sums, Values, wrap};
 
 /// Bytes of computed values that one run may keep; what does not fit is computed again when needed.
 const BUDGET: usize = 96 << 20;
@@ -30,7 +34,7 @@ pub struct Extremes {
     pub top: Vec<Entry>,
     pub bottom: Vec<Entry>,
     /// Sum over layers and over the dimensions not kept.
-    pub sum: Array,
+    pub sum: Sums,
 }
 
 impl<'a, 'e> Store<'a, 'e> {
@@ -56,7 +60,7 @@ impl<'a, 'e> Store<'a, 'e> {
     }
 
     fn keep(&mut self, key: Key, values: Arc<Values<'a>>) {
-        let bytes = owned_bytes(&values);
+        let bytes = if raw_site(key.0).is_some() { 0 } else { owned_bytes(&values) };
         if self.bytes + bytes <= BUDGET {
             self.bytes += bytes;
             self.kept.insert(key, values);
@@ -88,30 +92,29 @@ impl<'a, 'e> Store<'a, 'e> {
                 return Err(Error::Cancelled);
             }
             let found = match token {
-                None => top_k::extremes(&values, position, k),
+                None => top_k::extremes(&values, position, k)?,
                 Some(token) => {
                     let dims = values.dims();
                     let Some(first) = wrap(token, dims[0]) else {
-                        return Err(Error::Bad(format!("tokenIndex is {token}, outside 0..{}", dims[0])));
+                        return bad!("tokenIndex is {token}, outside 0..{}", dims[0]);
                     };
                     let width: usize = dims[1..].iter().product();
-                    let row = Values::dense(Array::from_vec(&[1, width], values.row(first)));
-                    top_k::extremes(&row, position, k).map(|entries| {
+                    let row = Values::Dense(tensor(&[1, width], values.row(first)?));
+                    top_k::extremes(&row, position, k)?.map(|entries| {
                         entries.into_iter().map(|e| Entry { at: e.at + first * width, ..e }).collect::<Vec<_>>()
                     })
                 }
             };
             if found.iter().flatten().any(|e| !e.value.is_finite()) {
-                return Err(Error::Bad(format!(
+                return bad!(
                     "\"{dst}\" holds values that are not finite numbers (such as masked attention logits), which cannot be ranked"
-                )));
+                );
             }
-            let sum = sums(side, &values, dst, keep);
+            let sum = sums(side, &values, dst, keep)?;
             Ok((values, found, sum))
         };
         let parts: Vec<_> = layers.par_iter().enumerate().map(of_layer).collect::<Result<_>>()?;
-        let mut total: Option<Vec<f64>> = None;
-        let mut dims = Vec::new();
+        let mut total: Option<Sums> = None;
         let (mut tops, mut bottoms) = (Vec::new(), Vec::new());
         for ((values, [top, bottom], sum), layer) in parts.into_iter().zip(&layers) {
             if !self.kept.contains_key(&(dst, pass, *layer)) {
@@ -119,38 +122,41 @@ impl<'a, 'e> Store<'a, 'e> {
             }
             tops.push(top);
             bottoms.push(bottom);
-            dims = sum.dims().to_vec();
-            let total = total.get_or_insert_with(|| vec![0.0; sum.data().len()]);
-            total.iter_mut().zip(sum.data()).for_each(|(total, x)| *total += f64::from(*x));
+            match &mut total {
+                None => total = Some(sum),
+                Some(total) => total.data.iter_mut().zip(&sum.data).for_each(|(total, x)| *total += x),
+            }
         }
-        let total: Vec<f32> = total.unwrap_or_default().into_iter().map(|x| x as f32).collect();
         Ok(Extremes {
             top: top_k::merge(tops, k, true),
             bottom: top_k::merge(bottoms, k, false),
-            sum: Array::from_vec(&dims, total),
+            sum: total
+                .unwrap_or_else(|| Sums { dims: vec![0; keep.iter().filter(|keep| **keep).count()], data: vec![] }),
         })
     }
 }
 
 /// Sums of one layer. Those of the logits over the vocabulary follow from the sum of the unembedding's rows, so that
 /// no token's logits need to be computed for it.
-fn sums(side: &Side<'_>, values: &Values<'_>, dst: Dst, keep: &[bool]) -> Array {
-    if dst != Dst::Logits || keep[1] || !matches!(values, Values::Rows { .. }) || side.changes_logits() {
+fn sums(side: &Side<'_>, values: &Values<'_>, dst: Dst, keep: &[bool]) -> Result<Sums> {
+    let linear = !side.model().unembedding().is_capped() && !side.run.changes_logits();
+    if dst != Dst::Logits || keep[1] || !linear {
         return values.sum(keep);
     }
-    let per_token =
-        |t: usize| tdb_model::kernels::dot(side.forward.post_final_ln.row(t), side.engine.unembedding_sum());
-    let sums: Vec<f32> = (0..side.tokens()).map(per_token).collect();
-    match keep[0] {
-        true => Array::from_vec(&[sums.len()], sums),
-        false => Array::from_vec(&[], vec![sums.iter().sum()]),
-    }
+    let activations = side.get(Site::PostFinalLn, None)?;
+    let activations = Numbers::of(&activations)?;
+    let sum_of_rows = side.model().unembedding().sum_of_rows();
+    let data: Vec<f64> = (0..side.tokens()).map(|t| dot_in_double(activations.row(t), sum_of_rows)).collect();
+    Ok(match keep[0] {
+        true => Sums { dims: vec![data.len()], data },
+        false => Sums { dims: Vec::new(), data: vec![data.iter().sum()] },
+    })
 }
 
 fn owned_bytes(values: &Values<'_>) -> usize {
     match values {
-        Values::Dense(std::borrow::Cow::Owned(array)) => array.data().len() * 4,
-        Values::Sparse(std::borrow::Cow::Owned(rows)) => rows.rows().iter().map(|row| row.len() * 8).sum(),
+        Values::Dense(tensor) => tensor.elem_count() * 4,
+        Values::Sparse(Cow::Owned(rows)) => rows.rows().iter().map(|row| row.len() * 8).sum(),
         _ => 0,
     }
 }

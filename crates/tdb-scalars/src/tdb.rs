@@ -10,11 +10,15 @@ use tdb_api::{
 
 use crate::error::{Result, bad};
 
+/// Name of the table of nodes.
+pub(crate) const NODE_TABLE: &str = "topKComponents";
+/// Name of the list of tokens that each of these nodes makes likelier.
+pub(crate) const UPVOTED_TOKENS: &str = "upvotedOutputTokens";
 /// Name of the list of likely next tokens.
 pub(crate) const OUTPUT_LOGITS: &str = "topOutputTokenLogits";
 
 /// Candidates for the next token that are listed from either end.
-const OUTPUT_TOKENS: i64 = 100;
+pub(crate) const OUTPUT_TOKENS: i64 = 100;
 /// Tokens listed at either end of a node's reading.
 const READ_TOKENS: i64 = 10;
 /// Attended-to tokens listed for a latent of an attention layer.
@@ -74,7 +78,7 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
             spec_type: Default::default(),
             token_scoring_type,
             num_tokens: READ_TOKENS,
-            depends_on_spec_name: "topKComponents".to_owned(),
+            depends_on_spec_name: NODE_TABLE.to_owned(),
         })
     };
     let components = groups(spec.component_type_for_mlp, spec.component_type_for_attention);
@@ -83,12 +87,12 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
     let pairs = ProcessingRequestSpec::TokenPairAttribution(TokenPairAttributionRequestSpec {
         spec_type: Default::default(),
         num_tokens_attended_to: ATTENDED_TOKENS,
-        depends_on_spec_name: "topKComponents".to_owned(),
+        depends_on_spec_name: NODE_TABLE.to_owned(),
     });
     let parts = [
-        ("topKComponents", top_k(components, None, spec.top_and_bottom_k_for_node_table)),
+        (NODE_TABLE, top_k(components, None, spec.top_and_bottom_k_for_node_table)),
         ("componentSumsForTokenDisplay", top_k(heads_and_neurons, None, 1)),
-        ("upvotedOutputTokens", scored(TokenScoringType::UpvotedOutputTokens)),
+        (UPVOTED_TOKENS, scored(TokenScoringType::UpvotedOutputTokens)),
         ("inputTokensThatUpvoteMlp", scored(TokenScoringType::InputTokensThatUpvoteMlp)),
         ("inputTokensThatUpvoteAttnQ", scored(TokenScoringType::InputTokensThatUpvoteAttnQ)),
         ("inputTokensThatUpvoteAttnK", scored(TokenScoringType::InputTokensThatUpvoteAttnK)),

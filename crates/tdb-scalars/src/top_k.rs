@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use crate::error::Result;
 use crate::values::Values;
 
 /// An entry of a derived scalar: its layer's position among the layers asked, its flat index there, its value.
@@ -65,7 +66,10 @@ impl Collector {
 }
 
 /// The `k` largest and the `k` smallest entries of one layer's values, best first each.
-pub fn extremes(values: &Values<'_>, layer: usize, k: usize) -> [Vec<Entry>; 2] {
+///
+/// # Errors
+/// If the values cannot be computed.
+pub fn extremes(values: &Values<'_>, layer: usize, k: usize) -> Result<[Vec<Entry>; 2]> {
     let (mut top, mut bottom) = (Collector::new(k, true), Collector::new(k, false));
     let mut listed = Vec::new();
     let is_sparse = matches!(values, Values::Sparse(_));
@@ -75,7 +79,7 @@ pub fn extremes(values: &Values<'_>, layer: usize, k: usize) -> [Vec<Entry>; 2] 
         if is_sparse {
             listed.push(at);
         }
-    });
+    })?;
     if zeros_left_out {
         // The first k of the entries that are not listed; more of these zeros cannot matter.
         let mut listed = listed.into_iter().peekable();
@@ -93,7 +97,7 @@ pub fn extremes(values: &Values<'_>, layer: usize, k: usize) -> [Vec<Entry>; 2] 
             offered += 1;
         }
     }
-    [top.finish(), bottom.finish()]
+    Ok([top.finish(), bottom.finish()])
 }
 
 /// The `k` first of several lists that are each sorted already.
@@ -108,29 +112,33 @@ pub fn merge(lists: impl IntoIterator<Item = Vec<Entry>>, k: usize, largest: boo
 mod tests {
     use super::*;
     use std::borrow::Cow;
-    use tdb_model::{Array, SparseRows};
+    use tdb_model::SparseRows;
+    use tdb_model::numbers::tensor;
 
     #[test]
-    fn finds_the_extremes_of_dense_values() {
+    fn finds_the_extremes_of_dense_values() -> Result<()> {
         let numbers: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5000) as f32).collect();
-        let [top, bottom] = extremes(&Values::dense(Array::from_vec(&[50, 100], numbers)), 3, 5);
+        let [top, bottom] = extremes(&Values::Dense(tensor(&[50, 100], numbers)), 3, 5)?;
         assert_eq!(top.iter().map(|e| e.value).collect::<Vec<_>>(), [4999.0, 4998.0, 4997.0, 4996.0, 4995.0]);
         assert_eq!(bottom.iter().map(|e| e.value).collect::<Vec<_>>(), [0.0, 1.0, 2.0, 3.0, 4.0]);
         assert!(top.iter().all(|e| e.layer == 3));
+        Ok(())
     }
 
     #[test]
-    fn zeros_that_are_not_listed_take_part() {
+    fn zeros_that_are_not_listed_take_part() -> Result<()> {
         let rows = SparseRows::new(4, vec![vec![(0, 2.0)], vec![(1, 1.0), (3, -1.0)]]);
-        let [top, bottom] = extremes(&Values::Sparse(Cow::Owned(rows)), 0, 4);
+        let [top, bottom] = extremes(&Values::Sparse(Cow::Owned(rows)), 0, 4)?;
         assert_eq!(top.iter().map(|e| (e.at, e.value)).collect::<Vec<_>>(), [(0, 2.0), (5, 1.0), (1, 0.0), (2, 0.0)]);
         assert_eq!(bottom[0], Entry { layer: 0, at: 7, value: -1.0 });
         assert_eq!(bottom.len(), 4);
+        Ok(())
     }
 
     #[test]
-    fn equal_values_come_in_order() {
-        let [top, _] = extremes(&Values::dense(Array::from_vec(&[1, 600], vec![1.0; 600])), 0, 3);
+    fn equal_values_come_in_order() -> Result<()> {
+        let [top, _] = extremes(&Values::Dense(tensor(&[1, 600], vec![1.0; 600])), 0, 3)?;
         assert_eq!(top.iter().map(|e| e.at).collect::<Vec<_>>(), [0, 1, 2]);
+        Ok(())
     }
 }

@@ -5,15 +5,16 @@
 //! of the backward pass, so that gradients further up say what caused the node. By default the standard deviation
 //! of the layer norm before the node counts as constant ("frozen").
 
+use candle_core::Tensor;
 use tdb_api::{AttentionTraceType, MirroredTraceConfig, PreOrPostAct};
-use tdb_model::kernels::{self, axpy, dot};
-use tdb_model::layer_norm;
-use tdb_model::{Array, Autoencoder, AutoencoderSite, Forward, Point, Site, Transformer};
+use tdb_model::numbers::{axpy, dot};
+use tdb_model::{AttentionGradients, Autoencoder, AutoencoderSite, Block, Point, Run, Transformer};
 
 use crate::error::{Result, bad};
 use crate::nodes::Node;
 use crate::objective::Loss;
-use crate::replay;
+use crate::slots;
+use crate::tensors::{at_token, row_of};
 
 /// A node, and which of its values is traced through which of its inputs.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +33,7 @@ pub struct Trace {
 pub struct TraceSeed {
     pub point: Point,
     /// `[T, D]`
-    pub gradient: Array,
+    pub gradient: Tensor,
     /// The traced value itself.
     pub value: f32,
 }
@@ -86,24 +87,24 @@ impl Trace {
     ///
     /// # Errors
     /// If a loss is needed and there is none.
-    pub fn seed(&self, model: &Transformer, forward: &Forward, loss: Option<&Loss>) -> Result<TraceSeed> {
+    pub fn seed(&self, run: &Run, loss: Option<&Loss>) -> Result<TraceSeed> {
+        let model = run.model();
         let layer = self.node.layer();
-        let point = self.node.reads_at().residual_point(layer);
-        let resid = residual(forward, point);
-        let mut gradient = Array::zeros(resid.dims());
-        let value = match self.node {
-            Node::Neuron { token, index, .. } => self.neuron(model, layer, token, index, resid, &mut gradient),
-            Node::Latent { kind, token, index, .. } => {
-                self.latent(model, kind.in_layer(model, layer)?, layer, token, index, resid, &mut gradient)
+        let point = self.node.reads_at(model.config().block).residual_point(layer);
+        let (block, resid) = (model.block(layer), run.get(point.site, point.layer)?);
+        let (value, gradient) = match self.node {
+            Node::Neuron { token, index, .. } => self.neuron(model, block, token, index, &resid)?,
+            Node::Latent { slot, token, index, .. } => {
+                let autoencoder = slots::in_layer(model, slot, layer)?;
+                self.latent(model, block, autoencoder, token, index, &resid)?
             }
-            Node::Head { query, key, head, .. } => {
-                if self.through == Some(AttentionTraceType::V) {
-                    let direction = self.downstream_gradient(model, forward, loss, query)?;
-                    through_value(model, layer, [query, key, head], &direction, resid, &mut gradient)
-                } else {
-                    self.head(model, layer, [query, key, head], resid, &mut gradient)
-                }
+            Node::Head { query, key, head, .. } if self.through == Some(AttentionTraceType::V) => {
+                let direction = self.downstream_gradient(run, loss, query)?;
+                let direction = model.tensor(&[1, direction.len()], direction)?;
+                let direction = row_of(&block.attn.write_vjp(&direction)?.squeeze(0)?, head)?;
+                through_value(model, block, [query, key, head], &direction, &resid, true)?
             }
+            Node::Head { query, key, head, .. } => self.head(block, [query, key, head], &resid)?,
         };
         Ok(TraceSeed { point, gradient, value })
     }
@@ -111,158 +112,133 @@ impl Trace {
     fn neuron(
         &self,
         model: &Transformer,
-        layer: usize,
+        block: &Block,
         token: usize,
         index: usize,
-        resid: &Array,
-        gradient: &mut Array,
-    ) -> f32 {
-        let weights = &model.weights().layers[layer];
-        let mut x = resid.row(token).to_vec();
-        layer_norm::apply(&weights.ln_2, &mut x);
-        let mut row = weights.mlp_in.weight.row(index);
-        let pre = dot(&row, &x) + weights.mlp_in.bias[index];
-        let mut value = pre;
-        if !self.pre_activation {
-            let slope = kernels::gelu_derivative(pre);
-            row.iter_mut().for_each(|w| *w *= slope);
-            value = kernels::gelu(pre);
-        }
-        let dx = layer_norm::apply_backward(&weights.ln_2, resid.row(token), &row, self.frozen_scale);
-        gradient.row_mut(token).copy_from_slice(&dx);
-        value
+        resid: &Tensor,
+    ) -> Result<(f32, Tensor)> {
+        let row = resid.narrow(0, token, 1)?;
+        let state = block.mlp().apply(&block.mlp_norm.apply(&row)?)?;
+        let (of, d_input) = if self.pre_activation {
+            let direction = block.mlp().read_direction(index);
+            (&state.pre_act, model.tensor(&[1, direction.len()], direction)?)
+        } else {
+            let mut d_post_act = vec![0.0; model.config().d_ff];
+            d_post_act[index] = 1.0;
+            let d_post_act = model.tensor(&[1, d_post_act.len()], d_post_act)?;
+            (&state.post_act, block.mlp().vjp_neurons(&state, &d_post_act)?)
+        };
+        let gradient = block.mlp_norm.vjp(&row, &d_input, self.frozen_scale)?;
+        Ok((row_of(of, 0)?[index], at_token(&gradient, token, resid.dim(0)?)?))
     }
 
     fn latent(
         &self,
         model: &Transformer,
+        block: &Block,
         autoencoder: &Autoencoder,
-        layer: usize,
         token: usize,
         index: usize,
-        resid: &Array,
-        gradient: &mut Array,
-    ) -> f32 {
-        let encoder = autoencoder.encoder_row(index);
-        let read = |input: &[f32]| {
-            let pre = autoencoder.pre_activation_of_latent(index, input, 1)[0];
-            if self.pre_activation {
-                return (pre, 1.0);
-            }
-            let encoded = autoencoder.encode(input, 1);
-            let value = encoded.get(0, index);
-            let listed = encoded.row(0).iter().any(|e| e.0 as usize == index);
-            (value, if listed && autoencoder.passes(value) { 1.0 } else { 0.0 })
-        };
-        let seed = |slope: f32| -> Vec<f32> { encoder.iter().map(|w| w * slope).collect() };
-        match autoencoder.site() {
-            AutoencoderSite::ResidDeltaAttn => {
-                let attention = replay::Attention::forward(model, layer, resid);
-                let (value, slope) = read(&attention.output(token));
-                let d = attention.through_output(token, &seed(slope));
-                *gradient = attention.backward(d, self.frozen_scale);
-                value
-            }
-            site => {
-                let mlp = replay::Mlp::forward(model, layer, resid.row(token));
-                let (value, slope) = read(if site == AutoencoderSite::MlpPostAct { &mlp.post_act } else { &mlp.delta });
-                let dx = mlp.backward(model, layer, resid.row(token), site, seed(slope), self.frozen_scale);
-                gradient.row_mut(token).copy_from_slice(&dx);
-                value
-            }
+        resid: &Tensor,
+    ) -> Result<(f32, Tensor)> {
+        if autoencoder.site() == AutoencoderSite::ResidDeltaAttn {
+            let state = block.attn.apply(&block.attn_norm.apply(resid)?)?;
+            let (value, d_output) = self.read_latent(autoencoder, index, &state.delta.narrow(0, token, 1)?)?;
+            let gradients = block.attn.vjp_output(&state, token, &d_output)?;
+            let gradient = block.attn_norm.vjp(resid, &block.attn.vjp(&state, &gradients)?, self.frozen_scale)?;
+            return Ok((value, gradient));
         }
+        let on_neurons = autoencoder.site() == AutoencoderSite::MlpPostAct;
+        let row = resid.narrow(0, token, 1)?;
+        let state = block.mlp().apply(&block.mlp_norm.apply(&row)?)?;
+        let input = if on_neurons { &state.post_act } else { &state.delta };
+        let (value, d) = self.read_latent(autoencoder, index, input)?;
+        let d = model.tensor(&[1, d.len()], d)?;
+        let d = if on_neurons { block.mlp().vjp_neurons(&state, &d)? } else { block.mlp().vjp(&state, &d)? };
+        let gradient = block.mlp_norm.vjp(&row, &d, self.frozen_scale)?;
+        Ok((value, at_token(&gradient, token, resid.dim(0)?)?))
     }
 
-    fn head(
-        &self,
-        model: &Transformer,
-        layer: usize,
-        [query, key, head]: [usize; 3],
-        resid: &Array,
-        gradient: &mut Array,
-    ) -> f32 {
-        let attention = replay::Attention::forward(model, layer, resid);
-        let (logits, probs) = (&attention.logits, &attention.probs);
+    /// A latent's value at one row of its input, `[1, n_inputs]`, and its gradient there, `[n_inputs]`.
+    fn read_latent(&self, autoencoder: &Autoencoder, index: usize, input: &Tensor) -> Result<(f32, Vec<f32>)> {
+        let mut gradient = autoencoder.encoder_row(index);
+        if self.pre_activation {
+            return Ok((autoencoder.pre_activation_of_latent(index, input)?[0], gradient));
+        }
+        let encoded = autoencoder.encode(input)?;
+        let value = encoded.get(0, index);
+        let listed = encoded.row(0).iter().any(|e| e.0 as usize == index);
+        if !listed || !autoencoder.passes(value) {
+            gradient.fill(0.0);
+        }
+        Ok((value, gradient))
+    }
+
+    fn head(&self, block: &Block, [query, key, head]: [usize; 3], resid: &Tensor) -> Result<(f32, Tensor)> {
+        let state = block.attn.apply(&block.attn_norm.apply(resid)?)?;
+        // What the query can see.
+        let seen = |x: &Tensor| -> Result<Vec<f32>> {
+            Ok(x.get(query)?.narrow(0, 0, query + 1)?.narrow(1, head, 1)?.flatten_all()?.to_vec1()?)
+        };
         let (value, d_logits) = if self.pre_activation {
             let mut d_logits = vec![0.0; query + 1];
             d_logits[key] = 1.0;
-            (logits.at(&[query, key, head]), d_logits)
+            (seen(&state.qk_logits)?[key], d_logits)
         } else {
-            let p = probs.at(&[query, key, head]);
-            let row = attention.seen(probs, query, head).iter().enumerate();
-            (p, row.map(|(k, q)| p * (f32::from(u8::from(k == key)) - q)).collect())
+            let probs = seen(&state.qk_probs)?;
+            let p = probs[key];
+            let derivative = |(k, q): (usize, &f32)| p * (f32::from(u8::from(k == key)) - q);
+            (p, probs.iter().enumerate().map(derivative).collect())
         };
-        let span = attention.span(head);
-        let mut d = attention.no_gradients();
-        for (k, d_logit) in d_logits.iter().enumerate() {
-            if self.through != Some(AttentionTraceType::K) {
-                axpy(&mut d.q.row_mut(query)[span.clone()], *d_logit, &attention.k.row(k)[span.clone()]);
-            }
-            if self.through != Some(AttentionTraceType::Q) {
-                axpy(&mut d.k.row_mut(k)[span.clone()], *d_logit, &attention.q.row(query)[span.clone()]);
-            }
+        let mut d = block.attn.vjp_logits(&state, query, head, &d_logits)?;
+        match self.through {
+            Some(AttentionTraceType::K) => d.q = d.q.zeros_like()?,
+            Some(AttentionTraceType::Q) => d.k = d.k.zeros_like()?,
+            _ => {}
         }
-        *gradient = attention.backward(d, self.frozen_scale);
-        value
+        Ok((value, block.attn_norm.vjp(resid, &block.attn.vjp(&state, &d)?, self.frozen_scale)?))
     }
 
     /// Gradient of the loss or of the downstream node at the residual stream of one token, `[D]`.
-    fn downstream_gradient(
-        &self,
-        model: &Transformer,
-        forward: &Forward,
-        loss: Option<&Loss>,
-        token: usize,
-    ) -> Result<Vec<f32>> {
+    fn downstream_gradient(&self, run: &Run, loss: Option<&Loss>, token: usize) -> Result<Vec<f32>> {
         if let Some(downstream) = &self.downstream {
-            return Ok(downstream.seed(model, forward, loss)?.gradient.row(token).to_vec());
+            return row_of(&downstream.seed(run, loss)?.gradient, token);
         }
         let Some(loss) = loss else {
             return bad!("a trace through \"V\" needs a loss or a downstream node to measure the head's effect on");
         };
-        let resid = forward.last_residual();
-        let last = forward.tokens.len() - 1;
-        if token != last {
-            return Ok(vec![0.0; model.config().d_model]);
+        let (model, last) = (run.model(), run.tokens().len() - 1);
+        let resid = row_of(run.last_residual(), last)?;
+        let (norm, unembedding) = (model.final_norm(), model.unembedding());
+        let logits = unembedding.logits(&norm.row(&resid));
+        match loss.gradient(&logits).filter(|_| token == last) {
+            Some(d_logits) => Ok(norm.vjp_row(&resid, &unembedding.vjp(&logits, &d_logits), true)),
+            None => Ok(vec![0.0; resid.len()]),
         }
-        let mut x = resid.row(last).to_vec();
-        layer_norm::apply(&model.weights().ln_f, &mut x);
-        let logits = tdb_model::run::unembed(model, &x);
-        let Some(d_logits) = loss.gradient(&logits) else {
-            return Ok(vec![0.0; model.config().d_model]);
-        };
-        let d_x = tdb_model::run::unembed_backward(model, &d_logits);
-        Ok(layer_norm::apply_backward(&model.weights().ln_f, resid.row(last), &d_x, true))
     }
 }
 
-/// The effect of a head's write from `key` to `query` along `direction: [D]`, and its gradient through the value.
-fn through_value(
+/// The effect of a head's value along `direction: [E]`, `probs[query, key] (v[key] · direction)`, and its gradient
+/// through the value alone at the residual stream before the layer, `resid: [T, D]`.
+pub(crate) fn through_value(
     model: &Transformer,
-    layer: usize,
+    block: &Block,
     [query, key, head]: [usize; 3],
     direction: &[f32],
-    resid: &Array,
-    gradient: &mut Array,
-) -> f32 {
+    resid: &Tensor,
+    frozen_scale: bool,
+) -> Result<(f32, Tensor)> {
     if key > query {
-        return 0.0;
+        return Ok((0.0, resid.zeros_like()?));
     }
-    let attention = replay::Attention::forward(model, layer, resid);
-    let p = attention.probs.at(&[query, key, head]);
-    let span = attention.span(head);
-    let d_value = &replay::through(direction, &model.weights().layers[layer].out)[span.clone()];
-    let mut d = attention.no_gradients();
-    axpy(&mut d.v.row_mut(key)[span.clone()], p, d_value);
-    *gradient = attention.backward(d, true);
-    p * dot(&attention.v.row(key)[span], d_value)
-}
-
-/// The residual stream at a point of it, `[T, D]`.
-pub fn residual(forward: &Forward, point: Point) -> &Array {
-    match (point.site, point.layer) {
-        (Site::ResidPostAttn, Some(layer)) => &forward.layers[layer].post_attn,
-        (Site::ResidPostMlp, Some(layer)) => &forward.layers[layer].post_mlp,
-        _ => &forward.post_emb,
-    }
+    let state = block.attn.apply(&block.attn_norm.apply(resid)?)?;
+    let p = row_of(&state.qk_probs.get(query)?, key)?[head];
+    let (value_head, width) = (block.attn.kv_head(head), direction.len());
+    let value = p * dot(&row_of(&state.v.get(key)?, value_head)?, direction);
+    let mut d_v = vec![0.0; state.v.elem_count()];
+    let at = (key * state.v.dim(1)? + value_head) * width;
+    axpy(&mut d_v[at..at + width], p, direction);
+    let mut d = AttentionGradients::zeros(&state)?;
+    d.v = model.tensor(state.v.dims(), d_v)?;
+    Ok((value, block.attn_norm.vjp(resid, &block.attn.vjp(&state, &d)?, frozen_scale)?))
 }

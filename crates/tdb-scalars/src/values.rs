@@ -1,15 +1,21 @@
 //! The values of a derived scalar in one layer, however they are best held.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 
-use tdb_model::{Array, SparseRows, kernels};
+use candle_core::Tensor;
+use tdb_model::SparseRows;
+use tdb_model::numbers::{Numbers, sum_in_double};
+
+use crate::error::Result;
+use crate::tensors::row_of;
 
 /// The numbers of one row, for a token.
-type RowFn<'a> = Box<dyn Fn(usize) -> Vec<f32> + Sync + Send + 'a>;
+type RowFn<'a> = Box<dyn Fn(usize) -> Result<Vec<f32>> + Sync + Send + 'a>;
 
 /// One layer's values of a derived scalar.
 pub enum Values<'a> {
-    Dense(Cow<'a, Array>),
+    Dense(Tensor),
     /// `[T, L]`, zero where nothing is listed.
     Sparse(Cow<'a, SparseRows>),
     /// Too large to be held at once: made token by token. `dims` includes the token's dimension.
@@ -19,18 +25,18 @@ pub enum Values<'a> {
     },
 }
 
+/// Sums of values over some of their dimensions, row-major. Thousands of terms of either sign are added: single
+/// precision would lose what the tolerance asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sums {
+    pub dims: Vec<usize>,
+    pub data: Vec<f64>,
+}
+
 impl<'a> Values<'a> {
-    pub fn dense(array: Array) -> Self {
-        Values::Dense(Cow::Owned(array))
-    }
-
-    pub fn of(array: &'a Array) -> Self {
-        Values::Dense(Cow::Borrowed(array))
-    }
-
     pub fn dims(&self) -> Vec<usize> {
         match self {
-            Values::Dense(array) => array.dims().to_vec(),
+            Values::Dense(tensor) => tensor.dims().to_vec(),
             Values::Sparse(rows) => vec![rows.len(), rows.width()],
             Values::Rows { dims, .. } => dims.clone(),
         }
@@ -42,31 +48,30 @@ impl<'a> Values<'a> {
     }
 
     /// For reading single entries, those of one row after each other.
-    pub fn entries(&self) -> Entries<'_, 'a> {
-        Entries { values: self, row: None }
+    ///
+    /// # Errors
+    /// If the numbers cannot be had from the device.
+    pub fn entries(&self) -> Result<Entries<'_, 'a>> {
+        let dense = match self {
+            Values::Dense(tensor) => Some(Numbers::of(tensor)?),
+            _ => None,
+        };
+        Ok(Entries { values: self, dense, row: None })
     }
 
     /// All entries for one index of the first dimension, row-major.
-    pub fn row(&self, first: usize) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// If they cannot be computed.
+    pub fn row(&self, first: usize) -> Result<Vec<f32>> {
         match self {
-            Values::Dense(array) if array.is_row_major() => array.row(first).to_vec(),
-            Values::Dense(array) => {
-                let inner = &array.dims()[1..];
-                let mut out = Vec::with_capacity(inner.iter().product());
-                let mut index = vec![0; array.dims().len()];
-                index[0] = first;
-                for at in 0..out.capacity() {
-                    unflatten(at, inner, &mut index[1..]);
-                    out.push(array.at(&index));
-                }
-                out
-            }
+            Values::Dense(tensor) => row_of(tensor, first),
             Values::Sparse(rows) => {
                 let mut out = vec![0.0; rows.width()];
                 for &(index, value) in rows.row(first) {
                     out[index as usize] = value;
                 }
-                out
+                Ok(out)
             }
             Values::Rows { row, .. } => row(first),
         }
@@ -74,24 +79,15 @@ impl<'a> Values<'a> {
 
     /// Calls `f(flat index, value)` for entries in any order: all of them, or for sparse values the listed
     /// ones. Returns whether some were left out (they are zero).
-    pub fn for_each(&self, mut f: impl FnMut(usize, f32)) -> bool {
+    ///
+    /// # Errors
+    /// If they cannot be computed.
+    pub fn for_each(&self, mut f: impl FnMut(usize, f32)) -> Result<bool> {
         match self {
-            Values::Dense(array) if array.is_row_major() => {
-                array.data().iter().enumerate().for_each(|(i, x)| f(i, *x));
-                false
-            }
-            Values::Dense(array) => {
-                // Head by head, as it lies in memory: [queries, keys, heads].
-                let (queries, keys, heads) = (array.dims()[0], array.dims()[1], array.dims()[2]);
-                for head in 0..heads {
-                    for query in 0..queries {
-                        let start = array.offset(&[query, 0, head]);
-                        for (key, x) in array.data()[start..start + keys].iter().enumerate() {
-                            f((query * keys + key) * heads + head, *x);
-                        }
-                    }
-                }
-                false
+            Values::Dense(tensor) => {
+                let numbers = Numbers::of(tensor)?;
+                for_each_as_they_lie(&numbers, f);
+                Ok(false)
             }
             Values::Sparse(rows) => {
                 let mut listed = 0;
@@ -99,20 +95,23 @@ impl<'a> Values<'a> {
                     listed += row.len();
                     row.iter().for_each(|&(i, x)| f(token * rows.width() + i as usize, x));
                 }
-                listed < rows.len() * rows.width()
+                Ok(listed < rows.len() * rows.width())
             }
             Values::Rows { dims, row } => {
                 let width: usize = dims[1..].iter().product();
                 for first in 0..dims[0] {
-                    row(first).into_iter().enumerate().for_each(|(i, x)| f(first * width + i, x));
+                    row(first)?.into_iter().enumerate().for_each(|(i, x)| f(first * width + i, x));
                 }
-                false
+                Ok(false)
             }
         }
     }
 
     /// Sums over all dimensions but those for which `keep` is true; the result has one dimension per kept one.
-    pub fn sum(&self, keep: &[bool]) -> Array {
+    ///
+    /// # Errors
+    /// If the values cannot be computed.
+    pub fn sum(&self, keep: &[bool]) -> Result<Sums> {
         let dims = self.dims();
         let kept: Vec<usize> = dims.iter().zip(keep).filter(|(_, keep)| **keep).map(|(n, _)| *n).collect();
         let mut strides = vec![0; dims.len()];
@@ -123,14 +122,13 @@ impl<'a> Values<'a> {
                 stride *= dims[d];
             }
         }
-        // Thousands of terms of either sign: single precision would lose what the tolerance asks for.
         let mut sums = vec![0.0f64; stride];
         match self {
-            Values::Dense(array) if array.is_row_major() => add_runs(&mut sums, array.data(), &dims, &strides),
-            Values::Dense(array) => {
-                // As it lies in memory: head by head.
-                let head_first = |of: &[usize]| [of[2], of[0], of[1]];
-                add_runs(&mut sums, array.data(), &head_first(&dims), &head_first(&strides));
+            Values::Dense(tensor) => {
+                let numbers = Numbers::of(tensor)?;
+                let order = outermost_first(&numbers);
+                let pick = |of: &[usize]| order.iter().map(|d| of[*d]).collect::<Vec<_>>();
+                add_runs(&mut sums, numbers.data(), &pick(&dims), &pick(&strides));
             }
             Values::Sparse(rows) => {
                 for (token, row) in rows.rows().iter().enumerate() {
@@ -141,39 +139,60 @@ impl<'a> Values<'a> {
             }
             Values::Rows { row, .. } => {
                 for first in 0..dims[0] {
-                    add_runs(&mut sums[first * strides[0]..], &row(first), &dims[1..], &strides[1..]);
+                    add_runs(&mut sums[first * strides[0]..], &row(first)?, &dims[1..], &strides[1..]);
                 }
             }
         }
-        Array::from_vec(&kept, sums.into_iter().map(|x| x as f32).collect())
-    }
-
-    /// Whether every entry is a finite number.
-    pub fn all_finite(&self) -> bool {
-        let mut finite = true;
-        self.for_each(|_, x| finite &= x.is_finite());
-        finite
+        Ok(Sums { dims: kept, data: sums })
     }
 }
 
 /// Single entries of values. Of those that are made row by row the last row is kept.
 pub struct Entries<'v, 'a> {
     values: &'v Values<'a>,
+    dense: Option<Numbers<'v>>,
     row: Option<(usize, Vec<f32>)>,
 }
 
 impl Entries<'_, '_> {
     /// The entry at `index`, one number per dimension.
-    pub fn at(&mut self, index: &[usize]) -> f32 {
-        match self.values {
-            Values::Dense(array) => array.at(index),
-            Values::Sparse(rows) => rows.get(index[0], index[1]),
-            Values::Rows { dims, row } => {
-                let kept = self.row.take().filter(|(first, _)| *first == index[0]);
-                let (_, numbers) = self.row.insert(kept.unwrap_or_else(|| (index[0], row(index[0]))));
-                numbers[flat(&index[1..], &dims[1..])]
-            }
+    ///
+    /// # Errors
+    /// If it cannot be computed.
+    pub fn at(&mut self, index: &[usize]) -> Result<f32> {
+        if let Some(numbers) = &self.dense {
+            return Ok(numbers.at(index));
         }
+        if let Values::Sparse(rows) = self.values {
+            return Ok(rows.get(index[0], index[1]));
+        }
+        let row = match self.row.take().filter(|(first, _)| *first == index[0]) {
+            Some((_, row)) => row,
+            None => self.values.row(index[0])?,
+        };
+        let (_, row) = self.row.insert((index[0], row));
+        Ok(row[flat(&index[1..], &self.values.dims()[1..])])
+    }
+}
+
+/// The dimensions from that whose entries lie farthest apart to that whose entries lie side by side.
+fn outermost_first(numbers: &Numbers<'_>) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..numbers.dims().len()).collect();
+    order.sort_by_key(|d| (numbers.dims()[*d] != 1, Reverse(numbers.strides()[*d])));
+    order
+}
+
+/// Calls `f(row-major index, value)` for all entries, as they lie in memory.
+fn for_each_as_they_lie(numbers: &Numbers<'_>, mut f: impl FnMut(usize, f32)) {
+    let (dims, order) = (numbers.dims(), outermost_first(numbers));
+    let Some((inner, outer)) = order.split_last() else { return };
+    let step = |d: usize| dims[d + 1..].iter().product::<usize>();
+    let (outer_dims, outer_steps): (Vec<usize>, Vec<usize>) = outer.iter().map(|d| (dims[*d], step(*d))).unzip();
+    let (step, mut index) = (step(*inner), vec![0; outer.len()]);
+    for (at, run) in numbers.data().chunks_exact(dims[*inner].max(1)).enumerate() {
+        unflatten(at, &outer_dims, &mut index);
+        let first: usize = index.iter().zip(&outer_steps).map(|(i, step)| i * step).sum();
+        run.iter().enumerate().for_each(|(i, x)| f(first + i * step, *x));
     }
 }
 
@@ -191,7 +210,7 @@ fn add_runs(sums: &mut [f64], data: &[f32], dims: &[usize], strides: &[usize]) {
         unflatten(at, outer, &mut index);
         let first: usize = index.iter().zip(strides).map(|(i, stride)| i * stride).sum();
         match step {
-            0 => sums[first] += kernels::sum_in_double(run),
+            0 => sums[first] += sum_in_double(run),
             _ => sums[first..].iter_mut().step_by(step).zip(run).for_each(|(sum, x)| *sum += f64::from(*x)),
         }
     }
@@ -219,28 +238,33 @@ pub fn wrap(index: i64, len: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tdb_model::numbers::{head_major, tensor};
 
     #[test]
-    fn sums_are_those_of_the_entries_however_they_lie() {
+    fn sums_are_those_of_the_entries_however_they_lie() -> Result<()> {
         let numbers: Vec<f32> = (0..3 * 4 * 5).map(|i| ((i * 37) % 23) as f32 - 11.0).collect();
-        let dense = Values::dense(Array::from_vec(&[3, 4, 5], numbers.clone()));
-        let head_major = Values::dense(Array::head_major(3, 4, 5, numbers.clone()));
-        let row = |first: usize| numbers[first * 20..][..20].to_vec();
+        let dense = Values::Dense(tensor(&[3, 4, 5], numbers.clone()));
+        let by_head = Values::Dense(head_major(3, 4, 5, numbers.clone()));
+        let transposed = Values::Dense(tensor(&[5, 4, 3], numbers.clone()).permute((2, 1, 0))?);
+        let row = |first: usize| Ok(numbers[first * 20..][..20].to_vec());
         let rows = Values::Rows { dims: vec![3, 4, 5], row: Box::new(row) };
-        for values in [&dense, &head_major, &rows] {
-            let mut entries = values.entries();
+        for values in [&dense, &by_head, &transposed, &rows] {
+            let mut entries = values.entries()?;
+            let mut listed = vec![f32::NAN; 60];
+            values.for_each(|at, x| listed[at] = x)?;
             for keep in (0..8).map(|bits| [bits & 1 > 0, bits & 2 > 0, bits & 4 > 0]) {
-                let found = values.sum(&keep);
-                let mut expected = Array::zeros(found.dims());
-                for at in 0..60 {
+                let found = values.sum(&keep)?;
+                let mut expected = vec![0.0; found.data.len()];
+                for (at, listed) in listed.iter().enumerate() {
                     let mut index = [0; 3];
                     unflatten(at, &[3, 4, 5], &mut index);
+                    assert_eq!(entries.at(&index)?, *listed);
                     let kept: Vec<usize> = (0..3).filter(|d| keep[*d]).map(|d| index[d]).collect();
-                    let place = flat(&kept, found.dims());
-                    expected.data_mut()[place] += entries.at(&index);
+                    expected[flat(&kept, &found.dims)] += f64::from(*listed);
                 }
-                assert_eq!(found.data(), expected.data(), "{keep:?}");
+                assert_eq!(found.data, expected, "{keep:?}");
             }
         }
+        Ok(())
     }
 }

@@ -1,38 +1,18 @@
 //! The library interface: every derived scalar of a run, edges among them, and what their sums must be.
 
-use std::path::{Path, PathBuf};
+mod common;
 
 use anyhow::{Context as _, Result};
+use common::{PROMPT, engine};
 use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, AttentionTraceType, BatchedTdbRequest, DerivedScalarType as Dst,
     InferenceRequestSpec, MirroredActivationIndex, PassType,
 };
-use tdb_model::kernels::dot;
-use tdb_model::{Autoencoder, Tokenizer, Transformer, checkpoint};
+use tdb_model::Slot;
+use tdb_model::numbers::{Numbers, dot};
 use tdb_scalars::compute::values;
-use tdb_scalars::nodes::{AutoencoderKind, EdgeNode, Node};
-use tdb_scalars::{Context, Engine, Side, derived};
-use tdb_testkit::checkpoint::{Parts, write};
-use tdb_testkit::presets::preset;
-
-fn engine(mlp: Option<&str>, attn: Option<&str>) -> Result<Engine> {
-    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/oracle-weights");
-    let folder: PathBuf = write(&preset("tiny-a").context("no preset")?, &weights, Parts::ModelAndAutoencoders)?;
-    let checkpoint = checkpoint::open(&folder)?;
-    let config = checkpoint.weights.config.clone();
-    let load = |name: &str| -> Result<Vec<Option<Autoencoder>>> {
-        let named = checkpoint::open_autoencoder(&folder.join("autoencoders").join(name), None, &config)?;
-        named.layers.into_iter().map(|layer| Ok(Some(Autoencoder::new(named.site, layer)?))).collect()
-    };
-    let mut model = Transformer::new(checkpoint.weights);
-    if let Some(name) = mlp {
-        model = model.with_mlp_autoencoders(load(name)?)?;
-    }
-    if let Some(name) = attn {
-        model = model.with_attn_autoencoders(load(name)?)?;
-    }
-    Ok(Engine::new("tiny-a", model, Tokenizer::gpt2(), mlp.map(str::to_owned), attn.map(str::to_owned)))
-}
+use tdb_scalars::nodes::{EdgeNode, Node};
+use tdb_scalars::{Context, Side, derived};
 
 fn question(prompt: &str) -> Result<InferenceRequestSpec> {
     Ok(serde_json::from_value(serde_json::json!({
@@ -41,10 +21,8 @@ fn question(prompt: &str) -> Result<InferenceRequestSpec> {
     }))?)
 }
 
-const PROMPT: &str = "<|endoftext|>Paris, France. Ottawa,";
-
 fn at(side: &Side<'_>, dst: Dst, layer: usize, index: &[usize]) -> Result<f32> {
-    Ok(values(side, dst, PassType::Forward, Some(layer))?.entries().at(index))
+    Ok(values(side, dst, PassType::Forward, Some(layer))?.entries()?.at(index)?)
 }
 
 #[test]
@@ -88,10 +66,10 @@ fn an_edge_is_the_same_from_both_of_its_ends() -> Result<()> {
 
 #[test]
 fn edges_into_latents_agree_too() -> Result<()> {
-    for (mlp, attn, kind) in [
-        (Some("ae-resid-delta-mlp"), None, AutoencoderKind::Mlp),
-        (Some("ae-mlp-post-act"), None, AutoencoderKind::Mlp),
-        (None, Some("ae-resid-delta-attn"), AutoencoderKind::Attn),
+    for (mlp, attn, slot) in [
+        (Some("ae-resid-delta-mlp"), None, Slot::Mlp),
+        (Some("ae-mlp-post-act"), None, Slot::Mlp),
+        (None, Some("ae-resid-delta-attn"), Slot::Attention),
     ] {
         let engine = engine(mlp, attn)?;
         let spec = question(PROMPT)?;
@@ -99,16 +77,17 @@ fn edges_into_latents_agree_too() -> Result<()> {
         let latents = values(&plain, Dst::OnlineAutoencoderLatent, PassType::Forward, Some(1))?;
         let n = latents.dims()[1];
         let token = 6;
-        let mut entries = latents.entries();
-        let index = (0..n).find(|i| entries.at(&[token, *i]) > 0.0).context("no active latent")?;
-        let down = Node::Latent { kind, layer: 1, token, index };
+        let mut entries = latents.entries()?;
+        let active = |i: &usize| entries.at(&[token, *i]).is_ok_and(|x| x > 0.0);
+        let index = (0..n).find(active).context("no active latent")?;
+        let down = Node::Latent { slot, layer: 1, token, index };
         let up = Node::Neuron { layer: 0, token: 6, index: 9 };
         let from = EdgeNode { node: up, through: None, frozen_scale: true };
         let to = EdgeNode { node: down, through: None, frozen_scale: true };
         let below = engine.inspect(&spec, Some(from))?;
         let below = at(&below, Dst::OnlineAutoencoderInEdgeAttribution, 1, &[token, index])?;
         let above = at(&engine.inspect(&spec, Some(to))?, Dst::MlpOutEdgeAttribution, 0, &[6, 9])?;
-        assert!((below - above).abs() <= 1e-6 + 1e-3 * above.abs(), "{kind:?}: {below} and {above}");
+        assert!((below - above).abs() <= 1e-6 + 1e-3 * above.abs(), "{slot:?}: {below} and {above}");
         assert!(above.abs() > 1e-7, "the edge of the test is zero");
     }
     Ok(())
@@ -154,25 +133,31 @@ fn direct_effects_sum_to_the_logit_difference() -> Result<()> {
             "value": 0,
         }))?]);
         let side = engine.inspect(&spec, None)?;
-        let loss = side.loss.context("no loss")?;
-        let sum = |dst, layer| -> Result<f32> {
+        let loss = f64::from(side.loss.context("no loss")?);
+        let sum = |dst, layer| -> Result<f64> {
             let values = values(&side, dst, PassType::Forward, layer)?;
-            Ok(values.sum(&vec![false; values.dims().len()]).data()[0])
+            Ok(values.sum(&vec![false; values.dims().len()])?.data[0])
         };
         let mut total = sum(Dst::ResidPostEmbeddingProjToFinalResidualGrad, None)?;
         let gradient = side.final_residual_gradient(Dst::MlpPostAct)?.context("no gradient")?;
+        let gradient = Numbers::of(&gradient)?;
         let last = gradient.row(side.tokens() - 1);
-        for (layer, weights) in engine.model().weights().layers.iter().enumerate() {
+        let along = |name: &str, direction: &[f32]| -> Result<f64> {
+            Ok(f64::from(dot(Numbers::of(&engine.model().weight(name)?)?.data(), direction)))
+        };
+        for layer in 0..engine.model().config().n_layers {
             total += sum(Dst::MlpWriteToFinalResidualGrad, Some(layer))?;
             total += sum(Dst::UnflattenedAttnWriteToFinalResidualGrad, Some(layer))?;
             // Constants: biases of the layers' outputs.
-            total += dot(&weights.out.bias, last) + dot(&weights.mlp_out.bias, last);
+            total += along(&format!("blocks.{layer}.attn.o.bias"), last)?;
+            total += along(&format!("blocks.{layer}.mlp.out.bias"), last)?;
         }
         let unembedding = |text: &str| -> Result<Vec<f32>> {
-            Ok(engine.model().weights().unembed.row(engine.tokenizer().single_token(text)? as usize))
+            let token = engine.tokenizer().single_token(text)? as usize;
+            Ok(engine.model().unembedding().rows(token..token + 1).into_owned())
         };
-        let bias = &engine.model().weights().ln_f.bias;
-        total += dot(&unembedding(" Canada")?, bias) - dot(&unembedding(" Germany")?, bias);
+        total += along("final_norm.bias", &unembedding(" Canada")?)?;
+        total -= along("final_norm.bias", &unembedding(" Germany")?)?;
         assert!((total - loss).abs() <= 1e-3 * loss.abs().max(1.0), "{prompt:?}: {total} and {loss}");
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use tdb_model::{Autoencoder, Tokenizer, Transformer, checkpoint};
+use tdb_model::{Tokenizer, Transformer, checkpoint};
 use tdb_scalars::{Context, Engine, Error};
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::golden::replay::{Differences, Options, Reply, Summary, replay};
@@ -30,8 +30,8 @@ fn engine(weights: &Path, folder: &Folder) -> Result<Engine> {
     let name = folder.server_arg("--model_name").context("no model")?;
     let model = weights.join(name);
     let checkpoint = checkpoint::open(&model)?;
-    let config = checkpoint.weights.config.clone();
-    let mut transformer = Transformer::new(checkpoint.weights);
+    let config = checkpoint.config.clone();
+    let mut transformer = Transformer::load(checkpoint.config, checkpoint.weights)?;
     let mut names = [None, None];
     for (at, flag) in ["--mlp_autoencoder_name", "--attn_autoencoder_name"].into_iter().enumerate() {
         let Some(name) = folder.server_arg(flag) else { continue };
@@ -44,13 +44,7 @@ fn engine(weights: &Path, folder: &Folder) -> Result<Engine> {
                 layer.decoder_bias.fill(0.0);
             }
         }
-        let site = named.site;
-        let layers = named.layers.into_iter().map(|layer| Ok(Some(Autoencoder::new(site, layer)?)));
-        let layers = layers.collect::<Result<Vec<_>>>()?;
-        transformer = match at {
-            0 => transformer.with_mlp_autoencoders(layers)?,
-            _ => transformer.with_attn_autoencoders(layers)?,
-        };
+        transformer = transformer.attach(named)?;
         names[at] = Some(name.to_owned());
     }
     let [mlp, attn] = names;

@@ -15,7 +15,13 @@ const TOKENS: i64 = 265;
 
 fn engine() -> Result<Engine> {
     let checkpoint = checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/padded"))?;
-    Ok(Engine::new("padded", Transformer::new(checkpoint.weights), checkpoint.tokenizer, None, None))
+    Ok(Engine::new(
+        "padded",
+        Transformer::load(checkpoint.config, checkpoint.weights)?,
+        checkpoint.tokenizer,
+        None,
+        None,
+    ))
 }
 
 fn ask(engine: &Engine, targets: Value) -> Result<Value> {

@@ -6,7 +6,7 @@ use crate::queue::Job;
 use tdb_api::{
     AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape, Token,
 };
-use tdb_model::{Autoencoder, AutoencoderSite};
+use tdb_model::{Autoencoder, AutoencoderSite, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
 
 /// A model that can be asked. The engine is one; tests have their own.
@@ -69,12 +69,12 @@ impl Ask for Model {
 
     fn mlp_autoencoder(&self) -> Option<AutoencoderInfo> {
         let name = self.engine.model_info().mlp_autoencoder_name?;
-        self.engine.model().mlp_autoencoders_any().map(|found| info(name, found))
+        self.engine.model().any_autoencoder(Slot::Mlp).map(|found| info(name, found))
     }
 
     fn attention_autoencoder(&self) -> Option<AutoencoderInfo> {
         let name = self.engine.model_info().attention_autoencoder_name?;
-        self.engine.model().attn_autoencoders_any().map(|found| info(name, found))
+        self.engine.model().any_autoencoder(Slot::Attention).map(|found| info(name, found))
     }
 
     fn tokenize(&self, text: &str) -> Vec<Token> {

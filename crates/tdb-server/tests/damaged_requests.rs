@@ -12,7 +12,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use support::Client;
-use tdb_model::{Autoencoder, Transformer, checkpoint};
+use tdb_model::{Transformer, checkpoint};
 use tdb_scalars::Engine;
 use tdb_server::ServerConfig;
 use tdb_server::model::Model;
@@ -27,14 +27,12 @@ fn folder() -> PathBuf {
 fn client() -> Client<Model> {
     let folder = folder().join("datasets/embedded");
     let found = checkpoint::open(&folder).unwrap();
-    let layers = |name: &str| -> Vec<Option<Autoencoder>> {
-        let path = folder.join("autoencoders").join(name);
-        let named = checkpoint::open_autoencoder(&path, None, &found.weights.config).unwrap();
-        named.layers.into_iter().map(|layer| Some(Autoencoder::new(named.site, layer).unwrap())).collect()
+    let autoencoder = |name: &str| {
+        checkpoint::open_autoencoder(&folder.join("autoencoders").join(name), None, &found.config).unwrap()
     };
-    let (mlp, attn) = (layers("sae-resid-delta-mlp"), layers("sae-resid-delta-attn"));
-    let model = Transformer::new(found.weights).with_mlp_autoencoders(mlp).unwrap();
-    let model = model.with_attn_autoencoders(attn).unwrap();
+    let (mlp, attn) = (autoencoder("sae-resid-delta-mlp"), autoencoder("sae-resid-delta-attn"));
+    let model = Transformer::load(found.config.clone(), found.weights).unwrap();
+    let model = model.attach(mlp).unwrap().attach(attn).unwrap();
     let engine = Engine::new("embedded", model, found.tokenizer, Some("mlp".into()), Some("attn".into()));
     Client::new(Model::new(engine, Box::new(())), ServerConfig::default())
 }

@@ -115,7 +115,10 @@ fn explaining_goes_on_where_it_stopped() {
     let (ok, text) = tdb(folder.path(), &with("0-3", &["--max-questions", "2", "--parallel", "1"]));
     assert!(!ok && text.contains("2 explained") && text.contains("budget"), "{text}");
     let (ok, text) = tdb(folder.path(), &with("0-3", &[]));
-    assert!(ok && text.contains("1 explained, 2 had an explanation, 1 have no record"), "{text}");
+    assert!(
+        ok && text.contains("1 explained, 0 scored that had been explained, 2 had an explanation, 1 have no record"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -123,9 +126,12 @@ fn explaining_without_a_language_model_asks_nobody() {
     let folder = folder(&serve());
     let args = ["explain", "r", "--layers", "0", "--method", "offline-statistics", "--nodes"];
     let (ok, text) = tdb(folder.path(), &[&args[..], &["0-1"]].concat());
-    assert!(ok && text.contains("2 explained, 0 had an explanation"), "{text}");
+    assert!(ok && text.contains("2 explained, 0 scored that had been explained, 0 had an explanation"), "{text}");
     let (ok, text) = tdb(folder.path(), &[&args[..], &["0-3"]].concat());
-    assert!(ok && text.contains("1 explained, 2 had an explanation, 1 have no record"), "{text}");
+    assert!(
+        ok && text.contains("1 explained, 0 scored that had been explained, 2 had an explanation, 1 have no record"),
+        "{text}"
+    );
     let stored = folder.path().join("own/explanations/r/mlp_post_act/offline-statistics/0/2.jsonl");
     let stored = std::fs::read_to_string(stored).unwrap();
     assert!(stored.contains("\"method\":\"offline-statistics\""), "{stored}");

@@ -22,7 +22,8 @@ fn client() -> Client<Model> {
 fn bounded(bounds: Bounds) -> Client<Model> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
     let found = checkpoint::open(&folder).unwrap();
-    let engine = Engine::new("embedded", Transformer::new(found.weights), found.tokenizer, None, None);
+    let model = Transformer::load(found.config, found.weights).unwrap();
+    let engine = Engine::new("embedded", model, found.tokenizer, None, None);
     let limits = Limits { queue_length: 64, ..Limits::default() };
     let model = Model::new(engine, Box::new(())).with_bounds(bounds);
     Client::new(model, ServerConfig { limits, ..ServerConfig::default() })

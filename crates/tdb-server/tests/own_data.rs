@@ -14,7 +14,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use tdb_data::{NodeExplanations, NodeRecord, Registry};
-use tdb_model::{Autoencoder, ForwardOptions, Transformer, checkpoint, forward};
+use tdb_model::{ForwardOptions, Numbers, Run, Site, Slot, Transformer, checkpoint};
 
 const DATE: [&str; 2] = ["--date", "2026-01-31T12:00:00Z"];
 
@@ -116,49 +116,44 @@ fn records_of_ones_own_text_equal_brute_force() {
     }
 
     let checkpoint = checkpoint::open(&embedded()).unwrap();
-    let (config, tokenizer) = (checkpoint.weights.config.clone(), checkpoint.tokenizer);
-    let autoencoders = |name: &str| -> Vec<Option<Autoencoder>> {
-        let found = checkpoint::open_autoencoder(&embedded().join("autoencoders").join(name), None, &config).unwrap();
-        found.layers.into_iter().map(|layer| Some(Autoencoder::new(found.site, layer).unwrap())).collect()
-    };
-    let model = Transformer::new(checkpoint.weights)
-        .with_mlp_autoencoders(autoencoders("sae-resid-delta-mlp"))
-        .unwrap()
-        .with_attn_autoencoders(autoencoders("sae-resid-delta-attn"))
-        .unwrap();
+    let (config, tokenizer) = (checkpoint.config.clone(), checkpoint.tokenizer);
+    let autoencoder =
+        |name: &str| checkpoint::open_autoencoder(&embedded().join("autoencoders").join(name), None, &config).unwrap();
+    let model = Transformer::load(checkpoint.config, checkpoint.weights).unwrap();
+    let model = model.attach(autoencoder("sae-resid-delta-mlp")).unwrap();
+    let model = model.attach(autoencoder("sae-resid-delta-attn")).unwrap();
     let first = tokenizer.single_token("<|endoftext|>").unwrap();
     let cut = |text: &String| -> Vec<Vec<u32>> {
         let tokens = tokenizer.encode(text);
         tokens.chunks(23).map(|part| [&[first], part].concat()).collect()
     };
-    let runs: Vec<_> = texts
-        .iter()
-        .flat_map(cut)
-        .map(|tokens| {
-            let options = ForwardOptions::default();
-            forward(&model, &tokens, options).unwrap()
-        })
-        .collect();
+    let runs: Vec<_> =
+        texts.iter().flat_map(cut).map(|tokens| model.forward(&tokens, ForwardOptions::default()).unwrap()).collect();
     assert!(runs.len() >= 30, "{}", runs.len());
     let mut compared = 0;
     for scalar in ["mlp_post_act", "mlp_autoencoder_latent", "attention_autoencoder_latent"] {
         for (layer, unit) in [(0, 7), (1, 100), (2, 3), (3, 60), (3, 1)] {
-            let values = |run: &tdb_model::Forward| -> Vec<f32> {
-                let state = &run.layers[layer];
+            let values = |run: &Run| -> Vec<f32> {
+                let latents = |slot| &run.latents(slot, layer).unwrap().latents;
+                let neurons = run.get(Site::MlpPostAct, layer).unwrap();
+                let neurons = Numbers::of(&neurons).unwrap();
                 let value = |token| match scalar {
-                    "mlp_post_act" => state.mlp.post_act.at(&[token, unit]),
-                    "mlp_autoencoder_latent" => state.mlp.latents.as_ref().unwrap().latents.get(token, unit),
-                    _ => state.attn.latents.as_ref().unwrap().latents.get(token, unit),
+                    "mlp_post_act" => neurons.at(&[token, unit]),
+                    "mlp_autoencoder_latent" => latents(Slot::Mlp).get(token, unit),
+                    _ => latents(Slot::Attention).get(token, unit),
                 };
-                (0..run.tokens.len()).map(value).collect()
+                (0..run.tokens().len()).map(value).collect()
             };
-            let largest = |values: &[f32]| values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut all: Vec<(Vec<u32>, Vec<f32>)> = runs.iter().map(|r| (r.tokens.clone(), values(r))).collect();
-            // A piece that occurs again counts once; of latents those that are active.
+            // The first token does not count.
+            let largest = |values: &[f32]| values[1..].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut all: Vec<(Vec<u32>, Vec<f32>)> = runs.iter().map(|r| (r.tokens().to_vec(), values(r))).collect();
+            // What occurs again, up to the token of its largest value, counts once; of latents those that are active.
             let mut seen = Vec::new();
             all.retain(|(tokens, values)| {
-                let new = !seen.contains(tokens) && (scalar == "mlp_post_act" || largest(values) > 0.0);
-                seen.push(tokens.clone());
+                let peak = 1 + values[1..].iter().position(|x| *x == largest(values)).unwrap();
+                let beginning = tokens[..=peak].to_vec();
+                let new = !seen.contains(&beginning) && (scalar == "mlp_post_act" || largest(values) > 0.0);
+                seen.push(beginning);
                 new
             });
             all.sort_by(|a, b| largest(&b.1).total_cmp(&largest(&a.1)));
@@ -258,7 +253,7 @@ fn what_cannot_be_collated_is_said_in_a_sentence() {
     for (line, part) in [
         ("nothing.txt", "nothing.txt: No such file"),
         ("empty.txt", "there is no text in this file"),
-        ("latin.txt", "latin.txt, line 3: is not UTF-8: byte 4 is 0xe9"),
+        ("latin.txt --max-unreadable 0", "latin.txt, line 3: is not UTF-8: byte 4 is 0xe9"),
         ("number.jsonl", "line 1: `text` is a number"),
         ("no.parquet", "is not Parquet"),
         ("my.txt --only mlp_pre_act", "\"mlp_pre_act\" is not collated; there are mlp_post_act"),
@@ -315,7 +310,7 @@ fn autoencoders_of_either_kind_are_the_same_after_a_kill_and_are_served_and_expo
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write_text(folder, 80);
-    let config = checkpoint::open(&embedded()).unwrap().weights.config;
+    let config = checkpoint::open(&embedded()).unwrap().config;
     for (kind, site) in [("--k 4", "resid-delta-mlp"), ("--l1 0.01", "mlp-post-act")] {
         let out = |name: &str| folder.join(name).join("mine");
         let line = |name: &str| {

@@ -28,6 +28,18 @@ fn reason(error: &std::io::Error) -> String {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl From<tdb_model::Error> for Error {
+    fn from(error: tdb_model::Error) -> Self {
+        Self::Model(error.to_string())
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Model(error.to_string())
+    }
+}
+
 impl Error {
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

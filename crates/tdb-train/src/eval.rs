@@ -2,12 +2,10 @@
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use tdb_model::{ForwardOptions, Tokenizer, Transformer, forward};
+use tdb_model::{ForwardOptions, Tokenizer, Transformer};
 
 use crate::dice::Dice;
 use crate::error::{Error, Result};
-use crate::folder::Model;
-use crate::gpt::{Batch, Pass};
 use crate::grammar::{END_OF_TEXT, Split, Task};
 
 #[derive(Clone, Copy, Debug)]
@@ -138,59 +136,14 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("Paris, France. Ottawa,", " Canada", " Germany"),
 ];
 
-/// Anything that gives the logits after the last token of each text.
-pub trait Predictor {
-    fn last_logits(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>>;
-}
-
-impl Predictor for &Model {
-    fn last_logits(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
-        let vocabulary = self.layout.shape.vocabulary;
-        let mut pass = Pass::default();
-        let mut found = Vec::with_capacity(texts.len());
-        for some in texts.chunks(64) {
-            let mut batch = Batch::default();
-            for text in some {
-                if text.is_empty() || text.len() > self.layout.shape.context {
-                    let message = format!("{} tokens, the model takes 1 to {}", text.len(), self.layout.shape.context);
-                    return Err(Error::setting("prompt", message));
-                }
-                batch.push(text, None);
-            }
-            let logits = pass.forward(&self.layout, &self.parameters, &batch);
-            let mut end = 0;
-            for length in &batch.lengths {
-                end += length;
-                found.push(logits[(end - 1) * vocabulary..end * vocabulary].to_vec());
-            }
-        }
-        Ok(found)
-    }
-}
-
-impl Predictor for &Transformer {
-    fn last_logits(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
-        let run = |tokens: &Vec<u32>| {
-            let options = ForwardOptions::default();
-            let run = forward(self, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
-            Ok(run.logits(self, tokens.len() - 1))
-        };
-        texts.par_iter().map(run).collect()
-    }
+/// The logits after the last token of each text.
+fn last_logits(model: &Transformer, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
+    let run = |tokens: &Vec<u32>| Ok(model.forward(tokens, ForwardOptions::default())?.logits(tokens.len() - 1)?);
+    texts.par_iter().map(run).collect()
 }
 
 /// Asks a model fresh prompts of every task, and the ones that people know.
 pub fn evaluate(model: &Transformer, tokenizer: &Tokenizer, options: &EvalOptions) -> Result<EvalReport> {
-    let mut predictor = model;
-    evaluate_with(&mut predictor, tokenizer, options)
-}
-
-/// The same for anything that predicts tokens.
-pub fn evaluate_with(
-    predictor: &mut dyn Predictor,
-    tokenizer: &Tokenizer,
-    options: &EvalOptions,
-) -> Result<EvalReport> {
     let single = |word: &str| tokenizer.single_token(word).map_err(|error| Error::Tokenizer(error.to_string()));
     if options.prompts == 0 {
         return Err(Error::setting("prompts", "at least one prompt per task is needed"));
@@ -207,13 +160,13 @@ pub fn evaluate_with(
             let tokens = |words: &[String]| words.iter().map(|word| single(word)).collect::<Result<Vec<_>>>();
             candidates.push((tokens(&item.right)?, tokens(&item.wrong)?));
         }
-        tasks.push(score(task, &predictor.last_logits(&texts)?, &candidates));
+        tasks.push(score(task, &last_logits(model, &texts)?, &candidates));
     }
     let mut known = Vec::new();
     for (prompt, target, distractor) in KNOWN {
         for start in [END_OF_TEXT, ""] {
             let prompt = format!("{start}{prompt}");
-            let logits = predictor.last_logits(&[tokenizer.encode(&prompt)])?.swap_remove(0);
+            let logits = last_logits(model, &[tokenizer.encode(&prompt)])?.swap_remove(0);
             let logit = |word| Ok::<f32, Error>(logits[single(word)? as usize]);
             let top = largest(0..logits.len() as u32, &logits).0;
             known.push(KnownPrompt {

@@ -10,18 +10,17 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use crate::error::{Error, Result};
-use crate::gpt::{Layout, Shape};
+use crate::gpt::Parameters;
 use crate::grammar::END_OF_TEXT;
 
 pub const CONFIG: &str = "config.json";
 pub const WEIGHTS: &str = "model.safetensors";
 pub const TOKENIZER: &str = "tokenizer.json";
 
-/// A model as training and evaluation use it.
+/// A model that was trained.
 #[derive(Clone, Debug)]
 pub struct Model {
-    pub layout: Layout,
-    pub parameters: Vec<f32>,
+    pub parameters: Parameters,
     pub tokenizer: Tokenizer,
 }
 
@@ -80,7 +79,8 @@ pub(crate) fn read_tensor(tensors: &SafeTensors<'_>, path: &Path, name: &str, di
 impl Model {
     /// Writes the three files into a folder that exists.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let shape = self.layout.shape;
+        let layout = self.parameters.layout();
+        let config = &layout.config;
         let end = self.tokenizer.token_to_id(END_OF_TEXT);
         write_json(
             &folder.join(CONFIG),
@@ -89,60 +89,27 @@ impl Model {
                 "architectures": ["GPT2LMHeadModel"],
                 "activation_function": "gelu_new",
                 "layer_norm_epsilon": 1e-5,
-                "vocab_size": shape.vocabulary,
-                "n_positions": shape.context,
-                "n_ctx": shape.context,
-                "n_embd": shape.d_model,
-                "n_layer": shape.n_layers,
-                "n_head": shape.n_heads,
-                "n_inner": shape.d_ff,
+                "vocab_size": config.n_vocab,
+                "n_positions": config.ctx_window,
+                "n_ctx": config.ctx_window,
+                "n_embd": config.d_model,
+                "n_layer": config.n_layers,
+                "n_head": config.n_heads,
+                "n_inner": config.d_ff,
                 "tie_word_embeddings": true,
                 "bos_token_id": end,
                 "eos_token_id": end,
                 "torch_dtype": "float32",
             }),
         )?;
-        let tensors: Vec<_> = self
-            .layout
-            .tensors
-            .iter()
-            .map(|tensor| (tensor.name.as_str(), tensor.dims.clone(), &self.parameters[tensor.at.clone()]))
-            .collect();
+        let numbers = self.parameters.numbers();
+        let tensors = layout.tensors.iter();
+        let tensors: Vec<_> =
+            tensors.map(|tensor| (tensor.name.as_str(), tensor.dims.clone(), &numbers[tensor.at.clone()])).collect();
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         write_tensors(&folder.join(WEIGHTS), &tensors, metadata)?;
         let path = folder.join(TOKENIZER);
         let tokenizer = self.tokenizer.to_string(true).map_err(|error| Error::content(&path, error))?;
         write_whole(&path, tokenizer.as_bytes())
-    }
-
-    /// Reads what [`Model::write`] wrote.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(CONFIG);
-        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-        let config: Value = serde_json::from_str(&text).map_err(|error| Error::content(&path, error))?;
-        let size = |key: &str| {
-            let found = config.get(key).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
-            found.ok_or_else(|| Error::content(&path, format!("`{key}` should be a whole number")))
-        };
-        let shape = Shape {
-            n_layers: size("n_layer")?,
-            d_model: size("n_embd")?,
-            n_heads: size("n_head")?,
-            d_ff: size("n_inner")?,
-            context: size("n_positions")?,
-            vocabulary: size("vocab_size")?,
-        };
-        shape.check()?;
-        let layout = Layout::new(shape);
-        let path = folder.join(WEIGHTS);
-        let bytes = fs::read(&path).map_err(Error::file(&path))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| Error::content(&path, error))?;
-        let mut parameters = Vec::with_capacity(layout.size);
-        for tensor in &layout.tensors {
-            parameters.extend(read_tensor(&tensors, &path, &tensor.name, &tensor.dims)?);
-        }
-        let path = folder.join(TOKENIZER);
-        let tokenizer = Tokenizer::from_file(&path).map_err(|error| Error::content(&path, error))?;
-        Ok(Self { layout, parameters, tokenizer })
     }
 }

@@ -4,8 +4,8 @@
 //! dice       random numbers that never change: everything made here is a function of a seed
 //! grammar    text with circuits and facts in it; a tenth of the combinations is withheld
 //! bpe        the byte-level tokenizer of that text
-//! gpt        GPT-2 forward and backward for training, on packed rows
-//! optimizer  AdamW and the learning rate's course
+//! gpt        a GPT-2's parameters and their gradients, from runs of `tdb-model`
+//! optimizer  AdamW, and the course of the learning rate
 //! training   the loop: resumable to the same bytes
 //! folder     a model's files, in the Hugging Face layout
 //! eval       prompts that training never held, asked of any model through `tdb-model`

@@ -1,9 +1,12 @@
-//! AdamW and the learning rate's course.
+//! AdamW, and the course of the learning rate of a model's training.
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gpt::Layout;
+use crate::gpt::Parameters;
 
+/// How a model is trained with AdamW.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdamW {
@@ -24,16 +27,47 @@ impl Default for AdamW {
     }
 }
 
-/// Running means of the gradient and of its square.
+/// Running means of the gradient and of its square, one of each per parameter.
 #[derive(Clone, Debug)]
 pub struct Moments {
     pub first: Vec<f32>,
     pub second: Vec<f32>,
 }
 
+/// One step of AdamW (Loshchilov and Hutter 2019).
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Steps before this one.
+    pub before: usize,
+    /// Learning rate.
+    pub rate: f32,
+    pub beta_1: f32,
+    pub beta_2: f32,
+    /// Parameters lose `rate * decay` of themselves.
+    pub decay: f32,
+    /// Factor of the gradients.
+    pub factor: f32,
+}
+
 impl Moments {
     pub fn new(size: usize) -> Self {
         Self { first: vec![0.0; size], second: vec![0.0; size] }
+    }
+
+    /// Moves the parameters `at` against their gradients; `parameters` and `gradients` are all that there are.
+    pub fn step(&mut self, at: Range<usize>, parameters: &mut [f32], gradients: &[f32], step: Step) {
+        let Step { before, rate, beta_1, beta_2, decay, factor } = step;
+        // From here on nothing is left to correct.
+        let count = (before + 1).min(100_000) as i32;
+        let (correct_1, correct_2) = (1.0 - beta_1.powi(count), 1.0 - beta_2.powi(count));
+        let keep = 1.0 - rate * decay;
+        let moments = self.first[at.clone()].iter_mut().zip(&mut self.second[at.clone()]);
+        for ((p, g), (m, v)) in parameters[at.clone()].iter_mut().zip(&gradients[at]).zip(moments) {
+            let g = g * factor;
+            *m = beta_1 * *m + (1.0 - beta_1) * g;
+            *v = beta_2 * *v + (1.0 - beta_2) * g * g;
+            *p = *p * keep - rate * (*m / correct_1) / ((*v / correct_2).sqrt() + 1e-8);
+        }
     }
 }
 
@@ -48,40 +82,38 @@ impl AdamW {
         self.peak * (self.floor + (1.0 - self.floor) * cosine)
     }
 
-    /// One step against `gradients`, which are shortened if need be. Returns their length before that.
+    /// One step against `gradients`, which are shortened if need be.
     pub fn update(
         &self,
-        layout: &Layout,
-        parameters: &mut [f32],
+        parameters: &mut Parameters,
         moments: &mut Moments,
         gradients: &[f32],
         step: usize,
         steps: usize,
-    ) -> f32 {
+    ) {
         let norm = gradients.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt() as f32;
-        let shorten = if norm > self.clip { self.clip / norm } else { 1.0 };
-        let rate = self.rate(step, steps);
-        let count = (step + 1) as i32;
-        let (correct_1, correct_2) = (1.0 - self.beta_1.powi(count), 1.0 - self.beta_2.powi(count));
+        let step = Step {
+            before: step,
+            rate: self.rate(step, steps),
+            beta_1: self.beta_1,
+            beta_2: self.beta_2,
+            decay: 0.0,
+            factor: if norm > self.clip { self.clip / norm } else { 1.0 },
+        };
+        let (layout, numbers) = parameters.layout_and_numbers_mut();
         for tensor in &layout.tensors {
-            let decay = if tensor.decays() { 1.0 - rate * self.decay } else { 1.0 };
-            let at = tensor.at.clone();
-            let (m, v) = (&mut moments.first[at.clone()], &mut moments.second[at.clone()]);
-            for (((p, g), m), v) in parameters[at.clone()].iter_mut().zip(&gradients[at]).zip(m).zip(v) {
-                let g = g * shorten;
-                *m = self.beta_1 * *m + (1.0 - self.beta_1) * g;
-                *v = self.beta_2 * *v + (1.0 - self.beta_2) * g * g;
-                *p = *p * decay - rate * (*m / correct_1) / ((*v / correct_2).sqrt() + 1e-8);
-            }
+            let decay = if tensor.decays() { self.decay } else { 0.0 };
+            moments.step(tensor.at.clone(), numbers, gradients, Step { decay, ..step });
         }
-        norm
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tdb_model::Config;
+
     use super::*;
-    use crate::gpt::Shape;
+    use crate::gpt::Layout;
 
     #[test]
     fn the_rate_rises_and_falls() {
@@ -94,13 +126,13 @@ mod tests {
 
     #[test]
     fn the_first_step_is_one_rate_long_against_the_gradient() {
-        let shape = Shape { n_layers: 1, d_model: 4, n_heads: 2, d_ff: 8, context: 8, vocabulary: 5 };
-        let layout = Layout::new(shape);
+        let layout = Layout::new(Config::gpt2(1, 4, 2, 8, 8, 5)).unwrap();
         let adam = AdamW { warm_up: 0, decay: 0.0, clip: f32::INFINITY, ..AdamW::default() };
-        let mut parameters = vec![0.5f32; layout.size];
-        let gradients: Vec<f32> = (0..layout.size).map(|i| if i % 2 == 0 { 3.0 } else { -0.2 }).collect();
-        adam.update(&layout, &mut parameters, &mut Moments::new(layout.size), &gradients, 0, 10);
-        for (i, p) in parameters.iter().enumerate() {
+        let size = layout.size;
+        let mut parameters = Parameters::new(layout, vec![0.5f32; size]);
+        let gradients: Vec<f32> = (0..size).map(|i| if i % 2 == 0 { 3.0 } else { -0.2 }).collect();
+        adam.update(&mut parameters, &mut Moments::new(size), &gradients, 0, 10);
+        for (i, p) in parameters.numbers().iter().enumerate() {
             let expected = 0.5 + if i % 2 == 0 { -2e-3 } else { 2e-3 };
             assert!((p - expected).abs() < 1e-5, "{i}: {p}");
         }

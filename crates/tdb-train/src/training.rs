@@ -11,23 +11,20 @@ use rayon::prelude::*;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tdb_model::Config;
 use tokenizers::Tokenizer;
 
 use crate::bpe::{encode, train_tokenizer};
 use crate::dice::Dice;
 use crate::error::{Error, Result};
 use crate::folder::{CONFIG, Model, TOKENIZER, WEIGHTS, read_tensor, write_json, write_tensors, write_whole};
-use crate::gpt::{Batch, Layout, Pass, Shape};
+use crate::gpt::{Layout, Parameters, Text, loss_and_gradients};
 use crate::grammar::{END_OF_TEXT, GRAMMAR_VERSION, Mixture, paragraph};
 use crate::optimizer::{AdamW, Moments};
 
 /// Kept while training, removed when the model is finished.
 const STATE: &str = "training-state.safetensors";
 const REPORT: &str = "training.json";
-
-/// A batch is cut into so many parts, which are worked on side by side. Not the number of threads: the sum of the
-/// parts' gradients must not depend on the machine.
-const LANES: usize = 4;
 
 /// How a model is trained. What it becomes depends on these and on nothing else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,7 +87,7 @@ pub struct Progress {
 
 /// The row with number `row` of a step. Single sentences at first: circuits form on them far sooner than on packed
 /// rows. From the middle of training on, a fifth of the rows are paragraphs.
-fn row(recipe: &Recipe, tokenizer: &Tokenizer, end: u32, step: usize, row: usize) -> Result<(Vec<u32>, bool)> {
+fn row(recipe: &Recipe, tokenizer: &Tokenizer, end: u32, step: usize, row: usize) -> Result<Text> {
     let mut dice = Dice::new(&[recipe.seed, 0x7E47, step as u64, row as u64]);
     let packed = 2 * step >= recipe.steps && dice.chance(0.2);
     let marked = dice.chance(0.8);
@@ -105,24 +102,30 @@ fn row(recipe: &Recipe, tokenizer: &Tokenizer, end: u32, step: usize, row: usize
     }
     let whole = tokens.len() <= recipe.context;
     tokens.truncate(recipe.context);
-    Ok((tokens, whole))
+    Ok(Text { tokens, end: whole.then_some(end) })
 }
 
 struct State {
     step: usize,
-    parameters: Vec<f32>,
+    parameters: Parameters,
     moments: Moments,
     average: f32,
 }
 
 impl State {
+    fn new(recipe: &Recipe, layout: Layout) -> Self {
+        let (moments, numbers) = (Moments::new(layout.size), layout.initial(recipe.seed));
+        Self { step: 0, parameters: Parameters::new(layout, numbers), moments, average: 0.0 }
+    }
+
     fn write(&self, recipe: &Recipe, path: &Path) -> Result<()> {
         let state = json!({"recipe": recipe, "grammar": GRAMMAR_VERSION, "step": self.step, "average": self.average});
-        let size = vec![self.parameters.len()];
+        let numbers = self.parameters.numbers();
+        let size = vec![numbers.len()];
         write_tensors(
             path,
             &[
-                ("parameters", size.clone(), &self.parameters),
+                ("parameters", size.clone(), numbers),
                 ("first", size.clone(), &self.moments.first),
                 ("second", size, &self.moments.second),
             ],
@@ -130,7 +133,7 @@ impl State {
         )
     }
 
-    fn read(recipe: &Recipe, path: &Path, size: usize) -> Result<Self> {
+    fn read(recipe: &Recipe, path: &Path, layout: Layout) -> Result<Self> {
         let bytes = fs::read(path).map_err(Error::file(path))?;
         let broken = |message: String| Error::content(path, format!("{message}; remove it to begin anew"));
         let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
@@ -144,11 +147,12 @@ impl State {
             return Err(broken("`step` and `average` should be numbers".to_owned()));
         };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
+        let size = layout.size;
         let read = |name| read_tensor(&tensors, path, name, &[size]);
         Ok(Self {
             step: step as usize,
-            parameters: read("parameters")?,
             moments: Moments { first: read("first")?, second: read("second")? },
+            parameters: Parameters::new(layout, read("parameters")?),
             average: average as f32,
         })
     }
@@ -170,26 +174,14 @@ pub fn train(options: &TrainOptions, watch: &mut dyn FnMut(Progress) -> ControlF
     let end = tokenizer
         .token_to_id(END_OF_TEXT)
         .ok_or_else(|| Error::content(folder.join(TOKENIZER), format!("the token {END_OF_TEXT} is missing")))?;
-    let shape = Shape {
-        n_layers: recipe.n_layers,
-        d_model: recipe.d_model,
-        n_heads: recipe.n_heads,
-        d_ff: recipe.d_ff,
-        context: recipe.context,
-        vocabulary: tokenizer.get_vocab_size(true),
-    };
-    shape.check()?;
-    let layout = Layout::new(shape);
+    let Recipe { n_layers, d_model, n_heads, d_ff, context, .. } = *recipe;
+    let vocabulary = tokenizer.get_vocab_size(true);
+    let layout = Layout::new(Config::gpt2(n_layers, d_model, n_heads, d_ff, context, vocabulary))?;
     let state_path = folder.join(STATE);
-    let mut state = if state_path.exists() {
-        State::read(recipe, &state_path, layout.size)?
-    } else {
-        let moments = Moments::new(layout.size);
-        State { step: 0, parameters: layout.initial(recipe.seed), moments, average: 0.0 }
-    };
-    let mut lanes: Vec<(Pass, Vec<f32>)> = vec![(Pass::default(), vec![0.0; layout.size]); LANES];
+    let mut state =
+        if state_path.exists() { State::read(recipe, &state_path, layout)? } else { State::new(recipe, layout) };
     while state.step < recipe.steps {
-        let progress = step(recipe, &tokenizer, end, &layout, &mut state, &mut lanes)?;
+        let progress = step(recipe, &tokenizer, end, &mut state)?;
         if state.step % options.save_every == 0 {
             state.write(recipe, &state_path)?;
         }
@@ -197,13 +189,13 @@ pub fn train(options: &TrainOptions, watch: &mut dyn FnMut(Progress) -> ControlF
             return Ok(None);
         }
     }
-    let model = Model { layout, parameters: state.parameters, tokenizer };
+    let model = Model { parameters: state.parameters, tokenizer };
     model.write(folder)?;
     let report = json!({
         "madeBy": command(recipe),
         "recipe": recipe,
         "grammarVersion": GRAMMAR_VERSION,
-        "parameters": model.layout.size,
+        "parameters": model.parameters.layout().size,
         "finalLoss": state.average,
     });
     write_json(&folder.join(REPORT), &report)?;
@@ -240,42 +232,18 @@ fn command(recipe: &Recipe) -> String {
     changed.fold("tdb train".to_owned(), |command, (name, value, _)| format!("{command} --{name} {value}"))
 }
 
-fn step(
-    recipe: &Recipe,
-    tokenizer: &Tokenizer,
-    end: u32,
-    layout: &Layout,
-    state: &mut State,
-    lanes: &mut [(Pass, Vec<f32>)],
-) -> Result<Progress> {
-    let mut batches = vec![Batch::default(); LANES];
-    for index in 0..recipe.batch {
-        let (tokens, whole) = row(recipe, tokenizer, end, state.step, index)?;
-        batches[index % LANES].push(&tokens, whole.then_some(end));
-    }
-    let asked: usize = batches.iter().map(Batch::asked).sum();
-    let weight = 1.0 / asked as f32;
-    let losses: Vec<f64> = lanes
-        .par_iter_mut()
-        .zip(&batches)
-        .map(|((pass, gradients), batch)| {
-            gradients.fill(0.0);
-            pass.train(layout, &state.parameters, batch, weight, gradients)
-        })
-        .collect();
-    let loss = (losses.iter().sum::<f64>() / asked as f64) as f32;
+fn step(recipe: &Recipe, tokenizer: &Tokenizer, end: u32, state: &mut State) -> Result<Progress> {
+    let text = |index| row(recipe, tokenizer, end, state.step, index);
+    let texts: Vec<Text> = (0..recipe.batch).into_par_iter().map(text).collect::<Result<_>>()?;
+    let model = state.parameters.transformer()?;
+    let (loss, gradients) = loss_and_gradients(&model, state.parameters.layout(), &texts)?;
+    // Else the parameters would be copied before they change.
+    drop(model);
+    let loss = loss as f32;
     if !loss.is_finite() {
         return Err(Error::Diverged { step: state.step, loss });
     }
-    if let Some(((_, sum), others)) = lanes.split_first_mut() {
-        for (_, gradients) in others {
-            for (sum, gradient) in sum.iter_mut().zip(gradients.iter()) {
-                *sum += gradient;
-            }
-        }
-        let optimizer = recipe.optimizer;
-        optimizer.update(layout, &mut state.parameters, &mut state.moments, sum, state.step, recipe.steps);
-    }
+    recipe.optimizer.update(&mut state.parameters, &mut state.moments, &gradients, state.step, recipe.steps);
     state.average = if state.step == 0 { loss } else { state.average + 0.01 * (loss - state.average) };
     state.step += 1;
     Ok(Progress {
@@ -284,7 +252,7 @@ fn step(
         loss,
         average: state.average,
         rate: recipe.optimizer.rate(state.step - 1, recipe.steps),
-        tokens: batches.iter().map(|batch| batch.tokens.len()).sum(),
+        tokens: texts.iter().map(|text| text.tokens.len()).sum(),
     })
 }
 

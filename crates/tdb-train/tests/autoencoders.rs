@@ -28,7 +28,7 @@ fn tiny_model(folder: &Path) -> (Transformer, Tokenizer) {
     let options = TrainOptions { recipe, folder: folder.to_owned(), save_every: 100 };
     train(&options, &mut |_| ControlFlow::Continue(())).unwrap();
     let checkpoint = checkpoint::open(folder).unwrap();
-    (Transformer::new(checkpoint.weights), checkpoint.tokenizer)
+    (Transformer::load(checkpoint.config, checkpoint.weights).unwrap(), checkpoint.tokenizer)
 }
 
 fn recipe(site: AutoencoderSite, sparsity: Sparsity) -> SaeRecipe {

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tdb_model::checkpoint::{self, sae_lens};
-use tdb_model::{Autoencoder, Config};
+use tdb_model::numbers::tensor;
+use tdb_model::{Autoencoder, Config, Numbers};
 
-const TINY: Config = Config { n_layers: 1, d_model: 8, n_heads: 2, d_head: 4, d_ff: 16, ctx_window: 16, n_vocab: 32 };
+fn tiny() -> Config {
+    Config::gpt2(1, 8, 2, 16, 16, 32)
+}
 
 #[derive(Deserialize)]
 struct Answers {
@@ -25,11 +28,12 @@ fn folders() -> Vec<PathBuf> {
 }
 
 fn agree(folder: &Path, answers: &Answers) {
-    let found = checkpoint::open_autoencoder(folder, None, &TINY).unwrap();
+    let found = checkpoint::open_autoencoder(folder, None, &tiny()).unwrap();
     let what = folder.display();
     let autoencoder = Autoencoder::new(found.site, found.layers[0].clone()).unwrap();
-    let latents = autoencoder.encode(&answers.inputs.concat(), answers.inputs.len());
-    let outputs = autoencoder.decode(&latents);
+    let inputs = tensor(&[answers.inputs.len(), autoencoder.n_inputs()], answers.inputs.concat());
+    let latents = autoencoder.encode(&inputs).unwrap();
+    let outputs = autoencoder.decode(&latents).unwrap();
     let near = |a: &[f32], b: &[f32]| {
         assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-6), "{what}: {a:?} {b:?}");
     };
@@ -38,7 +42,7 @@ fn agree(folder: &Path, answers: &Answers) {
         latents.row(row).iter().for_each(|&(latent, value)| dense[latent as usize] = value);
         near(&dense, want);
     }
-    near(outputs.data(), &answers.outputs.concat());
+    near(Numbers::of(&outputs).unwrap().data(), &answers.outputs.concat());
 }
 
 #[test]
@@ -51,7 +55,7 @@ fn what_sae_lens_wrote_answers_here_as_there() {
         agree(&folder, &answers);
         // And it stays the same when it is written in the other direction.
         let again = tempfile::tempdir().unwrap();
-        let found = checkpoint::open_autoencoder(&folder, None, &TINY).unwrap();
+        let found = checkpoint::open_autoencoder(&folder, None, &tiny()).unwrap();
         sae_lens::save_autoencoder(again.path(), &found, "tiny").unwrap();
         agree(again.path(), &answers);
     }

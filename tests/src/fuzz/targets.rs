@@ -9,8 +9,7 @@ use tdb_collate::Summary;
 use tdb_collate::corpus::{Cutting, Sequences, Shard};
 use tdb_data::collated::LayerFile;
 use tdb_data::{Location, NodeExplanations, NodeRecord, Registry};
-use tdb_model::weights::Config;
-use tdb_model::{Tokenizer, checkpoint};
+use tdb_model::{Config, Tokenizer, checkpoint};
 
 use super::Target;
 
@@ -84,7 +83,7 @@ fn safetensors(input: &[u8]) {
 }
 
 fn small() -> Config {
-    Config { n_layers: 1, d_model: 4, n_heads: 2, d_head: 2, d_ff: 8, ctx_window: 16, n_vocab: 265 }
+    Config::gpt2(1, 4, 2, 8, 16, 265)
 }
 
 /// A `.pt` file of an autoencoder.

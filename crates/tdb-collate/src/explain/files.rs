@@ -30,7 +30,7 @@ pub fn write_explanations(
     let lens = Lens::new(collation.model, collation.tokenizer, PROMOTED);
     for (&index, layer) in &summary.layers {
         for (&kind, units) in &layer.kinds {
-            let promotes = lens.promotes(index, kind);
+            let promotes = lens.promotes(index, kind).map_err(|error| Error::setting("model", error.to_string()))?;
             let n = if kind.per_pair() { layer.pairs } else { layer.tokens };
             let one = |unit: usize| -> NodeExplanations {
                 let found = &units.units[unit];

@@ -1,7 +1,9 @@
 //! Which tokens a unit's direction promotes.
 
-use tdb_model::kernels::{self, Threads, View};
-use tdb_model::{AutoencoderSite, Tokenizer, Transformer};
+use std::ops::Range;
+
+use tdb_model::numbers::products;
+use tdb_model::{AutoencoderSite, Slot, Tokenizer, Transformer};
 
 use crate::Kind;
 
@@ -23,49 +25,51 @@ impl<'a> Lens<'a> {
 
     /// For each unit of a kind the tokens whose logits it raises most; empty lists for units that write no fixed direction,
     /// as attention heads.
-    pub fn promotes(&self, layer: usize, kind: Kind) -> Vec<Vec<String>> {
-        let units = kind.count(self.model, layer);
-        let d_model = self.model.config().d_model;
-        let gain = &self.model.weights().ln_f.gain;
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn promotes(&self, layer: usize, kind: Kind) -> tdb_model::Result<Vec<Vec<String>>> {
+        let (units, config) = (kind.count(self.model, layer), self.model.config());
+        let (gain, unembedding) = (self.model.final_norm().gain(), self.model.unembedding());
+        let unembedding = unembedding.rows(0..config.n_vocab);
         let mut out = vec![Vec::new(); units];
         for first in (0..units).step_by(BLOCK) {
             let block = first..(first + BLOCK).min(units);
-            let Some(directions) = block.clone().map(|u| self.direction(layer, kind, u)).collect::<Option<Vec<_>>>()
-            else {
-                break;
-            };
-            let mut rows: Vec<f32> = directions.concat();
-            for row in rows.chunks_exact_mut(d_model) {
-                // The layer norm takes the mean away.
-                let mean = row.iter().sum::<f32>() / d_model as f32;
-                row.iter_mut().zip(gain).for_each(|(x, g)| *x = (*x - mean) * g);
+            let Some(mut rows) = self.directions(layer, kind, block.clone())? else { break };
+            for row in rows.chunks_exact_mut(config.d_model) {
+                if config.norm.centers() {
+                    // The norm takes the mean away.
+                    let mean = row.iter().sum::<f32>() / config.d_model as f32;
+                    row.iter_mut().for_each(|x| *x -= mean);
+                }
+                row.iter_mut().zip(gain.into_iter().flatten()).for_each(|(x, g)| *x *= g);
             }
-            let unembed = &self.model.weights().unembed;
-            let logits = kernels::matmul(View::new(&rows, block.len(), d_model), View::of(unembed).t(), Threads::All);
-            for (unit, logits) in block.zip(logits.chunks_exact(unembed.rows())) {
+            let logits = products(&rows, &unembedding, config.d_model, true);
+            for (unit, logits) in block.zip(logits.chunks_exact(config.n_vocab)) {
                 out[unit] = self.largest(logits);
             }
         }
-        out
+        Ok(out)
     }
 
-    /// What a unit adds to the residual stream, `[D]`.
-    fn direction(&self, layer: usize, kind: Kind, unit: usize) -> Option<Vec<f32>> {
-        let mlp_out = &self.model.weights().layers[layer].mlp_out.weight;
-        match kind {
-            Kind::Neuron => Some(mlp_out.transpose().row(unit)),
-            Kind::Head | Kind::AttnLatentPairs => None,
-            Kind::AttnLatent => Some(self.model.attn_autoencoder(layer)?.direction(unit).to_vec()),
-            Kind::MlpLatent => {
-                let autoencoder = self.model.mlp_autoencoder(layer)?;
-                let direction = autoencoder.direction(unit);
-                if autoencoder.site() != AutoencoderSite::MlpPostAct {
-                    return Some(direction.to_vec());
-                }
-                let neurons = View::new(direction, 1, direction.len());
-                Some(kernels::matmul(neurons, View::of(mlp_out).t(), Threads::All))
+    /// What units add to the residual stream, `[units, D]`; `None` if that is no fixed direction.
+    fn directions(&self, layer: usize, kind: Kind, units: Range<usize>) -> tdb_model::Result<Option<Vec<f32>>> {
+        let slot = match kind {
+            Kind::Neuron => {
+                let mlp = self.model.block(layer).mlp();
+                return Ok(Some(units.flat_map(|unit| mlp.write_direction(unit)).collect()));
             }
+            Kind::Head | Kind::AttnLatentPairs => return Ok(None),
+            Kind::AttnLatent => Slot::Attention,
+            Kind::MlpLatent => Slot::Mlp,
+        };
+        let Some(autoencoder) = self.model.autoencoder(slot, layer) else { return Ok(None) };
+        let directions = units.clone().flat_map(|unit| autoencoder.direction(unit).iter().copied()).collect();
+        if autoencoder.site() != AutoencoderSite::MlpPostAct {
+            return Ok(Some(directions));
         }
+        let neurons = self.model.tensor(&[units.len(), autoencoder.n_inputs()], directions)?;
+        Ok(Some(self.model.block(layer).mlp().write(&neurons)?.flatten_all()?.to_vec1()?))
     }
 
     fn largest(&self, logits: &[f32]) -> Vec<String> {

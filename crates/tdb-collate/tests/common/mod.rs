@@ -11,7 +11,7 @@ use tdb_collate::summary::fingerprint;
 use tdb_collate::work::{Collation, describe_corpus, fingerprint_corpus, split_layers};
 use tdb_collate::{Kind, Plan, Sizes};
 use tdb_data::collated::Encoding;
-use tdb_model::{Autoencoder, Tokenizer, Transformer, checkpoint};
+use tdb_model::{Tokenizer, Transformer, checkpoint};
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::preset;
 
@@ -26,13 +26,11 @@ pub fn model() -> Transformer {
 fn load() -> Transformer {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("weights");
     let root = write(&preset("tiny-a").unwrap(), &folder, Parts::ModelAndAutoencoders).unwrap();
-    let weights = checkpoint::open(&root).unwrap().weights;
-    let autoencoders = |name: &str| -> Vec<Option<Autoencoder>> {
-        let found = checkpoint::open_autoencoder(&root.join("autoencoders").join(name), None, &weights.config).unwrap();
-        found.layers.into_iter().map(|l| Some(Autoencoder::new(found.site, l).unwrap())).collect()
-    };
-    let (mlp, attn) = (autoencoders("ae-resid-delta-mlp"), autoencoders("ae-resid-delta-attn-topk"));
-    Transformer::new(weights).with_mlp_autoencoders(mlp).unwrap().with_attn_autoencoders(attn).unwrap()
+    let checkpoint = checkpoint::open(&root).unwrap();
+    let config = checkpoint.config.clone();
+    let open = |name: &str| checkpoint::open_autoencoder(&root.join("autoencoders").join(name), None, &config).unwrap();
+    let model = Transformer::load(checkpoint.config, checkpoint.weights).unwrap();
+    model.attach(open("ae-resid-delta-mlp")).unwrap().attach(open("ae-resid-delta-attn-topk")).unwrap()
 }
 
 /// A text of `documents` short documents, some of them equal.
@@ -59,7 +57,7 @@ pub fn text(folder: &Path, documents: usize) -> PathBuf {
 pub fn plan(model: &Transformer, files: &[PathBuf], shards: usize) -> Plan {
     Plan {
         model: "tiny-a".into(),
-        fingerprint: fingerprint(model),
+        fingerprint: fingerprint(model).unwrap(),
         autoencoders: vec!["mlp".into(), "attn".into()],
         corpus: describe_corpus(files).unwrap(),
         content: fingerprint_corpus(files).unwrap(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// that names the file and, where there is one, the tensor or key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "each variant's sentence says what its fields are")]
 pub enum CheckpointError {
     #[error("{}: cannot be read: {source}", file.display())]
     Read { file: PathBuf, source: std::io::Error },
@@ -19,6 +20,9 @@ pub enum CheckpointError {
     Unexpected { file: PathBuf, key: String, expected: String, found: String },
     #[error("{}: `{key}` is missing", file.display())]
     Missing { file: PathBuf, key: String },
+    /// A tensor that candle could not give.
+    #[error("{}: `{key}`: {source}", file.display())]
+    Candle { file: PathBuf, key: String, source: Box<candle_core::Error> },
     /// A tensor or a setting that this layout does not know.
     #[error("{}: `{key}` is not known in this layout, which has {known}", file.display())]
     Unknown { file: PathBuf, key: String, known: String },
@@ -45,7 +49,20 @@ impl CheckpointError {
         CheckpointError::Unexpected { file: file.to_owned(), key: key.into(), expected, found }
     }
 
-    pub(crate) fn missing(file: &Path, key: impl Into<String>) -> Self {
+    /// What went wrong where candle was asked for a tensor.
+    pub(crate) fn candle(file: &Path, key: String, error: candle_core::Error) -> Self {
+        match error {
+            candle_core::Error::WithBacktrace { inner, .. } => Self::candle(file, key, *inner),
+            candle_core::Error::UnexpectedShape { expected, got, .. } => {
+                let shape = |shape: candle_core::Shape| format!("of shape {:?}", shape.dims());
+                Self::unexpected(file, key, shape(expected), shape(got))
+            }
+            other => CheckpointError::Candle { file: file.to_owned(), key, source: Box::new(other) },
+        }
+    }
+
+    /// That a tensor or setting is missing, for a [`Source`](crate::Source) of one's own; `file` is what names the source.
+    pub fn missing(file: &Path, key: impl Into<String>) -> Self {
         CheckpointError::Missing { file: file.to_owned(), key: key.into() }
     }
 

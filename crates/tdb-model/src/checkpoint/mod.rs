@@ -5,6 +5,8 @@
 //! believed before it was compared with the file's own size. Matrices are mapped, not copied, where the file holds
 //! 32-bit floats at a fitting address.
 
+mod autoencoder;
+mod bytes;
 mod dead_latents;
 mod error;
 pub mod hugging_face;
@@ -16,37 +18,55 @@ pub mod sae_lens;
 mod safetensors_file;
 mod safetensors_writer;
 mod settings;
-mod source;
+mod table;
 mod tensor;
 mod zip_directory;
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
+use candle_nn::VarBuilder;
+
+pub(crate) use bytes::read_text;
 pub use dead_latents::drop_dead_latents;
 pub use error::CheckpointError;
 pub use safetensors_writer::Precision;
-pub(crate) use source::read_text;
 
+use crate::config::Config;
+use crate::source::Weights;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{AutoencoderSite, Config, NamedAutoencoder, Weights};
+use crate::weights::{AutoencoderSite, NamedAutoencoder};
 
 /// A model as it came from disk.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
+    /// Its sizes and settings.
+    pub config: Config,
+    /// Its tensors; their numbers are read when they are asked for.
     pub weights: Weights,
+    /// Its tokenizer. It may have fewer tokens than the model has rows, or more, which the model then refuses.
     pub tokenizer: Tokenizer,
     /// Which layout was read from where, for a person.
-    pub source: String,
+    pub origin: String,
 }
 
-/// Reads the model in `folder`, whichever layout it has.
+impl Checkpoint {
+    /// The tensors for whoever takes a `VarBuilder`, as 32-bit floats on `device`, under the names of
+    /// [`source`](crate::source).
+    pub fn var_builder(&self, device: &Device) -> VarBuilder<'static> {
+        self.weights.var_builder(device)
+    }
+}
+
+/// Opens the model in `folder`, whichever layout it has. Settings, names, types and shapes are checked here; that all
+/// numbers are finite, where they are read.
 ///
 /// # Errors
 /// If no layout fits (the error says what was looked for and found), or the files are not what they should be.
 pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = folder.join("config.json");
     if config_path.is_file() {
-        let config = source::read_json(&config_path)?;
+        let config = bytes::read_json(&config_path)?;
         if reference::is_config(&config) {
             return reference::load(folder);
         }

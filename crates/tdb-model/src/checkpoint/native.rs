@@ -25,19 +25,21 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::autoencoder;
+use super::bytes::Bytes;
 use super::error::CheckpointError;
 use super::safetensors_file::TensorFile;
 use super::safetensors_writer::{Numbers, Precision, write};
-use super::settings::check_size;
-use super::source::Source;
-use crate::weights::{AutoencoderSite, AutoencoderWeights, Config, LatentActivation, NamedAutoencoder};
+use super::table::{Entries, Order};
+use crate::config::Config;
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder};
 
 pub use super::hugging_face::from_bytes;
 
 const FORMAT: &str = "tdb-autoencoder";
 const VERSION: &str = "1";
-const TENSORS: [&str; 7] =
-    ["encoder", "decoder", "latent_bias", "encoder_pre_bias", "decoder_bias", "threshold", "activation_frequency"];
+const TENSORS: &str = "encoder, decoder, latent_bias, encoder_pre_bias, decoder_bias, activation_frequency and, for \
+                       jump_relu, threshold";
 
 /// Reads `<folder>/<layer>.safetensors` for every layer of the model.
 ///
@@ -65,7 +67,7 @@ pub fn autoencoder_from_bytes(
         return Err(CheckpointError::unexpected(folder, "number of layers", expected, files.len()));
     }
     let read = |(layer, &bytes): (usize, &&'static [u8])| {
-        read_layer(&TensorFile::from_source(&layer_path(folder, layer), Source::Static(bytes))?, layer, config)
+        read_layer(&TensorFile::from_bytes(&layer_path(folder, layer), Bytes::Static(bytes))?, layer, config)
     };
     let layers = files.iter().enumerate().map(read).collect::<Result<_, _>>()?;
     same_site(folder, name, layers)
@@ -169,10 +171,7 @@ fn read_layer(
         "resid_delta_attn" => AutoencoderSite::ResidDeltaAttn,
         other => return Err(unexpected("site", "mlp_post_act, resid_delta_mlp or resid_delta_attn", other)),
     };
-    let bias = file.tensor("latent_bias")?;
-    let n_latents = bias.tensor.shape().first().copied().unwrap_or(0);
-    check_size(file.path(), "latent_bias", n_latents)?;
-    let has = |key: &str| file.names().iter().any(|name| name == key);
+    let n_latents = autoencoder::n_latents(file.path(), &file.tensor("latent_bias")?)?;
     let activation = match text("activation")? {
         "relu" => LatentActivation::Relu,
         "identity" => LatentActivation::Identity,
@@ -190,20 +189,19 @@ fn read_layer(
         "jump_relu" => LatentActivation::JumpRelu { threshold: file.tensor("threshold")?.vector(n_latents)? },
         other => return Err(unexpected("activation", "relu, identity, topk or jump_relu", other)),
     };
-    let jumps = matches!(activation, LatentActivation::JumpRelu { .. });
-    file.only(|name| TENSORS.contains(&name) && (jumps || name != "threshold"), &TENSORS.join(", "))?;
     let n_inputs = site.width(config);
-    let weights = AutoencoderWeights {
-        encoder_pre_bias: file.tensor("encoder_pre_bias")?.vector(n_inputs)?,
-        encoder: file.tensor("encoder")?.matrix([n_latents, n_inputs])?,
-        latent_bias: bias.vector(n_latents)?,
-        activation,
-        decoder: file.tensor("decoder")?.matrix([n_latents, n_inputs])?.transpose(),
-        decoder_bias: file.tensor("decoder_bias")?.vector(n_inputs)?,
-        activation_frequency: match has("activation_frequency") {
-            true => Some(file.tensor("activation_frequency")?.vector(n_latents)?),
-            false => None,
-        },
-    };
-    Ok((site, weights))
+    let mut table = Entries::default();
+    table.tensor("encoder_pre_bias", "encoder_pre_bias", [n_inputs]);
+    table.tensor("encoder", "encoder.weight", [n_latents, n_inputs]);
+    table.tensor("latent_bias", "latent_bias", [n_latents]);
+    table.matrix("decoder", "decoder.weight", [n_inputs, n_latents], Order::InOut);
+    table.tensor("decoder_bias", "decoder_bias", [n_inputs]);
+    if file.contains("activation_frequency") {
+        table.tensor("activation_frequency", "activation_frequency", [n_latents]);
+    }
+    let jumps = matches!(activation, LatentActivation::JumpRelu { .. });
+    let threshold: Vec<String> = jumps.then(|| "threshold".to_owned()).into_iter().collect();
+    table.refuse_unknown(file.path(), file.names().iter().map(String::as_str), &threshold, TENSORS)?;
+    let table = table.look_up(file.path(), |key| file.tensor(key))?;
+    Ok((site, autoencoder::read(&table, [n_latents, n_inputs], activation)?))
 }

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::bytes::Bytes;
 use super::error::{CheckpointError, shorten};
 use super::pickle::{Pickle, Value, describe};
-use super::source::Source;
 use super::tensor::{DType, NamedTensor, Tensor};
 use super::zip_directory::ZipDirectory;
 
@@ -13,7 +13,7 @@ use super::zip_directory::ZipDirectory;
 #[derive(Debug)]
 pub(crate) struct PtFile {
     path: PathBuf,
-    source: Source,
+    bytes: Bytes,
     directory: ZipDirectory,
     /// Bytes of the file that hold the pickle.
     pickle_range: Range<usize>,
@@ -43,36 +43,36 @@ pub(crate) struct Dict<'a> {
 impl PtFile {
     /// Opens the file and reads its directory and its pickle.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        Self::from_source(path, Source::open(path)?)
+        Self::from_bytes(path, Bytes::open(path)?)
     }
 
-    fn from_source(path: &Path, source: Source) -> Result<Self, CheckpointError> {
+    fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, CheckpointError> {
         let damaged = |what: String| CheckpointError::damaged(path, what);
-        if source.starts_with(&[0x80, 2]) {
+        if bytes.starts_with(&[0x80, 2]) {
             return Err(damaged("the format of torch before 1.6: save it again with a newer one".to_owned()));
         }
-        if !source.starts_with(b"PK\x03\x04") {
-            let start = &source[..source.len().min(4)];
+        if !bytes.starts_with(b"PK\x03\x04") {
+            let start = &bytes[..bytes.len().min(4)];
             return Err(damaged(format!("not a zip archive of torch.save: it starts with {start:02x?}")));
         }
-        let directory = ZipDirectory::read(&source).map_err(damaged)?;
-        let prefixes: Vec<&[u8]> = directory.names(&source).filter_map(prefix_of_pickle).take(2).collect();
+        let directory = ZipDirectory::read(&bytes).map_err(damaged)?;
+        let prefixes: Vec<&[u8]> = directory.names(&bytes).filter_map(prefix_of_pickle).take(2).collect();
         let prefix = match prefixes[..] {
             [prefix] => prefix.to_vec(),
             [] => return Err(damaged("no entry named data.pkl".to_owned())),
             _ => return Err(damaged("two entries named data.pkl".to_owned())),
         };
-        let entry = |name: &str| directory.find(&source, &[&prefix, name.as_bytes()].concat());
-        if directory.names(&source).any(|name| name.strip_prefix(prefix.as_slice()) == Some(b"byteorder")) {
+        let entry = |name: &str| directory.find(&bytes, &[&prefix, name.as_bytes()].concat());
+        if directory.names(&bytes).any(|name| name.strip_prefix(prefix.as_slice()) == Some(b"byteorder")) {
             let order = entry("byteorder").map_err(damaged)?;
-            if &source[order.clone()] != b"little" {
-                let found = String::from_utf8_lossy(&source[order]);
+            if &bytes[order.clone()] != b"little" {
+                let found = String::from_utf8_lossy(&bytes[order]);
                 return Err(CheckpointError::unexpected(path, "byteorder", "little", shorten(&found)));
             }
         }
         let pickle_range = entry("data.pkl").map_err(damaged)?;
-        let pickle = Pickle::read(&source[pickle_range.clone()]).map_err(damaged)?;
-        Ok(PtFile { path: path.to_owned(), source, directory, pickle_range, pickle, prefix })
+        let pickle = Pickle::read(&bytes[pickle_range.clone()]).map_err(damaged)?;
+        Ok(PtFile { path: path.to_owned(), bytes, directory, pickle_range, pickle, prefix })
     }
 
     /// The file's top object, which has to be a tensor; `key` names it in errors.
@@ -93,7 +93,7 @@ impl PtFile {
 
     fn text(&self, (start, end): (usize, usize)) -> &str {
         // The pickle's reader checked strings; names of storage types may be anything.
-        std::str::from_utf8(&self.source[self.pickle_range.clone()][start..end]).unwrap_or("?")
+        std::str::from_utf8(&self.bytes[self.pickle_range.clone()][start..end]).unwrap_or("?")
     }
 
     fn resolve(&self, key: &str, index: usize) -> Result<NamedTensor, CheckpointError> {
@@ -105,7 +105,7 @@ impl PtFile {
             CheckpointError::unexpected(&self.path, key, "numbers of a known type", format!("torch.{type_name}"))
         })?;
         let name = [&self.prefix, b"data/".as_slice(), self.text(storage.key).as_bytes()].concat();
-        let data = self.directory.find(&self.source, &name).map_err(of_key)?;
+        let data = self.directory.find(&self.bytes, &name).map_err(of_key)?;
         let says = usize::try_from(storage.elements).ok().and_then(|n| n.checked_mul(dtype.bytes()));
         if says != Some(data.len()) {
             return Err(of_key(format!(
@@ -127,7 +127,7 @@ impl PtFile {
             values.iter().map(number).collect()
         };
         let offset = usize::try_from(tensor.offset).map_err(|_| of_key(format!("an offset of {}", tensor.offset)))?;
-        let view = Tensor::new(&self.source, data, offset, dtype, numbers(tensor.shape)?, numbers(tensor.strides)?)
+        let view = Tensor::new(&self.bytes, data, offset, dtype, numbers(tensor.shape)?, numbers(tensor.strides)?)
             .map_err(of_key)?;
         Ok(NamedTensor { file: self.path.clone(), key: key.to_owned(), tensor: view })
     }

@@ -6,22 +6,20 @@
 //! <model>/autoencoders/<name>/<layer>.pt         a state dict a layer
 //! ```
 
-use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json};
 
-use super::Checkpoint;
+use super::bytes::read_json;
 use super::error::CheckpointError;
 use super::pt::{Dict, Item, PtFile};
-use super::settings::{Settings, check_size};
-use super::source::read_json;
-use super::tensor::NamedTensor;
+use super::settings::Settings;
+use super::table::{Entries, Order};
+use super::{Checkpoint, autoencoder};
+use crate::config::Config;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{
-    AutoencoderSite, AutoencoderWeights, Config, LatentActivation, LayerNorm, LayerWeights, Linear, Weights,
-};
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation};
 
 /// The only tokenizer that the reference's models name.
 const GPT2_VOCAB: usize = 50257;
@@ -34,20 +32,12 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let path = folder.join("config.json");
     let config = read_config(&path, &read_json(&path)?)?;
     let pieces = folder.join("model_pieces");
-    let expected = piece_names(&config);
-    refuse_unknown_pieces(&pieces, &expected)?;
-    let open = |name: &String| {
-        let tensor = PtFile::open(&pieces.join(format!("{name}.pt")))?.tensor(name)?;
-        Ok((name.clone(), tensor))
-    };
-    let read = || {
-        // Collected in order, so that of several errors it is always the same one that is reported.
-        let opened: Vec<Result<_, CheckpointError>> = expected.par_iter().map(open).collect();
-        Pieces(opened.into_iter().collect::<Result<_, _>>()?).weights(config)
-    };
-    let (weights, tokenizer) = rayon::join(read, Tokenizer::gpt2);
-    let source = format!("{} (pieces of torch.save)", folder.display());
-    Ok(Checkpoint { weights: weights?, tokenizer, source })
+    let table = tensors(&config);
+    refuse_unknown_pieces(&pieces, &table)?;
+    let find = |key: &str| PtFile::open(&pieces.join(format!("{key}.pt")))?.tensor(key);
+    let (table, tokenizer) = rayon::join(|| table.look_up(&pieces, find), Tokenizer::gpt2);
+    let origin = format!("{} (pieces of torch.save)", folder.display());
+    Ok(Checkpoint { config, weights: table?.into(), tokenizer, origin })
 }
 
 /// Is this object the reference's kind of `config.json`?
@@ -62,112 +52,53 @@ fn read_config(path: &Path, json: &Map<String, Json>) -> Result<Config, Checkpoi
         return Err(settings.unexpected("enc", "\"gpt2\""));
     }
     let d_model = settings.size("d_model")?;
-    let n_heads = settings.size("n_heads")?;
     let d_attn = settings.scaled("m_attn", d_model)?;
-    if d_attn % n_heads != 0 {
-        let expected = format!("a divisor of the attention's width {d_attn}");
-        return Err(settings.unexpected("n_heads", &expected));
-    }
-    Ok(Config {
-        n_layers: settings.layers("n_layers")?,
-        d_model,
-        n_heads,
-        d_head: d_attn / n_heads,
-        d_ff: settings.scaled("m_mlp", d_model)?,
-        ctx_window: settings.size("ctx_window")?,
-        n_vocab: GPT2_VOCAB,
-    })
+    let n_heads = settings.divisor("n_heads", "the attention's width", d_attn)?;
+    let (n_layers, d_ff) = (settings.layers("n_layers")?, settings.scaled("m_mlp", d_model)?);
+    // The heads together may be of another width than the residual stream.
+    let mut config = Config::gpt2(n_layers, d_attn, n_heads, d_ff, settings.size("ctx_window")?, GPT2_VOCAB);
+    config.d_model = d_model;
+    config.tied = false;
+    Ok(config)
 }
 
-fn piece_names(config: &Config) -> Vec<String> {
-    let mut names: Vec<String> =
-        ["tok_embed.weight", "pos_embed.weight", "final_ln.weight", "final_ln.bias", "unembed.weight"]
-            .map(str::to_owned)
-            .into();
+fn tensors(config: &Config) -> Entries {
+    let (d, d_ff, d_attn) = (config.d_model, config.d_ff, config.n_heads * config.d_head);
+    let mut table = Entries::default();
+    table.tensor("tok_embed.weight", "embed.weight", [config.n_vocab, d]);
+    table.tensor("pos_embed.weight", "positions.weight", [config.ctx_window, d]);
+    table.norm("final_ln", "final_norm", d);
+    table.tensor("unembed.weight", "unembed.weight", [config.n_vocab, d]);
     for layer in 0..config.n_layers {
-        for part in [
-            "attn.q_proj",
-            "attn.k_proj",
-            "attn.v_proj",
-            "attn.out_proj",
-            "mlp.in_layer",
-            "mlp.out_layer",
-            "ln_1",
-            "ln_2",
-        ] {
-            names.push(format!("xf_layers.{layer}.{part}.weight"));
-            names.push(format!("xf_layers.{layer}.{part}.bias"));
+        table.block(layer, &format!("xf_layers.{layer}"));
+        table.norm("ln_1", "attn_norm", d);
+        for part in ["q", "k", "v"] {
+            let name = format!("attn.{part}");
+            table.linear(&format!("{name}_proj"), &[&name], [d_attn, d], Order::OutIn, true);
         }
+        table.linear("attn.out_proj", &["attn.o"], [d, d_attn], Order::OutIn, true);
+        table.norm("ln_2", "mlp_norm", d);
+        table.linear("mlp.in_layer", &["mlp.in"], [d_ff, d], Order::OutIn, true);
+        table.linear("mlp.out_layer", &["mlp.out"], [d, d_ff], Order::OutIn, true);
     }
-    names
+    table
 }
 
-/// A piece that belongs to no known part would silently change what the model is.
-fn refuse_unknown_pieces(folder: &Path, expected: &[String]) -> Result<(), CheckpointError> {
+/// Every piece has to be one of the table's.
+fn refuse_unknown_pieces(folder: &Path, table: &Entries) -> Result<(), CheckpointError> {
     let read = |source| CheckpointError::Read { file: folder.to_owned(), source };
-    let expected: HashSet<&str> = expected.iter().map(String::as_str).collect();
-    for entry in std::fs::read_dir(folder).map_err(read)? {
-        let name = entry.map_err(read)?.file_name();
-        let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".pt")) else { continue };
-        if !expected.contains(key) {
-            return Err(CheckpointError::unknown(folder, key, format!("{} tensors", expected.len())));
-        }
-    }
-    Ok(())
-}
-
-struct Pieces(HashMap<String, NamedTensor>);
-
-impl Pieces {
-    fn get(&self, key: &str) -> Result<&NamedTensor, CheckpointError> {
-        self.0.get(key).ok_or_else(|| CheckpointError::missing(&PathBuf::from("model_pieces"), key))
-    }
-
-    fn linear(&self, prefix: &str, [out, inputs]: [usize; 2]) -> Result<Linear, CheckpointError> {
-        Ok(Linear {
-            weight: self.get(&format!("{prefix}.weight"))?.matrix([out, inputs])?,
-            bias: self.get(&format!("{prefix}.bias"))?.vector(out)?,
-        })
-    }
-
-    fn layer_norm(&self, prefix: &str, width: usize) -> Result<LayerNorm, CheckpointError> {
-        Ok(LayerNorm {
-            gain: self.get(&format!("{prefix}.weight"))?.vector(width)?,
-            bias: self.get(&format!("{prefix}.bias"))?.vector(width)?,
-        })
-    }
-
-    fn weights(&self, config: Config) -> Result<Weights, CheckpointError> {
-        let (d, vocab) = (config.d_model, config.n_vocab);
-        let d_attn = config.n_heads * config.d_head;
-        let layer = |index: usize| {
-            let part = |name: &str| format!("xf_layers.{index}.{name}");
-            Ok(LayerWeights {
-                ln_1: self.layer_norm(&part("ln_1"), d)?,
-                query: self.linear(&part("attn.q_proj"), [d_attn, d])?,
-                key: self.linear(&part("attn.k_proj"), [d_attn, d])?,
-                value: self.linear(&part("attn.v_proj"), [d_attn, d])?,
-                out: self.linear(&part("attn.out_proj"), [d, d_attn])?,
-                ln_2: self.layer_norm(&part("ln_2"), d)?,
-                mlp_in: self.linear(&part("mlp.in_layer"), [config.d_ff, d])?,
-                mlp_out: self.linear(&part("mlp.out_layer"), [d, config.d_ff])?,
-            })
-        };
-        Ok(Weights {
-            tok_embed: self.get("tok_embed.weight")?.matrix([vocab, d])?,
-            pos_embed: self.get("pos_embed.weight")?.matrix([config.ctx_window, d])?,
-            layers: (0..config.n_layers).map(layer).collect::<Result<_, CheckpointError>>()?,
-            ln_f: self.layer_norm("final_ln", d)?,
-            unembed: self.get("unembed.weight")?.matrix([vocab, d])?,
-            config,
-        })
-    }
+    let names = std::fs::read_dir(folder).map_err(read)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names: Vec<_> = names.collect::<Result<_, _>>().map_err(read)?;
+    let pieces = names.iter().filter_map(|name| name.to_str()?.strip_suffix(".pt"));
+    table.refuse_unknown(folder, pieces, &[], &format!("{} tensors", table.keys().count()))
 }
 
 /// Entries that every state dict of an autoencoder has.
 const WEIGHTS: [&str; 4] = ["pre_bias", "latent_bias", "encoder.weight", "decoder.weight"];
+/// How often each latent fired in training.
+const FREQUENCY: &str = "latents_activation_frequency";
 /// Statistics of its training.
-const STATISTICS: [&str; 3] = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"];
+const STATISTICS: [&str; 3] = ["stats_last_nonzero", FREQUENCY, "latents_mean_square"];
 
 /// Reads `<folder>/<layer>.pt` for every layer of the model.
 ///
@@ -199,24 +130,20 @@ fn read_autoencoder(
         }
     }
     let n_inputs = site.width(config);
-    let latent_bias = dict.tensor("latent_bias")?;
-    let n_latents = latent_bias.tensor.shape().first().copied().unwrap_or(0);
-    check_size(path, "latent_bias", n_latents)?;
+    let n_latents = autoencoder::n_latents(path, &dict.tensor("latent_bias")?)?;
     let activation = read_activation(path, &dict, n_latents)?;
-    let frequency = match dict.get("latents_activation_frequency")? {
-        None => None,
-        Some(_) => Some(dict.tensor("latents_activation_frequency")?.vector(n_latents)?),
-    };
-    let pre_bias = dict.tensor("pre_bias")?.vector(n_inputs)?;
-    Ok(AutoencoderWeights {
-        encoder_pre_bias: pre_bias.clone(),
-        encoder: dict.tensor("encoder.weight")?.matrix([n_latents, n_inputs])?,
-        latent_bias: latent_bias.vector(n_latents)?,
-        activation,
-        decoder: dict.tensor("decoder.weight")?.matrix([n_inputs, n_latents])?,
-        decoder_bias: pre_bias,
-        activation_frequency: frequency,
-    })
+    let mut table = Entries::default();
+    if dict.get(FREQUENCY)?.is_some() {
+        table.tensor(FREQUENCY, "activation_frequency", [n_latents]);
+    }
+    for name in ["encoder_pre_bias", "decoder_bias"] {
+        table.tensor("pre_bias", name, [n_inputs]);
+    }
+    table.matrix("encoder.weight", "encoder.weight", [n_latents, n_inputs], Order::OutIn);
+    table.tensor("latent_bias", "latent_bias", [n_latents]);
+    table.matrix("decoder.weight", "decoder.weight", [n_inputs, n_latents], Order::OutIn);
+    let table = table.look_up(path, |key| dict.tensor(key))?;
+    autoencoder::read(&table, [n_latents, n_inputs], activation)
 }
 
 /// The activation's name and its settings. Only the release of December 2023 names none and means ReLU: it has the

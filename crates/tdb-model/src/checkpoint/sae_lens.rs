@@ -8,8 +8,8 @@
 //!
 //! Files of version 6 name the hook in `metadata`, earlier ones beside the other settings, the earliest as
 //! `hook_point`; all are read. Architectures `standard` (with ReLU), `topk` and `jumprelu` are known; any other, and
-//! any setting that changes what is computed, is refused by name. A TopK that SAELens trained itself measures its latents by
-//! the length of what they write; that is folded into the weights.
+//! any setting that changes what is computed, is refused by name. A TopK that SAELens trained itself measures its
+//! latents by the length of what they write; that is folded into the weights.
 //!
 //! SAELens takes activations from TransformerLens, which by default first centres what MLPs and attention write to the
 //! residual stream. An autoencoder for `hook_mlp_out` or `hook_attn_out` fits here only if it was trained with
@@ -19,13 +19,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
+use super::autoencoder;
+use super::bytes::read_json;
 use super::error::CheckpointError;
 use super::safetensors_file::TensorFile;
 use super::safetensors_writer::{Numbers, Precision, write, write_json};
 use super::settings::Settings;
-use super::source::read_json;
+use super::table::{Entries, Order};
+use crate::config::Config;
 use crate::matrix::Matrix;
-use crate::weights::{AutoencoderSite, AutoencoderWeights, Config, LatentActivation, NamedAutoencoder};
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder};
 
 const CONFIG: &str = "cfg.json";
 const WEIGHTS: &str = "sae_weights.safetensors";
@@ -195,38 +198,36 @@ fn read_layer(folder: &Path, config: &Config) -> Result<(usize, AutoencoderSite,
     let file = TensorFile::open(&folder.join(WEIGHTS))?;
     let activation = read_activation(&settings, &file, n_latents)?;
     let jumps = matches!(activation, LatentActivation::JumpRelu { .. });
-    let known = |name: &str| {
-        ["W_enc", "W_dec", "b_enc", "b_dec", "scaling_factor"].contains(&name) || (jumps && name == "threshold")
-    };
-    file.only(known, "W_enc, W_dec, b_enc, b_dec and, for jumprelu, threshold")?;
+    let subtracts = settings.flag("apply_b_dec_to_input", true)?;
+    let mut table = Entries::default();
+    if subtracts {
+        table.tensor("b_dec", "encoder_pre_bias", [n_inputs]);
+    }
+    table.tensor("b_dec", "decoder_bias", [n_inputs]);
+    table.matrix("W_enc", "encoder.weight", [n_latents, n_inputs], Order::InOut);
+    table.tensor("b_enc", "latent_bias", [n_latents]);
+    table.matrix("W_dec", "decoder.weight", [n_inputs, n_latents], Order::InOut);
+    let ignored = [Some("scaling_factor"), jumps.then_some("threshold")];
+    let ignored: Vec<String> = ignored.into_iter().flatten().map(str::to_owned).collect();
+    let known = "W_enc, W_dec, b_enc, b_dec and, for jumprelu, threshold";
+    table.refuse_unknown(file.path(), file.names().iter().map(String::as_str), &ignored, known)?;
     // For a time SAELens saved a factor of ones with every file.
-    if file.names().iter().any(|name| name == "scaling_factor")
+    if file.contains("scaling_factor")
         && file.tensor("scaling_factor")?.vector(n_latents)?.iter().any(|x| (x - 1.0).abs() > 1e-5)
     {
         return Err(CheckpointError::unexpected(file.path(), "scaling_factor", "absent or all ones", "other numbers"));
     }
-    let decoder_bias = file.tensor("b_dec")?.vector(n_inputs)?;
-    let subtracts = match settings.get("apply_b_dec_to_input") {
-        None => true,
-        Some(value) => value.as_bool().ok_or_else(|| settings.unexpected("apply_b_dec_to_input", "true or false"))?,
-    };
-    let mut weights = AutoencoderWeights {
-        encoder_pre_bias: if subtracts { decoder_bias.clone() } else { vec![0.0; n_inputs] },
-        encoder: file.tensor("W_enc")?.matrix([n_inputs, n_latents])?.transpose(),
-        latent_bias: file.tensor("b_enc")?.vector(n_latents)?,
-        activation,
-        decoder: file.tensor("W_dec")?.matrix([n_latents, n_inputs])?.transpose(),
-        decoder_bias,
-        activation_frequency: read_frequency(&folder.join(SPARSITY), n_latents)?,
-    };
+    let table = table.look_up(file.path(), |key| file.tensor(key))?;
+    let mut weights = autoencoder::read(&table, [n_latents, n_inputs], activation)?;
+    weights.activation_frequency = read_frequency(&folder.join(SPARSITY), n_latents)?;
     if settings.get(RESCALE) == Some(&Json::Bool(true)) {
         fold_decoder_norms(&mut weights);
     }
     Ok((layer, site, weights))
 }
 
-/// SAELens trains TopK so that a latent is chosen by, and has as its value, what it writes in length: the encoder's result
-/// times the length of the latent's direction, which the decoder then divides by. The same with directions of length 1.
+/// SAELens trains TopK so that a latent is chosen by, and has as its value, what it writes in length: the encoder's
+/// result times the length of the latent's direction, which the decoder then divides by. The same with directions of length 1.
 fn fold_decoder_norms(weights: &mut AutoencoderWeights) {
     let directions = weights.decoder.transpose();
     let (n, width) = (directions.rows(), directions.cols());

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors};
 
+use super::bytes::{Bytes, read_json};
 use super::error::{CheckpointError, shorten};
-use super::source::{Source, read_json};
 use super::tensor::{DType, NamedTensor, Tensor};
 
 /// An opened file, its header checked against its size.
 #[derive(Debug)]
 pub(crate) struct TensorFile {
     path: PathBuf,
-    source: Source,
+    bytes: Bytes,
     /// Where the numbers start.
     start: usize,
     metadata: Metadata,
@@ -22,14 +22,14 @@ pub(crate) struct TensorFile {
 
 impl TensorFile {
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        Self::from_source(path, Source::open(path)?)
+        Self::from_bytes(path, Bytes::open(path)?)
     }
 
     /// `path` only names the bytes in errors.
-    pub fn from_source(path: &Path, source: Source) -> Result<Self, CheckpointError> {
-        let (header, metadata) = SafeTensors::read_metadata(&source)
+    pub fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, CheckpointError> {
+        let (header, metadata) = SafeTensors::read_metadata(&bytes)
             .map_err(|error| CheckpointError::damaged(path, format!("not a whole safetensors file: {error}")))?;
-        Ok(TensorFile { path: path.to_owned(), source, start: 8 + header, metadata })
+        Ok(TensorFile { path: path.to_owned(), bytes, start: 8 + header, metadata })
     }
 
     pub fn path(&self) -> &Path {
@@ -46,23 +46,19 @@ impl TensorFile {
         self.metadata.offset_keys()
     }
 
+    pub fn contains(&self, key: &str) -> bool {
+        self.metadata.info(key).is_some()
+    }
+
     pub fn tensor(&self, key: &str) -> Result<NamedTensor, CheckpointError> {
         let info = self.metadata.info(key).ok_or_else(|| CheckpointError::missing(&self.path, key))?;
         let dtype = dtype(info.dtype).ok_or_else(|| {
             CheckpointError::unexpected(&self.path, key, "numbers of a known type", format!("{:?}", info.dtype))
         })?;
         let range = self.start + info.data_offsets.0..self.start + info.data_offsets.1;
-        let tensor = Tensor::contiguous(&self.source, range, dtype, info.shape.clone())
+        let tensor = Tensor::contiguous(&self.bytes, range, dtype, info.shape.clone())
             .map_err(|what| CheckpointError::damaged(&self.path, format!("`{key}`: {what}")))?;
         Ok(NamedTensor { file: self.path.clone(), key: key.to_owned(), tensor })
-    }
-
-    /// Refuses a file with a tensor whose name is not accepted.
-    pub fn only(&self, accepted: impl Fn(&str) -> bool, known: &str) -> Result<(), CheckpointError> {
-        match self.names().iter().find(|name| !accepted(name)) {
-            None => Ok(()),
-            Some(name) => Err(CheckpointError::unknown(&self.path, name, known)),
-        }
     }
 }
 

@@ -55,6 +55,47 @@ impl<'a> Settings<'a> {
         Ok(size)
     }
 
+    /// A positive number.
+    pub fn positive(&self, key: &str) -> Result<f64, CheckpointError> {
+        match self.value(key)?.as_f64() {
+            Some(number) if number > 0.0 && (number as f32).is_normal() => Ok(number),
+            _ => Err(self.unexpected(key, "a positive number")),
+        }
+    }
+
+    /// `true` or `false`, or what the format says if it is absent.
+    pub fn flag(&self, key: &str, absent: bool) -> Result<bool, CheckpointError> {
+        match self.get(key) {
+            None => Ok(absent),
+            Some(value) => value.as_bool().ok_or_else(|| self.unexpected(key, "true or false")),
+        }
+    }
+
+    /// A whole number that divides the size of another setting.
+    pub fn divisor(&self, key: &str, of: &str, size: usize) -> Result<usize, CheckpointError> {
+        match self.size(key)? {
+            divisor if size.is_multiple_of(divisor) => Ok(divisor),
+            _ => Err(self.unexpected(key, &format!("a divisor of {of}, {size}"))),
+        }
+    }
+
+    /// Settings inside the settings.
+    pub fn object(&self, key: &str) -> Result<Option<Settings<'a>>, CheckpointError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(json)) => Ok(Some(Settings { path: self.path, json })),
+            Some(_) => Err(self.unexpected(key, "an object")),
+        }
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &'a str> {
+        self.json.keys().map(String::as_str)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.json.is_empty()
+    }
+
     /// A number of layers: names are made for each before the files are looked for, so it is bounded further.
     pub fn layers(&self, key: &str) -> Result<usize, CheckpointError> {
         match self.size(key)? {

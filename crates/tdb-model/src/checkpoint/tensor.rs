@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::bytes::Bytes;
 use super::error::CheckpointError;
-use super::source::Source;
-use crate::matrix::{Matrix, Storage};
+use crate::matrix::{Matrix, Storage, ViewError};
 
 /// Number types that checkpoints hold. Only the floating ones become weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,20 +43,22 @@ impl DType {
 /// A strided view into a file, checked to lie inside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
-    source: Source,
+    bytes: Bytes,
     /// Byte of the first element.
     start: usize,
     dtype: DType,
     shape: Vec<usize>,
-    /// In elements.
+    /// The shape, but for a part of grouped rows ([`Tensor::part`]): there the first dimension stands as two.
+    dims: Vec<usize>,
+    /// In elements, one for each of `dims`.
     strides: Vec<usize>,
 }
 
 impl Tensor {
-    /// A view of `source[storage]` from element `offset` on. The number of elements may not exceed what the
+    /// A view of `bytes[storage]` from element `offset` on. The number of elements may not exceed what the
     /// storage holds, so that a copy of the tensor is never larger than a small multiple of the file.
     pub fn new(
-        source: &Source,
+        bytes: &Bytes,
         storage: Range<usize>,
         offset: usize,
         dtype: DType,
@@ -73,23 +75,24 @@ impl Tensor {
                 shape.iter().zip(&strides).try_fold(offset, |n, (&d, &s)| n.checked_add((d - 1).checked_mul(s)?))?;
             (count <= held && last < held).then_some(())
         };
-        if shape.len() != strides.len() || source.get(storage.clone()).is_none() || fits().is_none() {
+        if shape.len() != strides.len() || bytes.get(storage.clone()).is_none() || fits().is_none() {
             return Err(format!(
-                "a tensor of shape {shape:?} with strides {strides:?} from element {offset} on, which does not fit its {} bytes",
+                "a tensor of shape {shape:?} with strides {strides:?} from element {offset} on, which does not fit its {} \
+                 bytes",
                 storage.len()
             ));
         }
         let start = storage.start + offset * dtype.bytes();
-        Ok(Tensor { source: source.clone(), start, dtype, shape, strides })
+        Ok(Tensor { bytes: bytes.clone(), start, dtype, dims: shape.clone(), shape, strides })
     }
 
-    /// A row-major tensor that fills `source[storage]`.
-    pub fn contiguous(source: &Source, storage: Range<usize>, dtype: DType, shape: Vec<usize>) -> Result<Self, String> {
+    /// A row-major tensor that fills `bytes[storage]`.
+    pub fn contiguous(bytes: &Bytes, storage: Range<usize>, dtype: DType, shape: Vec<usize>) -> Result<Self, String> {
         let mut strides = vec![1usize; shape.len()];
         for i in (1..shape.len()).rev() {
             strides[i - 1] = strides[i].saturating_mul(shape[i]);
         }
-        Tensor::new(source, storage, 0, dtype, shape, strides)
+        Tensor::new(bytes, storage, 0, dtype, shape, strides)
     }
 
     pub fn shape(&self) -> &[usize] {
@@ -100,46 +103,88 @@ impl Tensor {
         self.dtype
     }
 
+    /// The same numbers with all dimensions in reverse.
+    pub fn transposed(mut self) -> Self {
+        self.shape.reverse();
+        self.dims.reverse();
+        self.strides.reverse();
+        self
+    }
+
+    /// One of `parts` parts of the rows, which lie in the order (group, part, row). A tensor that is itself a part is
+    /// not divided again.
+    ///
+    /// # Panics
+    /// If the rows are not divisible, or the tensor has none.
+    pub fn part(mut self, part: usize, parts: usize, groups: usize) -> Self {
+        let rows = self.shape[0] / (parts * groups);
+        assert!(part < parts && self.shape[0] == rows * parts * groups && self.dims == self.shape);
+        self.shape[0] = rows * groups;
+        self.start += part * rows * self.strides[0] * self.dtype.bytes();
+        self.dims[0] = rows;
+        if groups > 1 {
+            self.dims.insert(0, groups);
+            self.strides.insert(0, parts * rows * self.strides[0]);
+        }
+        self
+    }
+
+    /// Do both hold the same numbers, whatever their types and strides? Only for floating types.
+    pub fn same_numbers(&self, other: &Tensor) -> bool {
+        if self.shape != other.shape {
+            return false;
+        }
+        match (self.row_major_bytes(), other.row_major_bytes()) {
+            (Some(left), Some(right)) if self.dtype == other.dtype && left == right => true,
+            _ => self.to_f32() == other.to_f32(),
+        }
+    }
+
     /// All numbers in row-major order. Only for floating types.
     fn to_f32(&self) -> Vec<f32> {
-        let count = self.shape.iter().product();
-        if count > 0 && self.is_row_major() {
-            const CHUNK: usize = 1 << 14;
-            let width = self.dtype.bytes();
-            let bytes = &self.source[self.start..self.start + count * width];
-            let mut out = vec![0.0; count];
+        const CHUNK: usize = 1 << 14;
+        let (count, width) = (self.dims.iter().product(), self.dtype.bytes());
+        let mut out = vec![0.0; count];
+        if let Some(bytes) = self.row_major_bytes() {
             let chunks = out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * width));
-            chunks.for_each(|(out, bytes)| {
-                for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(width)) {
-                    *out = number(self.dtype, bytes);
-                }
-            });
-            return out;
+            chunks.for_each(|(out, bytes)| convert(self.dtype, bytes, out));
+        } else if let (Some(&outermost), true) = (self.dims.first(), count > 0) {
+            let slices = out.par_chunks_mut(count / outermost).enumerate();
+            slices.for_each(|(i, out)| self.gather(1, self.start + i * self.strides[0] * width, out));
         }
-        let mut out = Vec::with_capacity(count);
-        self.gather(0, self.start, &mut out);
         out
     }
 
-    fn is_row_major(&self) -> bool {
+    /// The bytes of all numbers, if these lie in row-major order without gaps.
+    fn row_major_bytes(&self) -> Option<&[u8]> {
         let mut expected = 1;
-        self.shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
+        let dense = self.dims.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
             let fits = size == 1 || stride == expected;
             expected *= size;
             fits
-        })
+        });
+        (dense && expected > 0).then(|| &self.bytes[self.start..self.start + expected * self.dtype.bytes()])
     }
 
-    fn gather(&self, dim: usize, start: usize, out: &mut Vec<f32>) {
+    /// The numbers of the dimensions from `dim` on, the first of them at byte `start`.
+    fn gather(&self, dim: usize, start: usize, out: &mut [f32]) {
         let width = self.dtype.bytes();
-        if dim == self.shape.len() {
-            out.push(number(self.dtype, &self.source[start..start + width]));
-            return;
-        }
-        for i in 0..self.shape[dim] {
-            self.gather(dim + 1, start + i * self.strides[dim] * width, out);
+        match self.dims[dim..] {
+            [] => convert(self.dtype, &self.bytes[start..start + width], out),
+            [count] if self.strides[dim] == 1 => {
+                convert(self.dtype, &self.bytes[start..start + count * width], out);
+            }
+            _ => {
+                for (i, out) in out.chunks_exact_mut(out.len() / self.dims[dim]).enumerate() {
+                    self.gather(dim + 1, start + i * self.strides[dim] * width, out);
+                }
+            }
         }
     }
+}
+
+fn convert(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    out.iter_mut().zip(bytes.chunks_exact(dtype.bytes())).for_each(|(out, bytes)| *out = number(dtype, bytes));
 }
 
 /// The number that these bytes are; only for floating types.
@@ -162,7 +207,8 @@ pub(crate) struct NamedTensor {
 }
 
 impl NamedTensor {
-    fn expect_shape(&self, shape: &[usize]) -> Result<(), CheckpointError> {
+    /// Refuses another shape, and numbers that are not floating-point.
+    pub fn expect_shape(&self, shape: &[usize]) -> Result<(), CheckpointError> {
         let tensor = &self.tensor;
         if tensor.shape != shape || !tensor.dtype.is_float() {
             let expected = format!("floating-point numbers of shape {shape:?}");
@@ -172,24 +218,44 @@ impl NamedTensor {
         Ok(())
     }
 
-    /// The tensor as a matrix, in place if it holds f32 at a fitting address of a mapped file.
+    /// The tensor as a matrix, in place if it holds f32 at a fitting address of a mapped file and its rows are evenly
+    /// spaced.
     ///
     /// # Errors
     /// If it has another shape, does not hold floating-point numbers, or one of them is not finite.
-    pub fn matrix(&self, [rows, cols]: [usize; 2]) -> Result<Matrix, CheckpointError> {
-        self.expect_shape(&[rows, cols])?;
-        let tensor = &self.tensor;
-        let matrix = match (&tensor.source, tensor.dtype) {
-            (Source::Mapped(map), DType::F32) if tensor.start.is_multiple_of(4) && cfg!(target_endian = "little") => {
-                let strides = [tensor.strides[0], tensor.strides[1]];
-                Matrix::new(Storage::Mapped(map.clone()), tensor.start, [rows, cols], strides)
-                    .map_err(|error| CheckpointError::damaged(&self.file, format!("`{}`: {error}", self.key)))?
+    pub fn matrix(&self, shape: [usize; 2]) -> Result<Matrix, CheckpointError> {
+        self.expect_shape(&shape)?;
+        let matrix = match self.mapped(shape) {
+            Some(mapped) => {
+                mapped.map_err(|error| CheckpointError::damaged(&self.file, format!("`{}`: {error}", self.key)))?
             }
-            _ => Matrix::from_vec(rows, cols, tensor.to_f32()),
+            None => self.converted(shape),
         };
-        match first_not_finite(&matrix) {
+        match matrix.first_not_finite() {
             None => Ok(matrix),
             Some((index, found)) => Err(self.not_finite(index, found)),
+        }
+    }
+
+    fn mapped(&self, shape: [usize; 2]) -> Option<Result<Matrix, ViewError>> {
+        let tensor = &self.tensor;
+        match (&tensor.bytes, tensor.dtype, tensor.strides.as_slice()) {
+            (Bytes::Mapped(map), DType::F32, &[rows, cols])
+                if tensor.start.is_multiple_of(4) && cfg!(target_endian = "little") =>
+            {
+                Some(Matrix::new(Storage::Mapped(map.clone()), tensor.start, shape, [rows, cols]))
+            }
+            _ => None,
+        }
+    }
+
+    /// A copy, in the file's order.
+    fn converted(&self, [rows, cols]: [usize; 2]) -> Matrix {
+        match self.tensor.strides.as_slice() {
+            &[1, stride] if stride != 1 => {
+                Matrix::from_vec(cols, rows, self.tensor.clone().transposed().to_f32()).transpose()
+            }
+            _ => Matrix::from_vec(rows, cols, self.tensor.to_f32()),
         }
     }
 
@@ -209,19 +275,4 @@ impl NamedTensor {
             Some(index) => Err(self.not_finite(index, numbers[index])),
         }
     }
-}
-
-/// The first number that is infinite or not a number, in row-major order. Reads everything between the first and the
-/// last number, on all cores, as fast as memory gives it; only what looks bad is looked at row by row.
-fn first_not_finite(matrix: &Matrix) -> Option<(usize, f32)> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    let has_bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, x| bad | (x.to_bits() & EXPONENT == EXPONENT));
-    if !matrix.span().par_chunks(1 << 14).any(has_bad) {
-        return None;
-    }
-    (0..matrix.rows()).find_map(|row| {
-        let numbers = matrix.row(row);
-        let col = numbers.iter().position(|x| !x.is_finite())?;
-        Some((row * matrix.cols() + col, numbers[col]))
-    })
 }

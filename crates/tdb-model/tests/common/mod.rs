@@ -3,11 +3,13 @@
 
 pub mod twin;
 
-use tdb_model::run::site_dims;
+use std::fmt;
+
+use tdb_model::config::{AttentionBias, Rotary, RotaryScaling};
 use tdb_model::{
-    Array, Autoencoder, AutoencoderSite, AutoencoderWeights, BackwardOptions, Config, Forward, ForwardOptions,
-    Gradients, Hooks, Index, Intervention, LatentActivation, LayerNorm, LayerWeights, Linear, Matrix, Pass, Point,
-    Seed, Site, Transformer, Weights,
+    Activation, Autoencoder, AutoencoderSite, AutoencoderWeights, BackwardOptions, BlockOrder, CheckpointError, Config,
+    ForwardOptions, Gradients, Hooks, Index, Intervention, LatentActivation, Matrix, MlpKind, NormKind, Numbers, Pass,
+    Point, Positions, Run, Seed, Site, Slot, Source, Transformer,
 };
 use tdb_testkit::weights::TensorSpec;
 
@@ -23,44 +25,147 @@ fn matrix(name: &str, rows: usize, cols: usize, scale: f64) -> Matrix {
     Matrix::from_vec(rows, cols, numbers(name, rows * cols, scale, 0.0))
 }
 
-/// Heads together are wider than the residual stream, so that a confusion of the two shows.
+/// GPT-2's settings. Heads together are wider than the residual stream, so that a confusion of the two shows.
 pub fn config() -> Config {
-    Config { n_layers: 2, d_model: 20, n_heads: 3, d_head: 8, d_ff: 44, ctx_window: 12, n_vocab: 37 }
+    let mut config = Config { d_head: 8, tied: false, ..Config::gpt2(2, 20, 3, 44, 12, 37) };
+    config.attention.scale = (8.0f64).sqrt().recip() as f32;
+    config
 }
 
-/// A transformer without autoencoders.
+/// Attention and MLP side by side, heads rotated in part.
+pub fn parallel_rotary() -> Config {
+    let rotary = Rotary { dims: 4, base: 30.0, local_base: None, scaling: RotaryScaling::None };
+    Config {
+        positions: Positions::Rotary(rotary),
+        block: BlockOrder::Parallel,
+        mlp: MlpKind::Plain(Activation::Gelu),
+        ..config()
+    }
+}
+
+/// RMS norms, shared keys and values, a gated MLP, no biases but those of queries, keys and values.
+pub fn grouped_gated() -> Config {
+    let scaling =
+        RotaryScaling::Llama3 { factor: 4.0, low_freq_factor: 1.0, high_freq_factor: 3.0, original_context: 16 };
+    let mut config = Config {
+        n_heads: 4,
+        n_kv_heads: 2,
+        norm: NormKind::Rms,
+        norm_epsilon: 1e-6,
+        positions: Positions::Rotary(Rotary { dims: 8, base: 40.0, local_base: None, scaling }),
+        mlp: MlpKind::Gated(Activation::Silu),
+        mlp_bias: false,
+        ..config()
+    };
+    config.attention.bias = AttentionBias { o: false, ..AttentionBias::ALL };
+    config
+}
+
+/// Norms before and after with 1 + w, queries and keys normalised, a window, caps, a scaled embedding.
+pub fn capped_windowed() -> Config {
+    let rotary = Rotary { dims: 8, base: 50.0, local_base: Some(10.0), scaling: RotaryScaling::Linear { factor: 2.0 } };
+    let mut config = Config {
+        n_heads: 4,
+        n_kv_heads: 1,
+        norm: NormKind::RmsOnePlus,
+        norm_epsilon: 1e-6,
+        positions: Positions::Rotary(rotary),
+        mlp: MlpKind::Gated(Activation::GeluTanh),
+        mlp_bias: false,
+        post_norms: true,
+        embedding_scale: 20f32.sqrt(),
+        tied: true,
+        logit_softcap: Some(6.0),
+        ..config()
+    };
+    config.attention.bias = AttentionBias::default();
+    config.attention.qk_norm = true;
+    config.attention.softcap = Some(5.0);
+    config.attention.windows = vec![Some(3), None];
+    config
+}
+
+/// Procedural tensors for any configuration: numbers follow from the name.
+pub struct Procedural(pub Config);
+
+impl fmt::Debug for Procedural {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("procedural weights")
+    }
+}
+
+impl Source for Procedural {
+    fn contains(&self, _: &str) -> bool {
+        true
+    }
+
+    fn shape(&self, name: &str) -> Result<Vec<usize>, CheckpointError> {
+        let config = &self.0;
+        let (heads, groups) = (config.n_heads * config.d_head, config.n_kv_heads * config.d_head);
+        let part = name.rsplit('.').nth(1).unwrap();
+        let outputs = match part {
+            "q" => heads,
+            "k" | "v" => groups,
+            "in" | "gate" => config.d_ff,
+            "q_norm" | "k_norm" => config.d_head,
+            _ => config.d_model,
+        };
+        let inputs = match part {
+            "o" => heads,
+            "out" => config.d_ff,
+            _ => config.d_model,
+        };
+        Ok(match (part, name.ends_with("bias") || part.ends_with("norm")) {
+            ("embed" | "unembed", _) => vec![config.n_vocab, config.d_model],
+            ("positions", _) => vec![config.ctx_window, config.d_model],
+            (_, true) => vec![outputs],
+            (_, false) => vec![outputs, inputs],
+        })
+    }
+
+    fn matrix(&self, name: &str, [rows, cols]: [usize; 2]) -> Result<Matrix, CheckpointError> {
+        let part = name.rsplit('.').nth(1).unwrap();
+        let root = (cols as f64).sqrt();
+        let scale = match part {
+            "embed" | "unembed" => 1.0,
+            "positions" => 0.5,
+            "q" | "k" => 2.5 / root,
+            "v" => 1.75 / root,
+            "in" | "gate" => 2.0 / root,
+            _ => 1.5 / root,
+        };
+        Ok(matrix(name, rows, cols, scale))
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        let is_gain = name.ends_with("norm.weight");
+        let offset = f64::from(u8::from(is_gain && self.0.norm != NormKind::RmsOnePlus));
+        Ok(numbers(name, len, if is_gain { 0.3 } else { 0.2 }, offset))
+    }
+}
+
+/// A GPT-2 without autoencoders.
 pub fn plain() -> Transformer {
     transformer(config())
 }
 
 pub fn transformer(config: Config) -> Transformer {
-    let (d, inner) = (config.d_model, config.n_heads * config.d_head);
-    let linear = |name: String, n_out: usize, n_in: usize, scale: f64| Linear {
-        weight: matrix(&format!("{name}.weight"), n_out, n_in, scale / (n_in as f64).sqrt()),
-        bias: numbers(&format!("{name}.bias"), n_out, 0.2, 0.0),
-    };
-    let norm = |name: String| LayerNorm {
-        gain: numbers(&format!("{name}.gain"), d, 0.3, 1.0),
-        bias: numbers(&format!("{name}.bias"), d, 0.1, 0.0),
-    };
-    let layer = |i: usize| LayerWeights {
-        ln_1: norm(format!("{i}.ln_1")),
-        query: linear(format!("{i}.q"), inner, d, 2.5),
-        key: linear(format!("{i}.k"), inner, d, 2.5),
-        value: linear(format!("{i}.v"), inner, d, 1.75),
-        out: linear(format!("{i}.o"), d, inner, 1.5),
-        ln_2: norm(format!("{i}.ln_2")),
-        mlp_in: linear(format!("{i}.in"), config.d_ff, d, 2.0),
-        mlp_out: linear(format!("{i}.out"), d, config.d_ff, 1.5),
-    };
-    Transformer::new(Weights {
-        tok_embed: matrix("tok", config.n_vocab, d, 1.0),
-        pos_embed: matrix("pos", config.ctx_window, d, 0.5),
-        layers: (0..config.n_layers).map(layer).collect(),
-        ln_f: norm("ln_f".into()),
-        unembed: matrix("unembed", config.n_vocab, d, 1.0),
-        config,
-    })
+    Transformer::load(config.clone(), Procedural(config)).unwrap()
+}
+
+/// The same with every operation as a composition of candle's own.
+pub fn plain_operations(model: &Transformer) -> Transformer {
+    let config = model.config().clone();
+    let device = candle_core::Device::Cpu;
+    let mut plain = Transformer::load_plain(config.clone(), Procedural(config), &device).unwrap();
+    for slot in Slot::ALL {
+        let Some(any) = model.any_autoencoder(slot) else { continue };
+        let layers =
+            (0..model.config().n_layers).map(|layer| model.autoencoder(slot, layer).unwrap().weights().clone());
+        let named = tdb_model::NamedAutoencoder { name: String::new(), site: any.site(), layers: layers.collect() };
+        plain = plain.attach(named).unwrap();
+    }
+    plain
 }
 
 /// One autoencoder per layer with 30 latents, pre-bias and decoder bias differing.
@@ -107,7 +212,7 @@ pub fn top_k(relu: bool) -> impl Fn(usize) -> LatentActivation {
 pub fn models() -> Vec<(&'static str, Transformer)> {
     use AutoencoderSite::{MlpPostAct, ResidDeltaAttn, ResidDeltaMlp};
     let config = config();
-    let both = |mlp, attn| plain().with_mlp_autoencoders(mlp).unwrap().with_attn_autoencoders(attn).unwrap();
+    let both = |mlp, attn| plain().attach_layers(Slot::Mlp, mlp).unwrap().attach_layers(Slot::Attention, attn).unwrap();
     let at = |site| {
         move |config: &Config, activation: &dyn Fn(usize) -> LatentActivation| autoencoders(config, site, activation)
     };
@@ -119,15 +224,22 @@ pub fn models() -> Vec<(&'static str, Transformer)> {
         ("topk relu, topk identity", both(delta_mlp(&config, &top_k(true)), delta_attn(&config, &top_k(false)))),
         ("neurons topk identity, jumprelu", both(post_act(&config, &top_k(false)), delta_attn(&config, &jump_relu))),
         ("jumprelu, identity", both(delta_mlp(&config, &jump_relu), delta_attn(&config, &identity))),
-        ("neurons jumprelu", plain().with_mlp_autoencoders(post_act(&config, &jump_relu)).unwrap()),
-        ("identity", plain().with_mlp_autoencoders(delta_mlp(&config, &identity)).unwrap()),
+        ("neurons jumprelu", plain().attach_layers(Slot::Mlp, post_act(&config, &jump_relu)).unwrap()),
+        ("identity", plain().attach_layers(Slot::Mlp, delta_mlp(&config, &identity)).unwrap()),
+        ("parallel, rotary", transformer(parallel_rotary())),
+        ("grouped, gated, relu, relu", {
+            let config = grouped_gated();
+            let with = transformer(config.clone()).attach_layers(Slot::Mlp, post_act(&config, &relu)).unwrap();
+            with.attach_layers(Slot::Attention, delta_attn(&config, &relu)).unwrap()
+        }),
+        ("capped, windowed", transformer(capped_windowed())),
     ]
 }
 
 /// Every point that the model has.
 pub fn points(model: &Transformer) -> Vec<Point> {
     let n_layers = model.config().n_layers;
-    let exists = |site: &&Site| site_dims(model, **site, 1).is_some();
+    let exists = |site: &&Site| model.site_dims(**site, 1).is_some();
     let layers = |site: &Site| match site.has_layers() {
         true => (0..n_layers).map(Some).collect(),
         false => vec![None],
@@ -149,79 +261,40 @@ pub fn run_forward(
     model: &Transformer,
     tokens: &[u32],
     interventions: &[Intervention],
-    hooks: &mut dyn Hooks,
-) -> Forward {
-    let options = ForwardOptions { interventions, hooks, ..Default::default() };
-    tdb_model::forward(model, tokens, options).unwrap()
+    hooks: Option<&mut dyn Hooks>,
+) -> Run {
+    let hooks = hooks.map(|hooks| hooks as &mut dyn Hooks);
+    model.forward(tokens, ForwardOptions { interventions, hooks, ..Default::default() }).unwrap()
 }
 
-pub fn run_backward(
-    model: &Transformer,
-    forward: &Forward,
-    seed: Seed,
-    interventions: &[Intervention],
-    hooks: &mut dyn Hooks,
-) -> Gradients {
+pub fn run_backward(run: &Run, seed: Seed, interventions: &[Intervention], hooks: Option<&mut dyn Hooks>) -> Gradients {
+    let hooks = hooks.map(|hooks| hooks as &mut dyn Hooks);
     let options = BackwardOptions { interventions, hooks, keep: &Site::ALL, ..Default::default() };
-    tdb_model::backward(model, forward, seed, options).unwrap()
+    run.backward(seed, options).unwrap()
 }
 
-/// The activation at a point, row-major, as far as a run keeps it.
-pub fn activation(model: &Transformer, forward: &Forward, point: Point) -> Option<Vec<f32>> {
-    let layer = point.layer.map(|l| &*forward.layers[l]);
-    let array: &Array = match (point.site, layer) {
-        (Site::ResidPostEmb, _) => &forward.post_emb,
-        (Site::FinalLnCentered, _) => &forward.final_ln.centered,
-        (Site::FinalLnScale, _) => &forward.final_ln.scale,
-        (Site::PostFinalLn, _) => &forward.post_final_ln,
-        (Site::Logits, _) => {
-            return Some((0..forward.tokens.len()).flat_map(|t| forward.logits(model, t)).collect());
-        }
-        (site, Some(layer)) => match site {
-            Site::AttnLnCentered => &layer.attn_ln.centered,
-            Site::AttnLnScale => &layer.attn_ln.scale,
-            Site::AttnQ => &layer.attn.q,
-            Site::AttnK => &layer.attn.k,
-            Site::AttnV => &layer.attn.v,
-            Site::AttnQkLogits => &layer.attn.qk_logits,
-            Site::AttnQkProbs => &layer.attn.qk_probs,
-            Site::AttnVOut => &layer.attn.v_out,
-            Site::ResidDeltaAttn => &layer.attn.delta,
-            Site::ResidPostAttn => &layer.post_attn,
-            Site::MlpLnCentered => &layer.mlp_ln.centered,
-            Site::MlpLnScale => &layer.mlp_ln.scale,
-            Site::MlpPreAct => &layer.mlp.pre_act,
-            Site::MlpPostAct => &layer.mlp.post_act,
-            Site::ResidDeltaMlp => &layer.mlp.delta,
-            Site::ResidPostMlp => &layer.post_mlp,
-            Site::MlpLatent => return Some(layer.mlp.latents.as_ref()?.latents.to_dense()),
-            Site::AttnLatent => return Some(layer.attn.latents.as_ref()?.latents.to_dense()),
-            _ => return None,
-        },
-        _ => return None,
-    };
-    Some(array.to_row_major())
+/// A tensor's numbers, row-major.
+pub fn flat(tensor: &candle_core::Tensor) -> Vec<f32> {
+    Numbers::of(tensor).unwrap().to_row_major()
 }
 
-/// The gradient at a point, row-major; for latents the product of the kept gradient with their directions.
-pub fn gradient(model: &Transformer, gradients: &Gradients, point: Point) -> Option<Vec<f32>> {
+/// The activation at a point, row-major, with the dimensions that the model says.
+pub fn activation(run: &Run, point: Point) -> Vec<f32> {
+    let tensor = run.get(point.site, point.layer).unwrap();
+    assert_eq!(Some(tensor.dims().to_vec()), run.model().site_dims(point.site, run.tokens().len()), "{point:?}");
+    flat(&tensor)
+}
+
+/// The gradient at a point, row-major.
+pub fn gradient(run: &Run, gradients: &Gradients, point: Point) -> Option<Vec<f32>> {
+    let (tokens, n_vocab) = (run.tokens().len(), run.model().config().n_vocab);
     if point.site == Site::Logits {
-        let mut all = Vec::new();
-        let tokens = gradients.get(Site::ResidPostEmb, None)?.dims()[0];
-        for t in 0..tokens {
-            all.extend(gradients.logits.get(&t).cloned().unwrap_or_else(|| vec![0.0; model.config().n_vocab]));
-        }
-        return Some(all);
+        let row = |t: usize| gradients.logits.get(&t).cloned().unwrap_or_else(|| vec![0.0; n_vocab]);
+        return Some((0..tokens).flat_map(row).collect());
     }
-    let array = gradients.get(point.site, point.layer)?;
-    let autoencoder = match point.site {
-        Site::MlpLatent => model.mlp_autoencoder(point.layer?),
-        Site::AttnLatent => model.attn_autoencoder(point.layer?),
-        _ => return Some(array.to_row_major()),
-    }?;
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let latents = |t: usize| (0..autoencoder.n_latents()).map(move |i| dot(autoencoder.direction(i), array.row(t)));
-    Some((0..array.dims()[0]).flat_map(latents).collect())
+    let tensor = gradients.get(point.site, point.layer).unwrap()?;
+    assert_eq!(Some(tensor.dims().to_vec()), run.model().site_dims(point.site, tokens), "{point:?}");
+    Some(flat(&tensor))
 }
 
 /// Fails unless `found` is `expected` up to `tolerance` times the largest expected number (or a fifth: a gradient
@@ -238,7 +311,7 @@ pub fn assert_close(what: &str, found: &[f32], expected: &[f64], tolerance: f64)
 
 /// Sets some entries of a site: the token is `token`, further dimensions are spread over their range.
 pub fn intervention(model: &Transformer, point: Point, pass: Pass, token: Option<usize>, value: f32) -> Intervention {
-    let dims = site_dims(model, point.site, TOKENS.len()).unwrap();
+    let dims = model.site_dims(point.site, TOKENS.len()).unwrap();
     let index = |d: usize| match (d, token) {
         (0, Some(token)) => Index::At(token),
         (0, None) => Index::All,

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Result, Shape, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Tensor, Var};
+use tdb_model::config::{Rotary, RotaryScaling};
 use tdb_model::{
-    Autoencoder, AutoencoderSite, Index, Intervention, LatentActivation, LayerNorm, Linear, Matrix, Pass, Point, Site,
-    Transformer,
+    Activation, Autoencoder, AutoencoderSite, BlockOrder, Index, Intervention, LatentActivation, Matrix, MlpKind,
+    NormKind, Pass, Point, Positions, Site, Slot, Transformer,
 };
 
 type Numbers = BTreeMap<Point, Vec<f64>>;
@@ -90,14 +91,59 @@ fn matrix(matrix: &Matrix) -> Result<Tensor> {
     tensor(&matrix.to_vec(), &[matrix.rows(), matrix.cols()])
 }
 
-fn linear(x: &Tensor, layer: &Linear) -> Result<Tensor> {
-    let bias = tensor(&layer.bias, &[layer.bias.len()])?;
-    x.contiguous()?.matmul(&matrix(&layer.weight)?.t()?.contiguous()?)?.broadcast_add(&bias)
+fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::GeluTanh => {
+            let inner = ((x + (x.sqr()? * x)? * 0.044715)? * (2.0 / std::f64::consts::PI).sqrt())?;
+            ((inner.tanh()? + 1.0)? * (x * 0.5)?)?.contiguous()
+        }
+        Activation::Gelu => ((x * 0.5f64.sqrt())?.erf()? + 1.0)? * (x * 0.5)?,
+        Activation::Silu => x / (x.neg()?.exp()? + 1.0)?,
+        Activation::Relu => x.relu(),
+    }
 }
 
-fn gelu(x: &Tensor) -> Result<Tensor> {
-    let inner = ((x + (x.sqr()? * x)? * 0.044715)? * (2.0 / std::f64::consts::PI).sqrt())?;
-    ((inner.tanh()? + 1.0)? * (x * 0.5)?)?.contiguous()
+/// Angle of a pair of dimensions at a position.
+fn angle(rotary: &Rotary, local: bool, pair: usize, position: usize) -> f64 {
+    let base = f64::from(if local { rotary.local_base.unwrap_or(rotary.base) } else { rotary.base });
+    let plain = 1.0 / base.powf(2.0 * pair as f64 / rotary.dims as f64);
+    let frequency = match rotary.scaling {
+        RotaryScaling::None => plain,
+        RotaryScaling::Linear { factor } if !local => plain / f64::from(factor),
+        RotaryScaling::Linear { .. } => plain,
+        RotaryScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
+            // How often the original context turns this pair, between "keep" (1) and "divide" (0).
+            let turns = original_context as f64 * plain / (2.0 * std::f64::consts::PI);
+            let (low, high) = (f64::from(low_freq_factor), f64::from(high_freq_factor));
+            let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+            plain * (keep + (1.0 - keep) / f64::from(factor))
+        }
+    };
+    frequency * position as f64
+}
+
+/// `[T, H, E]` with the pairs `(i, i + dims / 2)` turned.
+fn rotate(x: &Tensor, rotary: &Rotary, local: bool) -> Result<Tensor> {
+    let (t, _, e) = x.dims3()?;
+    let half = rotary.dims / 2;
+    let table = |f: fn(f64) -> f64| {
+        let all: Vec<f64> = (0..t * half).map(|i| f(angle(rotary, local, i % half, i / half))).collect();
+        Tensor::from_vec(all, (t, 1, half), &Device::Cpu)
+    };
+    let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
+    let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
+    let rest = x.narrow(2, rotary.dims, e - rotary.dims)?;
+    if e == rotary.dims { Tensor::cat(&[first, second], 2) } else { Tensor::cat(&[first, second, rest], 2) }
+}
+
+/// `cap tanh(x / cap)`
+fn softcap(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
+    match cap.map(f64::from) {
+        Some(cap) => (x / cap)?.tanh()? * cap,
+        None => Ok(x),
+    }
 }
 
 impl Twin {
@@ -138,52 +184,105 @@ impl Pass2<'_> {
         Ok(x)
     }
 
+    fn weight(&self, name: &str) -> Result<Tensor> {
+        self.model.weight(name).map_err(candle_core::Error::wrap)?.to_dtype(DType::F64)
+    }
+
+    fn linear(&self, x: &Tensor, name: &str, bias: bool) -> Result<Tensor> {
+        let y = x.contiguous()?.matmul(&self.weight(&format!("{name}.weight"))?.t()?.contiguous()?)?;
+        if bias { y.broadcast_add(&self.weight(&format!("{name}.bias"))?) } else { Ok(y) }
+    }
+
     fn forward(&mut self, tokens: &[u32]) -> Result<()> {
-        let weights = self.model.weights();
+        let config = self.model.config().clone();
         let ids = Tensor::new(tokens, &Device::Cpu)?;
-        let tok = matrix(&weights.tok_embed)?.index_select(&ids, 0)?;
-        let pos = matrix(&weights.pos_embed)?.narrow(0, 0, tokens.len())?;
+        let mut x = (self.weight("embed.weight")?.index_select(&ids, 0)? * f64::from(config.embedding_scale))?;
+        if config.positions == Positions::Learned {
+            x = (x + self.weight("positions.weight")?.narrow(0, 0, tokens.len())?)?;
+        }
         // A variable, so that candle follows everything computed from it.
-        let x = Var::from_tensor(&(tok + pos)?)?;
+        let x = Var::from_tensor(&x)?;
         let mut x = self.at(Site::ResidPostEmb, None, x.as_tensor().clone())?;
-        for (i, layer) in weights.layers.iter().enumerate() {
+        for i in 0..config.n_layers {
             let sites = [Site::AttnLnCentered, Site::AttnLnScale, Site::AttnLnNormalized, Site::AttnIn];
-            let input = self.norm(sites, Some(i), &layer.ln_1, &x)?;
+            let input = self.norm(sites, Some(i), &format!("blocks.{i}.attn_norm"), &x)?;
             let write = self.attention(i, &input)?;
-            x = self.at(Site::ResidPostAttn, Some(i), (x + write)?)?;
+            let post_attn = self.at(Site::ResidPostAttn, Some(i), (&x + write)?)?;
+            let read = if config.block == BlockOrder::Parallel { &x } else { &post_attn };
             let sites = [Site::MlpLnCentered, Site::MlpLnScale, Site::MlpLnNormalized, Site::MlpIn];
-            let input = self.norm(sites, Some(i), &layer.ln_2, &x)?;
+            let input = self.norm(sites, Some(i), &format!("blocks.{i}.mlp_norm"), read)?;
             let write = self.mlp(i, &input)?;
-            x = self.at(Site::ResidPostMlp, Some(i), (x + write)?)?;
+            x = self.at(Site::ResidPostMlp, Some(i), (post_attn + write)?)?;
         }
         let sites = [Site::FinalLnCentered, Site::FinalLnScale, Site::FinalLnNormalized, Site::PostFinalLn];
-        let x = self.norm(sites, None, &weights.ln_f, &x)?;
-        let logits = x.matmul(&matrix(&weights.unembed)?.t()?.contiguous()?)?;
+        let x = self.norm(sites, None, "final_norm", &x)?;
+        let unembed = self.weight(if config.tied { "embed.weight" } else { "unembed.weight" })?;
+        let logits = softcap(x.matmul(&unembed.t()?.contiguous()?)?, config.logit_softcap)?;
         self.at(Site::Logits, None, logits)?;
         Ok(())
     }
 
-    fn norm(&mut self, sites: [Site; 4], layer: Option<usize>, norm: &LayerNorm, x: &Tensor) -> Result<Tensor> {
-        let width = norm.gain.len();
-        let centered = self.at(sites[0], layer, x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?)?;
-        let scale = (centered.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?.sqrt()?;
+    /// A gain as it multiplies.
+    fn gain(&self, name: &str) -> Result<Tensor> {
+        let gain = self.weight(&format!("{name}.weight"))?;
+        if self.model.config().norm == NormKind::RmsOnePlus { gain + 1.0 } else { Ok(gain) }
+    }
+
+    fn norm(&mut self, sites: [Site; 4], layer: Option<usize>, name: &str, x: &Tensor) -> Result<Tensor> {
+        let (kind, epsilon) = (self.model.config().norm, f64::from(self.model.config().norm_epsilon));
+        let centers = matches!(kind, NormKind::Layer | NormKind::LayerWithoutParameters);
+        let centered = if centers { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x.clone() };
+        let centered = self.at(sites[0], layer, centered)?;
+        let scale = (centered.sqr()?.mean_keepdim(D::Minus1)? + epsilon)?.sqrt()?;
         let scale = self.at(sites[1], layer, scale)?;
-        let normalized = self.at(sites[2], layer, centered.broadcast_div(&scale)?)?;
-        let (gain, bias) = (tensor(&norm.gain, &[width])?, tensor(&norm.bias, &[width])?);
-        self.at(sites[3], layer, normalized.broadcast_mul(&gain)?.broadcast_add(&bias)?)
+        let mut y = self.at(sites[2], layer, centered.broadcast_div(&scale)?)?;
+        if kind != NormKind::LayerWithoutParameters {
+            y = y.broadcast_mul(&self.gain(name)?)?;
+        }
+        if kind == NormKind::Layer {
+            y = y.broadcast_add(&self.weight(&format!("{name}.bias"))?)?;
+        }
+        self.at(sites[3], layer, y)
+    }
+
+    /// Rows over their root mean square, times the gain: a norm without sites.
+    fn rms(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(self.model.config().norm_epsilon))?.sqrt()?;
+        x.broadcast_div(&scale)?.broadcast_mul(&self.gain(name)?)
+    }
+
+    /// Queries or keys, `[T, heads, E]`.
+    fn projected(&self, i: usize, part: &str, heads: usize, bias: bool, input: &Tensor) -> Result<Tensor> {
+        let config = self.model.config();
+        let name = format!("blocks.{i}.attn.{part}");
+        let mut x = self.linear(input, &name, bias)?.reshape((input.dims()[0], heads, config.d_head))?;
+        if config.attention.qk_norm {
+            x = self.rms(&format!("{name}_norm"), &x)?;
+        }
+        if let Positions::Rotary(rotary) = &config.positions {
+            x = rotate(&x, rotary, config.attention.windows[i].is_some())?;
+        }
+        x * f64::from(config.attention.scale).sqrt()
     }
 
     fn attention(&mut self, i: usize, input: &Tensor) -> Result<Tensor> {
-        let (config, weights) = (self.model.config(), &self.model.weights().layers[i]);
-        let (t, h, e) = (input.dims()[0], config.n_heads, config.d_head);
-        let factor = (e as f64).powf(-0.25);
-        let q = self.at(Site::AttnQ, Some(i), (linear(input, &weights.query)? * factor)?.reshape((t, h, e))?)?;
-        let k = self.at(Site::AttnK, Some(i), (linear(input, &weights.key)? * factor)?.reshape((t, h, e))?)?;
-        let v = self.at(Site::AttnV, Some(i), linear(input, &weights.value)?.reshape((t, h, e))?)?;
+        let config = self.model.config().clone();
+        let settings = &config.attention;
+        let (t, h, g, e) = (input.dims()[0], config.n_heads, config.n_kv_heads, config.d_head);
+        let q = self.projected(i, "q", h, settings.bias.q, input)?;
+        let q = self.at(Site::AttnQ, Some(i), q)?;
+        let k = self.projected(i, "k", g, settings.bias.k, input)?;
+        let k = self.at(Site::AttnK, Some(i), k)?;
+        let v = self.linear(input, &format!("blocks.{i}.attn.v"), settings.bias.v)?.reshape((t, g, e))?;
+        let v = self.at(Site::AttnV, Some(i), v)?;
+        let shared = Tensor::new((0..h).map(|head| (head * g / h) as u32).collect::<Vec<_>>(), &Device::Cpu)?;
+        let (k, v) = (k.index_select(&shared, 1)?, v.index_select(&shared, 1)?);
         // [H, Q, K], then [Q, K, H] as the sites are.
         let logits = q.permute((1, 0, 2))?.contiguous()?.matmul(&k.permute((1, 2, 0))?.contiguous()?)?;
-        let logits = logits.permute((1, 2, 0))?.contiguous()?;
-        let hidden: Vec<u8> = (0..t * t * h).map(|j| u8::from((j / h) % t > j / h / t)).collect();
+        let logits = softcap(logits.permute((1, 2, 0))?.contiguous()?, settings.softcap)?;
+        let is_hidden =
+            |query: usize, key: usize| key > query || settings.windows[i].is_some_and(|window| query - key >= window);
+        let hidden: Vec<u8> = (0..t * t * h).map(|j| u8::from(is_hidden(j / h / t, (j / h) % t))).collect();
         let hidden = Tensor::from_vec(hidden, (t, t, h), &Device::Cpu)?;
         let logits = hidden.where_cond(&Tensor::full(f64::NEG_INFINITY, (t, t, h), &Device::Cpu)?, &logits)?;
         let logits = self.at(Site::AttnQkLogits, Some(i), logits)?;
@@ -192,18 +291,38 @@ impl Pass2<'_> {
         let probs = self.at(Site::AttnQkProbs, Some(i), numerator.broadcast_div(&denominator)?)?;
         let v_out = probs.permute((2, 0, 1))?.contiguous()?.matmul(&v.permute((1, 0, 2))?.contiguous()?)?;
         let v_out = self.at(Site::AttnVOut, Some(i), v_out.permute((1, 0, 2))?)?;
-        let delta = self.at(Site::ResidDeltaAttn, Some(i), linear(&v_out.reshape((t, h * e))?, &weights.out)?)?;
-        let autoencoder = self.model.attn_autoencoder(i);
+        let mut delta = self.linear(&v_out.reshape((t, h * e))?, &format!("blocks.{i}.attn.o"), settings.bias.o)?;
+        if config.post_norms {
+            delta = self.rms(&format!("blocks.{i}.attn_post_norm"), &delta)?;
+        }
+        let delta = self.at(Site::ResidDeltaAttn, Some(i), delta)?;
+        let autoencoder = self.model.autoencoder(Slot::Attention, i);
         self.autoencode(autoencoder, AutoencoderSite::ResidDeltaAttn, i, delta)
     }
 
     fn mlp(&mut self, i: usize, input: &Tensor) -> Result<Tensor> {
-        let weights = &self.model.weights().layers[i];
-        let autoencoder = self.model.mlp_autoencoder(i);
-        let pre_act = self.at(Site::MlpPreAct, Some(i), linear(input, &weights.mlp_in)?)?;
-        let post_act = self.at(Site::MlpPostAct, Some(i), gelu(&pre_act)?)?;
+        let config = self.model.config().clone();
+        let autoencoder = self.model.autoencoder(Slot::Mlp, i);
+        let name = |part: &str| format!("blocks.{i}.mlp.{part}");
+        let (activation, first) = match config.mlp {
+            MlpKind::None => return input.zeros_like(),
+            MlpKind::Plain(activation) => (activation, "in"),
+            MlpKind::Gated(activation) => (activation, "gate"),
+        };
+        let pre_act = self.linear(input, &name(first), config.mlp_bias)?;
+        let pre_act = self.at(Site::MlpPreAct, Some(i), pre_act)?;
+        let mut post_act = activate(&pre_act, activation)?;
+        if first == "gate" {
+            let up = self.linear(input, &name("in"), config.mlp_bias)?;
+            post_act = (post_act * self.at(Site::MlpUp, Some(i), up)?)?;
+        }
+        let post_act = self.at(Site::MlpPostAct, Some(i), post_act)?;
         let neurons = self.autoencode(autoencoder, AutoencoderSite::MlpPostAct, i, post_act)?;
-        let delta = self.at(Site::ResidDeltaMlp, Some(i), linear(&neurons, &weights.mlp_out)?)?;
+        let mut delta = self.linear(&neurons, &name("out"), config.mlp_bias)?;
+        if config.post_norms {
+            delta = self.rms(&format!("blocks.{i}.mlp_post_norm"), &delta)?;
+        }
+        let delta = self.at(Site::ResidDeltaMlp, Some(i), delta)?;
         self.autoencode(autoencoder, AutoencoderSite::ResidDeltaMlp, i, delta)
     }
 

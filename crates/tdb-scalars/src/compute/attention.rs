@@ -4,250 +4,167 @@
 //! the probability with something about `v[k] W_O` alone, or a product of small matrices per head; the writes
 //! themselves, `[T, T, H, D]`, are only made row by row for those who ask for them.
 
+use candle_core::Tensor;
 use rayon::prelude::*;
 use tdb_api::{DerivedScalarType as Dst, PassType};
-use tdb_model::attention::head_view;
-use tdb_model::kernels::{self, Threads, View, dot};
-use tdb_model::{Array, Site};
+use tdb_model::numbers::{Numbers, axpy, tensor};
+use tdb_model::{Attention, Site, Slot};
 
 use super::latents;
-use super::residual::traced_gradient;
-use super::{flatten_pairs, mlp, owned, times};
 use crate::derived::Place;
 use crate::error::Result;
-use crate::nodes::AutoencoderKind;
 use crate::side::Side;
+use crate::tensors::{by_head, by_pair, flatten_pairs, norms, row_of, times};
 use crate::values::Values;
 
 /// `None` if `dst` is not about heads.
 pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: usize) -> Result<Option<Values<'a>>> {
-    let state = &side.forward.layers[layer].attn;
-    let config = side.model().config();
-    let (tokens, n_heads, width) = (side.tokens(), config.n_heads, config.d_head);
-    let act_times_grad =
-        || -> Result<Array> { Ok(times(&state.qk_probs, side.gradients(dst)?.get(Site::AttnQkProbs, Some(layer)))) };
-    Ok(Some(match dst {
+    let probs = || side.get(Site::AttnQkProbs, layer);
+    let act_times_grad = || times(&probs()?, side.gradient(dst, Site::AttnQkProbs, layer)?.as_ref());
+    let write_norms = || times_by_key(&probs()?, &value_norms(side, layer)?);
+    let written = || along(side, layer, preceded_gradient(side, dst, layer)?.as_ref());
+    Ok(Some(Values::Dense(match dst {
         Dst::UnflattenedAttnWriteNorm if pass == PassType::Backward => {
-            let norms = write_norms(side, layer);
-            let gradient = side.gradients(dst)?.get(Site::AttnQkProbs, Some(layer));
-            let inverse = Array::from_vec(norms.dims(), norms.data().iter().map(|x| 1.0 / x).collect());
-            owned(times_by_key(&gradient.cloned().unwrap_or_else(|| zeros_like(&state.qk_probs)), &inverse))
-        }
-        Dst::UnflattenedAttnWriteNorm => owned(times_by_key(&state.qk_probs, &write_norms(side, layer))),
-        Dst::AttnWriteNorm => owned(flatten_pairs(&times_by_key(&state.qk_probs, &write_norms(side, layer)))),
-        Dst::FlattenedAttnPostSoftmax => owned(flatten_pairs(&state.qk_probs)),
-        Dst::UnflattenedAttnActTimesGrad => owned(act_times_grad()?),
-        Dst::AttnActTimesGrad => owned(flatten_pairs(&act_times_grad()?)),
-        Dst::AttnActTimesGradPerSequenceToken => owned(sum_keys(&act_times_grad()?)),
-        Dst::UnflattenedAttnWriteToFinalResidualGrad => owned(written(side, layer, side.final_residual_gradient(dst)?)),
-        Dst::AttnWriteToFinalResidualGrad => {
-            owned(flatten_pairs(&written(side, layer, side.final_residual_gradient(dst)?)))
-        }
-        Dst::UnflattenedAttnWriteToFinalActivationResidualGrad => {
-            owned(written(side, layer, Some(traced_gradient(side, dst)?)))
-        }
-        Dst::AttnWriteToFinalResidualGradPerSequenceToken => {
-            let gradient = side.final_residual_gradient(dst)?;
-            let gradient = gradient.filter(|_| side.precedes_final_residual(Some(layer), Place::Attn));
-            owned(sum_channels(&state.v_out, &through_output(side, layer, gradient)))
-        }
-        Dst::AttnWriteNormPerSequenceToken => owned(row_norms_per_head(side, layer, &state.v_out)),
-        Dst::AttnWeightedValue => {
-            let row = move |t: usize| {
-                let mut out = Vec::with_capacity(tokens * n_heads * width);
-                for key in 0..tokens {
-                    for head in 0..n_heads {
-                        let p = state.qk_probs.at(&[t, key, head]);
-                        out.extend(state.v.row(key)[head * width..][..width].iter().map(|v| p * v));
-                    }
-                }
-                out
-            };
-            Values::Rows { dims: vec![tokens, tokens, n_heads, width], row: Box::new(row) }
-        }
-        Dst::AttnWrite | Dst::AttnWriteSumHeads => {
-            let (d_model, directions) = (config.d_model, value_directions(side, layer));
-            let sum = dst == Dst::AttnWriteSumHeads;
-            let row = move |t: usize| {
-                let mut out = Vec::new();
-                for key in 0..tokens {
-                    let start = out.len();
-                    for head in 0..n_heads {
-                        let p = state.qk_probs.at(&[t, key, head]);
-                        let direction = &directions.row(key)[head * d_model..][..d_model];
-                        if sum && head > 0 {
-                            kernels::axpy(&mut out[start..], p, direction);
-                        } else {
-                            out.extend(direction.iter().map(|d| p * d));
-                        }
-                    }
-                }
-                out
-            };
-            let dims = if sum { vec![tokens, tokens, d_model] } else { vec![tokens, tokens, n_heads, d_model] };
-            Values::Rows { dims, row: Box::new(row) }
-        }
-        Dst::AttnWriteToLatent
-        | Dst::AttnWriteToLatentSummedOverHeads
-        | Dst::FlattenedAttnWriteToLatentSummedOverHeads => {
-            let direction = latents::latent_gradient(side, dst, AutoencoderKind::Attn, layer)?;
-            let per_head = weighted(&state.qk_probs, &state.v, &through_output(side, layer, Some(&direction)));
-            match dst {
-                Dst::AttnWriteToLatent => owned(per_head),
-                Dst::AttnWriteToLatentSummedOverHeads => owned(sum_heads(&per_head)),
-                _ => owned(flatten_pairs(&sum_heads(&per_head))),
+            match side.gradient(dst, Site::AttnQkProbs, layer)? {
+                Some(gradient) => times_by_key(&gradient, &value_norms(side, layer)?.recip()?)?,
+                None => probs()?.zeros_like()?,
             }
         }
+        Dst::UnflattenedAttnWriteNorm => write_norms()?,
+        Dst::AttnWriteNorm => flatten_pairs(&write_norms()?)?,
+        Dst::FlattenedAttnPostSoftmax => flatten_pairs(&probs()?)?,
+        Dst::UnflattenedAttnActTimesGrad => act_times_grad()?,
+        Dst::AttnActTimesGrad => flatten_pairs(&act_times_grad()?)?,
+        Dst::AttnActTimesGradPerSequenceToken => by_head(&act_times_grad()?)?.sum(2)?.t()?,
+        Dst::UnflattenedAttnWriteToFinalResidualGrad => written()?,
+        Dst::AttnWriteToFinalResidualGrad => flatten_pairs(&written()?)?,
+        Dst::UnflattenedAttnWriteToFinalActivationResidualGrad => {
+            let gradient = side.traced_gradient(dst)?;
+            along(side, layer, Some(gradient).filter(|_| side.precedes_final_residual(Some(layer), Place::Attn)))?
+        }
+        Dst::AttnWriteToFinalResidualGradPerSequenceToken => {
+            all_keys_along(side, layer, preceded_gradient(side, dst, layer)?.as_ref())?
+        }
+        Dst::AttnWriteNormPerSequenceToken => norms_per_head(side, layer, Site::AttnVOut)?,
+        Dst::AttnWeightedValue | Dst::AttnWrite | Dst::AttnWriteSumHeads => {
+            return writes_by_row(side, dst, layer).map(Some);
+        }
+        Dst::AttnWriteToLatent => {
+            along(side, layer, Some(&latents::latent_gradient(side, dst, Slot::Attention, layer)?))?
+        }
+        Dst::AttnWriteToLatentSummedOverHeads | Dst::FlattenedAttnWriteToLatentSummedOverHeads => {
+            let gradient = latents::latent_gradient(side, dst, Slot::Attention, layer)?;
+            let summed = sum_heads(&along(side, layer, Some(&gradient))?)?;
+            if dst == Dst::AttnWriteToLatentSummedOverHeads { summed } else { flatten_pairs(&summed)? }
+        }
         Dst::AttnWriteToLatentPerSequenceToken => {
-            let direction = latents::latent_gradient(side, dst, AutoencoderKind::Attn, layer)?;
-            owned(sum_channels(&state.v_out, &through_output(side, layer, Some(&direction))))
+            let gradient = latents::latent_gradient(side, dst, Slot::Attention, layer)?;
+            all_keys_along(side, layer, Some(&gradient))?
         }
         _ => return Ok(None),
-    }))
+    })))
 }
 
-/// What the heads write along `gradient: [T, D]` (at the token written into), `[T, T, H]`; zero where the layer
-/// does not come before it.
-fn written(side: &Side<'_>, layer: usize, gradient: Option<&Array>) -> Array {
-    along(side, layer, gradient.filter(|_| side.precedes_final_residual(Some(layer), Place::Attn)))
+/// The gradient where the objective reads; `None` also where the layer does not come before it.
+fn preceded_gradient(side: &Side<'_>, dst: Dst, layer: usize) -> Result<Option<Tensor>> {
+    let gradient = side.final_residual_gradient(dst)?;
+    Ok(gradient.filter(|_| side.precedes_final_residual(Some(layer), Place::Attn)))
 }
 
-/// As [`written`], wherever the gradient stands.
-pub(super) fn along(side: &Side<'_>, layer: usize, gradient: Option<&Array>) -> Array {
-    let state = &side.forward.layers[layer].attn;
-    match gradient {
-        Some(_) => weighted(&state.qk_probs, &state.v, &through_output(side, layer, gradient)),
-        None => zeros_like(&state.qk_probs),
-    }
+/// What the heads write along `gradient: [T, D]` (at the token written into), `[T, T, H]`, wherever it stands:
+/// `probs[q, k, h] (v[k, h] W_O · gradient[q])`.
+pub(super) fn along(side: &Side<'_>, layer: usize, gradient: Option<&Tensor>) -> Result<Tensor> {
+    let (attn, probs) = (&side.model().block(layer).attn, side.get(Site::AttnQkProbs, layer)?);
+    let Some(gradient) = gradient else { return Ok(probs.zeros_like()?) };
+    times(&probs, Some(&attn.vjp_probs(&side.get(Site::AttnV, layer)?, &attn.write_vjp(gradient)?)?))
 }
 
-/// `gradient W_O` per head: `[T, D]` to `[T, H, E]`.
-fn through_output(side: &Side<'_>, layer: usize, gradient: Option<&Array>) -> Array {
-    let config = side.model().config();
-    let weight = &side.model().weights().layers[layer].out.weight;
-    let dims = [side.tokens(), config.n_heads * config.d_head];
-    mlp::rows_through(gradient, View::of(weight), &dims).reshape(&[side.tokens(), config.n_heads, config.d_head])
+/// As [`along`], summed over the keys: `[T, H]`.
+fn all_keys_along(side: &Side<'_>, layer: usize, gradient: Option<&Tensor>) -> Result<Tensor> {
+    let v_out = side.get(Site::AttnVOut, layer)?;
+    let gradient = gradient.map(|gradient| side.model().block(layer).attn.write_vjp(gradient)).transpose()?;
+    Ok(times(&v_out, gradient.as_ref())?.sum(2)?)
 }
 
-/// `probs[q, k, h] * (v[k, h] · direction[q, h])`, `[T, T, H]`.
-fn weighted(probs: &Array, v: &Array, direction: &Array) -> Array {
-    let (tokens, heads) = (probs.dims()[0], probs.dims()[2]);
-    let mut data = vec![0.0; probs.data().len()];
-    data.par_chunks_mut(tokens * tokens).enumerate().for_each(|(head, out)| {
-        kernels::matmul_into(out, [tokens, 1], head_view(direction, head), head_view(v, head).t(), false, Threads::One);
-        let probs = &probs.data()[head * tokens * tokens..][..tokens * tokens];
-        out.iter_mut().zip(probs).for_each(|(out, p)| *out *= p);
-    });
-    Array::head_major(tokens, tokens, heads, data)
+/// How much the values of each token add, at `query`, along what `read: [1, H, E]` reads of the heads: `[T]`.
+pub(crate) fn attended_reads(side: &Side<'_>, layer: usize, query: usize, read: &Tensor) -> Result<Vec<f32>> {
+    let probs = side.get(Site::AttnQkProbs, layer)?.narrow(0, query, 1)?;
+    let products = side.model().block(layer).attn.vjp_probs(&side.get(Site::AttnV, layer)?, read)?;
+    row_of(&sum_heads(&times(&probs, Some(&products))?)?, 0)
 }
 
-/// `v[k, h] W_O`, one direction of the residual stream per token and head, `[T, H * D]`.
-pub fn value_directions(side: &Side<'_>, layer: usize) -> Array {
-    let config = side.model().config();
-    let weight = &side.model().weights().layers[layer].out.weight;
-    let (tokens, heads, d_model) = (side.tokens(), config.n_heads, config.d_model);
-    let v = &side.forward.layers[layer].attn.v;
-    let mut out = Array::zeros(&[tokens, heads * d_model]);
-    for head in 0..heads {
-        let columns = weight.col_range(head * config.d_head..(head + 1) * config.d_head);
-        let out = &mut out.data_mut()[head * d_model..];
-        kernels::matmul_into(
-            out,
-            [heads * d_model, 1],
-            head_view(v, head),
-            View::of(&columns).t(),
-            false,
-            Threads::All,
-        );
-    }
-    out
+/// Values and writes of heads from every token into one, made anew for each.
+fn writes_by_row<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Values<'a>> {
+    let attn = &side.model().block(layer).attn;
+    let (tokens, heads) = (side.tokens(), side.model().config().n_heads);
+    let (probs, v) = (side.get(Site::AttnQkProbs, layer)?, side.get(Site::AttnV, layer)?);
+    // What full attention to a token would give, [T, E or D] for each head.
+    let directions: Vec<Tensor> = (0..heads)
+        .map(|head| match dst {
+            Dst::AttnWeightedValue => Ok(of_head(attn, &v, head, heads)?.contiguous()?),
+            _ => Ok(attn.write(head, &of_head(attn, &v, head, heads)?)?),
+        })
+        .collect::<Result<_>>()?;
+    let width = directions.first().map_or(0, |d| d.dims()[1]);
+    let sum = dst == Dst::AttnWriteSumHeads;
+    let row = move |query: usize| {
+        let probs = row_of(&probs, query)?;
+        let directions = directions.iter().map(|d| Ok(Numbers::of(d)?)).collect::<Result<Vec<_>>>()?;
+        let places = if sum { tokens } else { tokens * heads };
+        let mut out = vec![0.0; places * width];
+        for (at, p) in probs.iter().enumerate() {
+            let (key, head) = (at / heads, at % heads);
+            axpy(&mut out[if sum { key } else { at } * width..][..width], *p, directions[head].row(key));
+        }
+        Ok(out)
+    };
+    let dims = if sum { vec![tokens, tokens, width] } else { vec![tokens, tokens, heads, width] };
+    Ok(Values::Rows { dims, row: Box::new(row) })
 }
 
 /// What one head writes from `key` into `query`, `[D]`.
-pub fn head_write(side: &Side<'_>, layer: usize, [query, key, head]: [usize; 3]) -> Vec<f32> {
-    let config = side.model().config();
-    let state = &side.forward.layers[layer].attn;
-    let value = &state.v.row(key)[head * config.d_head..][..config.d_head];
-    let columns =
-        side.model().weights().layers[layer].out.weight.col_range(head * config.d_head..(head + 1) * config.d_head);
-    let p = state.qk_probs.at(&[query, key, head]);
-    let scaled: Vec<f32> = value.iter().map(|v| p * v).collect();
-    kernels::matmul(View::new(&scaled, 1, scaled.len()), View::of(&columns).t(), Threads::One)
+pub fn head_write(side: &Side<'_>, layer: usize, [query, key, head]: [usize; 3]) -> Result<Vec<f32>> {
+    let attn = &side.model().block(layer).attn;
+    let p = side.get(Site::AttnQkProbs, layer)?.get(query)?.get(key)?.get(head)?.to_vec0::<f32>()?;
+    let v = side.get(Site::AttnV, layer)?.narrow(0, key, 1)?;
+    let value = (of_head(attn, &v, head, side.model().config().n_heads)? * f64::from(p))?;
+    row_of(&attn.write(head, &value)?, 0)
 }
 
 /// `|v[k, h] W_O|`, `[T, H]`.
-fn write_norms(side: &Side<'_>, layer: usize) -> Array {
-    row_norms_per_head(side, layer, &side.forward.layers[layer].attn.v)
+fn value_norms(side: &Side<'_>, layer: usize) -> Result<Tensor> {
+    norms_per_head(side, layer, Site::AttnV)
 }
 
-/// `|x[t, h] W_O|` for `x: [T, H, E]`, `[T, H]`.
-fn row_norms_per_head(side: &Side<'_>, layer: usize, x: &Array) -> Array {
-    let config = side.model().config();
-    let weight = &side.model().weights().layers[layer].out.weight;
-    let (tokens, heads, d_model) = (x.dims()[0], config.n_heads, config.d_model);
-    let per_head: Vec<Vec<f32>> = (0..heads)
-        .into_par_iter()
-        .map(|head| {
-            let columns = weight.col_range(head * config.d_head..(head + 1) * config.d_head);
-            let written = kernels::matmul(head_view(x, head), View::of(&columns).t(), Threads::One);
-            written.chunks_exact(d_model).map(|row| dot(row, row).sqrt()).collect()
-        })
-        .collect();
-    let mut out = Array::zeros(&[tokens, heads]);
-    for (head, norms) in per_head.iter().enumerate() {
-        for (t, norm) in norms.iter().enumerate() {
-            out.row_mut(t)[head] = *norm;
-        }
+/// `|x[t, h] W_O|` for values or their weighted sums, `[T, H]`.
+fn norms_per_head(side: &Side<'_>, layer: usize, site: Site) -> Result<Tensor> {
+    let (attn, heads, x) = (&side.model().block(layer).attn, side.model().config().n_heads, side.get(site, layer)?);
+    let of_head = |head| norms(&attn.write(head, &of_head(attn, &x, head, heads)?)?);
+    let norms: Vec<Tensor> = (0..heads).into_par_iter().map(of_head).collect::<Result<_>>()?;
+    Ok(Tensor::cat(&norms, 1)?)
+}
+
+/// `[T, E]` of one query head in `x: [T, H or H_kv, E]`.
+fn of_head(attn: &Attention, x: &Tensor, head: usize, heads: usize) -> Result<Tensor> {
+    let at = if x.dim(1)? == heads { head } else { attn.kv_head(head) };
+    Ok(x.narrow(1, at, 1)?.squeeze(1)?)
+}
+
+/// `x[q, k, h] * factors[k, h]` for `x: [Q, K, H]`.
+fn times_by_key(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    let (queries, keys, heads) = x.dims3()?;
+    let (x, factors) = (by_head(x)?, factors.t()?.contiguous()?);
+    let (x, factors) = (Numbers::of(&x)?, Numbers::of(&factors)?);
+    let mut out = Vec::with_capacity(heads * queries * keys);
+    for (row, x) in x.data().chunks_exact(keys).enumerate() {
+        out.extend(x.iter().zip(factors.row(row / queries)).map(|(x, f)| x * f));
     }
-    out
+    by_pair(&tensor(&[heads, queries, keys], out))
 }
 
-/// `x[q, k, h] * factors[k, h]` in the layout of `x`.
-fn times_by_key(x: &Array, factors: &Array) -> Array {
-    let (queries, keys, heads) = (x.dims()[0], x.dims()[1], x.dims()[2]);
-    let mut out = x.clone();
-    for head in 0..heads {
-        let column: Vec<f32> = (0..keys).map(|k| factors.row(k)[head]).collect();
-        for query in 0..queries {
-            let start = out.offset(&[query, 0, head]);
-            out.data_mut()[start..start + keys].iter_mut().zip(&column).for_each(|(x, f)| *x *= f);
-        }
-    }
-    out
-}
-
-fn zeros_like(x: &Array) -> Array {
-    let mut out = x.clone();
-    out.data_mut().fill(0.0);
-    out
-}
-
-/// `[T, T, H]` to `[T, H]`.
-fn sum_keys(x: &Array) -> Array {
-    let (queries, keys, heads) = (x.dims()[0], x.dims()[1], x.dims()[2]);
-    let mut out = Array::zeros(&[queries, heads]);
-    for query in 0..queries {
-        for head in 0..heads {
-            let start = x.offset(&[query, 0, head]);
-            out.row_mut(query)[head] = x.data()[start..start + keys].iter().sum();
-        }
-    }
-    out
-}
-
-/// `[T, T, H]` to `[T, T, 1]`.
-fn sum_heads(x: &Array) -> Array {
-    let (queries, keys, heads) = (x.dims()[0], x.dims()[1], x.dims()[2]);
-    let mut out = vec![0.0; queries * keys];
-    for head in 0..heads {
-        kernels::axpy(&mut out, 1.0, &x.data()[head * queries * keys..][..queries * keys]);
-    }
-    Array::from_vec(&[queries, keys, 1], out)
-}
-
-/// `Σ_e x[t, h, e] y[t, h, e]`, `[T, H]`.
-fn sum_channels(x: &Array, y: &Array) -> Array {
-    let (tokens, heads, width) = (x.dims()[0], x.dims()[1], x.dims()[2]);
-    let sums = x.data().chunks_exact(width).zip(y.data().chunks_exact(width)).map(|(x, y)| dot(x, y)).collect();
-    Array::from_vec(&[tokens, heads], sums)
+/// `[Q, K, H]` to `[Q, K, 1]`.
+fn sum_heads(x: &Tensor) -> Result<Tensor> {
+    let x = by_head(x)?;
+    let sum = (1..x.dim(0)?).try_fold(x.get(0)?, |sum, head| sum + x.get(head)?)?;
+    Ok(sum.unsqueeze(2)?)
 }

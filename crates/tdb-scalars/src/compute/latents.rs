@@ -2,17 +2,18 @@
 
 use std::borrow::Cow;
 
-use tdb_api::{DerivedScalarType as Dst, PassType};
-use tdb_model::block_error;
-use tdb_model::kernels::{self, Threads, View, dot};
-use tdb_model::{Array, Autoencoder, AutoencoderSite, Site, SparseRows};
+use candle_core::Tensor;
+use tdb_api::{ActivationLocationType as Location, DerivedScalarType as Dst, NodeType};
+use tdb_model::numbers::{Numbers, axpy, dot};
+use tdb_model::{Autoencoder, AutoencoderSite, Site, Slot, SparseRows};
 
-use super::residual::traced_gradient;
-use super::{mlp, owned, times};
+use super::attention::attended_reads;
+use super::mlp;
+use crate::derived::Place;
 use crate::error::{Error, Result, bad};
-use crate::nodes::AutoencoderKind;
-use crate::replay::through;
 use crate::side::Side;
+use crate::slots;
+use crate::tensors::{norms, row_of, times};
 use crate::values::Values;
 
 /// What is asked about latents, whichever kind they are.
@@ -31,20 +32,19 @@ enum Asked {
 ///
 /// # Errors
 /// If that autoencoder is not loaded.
-pub fn kind_of(side: &Side<'_>, dst: Dst) -> Result<Option<AutoencoderKind>> {
-    let model = side.model();
-    let name = dst.as_str();
+pub fn slot_of(side: &Side<'_>, dst: Dst) -> Result<Option<Slot>> {
+    let (model, name) = (side.model(), dst.as_str());
     if dst == Dst::OnlineAutoencoderWrite {
-        return AutoencoderKind::only(model, name).map(Some);
+        return slots::only(model, name).map(Some);
     }
     Ok(Some(match crate::derived::node_type(dst) {
-        tdb_api::NodeType::MlpAutoencoderLatent => AutoencoderKind::Mlp.require(model, name)?,
-        tdb_api::NodeType::AttentionAutoencoderLatent => AutoencoderKind::Attn.require(model, name)?,
-        tdb_api::NodeType::AutoencoderLatent => match dst {
+        NodeType::MlpAutoencoderLatent => slots::require(model, Slot::Mlp, name)?,
+        NodeType::AttentionAutoencoderLatent => slots::require(model, Slot::Attention, name)?,
+        NodeType::AutoencoderLatent => match dst {
             Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched | Dst::AttnWriteToLatentPerSequenceTokenBatched => {
-                AutoencoderKind::Attn.require(model, name)?
+                slots::require(model, Slot::Attention, name)?
             }
-            _ => AutoencoderKind::only(model, name)?,
+            _ => slots::only(model, name)?,
         },
         _ => return Ok(None),
     }))
@@ -79,126 +79,93 @@ fn asked(dst: Dst) -> Option<Asked> {
 }
 
 /// `None` if `dst` is not about latents or their errors.
-pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: usize) -> Result<Option<Values<'a>>> {
+pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
     if let Some(values) = errors(side, dst, layer)? {
         return Ok(Some(values));
     }
     if let Some(values) = gradients_of_latents(side, dst, layer)? {
         return Ok(Some(values));
     }
-    let (Some(asked), Some(kind)) = (asked(dst), kind_of(side, dst)?) else {
+    let (Some(asked), Some(slot)) = (asked(dst), slot_of(side, dst)?) else {
         return batched_writes(side, dst, layer);
     };
-    let (autoencoder, latents) = layer_latents(side, kind, layer)?;
-    if pass == PassType::Backward && matches!(asked, Asked::Online) {
-        // The gradient of every latent: dense, as it was asked for.
-        let at = kind.site();
-        let (tokens, n_latents) = (side.tokens(), autoencoder.n_latents());
-        let gradient = side.gradients(dst)?.get(at, Some(layer));
-        return Ok(Some(owned(match gradient {
-            Some(g) => {
-                let g = View::new(g.data(), tokens, autoencoder.n_inputs());
-                let all = kernels::matmul(g, View::of(autoencoder.directions()).t(), Threads::All);
-                Array::from_vec(&[tokens, n_latents], all)
-            }
-            None => Array::zeros(&[tokens, n_latents]),
-        })));
-    }
-    let sparse = |rows| Values::Sparse(Cow::Owned(rows));
-    Ok(Some(match asked {
-        Asked::Online => Values::Sparse(Cow::Borrowed(latents)),
-        Asked::Offline => sparse(offline(side, kind, layer)?),
-        Asked::OfflineWriteNorm => {
-            let latents = offline(side, kind, layer)?;
-            sparse(write_norms(side, kind, layer, &latents)?)
-        }
-        Asked::WriteNorm => sparse(write_norms(side, kind, layer, latents)?),
-        Asked::ActTimesGrad => {
-            let gradient = side.gradients(dst)?.get(kind.site(), Some(layer));
-            sparse(along(latents, gradient, |i| autoencoder.direction(i)))
-        }
-        Asked::WriteToFinalResidual => {
-            let gradient = side.final_residual_gradient(dst)?;
-            sparse(written(side, kind, layer, latents, gradient))
-        }
-        Asked::WriteToFinalActivationResidual => {
-            let gradient = Some(traced_gradient(side, dst)?);
-            sparse(written(side, kind, layer, latents, gradient))
-        }
+    let (autoencoder, latents) = layer_latents(side, slot, layer)?;
+    Ok(Some(Values::Sparse(Cow::Owned(match asked {
+        Asked::Online => return Ok(Some(Values::Sparse(Cow::Borrowed(latents)))),
+        Asked::Offline => offline(side, slot, layer)?,
+        Asked::OfflineWriteNorm => write_norms(side, slot, layer, &offline(side, slot, layer)?)?,
+        Asked::WriteNorm => write_norms(side, slot, layer, latents)?,
+        Asked::ActTimesGrad => along(autoencoder, latents, side.gradients(dst)?.at_reconstruction(slot, layer))?,
+        Asked::WriteToFinalResidual => written(side, slot, layer, side.final_residual_gradient(dst)?.as_ref())?,
+        Asked::WriteToFinalActivationResidual => written(side, slot, layer, Some(side.traced_gradient(dst)?))?,
         Asked::Write => {
-            let d_model = side.model().config().d_model;
-            let width = latents.width();
+            let (d_model, width) = (side.model().config().d_model, latents.width());
             let row = move |t: usize| {
                 let mut out = vec![0.0; width * d_model];
                 for &(i, value) in latents.row(t) {
-                    let direction = write_direction(side, kind, layer, i as usize);
-                    kernels::axpy(&mut out[i as usize * d_model..][..d_model], value, &direction);
+                    let direction = write_direction(side, slot, layer, i as usize)?;
+                    axpy(&mut out[i as usize * d_model..][..d_model], value, &direction);
                 }
-                out
+                Ok(out)
             };
-            Values::Rows { dims: vec![side.tokens(), width, d_model], row: Box::new(row) }
+            return Ok(Some(Values::Rows { dims: vec![side.tokens(), width, d_model], row: Box::new(row) }));
         }
-    }))
+    }))))
 }
 
 /// What a unit of one latent adds to the residual stream, `[D]`.
-pub fn write_direction(side: &Side<'_>, kind: AutoencoderKind, layer: usize, latent: usize) -> Vec<f32> {
-    let Some(autoencoder) = kind.of_layer(side.model(), layer) else { return Vec::new() };
+///
+/// # Errors
+/// If the layer has no such autoencoder.
+pub fn write_direction(side: &Side<'_>, slot: Slot, layer: usize, latent: usize) -> Result<Vec<f32>> {
+    let autoencoder = slots::in_layer(side.model(), slot, layer)?;
     let direction = autoencoder.direction(latent);
-    match autoencoder.site() {
-        AutoencoderSite::MlpPostAct => {
-            let weight = &side.model().weights().layers[layer].mlp_out.weight;
-            kernels::matmul(View::new(direction, 1, direction.len()), View::of(weight).t(), Threads::All)
-        }
-        _ => direction.to_vec(),
+    if autoencoder.site() != AutoencoderSite::MlpPostAct {
+        return Ok(direction.to_vec());
     }
+    let neurons = side.model().tensor(&[1, direction.len()], direction.to_vec())?;
+    row_of(&side.model().block(layer).mlp().write(&neurons)?, 0)
 }
 
-/// The same gradient seen from the latents' directions: `gradient` itself for autoencoders on a layer's output,
-/// `gradient W_out` for those on neurons.
-pub fn write_projection<'g>(
-    side: &Side<'_>,
-    kind: AutoencoderKind,
-    layer: usize,
-    gradient: &'g Array,
-) -> Cow<'g, Array> {
-    match kind.of_layer(side.model(), layer).map(Autoencoder::site) {
-        Some(AutoencoderSite::MlpPostAct) => {
-            let config = side.model().config();
-            let weight = &side.model().weights().layers[layer].mlp_out.weight;
-            Cow::Owned(mlp::rows_through(Some(gradient), View::of(weight), &[side.tokens(), config.d_ff]))
-        }
-        _ => Cow::Borrowed(gradient),
-    }
-}
-
-fn layer_latents<'a>(
-    side: &'a Side<'_>,
-    kind: AutoencoderKind,
-    layer: usize,
-) -> Result<(&'a Autoencoder, &'a SparseRows)> {
-    let autoencoder = kind.in_layer(side.model(), layer)?;
-    match kind.state(&side.forward.layers[layer]) {
+fn layer_latents<'a>(side: &'a Side<'_>, slot: Slot, layer: usize) -> Result<(&'a Autoencoder, &'a SparseRows)> {
+    let autoencoder = slots::in_layer(side.model(), slot, layer)?;
+    match side.run.latents(slot, layer) {
         Some(state) => Ok((autoencoder, &state.latents)),
         None => Err(Error::Internal(format!("the run kept no latents of layer {layer}"))),
     }
 }
 
+/// What an autoencoder is applied to, `[T, n_inputs]`.
+fn input(side: &Side<'_>, site: AutoencoderSite, layer: usize) -> Result<Tensor> {
+    side.get(
+        match site {
+            AutoencoderSite::MlpPostAct => Site::MlpPostAct,
+            AutoencoderSite::ResidDeltaMlp => Site::ResidDeltaMlp,
+            AutoencoderSite::ResidDeltaAttn => Site::ResidDeltaAttn,
+        },
+        layer,
+    )
+}
+
 /// Latents computed after the fact from the activations of the pass, before interventions on latents.
-fn offline(side: &Side<'_>, kind: AutoencoderKind, layer: usize) -> Result<SparseRows> {
-    let (autoencoder, _) = layer_latents(side, kind, layer)?;
-    let state = &side.forward.layers[layer];
-    let tokens = side.tokens();
-    Ok(match autoencoder.site() {
-        AutoencoderSite::MlpPostAct => autoencoder.encode(state.mlp.post_act.data(), tokens),
-        AutoencoderSite::ResidDeltaMlp => autoencoder.encode(mlp::without_bias(side, layer).data(), tokens),
-        AutoencoderSite::ResidDeltaAttn => autoencoder.encode(state.attn.delta.data(), tokens),
-    })
+fn offline(side: &Side<'_>, slot: Slot, layer: usize) -> Result<SparseRows> {
+    let (autoencoder, _) = layer_latents(side, slot, layer)?;
+    let input = match autoencoder.site() {
+        AutoencoderSite::ResidDeltaMlp => mlp::without_bias(side, layer)?,
+        site => input(side, site, layer)?,
+    };
+    Ok(autoencoder.encode(&input)?)
+}
+
+/// Latents of the activations as the pass holds them (with the output's bias, unlike [`offline`]).
+pub(crate) fn encoded(side: &Side<'_>, slot: Slot, layer: usize) -> Result<SparseRows> {
+    let (autoencoder, _) = layer_latents(side, slot, layer)?;
+    Ok(autoencoder.encode(&input(side, autoencoder.site(), layer)?)?)
 }
 
 /// `latent * |its write|`.
-fn write_norms(side: &Side<'_>, kind: AutoencoderKind, layer: usize, latents: &SparseRows) -> Result<SparseRows> {
-    let (autoencoder, _) = layer_latents(side, kind, layer)?;
+fn write_norms(side: &Side<'_>, slot: Slot, layer: usize, latents: &SparseRows) -> Result<SparseRows> {
+    let (autoencoder, _) = layer_latents(side, slot, layer)?;
     if autoencoder.site() != AutoencoderSite::MlpPostAct {
         return Ok(latents.map(|_, i, x| {
             let direction = autoencoder.direction(i);
@@ -209,108 +176,77 @@ fn write_norms(side: &Side<'_>, kind: AutoencoderKind, layer: usize, latents: &S
     let mut distinct: Vec<u32> = latents.rows().iter().flatten().map(|e| e.0).collect();
     distinct.sort_unstable();
     distinct.dedup();
-    let weight = &side.model().weights().layers[layer].mlp_out.weight;
-    let mut norms = vec![0.0; distinct.len()];
-    const BLOCK: usize = 256;
-    for (block, norms) in distinct.chunks(BLOCK).zip(norms.chunks_mut(BLOCK)) {
-        let directions: Vec<f32> =
-            block.iter().flat_map(|i| autoencoder.direction(*i as usize).iter().copied()).collect();
-        let x = View::new(&directions, block.len(), autoencoder.n_inputs());
-        let written = kernels::matmul(x, View::of(weight).t(), Threads::All);
-        for (norm, row) in norms.iter_mut().zip(written.chunks_exact(weight.rows())) {
-            *norm = dot(row, row).sqrt();
-        }
+    let mut found: Vec<f32> = Vec::with_capacity(distinct.len());
+    for block in distinct.chunks(256) {
+        let directions = block.iter().flat_map(|i| autoencoder.direction(*i as usize).iter().copied()).collect();
+        let directions = side.model().tensor(&[block.len(), autoencoder.n_inputs()], directions)?;
+        let written = norms(&side.model().block(layer).mlp().write(&directions)?)?;
+        found.extend(written.flatten_all()?.to_vec1::<f32>()?);
     }
-    Ok(latents.map(|_, i, x| {
-        let at = distinct.binary_search(&(i as u32)).unwrap_or_default();
-        x * norms[at]
-    }))
+    Ok(latents.map(|_, i, x| x * found[distinct.binary_search(&(i as u32)).unwrap_or_default()]))
 }
 
 /// `latent * (its write · gradient)`; zero where the layer does not come before the gradient.
-fn written(
-    side: &Side<'_>,
-    kind: AutoencoderKind,
-    layer: usize,
-    latents: &SparseRows,
-    gradient: Option<&Array>,
-) -> SparseRows {
-    written_along(
-        side,
-        kind,
-        layer,
-        latents,
-        gradient.filter(|_| side.precedes_final_residual(Some(layer), kind.writes_at())),
-    )
+fn written(side: &Side<'_>, slot: Slot, layer: usize, gradient: Option<&Tensor>) -> Result<SparseRows> {
+    let precedes = side.precedes_final_residual(Some(layer), Place::written_by(slot));
+    written_along(side, slot, layer, gradient.filter(|_| precedes))
 }
 
 /// `latent * (its write · gradient)` of all latents of the one autoencoder that is loaded.
 ///
 /// # Errors
 /// If none or two are, or the layer has none.
-pub(super) fn along_gradient(side: &Side<'_>, dst: Dst, layer: usize, gradient: Option<&Array>) -> Result<SparseRows> {
-    let kind = AutoencoderKind::only(side.model(), dst.as_str())?;
-    let (_, latents) = layer_latents(side, kind, layer)?;
-    Ok(written_along(side, kind, layer, latents, gradient))
+pub(super) fn along_gradient<'a>(
+    side: &Side<'_>,
+    dst: Dst,
+    layer: usize,
+    gradient: Option<&Tensor>,
+) -> Result<Values<'a>> {
+    let slot = slots::only(side.model(), dst.as_str())?;
+    Ok(Values::Sparse(Cow::Owned(written_along(side, slot, layer, gradient)?)))
 }
 
-fn written_along(
-    side: &Side<'_>,
-    kind: AutoencoderKind,
-    layer: usize,
-    latents: &SparseRows,
-    gradient: Option<&Array>,
-) -> SparseRows {
-    let projected = gradient.map(|g| write_projection(side, kind, layer, g));
-    match kind.of_layer(side.model(), layer) {
-        Some(autoencoder) => along(latents, projected.as_deref(), |i| autoencoder.direction(i)),
-        None => latents.map(|_, _, _| 0.0),
+fn written_along(side: &Side<'_>, slot: Slot, layer: usize, gradient: Option<&Tensor>) -> Result<SparseRows> {
+    let (autoencoder, latents) = layer_latents(side, slot, layer)?;
+    match (gradient, autoencoder.site()) {
+        // The same gradient seen from the neurons, among which the latents' directions are.
+        (Some(gradient), AutoencoderSite::MlpPostAct) => {
+            along(autoencoder, latents, Some(&side.model().block(layer).mlp().write_vjp(gradient)?))
+        }
+        _ => along(autoencoder, latents, gradient),
     }
 }
 
 /// `latents[t, i] * (direction(i) · gradient[t])`
-fn along<'d>(latents: &SparseRows, gradient: Option<&Array>, direction: impl Fn(usize) -> &'d [f32]) -> SparseRows {
-    match gradient {
-        Some(gradient) => latents.map(|t, i, x| {
-            let row = gradient.row(t);
-            x * dot(direction(i), row)
-        }),
-        None => latents.map(|_, _, _| 0.0),
-    }
+fn along(autoencoder: &Autoencoder, latents: &SparseRows, gradient: Option<&Tensor>) -> Result<SparseRows> {
+    let Some(gradient) = gradient else { return Ok(latents.map(|_, _, _| 0.0)) };
+    let gradient = Numbers::of(gradient)?;
+    Ok(latents.map(|t, i, x| x * dot(autoencoder.direction(i), gradient.row(t))))
 }
 
 /// Scalars of what the autoencoders leave unexplained.
 fn errors<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
-    let (kind, site, on_neurons) = match dst {
+    let (slot, on_neurons) = match dst {
         Dst::OnlineMlpAutoencoderError
         | Dst::OnlineMlpAutoencoderErrorActTimesGrad
         | Dst::OnlineMlpAutoencoderErrorWriteNorm
-        | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad => (AutoencoderKind::Mlp, Site::MlpError, true),
-        Dst::OnlineResidualMlpAutoencoderError => (AutoencoderKind::Mlp, Site::MlpError, false),
-        Dst::OnlineResidualAttentionAutoencoderError => (AutoencoderKind::Attn, Site::AttnError, false),
+        | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad => (Slot::Mlp, true),
+        Dst::OnlineResidualMlpAutoencoderError => (Slot::Mlp, false),
+        Dst::OnlineResidualAttentionAutoencoderError => (Slot::Attention, false),
         _ => return Ok(None),
     };
-    kind.require(side.model(), dst.as_str())?;
-    let (autoencoder, _) = layer_latents(side, kind, layer)?;
-    if kind == AutoencoderKind::Mlp && on_neurons != (autoencoder.site() == AutoencoderSite::MlpPostAct) {
+    slots::require(side.model(), slot, dst.as_str())?;
+    let (autoencoder, _) = layer_latents(side, slot, layer)?;
+    if slot == Slot::Mlp && on_neurons != (autoencoder.site() == AutoencoderSite::MlpPostAct) {
         let reads = if on_neurons { "the output of the MLP layers" } else { "MLP neurons" };
         return bad!("\"{dst}\" does not exist for the autoencoder that is loaded, which reads {reads}");
     }
-    let state = &side.forward.layers[layer];
-    let (latents, input) = match kind {
-        AutoencoderKind::Attn => (&state.attn.latents, &state.attn.delta),
-        AutoencoderKind::Mlp if on_neurons => (&state.mlp.latents, &state.mlp.post_act),
-        AutoencoderKind::Mlp => (&state.mlp.latents, &state.mlp.delta),
-    };
-    let Some(latents) = latents else {
-        return Err(Error::Internal(format!("the run kept no latents of layer {layer}")));
-    };
-    let error = block_error(autoencoder, latents, input);
-    Ok(Some(owned(match dst {
-        Dst::OnlineMlpAutoencoderErrorActTimesGrad => times(&error, side.gradients(dst)?.get(site, Some(layer))),
-        Dst::OnlineMlpAutoencoderErrorWriteNorm => mlp::scaled_columns(&error, side.engine.mlp_write_norms(layer)),
+    let error = side.run.latent_error(slot, layer)?;
+    Ok(Some(Values::Dense(match dst {
+        Dst::OnlineMlpAutoencoderErrorActTimesGrad => times(&error, side.gradient(dst, slot.error(), layer)?.as_ref())?,
+        Dst::OnlineMlpAutoencoderErrorWriteNorm => mlp::times_write_norms(side, layer, &error)?,
         Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad => {
-            mlp::written(side, layer, &error, side.final_residual_gradient(dst)?)
+            mlp::written(side, layer, &error, side.final_residual_gradient(dst)?.as_ref())?
         }
         _ => error,
     })))
@@ -320,44 +256,35 @@ fn errors<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Value
 ///
 /// # Errors
 /// If the request names no latent.
-pub(super) fn latent_gradient(side: &Side<'_>, dst: Dst, kind: AutoencoderKind, layer: usize) -> Result<Array> {
-    kind.require(side.model(), dst.as_str())?;
+pub(super) fn latent_gradient(side: &Side<'_>, dst: Dst, slot: Slot, layer: usize) -> Result<Tensor> {
+    slots::require(side.model(), slot, dst.as_str())?;
     let named = side.plan.within_layer.map(|within| within.location);
-    if kind == AutoencoderKind::Attn && named == Some(tdb_api::ActivationLocationType::OnlineMlpAutoencoderLatent) {
+    if slot == Slot::Attention && named == Some(Location::OnlineMlpAutoencoderLatent) {
         return bad!(
             "\"{dst}\" is about latents of the attention layers, but activationIndexForWithinLayerGrad names one of the MLP layers"
         );
     }
-    let Some(index) = side.plan.within_layer.and_then(|within| within.index) else {
-        return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad with tensorIndices [\"All\", latent]");
-    };
-    let (autoencoder, _) = layer_latents(side, kind, layer)?;
-    let encoded = offline_encoded(side, kind, layer)?;
-    Ok(gradient_of(autoencoder, &encoded, index))
+    let (autoencoder, _) = layer_latents(side, slot, layer)?;
+    gradient_of(side, autoencoder, &encoded(side, slot, layer)?, named_latent(side, dst)?)
 }
 
-fn gradient_of(autoencoder: &Autoencoder, encoded: &SparseRows, index: usize) -> Array {
+fn named_latent(side: &Side<'_>, dst: Dst) -> Result<usize> {
+    match side.plan.within_layer.and_then(|within| within.index) {
+        Some(index) => Ok(index),
+        None => bad!("\"{dst}\" needs activationIndexForWithinLayerGrad with tensorIndices [\"All\", latent]"),
+    }
+}
+
+fn gradient_of(side: &Side<'_>, autoencoder: &Autoencoder, encoded: &SparseRows, index: usize) -> Result<Tensor> {
     let row = autoencoder.encoder_row(index);
-    let mut out = Array::zeros(&[encoded.len(), autoencoder.n_inputs()]);
-    for t in 0..encoded.len() {
+    let mut out = vec![0.0; encoded.len() * row.len()];
+    for (t, out) in out.chunks_exact_mut(row.len()).enumerate() {
         let entry = encoded.row(t).iter().find(|e| e.0 as usize == index);
         if entry.is_some_and(|e| autoencoder.passes(e.1)) {
-            out.row_mut(t).copy_from_slice(&row);
+            out.copy_from_slice(&row);
         }
     }
-    out
-}
-
-/// Latents of the activations as the pass holds them (with the output's bias, unlike [`offline`]).
-fn offline_encoded(side: &Side<'_>, kind: AutoencoderKind, layer: usize) -> Result<SparseRows> {
-    let (autoencoder, _) = layer_latents(side, kind, layer)?;
-    let state = &side.forward.layers[layer];
-    let input = match autoencoder.site() {
-        AutoencoderSite::MlpPostAct => &state.mlp.post_act,
-        AutoencoderSite::ResidDeltaMlp => &state.mlp.delta,
-        AutoencoderSite::ResidDeltaAttn => &state.attn.delta,
-    };
-    Ok(autoencoder.encode(input.data(), side.tokens()))
+    Ok(side.model().tensor(&[encoded.len(), row.len()], out)?)
 }
 
 fn gradients_of_latents<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
@@ -369,26 +296,23 @@ fn gradients_of_latents<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Resul
     let Some(within) = side.plan.within_layer else {
         return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which latent is meant");
     };
-    let kind = match within.location {
-        tdb_api::ActivationLocationType::OnlineMlpAutoencoderLatent => AutoencoderKind::Mlp,
-        tdb_api::ActivationLocationType::OnlineAttentionAutoencoderLatent => AutoencoderKind::Attn,
-        _ => AutoencoderKind::only(side.model(), dst.as_str())?,
+    let slot = match within.location {
+        Location::OnlineMlpAutoencoderLatent => Slot::Mlp,
+        Location::OnlineAttentionAutoencoderLatent => Slot::Attention,
+        _ => slots::only(side.model(), dst.as_str())?,
     };
-    let (autoencoder, _) = layer_latents(side, kind, layer)?;
+    let (autoencoder, _) = layer_latents(side, slot, layer)?;
     if on_neurons != (autoencoder.site() == AutoencoderSite::MlpPostAct) {
         let reads = if on_neurons { "the residual stream" } else { "MLP neurons" };
         return bad!("\"{dst}\" does not exist for the autoencoder that is loaded, which reads {reads}");
     }
     if !on_neurons {
-        return Ok(Some(owned(latent_gradient(side, dst, kind, layer)?)));
+        return Ok(Some(Values::Dense(latent_gradient(side, dst, slot, layer)?)));
     }
     // One latent's autoencoder, that of the named layer, on the neurons of every layer.
-    let (named, _) = layer_latents(side, kind, within.layer)?;
-    let Some(index) = within.index else {
-        return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad with tensorIndices [\"All\", latent]");
-    };
-    let encoded = named.encode(side.forward.layers[layer].mlp.post_act.data(), side.tokens());
-    Ok(Some(owned(gradient_of(named, &encoded, index))))
+    let (named, _) = layer_latents(side, slot, within.layer)?;
+    let encoded = named.encode(&side.get(Site::MlpPostAct, layer)?)?;
+    Ok(Some(Values::Dense(gradient_of(side, named, &encoded, named_latent(side, dst)?)?)))
 }
 
 /// Writes of heads to all latents of the attention autoencoder at once, in the layer that the inspection names.
@@ -401,15 +325,15 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
     if side.plan.within_layer.is_none_or(|within| within.layer != layer) {
         return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which layer is meant");
     }
-    let (autoencoder, _) = layer_latents(side, AutoencoderKind::Attn, layer)?;
-    let encoded = offline_encoded(side, AutoencoderKind::Attn, layer)?;
-    let state = &side.forward.layers[layer].attn;
-    let config = side.model().config();
-    let (tokens, n_heads, width) = (side.tokens(), config.n_heads, config.d_head);
-    let out = &side.model().weights().layers[layer].out;
-    let n_latents = autoencoder.n_latents();
+    let (autoencoder, _) = layer_latents(side, Slot::Attention, layer)?;
+    let encoded = encoded(side, Slot::Attention, layer)?;
+    let v_out = side.get(Site::AttnVOut, layer)?;
+    let (tokens, n_heads, n_latents) = (side.tokens(), side.model().config().n_heads, autoencoder.n_latents());
     // The latents' encoder rows seen from the heads' values: only of active ones is anything asked.
-    let read = move |latent: usize| through(&autoencoder.encoder_row(latent), out);
+    let read = move |latent: usize| -> Result<Tensor> {
+        let row = side.model().tensor(&[1, autoencoder.n_inputs()], autoencoder.encoder_row(latent))?;
+        Ok(side.model().block(layer).attn.write_vjp(&row)?)
+    };
     let active = move |t: usize| {
         encoded.row(t).iter().filter(|e| autoencoder.passes(e.1)).map(|e| e.0 as usize).collect::<Vec<_>>()
     };
@@ -420,28 +344,21 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
             let key = pair - query * (query + 1) / 2;
             let mut out = vec![0.0; n_latents];
             for latent in active(query) {
-                let read = read(latent);
-                out[latent] = (0..n_heads)
-                    .map(|head| {
-                        let range = head * width..(head + 1) * width;
-                        state.qk_probs.at(&[query, key, head]) * dot(&state.v.row(key)[range.clone()], &read[range])
-                    })
-                    .sum();
+                out[latent] = attended_reads(side, layer, query, &read(latent)?)?[key];
             }
-            out
+            Ok(out)
         };
         return Ok(Some(Values::Rows { dims: vec![pairs, n_latents], row: Box::new(row) }));
     }
     let row = move |t: usize| {
         let mut out = vec![0.0; n_heads * n_latents];
         for latent in active(t) {
-            let read = read(latent);
-            for head in 0..n_heads {
-                let range = head * width..(head + 1) * width;
-                out[head * n_latents + latent] = dot(&state.v_out.row(t)[range.clone()], &read[range]);
+            let by_head = times(&v_out.narrow(0, t, 1)?, Some(&read(latent)?))?.sum(2)?;
+            for (head, x) in row_of(&by_head, 0)?.into_iter().enumerate() {
+                out[head * n_latents + latent] = x;
             }
         }
-        out
+        Ok(out)
     };
     Ok(Some(Values::Rows { dims: vec![tokens, n_heads, n_latents], row: Box::new(row) }))
 }

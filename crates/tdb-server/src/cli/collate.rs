@@ -150,7 +150,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let layers = args.layers.as_deref().map_or(Ok(0..n_layers), |text| parse_layers(text, n_layers))?;
     let plan = Plan {
         model: name,
-        fingerprint: fingerprint(&model),
+        fingerprint: fingerprint(&model)?,
         autoencoders: autoencoders.mlp.iter().chain(&autoencoders.attention).cloned().collect(),
         corpus,
         content: fingerprint_corpus(&args.text)?,

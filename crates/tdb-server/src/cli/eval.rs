@@ -31,7 +31,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(folder) => checkpoint::open(folder)?,
         None => super::embedded::model()?,
     };
-    let model = Transformer::new(checkpoint.weights);
+    let model = Transformer::load(checkpoint.config, checkpoint.weights)?;
     let options = EvalOptions { prompts: args.prompts, seed: args.seed };
     let report = evaluate(&model, &checkpoint.tokenizer, &options)
         .context("the prompts are made for a model that `tdb train` made")?;

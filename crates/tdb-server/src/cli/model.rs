@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use tdb_data::{Error as DataError, Library};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
-use tdb_model::{Autoencoder, AutoencoderSite, Config, NamedAutoencoder, Tokenizer, Transformer};
+use tdb_model::{AutoencoderSite, Config, NamedAutoencoder, Slot, Tokenizer, Transformer};
 use tdb_scalars::Engine;
 use tokio::runtime::Handle;
 
@@ -57,28 +57,24 @@ pub struct Opened {
 /// If one of them is not there or not what it should be: one sentence with file, tensor and cause.
 pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Result<Opened> {
     let Found { name, folder, checkpoint } = find(wanted, library, runtime)?;
-    let Checkpoint { weights, tokenizer, source } = checkpoint;
-    tracing::info!("model {name}: {source}");
-    let config = weights.config.clone();
-    let mut model = Transformer::new(weights);
+    let Checkpoint { config, weights, tokenizer, origin } = checkpoint;
+    tracing::info!("model {name}: {origin}");
+    let mut model = Transformer::load(config.clone(), weights)?;
     let lookup = Lookup { model: &name, folder: folder.as_deref(), library, runtime, config: &config };
     let mut attached = [None, None];
     // The model inside the program comes with its autoencoders.
     let own = |name| (folder.is_none()).then_some(name);
     let dead_latents = wanted.dead_latents;
-    let kinds = [
-        (wanted.mlp_autoencoder.or(own(embedded::MLP_AUTOENCODER)), Kind::Mlp),
-        (wanted.attn_autoencoder.or(own(embedded::ATTN_AUTOENCODER)), Kind::Attention),
+    let wanted = [
+        (wanted.mlp_autoencoder.or(own(embedded::MLP_AUTOENCODER)), Slot::Mlp),
+        (wanted.attn_autoencoder.or(own(embedded::ATTN_AUTOENCODER)), Slot::Attention),
     ];
-    for (slot, (wanted, kind)) in attached.iter_mut().zip(kinds) {
+    for (attached, (wanted, slot)) in attached.iter_mut().zip(wanted) {
         let Some(wanted) = wanted else { continue };
-        let (name, layers) = lookup.autoencoder(wanted, kind, dead_latents)?;
-        model = match kind {
-            Kind::Mlp => model.with_mlp_autoencoders(layers),
-            Kind::Attention => model.with_attn_autoencoders(layers),
-        }
-        .with_context(|| format!("autoencoder {name} does not fit the model"))?;
-        *slot = Some(name);
+        let found = lookup.autoencoder(wanted, slot, dead_latents)?;
+        let name = found.name.clone();
+        model = model.attach(found).with_context(|| format!("autoencoder {name} does not fit the model"))?;
+        *attached = Some(name);
     }
     let [mlp_autoencoder, attn_autoencoder] = attached;
     Ok(Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder })
@@ -145,19 +141,6 @@ fn is_plain(name: &str) -> bool {
     !name.contains(['/', '\\']) && name != "." && name != ".."
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    Mlp,
-    Attention,
-}
-
-impl Kind {
-    /// Whether an autoencoder of this site goes where it was asked for.
-    fn fits(self, site: AutoencoderSite) -> bool {
-        (self == Self::Attention) == (site == AutoencoderSite::ResidDeltaAttn)
-    }
-}
-
 struct Lookup<'a> {
     model: &'a str,
     folder: Option<&'a Path>,
@@ -167,12 +150,8 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    fn autoencoder(
-        &self,
-        wanted: &str,
-        kind: Kind,
-        dead_latents: bool,
-    ) -> anyhow::Result<(String, Vec<Option<Autoencoder>>)> {
+    /// Under the name by which addresses know it.
+    fn autoencoder(&self, wanted: &str, slot: Slot, dead_latents: bool) -> anyhow::Result<NamedAutoencoder> {
         super::serve::check_name(wanted)?;
         let inside = if self.folder.is_none() { embedded::autoencoder(wanted, self.config)? } else { None };
         let mut found = match inside {
@@ -182,10 +161,10 @@ impl Lookup<'_> {
                 checkpoint::open_autoencoder(&folder, site, self.config)?
             }
         };
-        if !kind.fits(found.site) {
-            let (given, right) = match kind {
-                Kind::Mlp => ("--mlp-autoencoder", "--attn-autoencoder"),
-                Kind::Attention => ("--attn-autoencoder", "--mlp-autoencoder"),
+        if Slot::of(found.site) != slot {
+            let (given, right) = match slot {
+                Slot::Mlp => ("--mlp-autoencoder", "--attn-autoencoder"),
+                Slot::Attention => ("--attn-autoencoder", "--mlp-autoencoder"),
             };
             bail!("autoencoder {wanted} is of {:?}, which {given} does not take; give it as {right}", found.site);
         }
@@ -193,18 +172,10 @@ impl Lookup<'_> {
         if dropped > 0 {
             tracing::info!("autoencoder {wanted}: {dropped} latents per layer never fire and are left out");
         }
-        let NamedAutoencoder { site, layers, .. } = found;
-        let layers = layers
-            .into_iter()
-            .enumerate()
-            .map(|(layer, weights)| {
-                let attached = Autoencoder::new(site, weights);
-                attached.map(Some).with_context(|| format!("autoencoder {wanted}, layer {layer}"))
-            })
-            .collect::<anyhow::Result<Vec<_>>>()?;
         // A path goes by its last part.
         let name = Path::new(wanted).file_name().map_or(wanted.to_owned(), |name| name.to_string_lossy().into_owned());
-        Ok((address_name(&name), layers))
+        found.name = address_name(&name);
+        Ok(found)
     }
 
     fn folder_of(&self, wanted: &str) -> anyhow::Result<(PathBuf, Option<AutoencoderSite>)> {

@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
     let library = library::open(&args.data, EmbeddedRecords::LeftOut)?;
     let (name, checkpoint) = super::model::checkpoint(&wanted, &library, runtime.handle())?;
-    let model = Transformer::new(checkpoint.weights);
+    let model = Transformer::load(checkpoint.config, checkpoint.weights)?;
     let context = args.context.unwrap_or(model.config().ctx_window);
     ensure!(
         (2..=model.config().ctx_window).contains(&context),

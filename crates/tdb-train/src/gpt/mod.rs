@@ -1,10 +1,10 @@
-//! GPT-2 for training: all of its weights learn, so forward and backward are written out together here, on packed rows
-//! without padding. (The debugger's own pass, in `tdb-model`, keeps weights frozen and keeps activations.)
+//! GPT-2 for training. The passes are `tdb-model`'s own; here is what training adds to them: where the parameters lie,
+//! and how their gradients follow from the activations and gradients of a pass.
 
-pub mod kernels;
-mod pass;
-mod shape;
+mod gradients;
+mod layout;
+mod parameters;
 
-pub use kernels::IGNORED;
-pub use pass::{Batch, Pass};
-pub use shape::{Layout, Shape, Tensor};
+pub use gradients::{Text, loss_and_gradients};
+pub use layout::{Affine, LayerAt, Layout, Parameter};
+pub use parameters::Parameters;

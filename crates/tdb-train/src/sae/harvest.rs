@@ -1,32 +1,25 @@
 //! Activations of one site, from forward passes that keep nothing else for longer than a sequence.
 
 use rayon::prelude::*;
-use tdb_model::{AutoencoderSite, Config, ForwardOptions, Transformer, forward};
+use tdb_model::{AutoencoderSite, ForwardOptions, Site, Transformer};
 
 use super::source::TokenSource;
 use crate::error::{Error, Result};
 
-/// Width of a site.
-pub fn width(site: AutoencoderSite, config: &Config) -> usize {
-    match site {
-        AutoencoderSite::MlpPostAct => config.d_ff,
-        AutoencoderSite::ResidDeltaMlp | AutoencoderSite::ResidDeltaAttn => config.d_model,
-    }
-}
-
 /// What a site holds in every layer of a sequence, `[T, width]` each.
 pub fn activations(model: &Transformer, site: AutoencoderSite, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-    let options = ForwardOptions::default();
-    let run = forward(model, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
-    let layers = run.layers.iter().map(|layer| {
-        let array = match site {
-            AutoencoderSite::MlpPostAct => &layer.mlp.post_act,
-            AutoencoderSite::ResidDeltaMlp => &layer.mlp.delta,
-            AutoencoderSite::ResidDeltaAttn => &layer.attn.delta,
-        };
-        array.to_row_major()
-    });
-    Ok(layers.collect())
+    let run = model.forward(tokens, ForwardOptions::default())?;
+    let rows = |layer| Ok(run.get(activation(site), layer)?.flatten_all()?.to_vec1()?);
+    (0..run.n_layers()).map(rows).collect()
+}
+
+/// Where in a pass an autoencoder's input stands.
+pub(super) fn activation(site: AutoencoderSite) -> Site {
+    match site {
+        AutoencoderSite::MlpPostAct => Site::MlpPostAct,
+        AutoencoderSite::ResidDeltaMlp => Site::ResidDeltaMlp,
+        AutoencoderSite::ResidDeltaAttn => Site::ResidDeltaAttn,
+    }
 }
 
 /// Sequences of a text that starts anew at its end.
@@ -77,7 +70,7 @@ pub(super) fn fill(
 ) -> Result<Vec<Vec<f32>>> {
     const TOGETHER: usize = 32;
     let config = model.config();
-    let width = width(site, config);
+    let width = site.width(config);
     let mut buffers: Vec<Vec<f32>> = vec![Vec::with_capacity(size * width); config.n_layers];
     while buffers[0].len() < size * width {
         let sequences = (0..TOGETHER).map(|_| text.next()).collect::<Result<Vec<_>>>()?;

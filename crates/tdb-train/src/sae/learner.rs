@@ -3,14 +3,15 @@
 //! `latents = act(W (x - b) + c)`, `reconstruction = latents D + b`, on activations scaled to a mean square of 1 per
 //! number. Rows of `D` have length 1. Only active latents are multiplied out after the encoding.
 
-use tdb_model::kernels::{Threads, View, axpy, dot, matmul_into};
+use tdb_model::numbers::{axpy, dot, products};
 use tdb_model::{AutoencoderWeights, LatentActivation, Matrix};
 
 use super::recipe::Sparsity;
 use crate::dice::Dice;
+use crate::optimizer::{Moments, Step};
 
-const BETA_1: f32 = 0.9;
-const BETA_2: f32 = 0.999;
+/// Without decay: the decoder's lengths are fixed, and the penalty keeps the encoder small.
+const ADAM: Step = Step { before: 0, rate: 0.0, beta_1: 0.9, beta_2: 0.999, decay: 0.0, factor: 1.0 };
 /// Weight of the loss that dead latents are trained on, with TopK.
 const AUXILIARY: f32 = 1.0 / 32.0;
 
@@ -55,8 +56,7 @@ pub struct Learner {
     pub scale: f32,
     /// `W: [latents, width]`, `D: [latents, width]`, `c: [latents]`, `b: [width]`, one after another.
     pub parameters: Vec<f32>,
-    pub first: Vec<f32>,
-    pub second: Vec<f32>,
+    pub moments: Moments,
     /// Tokens since each latent was last active.
     pub idle: Vec<f32>,
 }
@@ -96,16 +96,7 @@ impl Learner {
         normalise(decoder, width);
         encoder.copy_from_slice(decoder);
         rest[latents..].iter_mut().zip(&mean).for_each(|(b, m)| *b = *m as f32 * scale);
-        Self {
-            width,
-            latents,
-            sparsity,
-            scale,
-            parameters,
-            first: vec![0.0; size],
-            second: vec![0.0; size],
-            idle: vec![0.0; latents],
-        }
+        Self { width, latents, sparsity, scale, parameters, moments: Moments::new(size), idle: vec![0.0; latents] }
     }
 
     /// Where `D`, `c` and `b` begin.
@@ -117,13 +108,8 @@ impl Learner {
     /// Pre-activations `[n, latents]` of centred rows.
     fn encode(&self, centred: &[f32]) -> Vec<f32> {
         let [decoder, latent_bias, bias] = self.ends();
-        let (n, c) = (centred.len() / self.width, &self.parameters[latent_bias..bias]);
-        let mut pre = Vec::with_capacity(n * self.latents);
-        for _ in 0..n {
-            pre.extend_from_slice(c);
-        }
-        let encoder = View::new(&self.parameters[..decoder], self.latents, self.width);
-        matmul_into(&mut pre, [self.latents, 1], View::new(centred, n, self.width), encoder.t(), true, Threads::One);
+        let mut pre = products(centred, &self.parameters[..decoder], self.width, false);
+        pre.chunks_exact_mut(self.latents).for_each(|row| axpy(row, 1.0, &self.parameters[latent_bias..bias]));
         pre
     }
 
@@ -217,21 +203,10 @@ impl Learner {
             let along = dot(gradient, row);
             axpy(gradient, -along, row);
         }
-        self.update(&gradients, rate, step);
+        let all = 0..self.parameters.len();
+        self.moments.step(all, &mut self.parameters, &gradients, Step { before: step, rate, ..ADAM });
         normalise(&mut self.parameters[decoder_at..latent_bias_at], d);
         stats
-    }
-
-    /// Adam.
-    fn update(&mut self, gradients: &[f32], rate: f32, step: usize) {
-        let count = (step + 1).min(100_000) as i32;
-        let (correct_1, correct_2) = (1.0 - BETA_1.powi(count), 1.0 - BETA_2.powi(count));
-        let moments = self.first.iter_mut().zip(&mut self.second);
-        for ((p, g), (m, v)) in self.parameters.iter_mut().zip(gradients).zip(moments) {
-            *m = BETA_1 * *m + (1.0 - BETA_1) * g;
-            *v = BETA_2 * *v + (1.0 - BETA_2) * g * g;
-            *p -= rate * (*m / correct_1) / ((*v / correct_2).sqrt() + 1e-8);
-        }
     }
 
     fn dead(&self, dead_after: f32) -> Vec<u32> {
@@ -281,7 +256,7 @@ impl Learner {
             direction.iter_mut().for_each(|x| *x *= 0.2 * length);
             self.parameters[at..at + d].copy_from_slice(&direction);
             self.parameters[latent_bias_at + latent as usize] = 0.0;
-            for moments in [&mut self.first, &mut self.second] {
+            for moments in [&mut self.moments.first, &mut self.moments.second] {
                 moments[at..at + d].fill(0.0);
                 moments[decoder_at + at..][..d].fill(0.0);
                 moments[latent_bias_at + latent as usize] = 0.0;

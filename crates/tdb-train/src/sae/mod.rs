@@ -18,7 +18,7 @@ mod source;
 mod train;
 
 pub use files::{export_sae_lens, is_finished, quality_table, state_file, write_autoencoders};
-pub use harvest::{activations, width};
+pub use harvest::activations;
 pub use quality::{Quality, cross_entropies, frequency, quality};
 pub use recipe::{SaeRecipe, Sparsity};
 pub use source::{GrammarSource, TokenSource};

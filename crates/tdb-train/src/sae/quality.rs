@@ -1,12 +1,12 @@
 //! How good an autoencoder is, on text that it did not learn from.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use tdb_model::kernels::{Threads, View, exp, matmul};
-use tdb_model::{Autoencoder, AutoencoderSite, ForwardOptions, Hooks, Pass, Point, Site, Transformer, forward};
+use tdb_model::numbers::{Numbers, exp, tensor};
+use tdb_model::{Autoencoder, ForwardOptions, Hooks, Pass, Point, Site, Transformer};
 
-use super::harvest::activations;
+use super::harvest::{activation, activations};
 use crate::error::{Error, Result};
 
 /// An autoencoder of one layer, judged.
@@ -43,34 +43,20 @@ impl Hooks for Replace<'_> {
     }
 
     fn forward(&mut self, _point: Point, activation: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let Some(autoencoder) = self.autoencoder else {
-            return activation.zeros_like().map(Some);
-        };
-        let (rows, width) = activation.dims2()?;
-        let x = activation.flatten_all()?.to_vec1::<f32>()?;
-        let reconstruction = autoencoder.decode(&autoencoder.encode(&x, rows));
-        Tensor::from_vec(reconstruction.to_row_major(), (rows, width), &Device::Cpu).map(Some)
+        match self.autoencoder {
+            None => activation.zeros_like().map(Some),
+            Some(autoencoder) => autoencoder.decode(&autoencoder.encode(activation)?).map(Some),
+        }
     }
 }
 
-fn point(site: AutoencoderSite, layer: usize) -> Point {
-    let site = match site {
-        AutoencoderSite::MlpPostAct => Site::MlpPostAct,
-        AutoencoderSite::ResidDeltaMlp => Site::ResidDeltaMlp,
-        AutoencoderSite::ResidDeltaAttn => Site::ResidDeltaAttn,
-    };
-    Point { site, layer: Some(layer) }
-}
-
 /// Sum of the cross-entropies of all tokens but the first, and how many those are.
-fn cross_entropy(model: &Transformer, tokens: &[u32], hooks: &mut dyn Hooks) -> Result<(f64, usize)> {
-    let options = ForwardOptions { hooks, ..Default::default() };
-    let run = forward(model, tokens, options).map_err(|error| Error::Model(error.to_string()))?;
-    let n_vocab = model.config().n_vocab;
-    let outputs = View::new(run.post_final_ln.data(), tokens.len(), model.config().d_model);
-    let all = matmul(outputs, View::of(&model.weights().unembed).t(), Threads::One);
+fn cross_entropy(model: &Transformer, tokens: &[u32], hooks: Option<&mut dyn Hooks>) -> Result<(f64, usize)> {
+    let run = model.forward(tokens, ForwardOptions { hooks, ..Default::default() })?;
+    let all = run.get(Site::Logits, None)?;
+    let all = Numbers::of(&all)?;
     let mut sum = 0.0f64;
-    for (logits, &target) in all.chunks_exact(n_vocab).zip(&tokens[1..]) {
+    for (logits, &target) in all.data().chunks_exact(model.config().n_vocab).zip(&tokens[1..]) {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let total: f64 = logits.iter().map(|&logit| f64::from(exp(logit - max))).sum();
         sum += total.ln() - f64::from(logits[target as usize] - max);
@@ -90,13 +76,13 @@ pub fn cross_entropies(
     autoencoder: &Autoencoder,
     sequences: &[Vec<u32>],
 ) -> Result<[f64; 3]> {
-    let point = point(autoencoder.site(), layer);
+    let point = Point { site: activation(autoencoder.site()), layer: Some(layer) };
     let mean = |replace: Option<Option<&Autoencoder>>| {
         let parts: Vec<Result<(f64, usize)>> = sequences
             .par_iter()
             .map(|tokens| match replace {
-                None => cross_entropy(model, tokens, &mut ()),
-                Some(autoencoder) => cross_entropy(model, tokens, &mut Replace { point, autoencoder }),
+                None => cross_entropy(model, tokens, None),
+                Some(autoencoder) => cross_entropy(model, tokens, Some(&mut Replace { point, autoencoder })),
             })
             .collect();
         let (mut sum, mut count) = (0.0, 0);
@@ -143,14 +129,14 @@ fn reconstruct(
         x.extend(rows?);
     }
     let n = x.len() / width;
-    let latents = autoencoder.encode(&x, n);
-    let reconstruction = autoencoder.decode(&latents);
+    let latents = autoencoder.encode(&tensor(&[n, width], x.clone()))?;
+    let reconstruction = autoencoder.decode(&latents)?.flatten_all()?.to_vec1::<f32>()?;
     let mut mean = vec![0.0f64; width];
     for row in x.chunks_exact(width) {
         mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n as f64);
     }
     let (mut spread, mut error) = (0.0f64, 0.0f64);
-    for (x, r) in x.chunks_exact(width).zip(reconstruction.data().chunks_exact(width)) {
+    for (x, r) in x.chunks_exact(width).zip(reconstruction.chunks_exact(width)) {
         for i in 0..width {
             spread += (f64::from(x[i]) - mean[i]).powi(2);
             error += (f64::from(x[i]) - f64::from(r[i])).powi(2);

@@ -13,7 +13,7 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tdb_model::{Autoencoder, AutoencoderWeights, Transformer};
 
-use super::harvest::{Endless, fill, width};
+use super::harvest::{Endless, fill};
 use super::learner::{Learner, StepStats};
 use super::quality::{Quality, cross_entropies, frequency, quality, recovered};
 use super::recipe::SaeRecipe;
@@ -72,7 +72,7 @@ pub fn train_autoencoders(
     watch: &mut dyn FnMut(&SaeProgress) -> ControlFlow<()>,
 ) -> Result<Option<Vec<TrainedAutoencoder>>> {
     recipe.check(model.config())?;
-    let width = width(recipe.site, model.config());
+    let width = recipe.site.width(model.config());
     let judged = {
         let mut text = Endless::new(source, 0)?;
         (0..JUDGING).map(|_| text.next()).collect::<Result<Vec<_>>>()?
@@ -183,7 +183,7 @@ fn report(
 }
 
 fn autoencoder(recipe: &SaeRecipe, weights: AutoencoderWeights) -> Result<Autoencoder> {
-    Autoencoder::new(recipe.site, weights).map_err(|error| Error::Model(error.to_string()))
+    Ok(Autoencoder::new(recipe.site, weights)?)
 }
 
 /// Latents in the order of how often they are active, the dead ones last.
@@ -219,7 +219,7 @@ impl State {
             .collect();
         let mut tensors: Vec<(&str, Vec<usize>, &[f32])> = vec![("scales", vec![scales.len()], &scales)];
         for (learner, names) in self.learners.iter().zip(&names) {
-            let parts = [&learner.parameters, &learner.first, &learner.second, &learner.idle];
+            let parts = [&learner.parameters, &learner.moments.first, &learner.moments.second, &learner.idle];
             tensors.extend(names.iter().zip(parts).map(|(name, part)| (name.as_str(), vec![part.len()], &part[..])));
         }
         let state = json!({"recipe": recipe, "buffers": self.buffers, "sequences": self.sequences});
@@ -248,8 +248,8 @@ impl State {
             let read = |name: &str, size: usize| read_tensor(&tensors, path, &format!("{layer}.{name}"), &[size]);
             learner.scale = scale;
             learner.parameters = read("parameters", size)?;
-            learner.first = read("first", size)?;
-            learner.second = read("second", size)?;
+            learner.moments.first = read("first", size)?;
+            learner.moments.second = read("second", size)?;
             learner.idle = read("idle", recipe.latents)?;
             learners.push(learner);
         }

@@ -1,3 +1,5 @@
+use tdb_model::{ForwardOptions, Site, Transformer, checkpoint};
+
 use super::*;
 
 fn tiny(folder: &Path) -> TrainOptions {
@@ -72,10 +74,31 @@ fn other_settings_do_not_resume_and_a_finished_model_stays() {
 }
 
 #[test]
-fn what_is_read_is_what_was_written() {
+fn what_is_written_is_read_as_the_model_that_was_trained() {
     let folder = tempfile::tempdir().unwrap();
     let model = train(&tiny(folder.path()), &mut |_| ControlFlow::Continue(())).unwrap().unwrap();
-    let read = Model::read(folder.path()).unwrap();
-    assert_eq!(read.parameters, model.parameters);
-    assert_eq!(read.layout.shape, model.layout.shape);
+    let trained = model.parameters.transformer().unwrap();
+    let read = checkpoint::open(folder.path()).unwrap();
+    let read = Transformer::load(read.config, read.weights).unwrap();
+    assert_eq!(read.config(), trained.config());
+    let tokens = [0, 7, 20, 3, 11];
+    let logits = |model: &Transformer| {
+        let run = model.forward(&tokens, ForwardOptions::default()).unwrap();
+        run.get(Site::Logits, None).unwrap().to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(logits(&read), logits(&trained));
+}
+
+#[test]
+fn any_number_of_threads_trains_the_same_model() {
+    let with = |threads: usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = tiny(folder.path());
+        // Large enough for products to be shared between threads.
+        options.recipe = Recipe { steps: 2, batch: 16, d_model: 64, d_ff: 256, ..options.recipe };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| train(&options, &mut |_| ControlFlow::Continue(()))).unwrap();
+        files(folder.path())
+    };
+    assert_eq!(with(1), with(3));
 }

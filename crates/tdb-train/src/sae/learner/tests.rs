@@ -1,3 +1,5 @@
+use tdb_model::numbers::tensor;
+
 use super::*;
 
 /// Rows made of a few directions each: what an autoencoder should find.
@@ -72,7 +74,7 @@ fn a_step_follows_the_gradient() {
             loss(&changed)
         };
         let rise = (change(2e-3) - change(-2e-3)) / 4e-3;
-        let gradient = f64::from(learner.first[at]) / 0.1;
+        let gradient = f64::from(learner.moments.first[at]) / 0.1;
         assert!((rise - gradient).abs() < 0.05 * gradient.abs() + 2e-3, "{at}: {rise} {gradient}");
     }
 }
@@ -104,9 +106,9 @@ fn the_weights_given_out_do_what_the_learner_does() {
     let order: Vec<u32> = (0..48).rev().collect();
     let weights = learner.weights(&order, None);
     let autoencoder = tdb_model::Autoencoder::new(tdb_model::AutoencoderSite::ResidDeltaMlp, weights).unwrap();
-    let encoded = autoencoder.encode(&x, 16);
-    let decoded = autoencoder.decode(&encoded);
-    let error: f64 = x.iter().zip(decoded.data()).map(|(x, r)| f64::from((x - r) * learner.scale).powi(2)).sum();
+    let encoded = autoencoder.encode(&tensor(&[16, 24], x.clone())).unwrap();
+    let decoded = autoencoder.decode(&encoded).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let error: f64 = x.iter().zip(&decoded).map(|(x, r)| f64::from((x - r) * learner.scale).powi(2)).sum();
     let stats = learner.clone().step(&x, 0.0, 0, 1.0, 1e9);
     assert!((error - stats.squared_error).abs() < 1e-3 * error, "{error} {}", stats.squared_error);
     let active: usize = encoded.rows().iter().map(Vec::len).sum();

@@ -11,12 +11,12 @@ use super::error::CheckpointError;
 
 /// Bytes that a checkpoint is read from; cloning costs nothing.
 #[derive(Clone, Debug)]
-pub(crate) enum Source {
+pub(crate) enum Bytes {
     Mapped(Arc<Mmap>),
     Static(&'static [u8]),
 }
 
-impl Source {
+impl Bytes {
     /// Maps a regular file.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let read = |source| CheckpointError::Read { file: path.to_owned(), source };
@@ -27,24 +27,24 @@ impl Source {
         }
         let file = File::open(path).map_err(read)?;
         if metadata.len() == 0 {
-            return Ok(Source::Static(&[]));
+            return Ok(Bytes::Static(&[]));
         }
         // SAFETY: the map is only read. Whoever shortens or rewrites a model's file while it is in use can
         // crash the program or change its answers; that is the price of not copying half a gigabyte, and the
         // same holds for every program that maps its weights.
         let map = unsafe { Mmap::map(&file) }.map_err(read)?;
         check_fetched(path, &map)?;
-        Ok(Source::Mapped(Arc::new(map)))
+        Ok(Bytes::Mapped(Arc::new(map)))
     }
 }
 
-impl Deref for Source {
+impl Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         match self {
-            Source::Mapped(map) => map,
-            Source::Static(bytes) => bytes,
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
         }
     }
 }

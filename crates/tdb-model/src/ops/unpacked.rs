@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::View;
+use super::products::View;
 
 /// Rows of `a` in one tile.
 const ROWS: usize = 4;
@@ -474,18 +474,25 @@ mod tests {
         let (a, b) = (numbers(9 * inner, 1), numbers(cols * inner, 2));
         for b in [View::new(&b, inner, cols), View::new(&b, cols, inner).t()] {
             let mut all = vec![0.0; 9 * cols];
-            super::super::matmul_into(
+            super::super::products::matmul_into(
                 &mut all,
                 [cols, 1],
                 View::new(&a, 9, inner),
                 b,
                 false,
-                super::super::Threads::All,
+                super::super::products::Threads::All,
             );
             for row in 0..9 {
                 let mut one = vec![0.0; cols];
                 let a = View::new(&a[row * inner..], 1, inner);
-                super::super::matmul_into(&mut one, [cols, 1], a, b, false, super::super::Threads::One);
+                super::super::products::matmul_into(
+                    &mut one,
+                    [cols, 1],
+                    a,
+                    b,
+                    false,
+                    super::super::products::Threads::One,
+                );
                 assert!(one == all[row * cols..][..cols]);
             }
         }

@@ -1,44 +1,15 @@
-//! The shape of a GPT-2 and where each tensor lies among its parameters.
+//! Where each tensor of a GPT-2 lies among its parameters.
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
+use tdb_model::Config;
 
 use crate::dice::Dice;
 use crate::error::{Error, Result};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shape {
-    pub n_layers: usize,
-    pub d_model: usize,
-    pub n_heads: usize,
-    pub d_ff: usize,
-    /// Longest text, in tokens.
-    pub context: usize,
-    pub vocabulary: usize,
-}
-
-impl Shape {
-    pub fn d_head(&self) -> usize {
-        self.d_model / self.n_heads
-    }
-
-    pub fn check(&self) -> Result<()> {
-        let sizes = [self.n_layers, self.d_model, self.n_heads, self.d_ff, self.vocabulary];
-        if sizes.contains(&0) || self.context < 8 {
-            return Err(Error::setting("shape", format!("{self:?} has a size of 0, or a context under 8 tokens")));
-        }
-        if !self.d_model.is_multiple_of(self.n_heads) {
-            let message = format!("the width {} is no multiple of the {} heads", self.d_model, self.n_heads);
-            return Err(Error::setting("heads", message));
-        }
-        Ok(())
-    }
-}
-
 /// A tensor of the model, by GPT-2's name for it.
 #[derive(Clone, Debug)]
-pub struct Tensor {
+pub struct Parameter {
     pub name: String,
     pub dims: Vec<usize>,
     /// Where it lies in the flat vector of all parameters.
@@ -46,7 +17,7 @@ pub struct Tensor {
     start: Start,
 }
 
-impl Tensor {
+impl Parameter {
     /// Matrices decay; gains, biases and positions do not.
     pub fn decays(&self) -> bool {
         matches!(self.start, Start::Normal(_)) && !self.name.ends_with("wpe.weight")
@@ -60,8 +31,7 @@ enum Start {
     Normal(f32),
 }
 
-/// One layer's ranges. A weight's range is followed by its bias's: `attention_in` spans `c_attn.weight` only, and
-/// `attention_in_bias` begins where it ends.
+/// One layer's ranges.
 #[derive(Clone, Debug)]
 pub struct LayerAt {
     pub ln_1: Affine,
@@ -72,7 +42,7 @@ pub struct LayerAt {
     pub mlp_out: Affine,
 }
 
-/// A weight and the bias right behind it.
+/// A weight, `[in, out]` of linear layers, and the bias right behind it.
 #[derive(Clone, Debug)]
 pub struct Affine {
     pub weight: Range<usize>,
@@ -86,11 +56,11 @@ impl Affine {
     }
 }
 
-/// Every tensor of a shape.
+/// Every tensor of a model.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    pub shape: Shape,
-    pub tensors: Vec<Tensor>,
+    pub config: Config,
+    pub tensors: Vec<Parameter>,
     pub wte: Range<usize>,
     pub wpe: Range<usize>,
     pub layers: Vec<LayerAt>,
@@ -100,21 +70,26 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub fn new(shape: Shape) -> Self {
-        let (d, ff) = (shape.d_model, shape.d_ff);
-        let mut tensors: Vec<Tensor> = Vec::new();
+    /// Of a model with a [`Config::gpt2`].
+    ///
+    /// # Errors
+    /// If a size is 0, the context under 8 tokens, the width no multiple of the heads, or a setting not GPT-2's.
+    pub fn new(config: Config) -> Result<Self> {
+        check(&config)?;
+        let (d, ff) = (config.d_model, config.d_ff);
+        let mut tensors: Vec<Parameter> = Vec::new();
         let mut size = 0;
         let mut add = |name: String, dims: &[usize], start: Start| -> Range<usize> {
             let at = size..size + dims.iter().product::<usize>();
             size = at.end;
-            tensors.push(Tensor { name, dims: dims.to_vec(), at: at.clone(), start });
+            tensors.push(Parameter { name, dims: dims.to_vec(), at: at.clone(), start });
             at
         };
-        let wte = add("transformer.wte.weight".into(), &[shape.vocabulary, d], Start::Normal(0.02));
-        let wpe = add("transformer.wpe.weight".into(), &[shape.context, d], Start::Normal(0.01));
+        let wte = add("transformer.wte.weight".into(), &[config.n_vocab, d], Start::Normal(0.02));
+        let wpe = add("transformer.wpe.weight".into(), &[config.ctx_window, d], Start::Normal(0.01));
         // What is added to the residual stream starts smaller the more layers add.
-        let small = 0.02 / (2.0 * shape.n_layers as f32).sqrt();
-        let layers = (0..shape.n_layers)
+        let small = 0.02 / (2.0 * config.n_layers as f32).sqrt();
+        let layers = (0..config.n_layers)
             .map(|layer| {
                 let mut affine = |name: &str, weight: &[usize], bias: usize, start: Start| {
                     let name = format!("transformer.h.{layer}.{name}");
@@ -135,7 +110,7 @@ impl Layout {
             weight: add("transformer.ln_f.weight".into(), &[d], Start::One),
             bias: add("transformer.ln_f.bias".into(), &[d], Start::Zero),
         };
-        Self { shape, tensors, wte, wpe, layers, ln_f, size }
+        Ok(Self { config, tensors, wte, wpe, layers, ln_f, size })
     }
 
     /// The parameters that training starts from.
@@ -151,4 +126,22 @@ impl Layout {
         }
         parameters
     }
+}
+
+fn check(config: &Config) -> Result<()> {
+    let Config { n_layers, d_model, n_heads, d_ff, ctx_window, n_vocab, .. } = *config;
+    if [n_layers, d_model, n_heads, d_ff, n_vocab].contains(&0) || ctx_window < 8 {
+        let sizes =
+            format!("{n_layers} layers of width {d_model}, {n_heads} heads, {d_ff} neurons, context {ctx_window}");
+        let message = format!("{sizes}, vocabulary {n_vocab}: a size is 0, or the context is under 8 tokens");
+        return Err(Error::setting("shape", message));
+    }
+    if !d_model.is_multiple_of(n_heads) {
+        let message = format!("the width {d_model} is no multiple of the {n_heads} heads");
+        return Err(Error::setting("heads", message));
+    }
+    if *config != Config::gpt2(n_layers, d_model, n_heads, d_ff, ctx_window, n_vocab) {
+        return Err(Error::setting("config", format!("only models with GPT-2's settings are trained, not {config:?}")));
+    }
+    Ok(())
 }

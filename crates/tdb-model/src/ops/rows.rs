@@ -1,169 +1,8 @@
-//! Products and elementwise functions on plain slices: the one place that calls the matrix kernel.
+//! Loops over slices of numbers, with fixed orders of summation.
 
-#[cfg(target_arch = "x86_64")]
-mod unpacked;
-mod wide;
-
-use std::ops::Range;
-
-use gemm::Parallelism;
 use rayon::prelude::*;
 
-use crate::buffers;
-use crate::matrix::Matrix;
-use crate::weights::Linear;
-
-pub use wide::wide;
-
-/// A read-only strided matrix over a slice.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    pub data: &'a [f32],
-    pub rows: usize,
-    pub cols: usize,
-    pub row_stride: usize,
-    pub col_stride: usize,
-}
-
-impl<'a> View<'a> {
-    /// Row-major `[rows, cols]`.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        View { data, rows, cols, row_stride: cols, col_stride: 1 }
-    }
-
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
-        View { data, rows, cols, row_stride, col_stride }
-    }
-
-    pub fn of(matrix: &'a Matrix) -> Self {
-        View {
-            data: matrix.span(),
-            rows: matrix.rows(),
-            cols: matrix.cols(),
-            row_stride: matrix.row_stride(),
-            col_stride: matrix.col_stride(),
-        }
-    }
-
-    pub fn t(self) -> Self {
-        View { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
-    }
-
-    fn check(&self) {
-        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
-        let needed = match self.rows == 0 || self.cols == 0 {
-            true => 0,
-            false => last(self.rows, self.row_stride) + last(self.cols, self.col_stride) + 1,
-        };
-        assert!(needed <= self.data.len(), "a view of {}x{} over {} numbers", self.rows, self.cols, self.data.len());
-    }
-}
-
-/// Whether a product may use all threads of the current pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
-    One,
-    All,
-}
-
-/// `out = keep * out + a b` with `out: [a.rows, b.cols]` of the given strides and `keep` 0 or 1.
-///
-/// # Panics
-/// If the shapes do not fit or a view reaches outside its slice.
-pub fn matmul_into(
-    out: &mut [f32],
-    [out_row_stride, out_col_stride]: [usize; 2],
-    a: View<'_>,
-    b: View<'_>,
-    accumulate: bool,
-    threads: Threads,
-) {
-    assert_eq!(a.cols, b.rows, "inner dimensions");
-    a.check();
-    b.check();
-    if a.rows == 0 || b.cols == 0 {
-        return;
-    }
-    View::strided(out, a.rows, b.cols, out_row_stride, out_col_stride).check();
-    // Below this much work, handing it to another thread costs more than it saves.
-    let all_threads = threads == Threads::All && a.rows * a.cols * b.cols > 48 * 48 * 256;
-    #[cfg(target_arch = "x86_64")]
-    if let Some(product) = unpacked::Product::new(out, [out_row_stride, out_col_stride], a, b, accumulate) {
-        return product.run(all_threads);
-    }
-    let parallelism = if all_threads { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: the three views were checked to lie inside their slices, `out` is exclusively borrowed.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.cols,
-            a.cols,
-            out.as_mut_ptr(),
-            out_col_stride as isize,
-            out_row_stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-    }
-}
-
-/// `a b`, row-major.
-pub fn matmul(a: View<'_>, b: View<'_>, threads: Threads) -> Vec<f32> {
-    let mut out = buffers::zeros(a.rows * b.cols);
-    matmul_into(&mut out, [b.cols, 1], a, b, false, threads);
-    out
-}
-
-/// `x Wᵀ + b` for `x: [rows, in]`, `[rows, out]`.
-pub fn linear(x: View<'_>, layer: &Linear) -> Vec<f32> {
-    let n = layer.weight.rows();
-    let mut out = buffers::empty(x.rows * n);
-    for _ in 0..x.rows {
-        out.extend_from_slice(&layer.bias);
-    }
-    matmul_into(&mut out, [n, 1], x, View::of(&layer.weight).t(), true, Threads::All);
-    out
-}
-
-/// `dy W`: the gradient at the input of a linear layer, `[rows, in]`.
-pub fn linear_backward(dy: View<'_>, layer: &Linear) -> Vec<f32> {
-    let mut out = buffers::zeros(dy.rows * layer.weight.cols());
-    add_linear_backward(&mut out, dy, layer);
-    out
-}
-
-/// `out += dy W`. Rows of zeros before the first and after the last other one cost nothing: where the objective
-/// stands at one token, most gradients of the last layer are such, and so are those of all later tokens.
-pub fn add_linear_backward(out: &mut [f32], dy: View<'_>, layer: &Linear) {
-    let n = layer.weight.cols();
-    let rows = nonzero_rows(dy);
-    let out = &mut out[rows.start * n..rows.end * n];
-    let dy = View { data: &dy.data[rows.start * dy.row_stride..], rows: rows.len(), ..dy };
-    matmul_into(out, [n, 1], dy, View::of(&layer.weight), true, Threads::All);
-}
-
-/// From the first row that is not all zeros to the last one.
-pub fn nonzero_rows(x: View<'_>) -> Range<usize> {
-    assert_eq!(x.col_stride, 1, "rows of {x:?} are not contiguous");
-    let is_zero = |row: &usize| {
-        let row = &x.data[row * x.row_stride..][..x.cols];
-        wide(|| row.chunks(64).all(|part| part.iter().fold(true, |zero, x| zero & (*x == 0.0))))
-    };
-    let first = (0..x.rows).take_while(is_zero).count();
-    let last = (first..x.rows).rev().take_while(is_zero).count();
-    first..x.rows - last
-}
+use super::wide;
 
 /// Numbers that are reduced side by side.
 const LANES: usize = 32;
@@ -309,7 +148,7 @@ pub fn gelu_derivative(x: f32) -> f32 {
 
 /// `f` of every number, on all threads where there are many.
 pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = buffers::zeros(x.len());
+    let mut out = vec![0.0; x.len()];
     zip_into(&mut out, x, |_, x| f(x));
     out
 }
@@ -363,6 +202,25 @@ pub fn softmax(row: &mut [f32]) {
     wide(|| softmax_into(row, &x));
 }
 
+/// `out = row - mean(row)`
+#[inline(always)]
+pub fn center_into(out: &mut [f32], row: &[f32]) {
+    let mean = sum(row) / row.len() as f32;
+    out.iter_mut().zip(row).for_each(|(out, x)| *out = x - mean);
+}
+
+/// Subtracts the mean.
+#[inline(always)]
+pub fn center(row: &mut [f32]) {
+    let mean = sum(row) / row.len() as f32;
+    row.iter_mut().for_each(|x| *x -= mean);
+}
+
+/// `sqrt(mean(x²) + ε)`
+pub fn root_mean_square(row: &[f32], epsilon: f32) -> f32 {
+    (dot(row, row) / row.len() as f32 + epsilon).sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,13 +246,5 @@ mod tests {
             let slope = (gelu(x + 0.01) - gelu(x - 0.01)) / 0.02;
             assert!((slope - gelu_derivative(x)).abs() < 1e-3, "{x}: {slope}");
         }
-    }
-
-    #[test]
-    fn products_take_strides() {
-        let a: Vec<f32> = (0..6).map(|i| i as f32).collect();
-        let product = matmul(View::new(&a, 2, 3), View::new(&a, 2, 3).t(), Threads::One);
-        assert_eq!(product, [5.0, 14.0, 14.0, 50.0]);
-        assert_eq!(dot(&a, &a), 55.0);
     }
 }

@@ -1,0 +1,91 @@
+//! GPT-2. Weights of its `Conv1D` are `[in, out]`, and one of them holds query, key and value side by side.
+
+use super::Family;
+use super::settings::{activation, refuse_unknown};
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::settings::Settings;
+use crate::checkpoint::table::{Entries, Order};
+use crate::config::{Config, MlpKind};
+
+pub(super) const FAMILY: Family = Family {
+    model_type: "gpt2",
+    config,
+    tensors,
+    prefix: "transformer.",
+    embedding: "wte.weight",
+    unembedding: "lm_head.weight",
+    buffers,
+};
+
+/// Settings that are read, or that mean something only in training or for another head.
+const SETTINGS: [&str; 24] = [
+    "activation_function",
+    "add_cross_attention",
+    "attn_pdrop",
+    "embd_pdrop",
+    "layer_norm_epsilon",
+    "n_ctx",
+    "n_embd",
+    "n_head",
+    "n_inner",
+    "n_layer",
+    "n_positions",
+    "predict_special_tokens",
+    "reorder_and_upcast_attn",
+    "resid_pdrop",
+    "scale_attn_by_inverse_layer_idx",
+    "scale_attn_weights",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "tie_word_embeddings",
+    "vocab_size",
+    "model_type",
+];
+
+fn config(settings: &Settings<'_>) -> Result<Config, CheckpointError> {
+    refuse_unknown(settings, &SETTINGS)?;
+    for key in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
+        if settings.flag(key, false)? {
+            return Err(settings.unexpected(key, "false"));
+        }
+    }
+    let d_model = settings.size("n_embd")?;
+    let n_heads = settings.divisor("n_head", "n_embd", d_model)?;
+    let d_ff = if settings.get("n_inner").is_some() { settings.size("n_inner")? } else { 4 * d_model };
+    let context = if settings.get("n_positions").is_some() { "n_positions" } else { "n_ctx" };
+    let (n_layers, n_vocab) = (settings.layers("n_layer")?, settings.size("vocab_size")?);
+    let mut config = Config::gpt2(n_layers, d_model, n_heads, d_ff, settings.size(context)?, n_vocab);
+    config.mlp = MlpKind::Plain(activation(settings, "activation_function")?);
+    config.norm_epsilon = settings.positive("layer_norm_epsilon")? as f32;
+    config.tied = settings.flag("tie_word_embeddings", true)?;
+    if !settings.flag("scale_attn_weights", true)? {
+        config.attention.scale = 1.0;
+    }
+    Ok(config)
+}
+
+fn tensors(config: &Config) -> Entries {
+    let (d, d_ff) = (config.d_model, config.d_ff);
+    let mut table = Entries::default();
+    table.tensor("wte.weight", "embed.weight", [config.n_vocab, d]);
+    table.tensor("wpe.weight", "positions.weight", [config.ctx_window, d]);
+    table.norm("ln_f", "final_norm", d);
+    for layer in 0..config.n_layers {
+        table.block(layer, &format!("h.{layer}"));
+        table.norm("ln_1", "attn_norm", d);
+        table.linear("attn.c_attn", &["attn.q", "attn.k", "attn.v"], [3 * d, d], Order::InOut, true);
+        table.linear("attn.c_proj", &["attn.o"], [d, d], Order::InOut, true);
+        table.norm("ln_2", "mlp_norm", d);
+        table.linear("mlp.c_fc", &["mlp.in"], [d_ff, d], Order::InOut, true);
+        table.linear("mlp.c_proj", &["mlp.out"], [d, d_ff], Order::InOut, true);
+    }
+    table
+}
+
+/// The causal mask and what stands for minus infinity.
+fn buffers(layer: usize) -> Vec<String> {
+    ["attn.bias", "attn.masked_bias"].map(|name| format!("h.{layer}.{name}")).into()
+}

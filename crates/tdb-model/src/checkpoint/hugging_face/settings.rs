@@ -1,0 +1,115 @@
+//! Settings that several families have.
+
+use crate::checkpoint::CheckpointError;
+use crate::checkpoint::settings::Settings;
+use crate::config::Activation;
+
+/// Settings that any configuration may have and that change nothing in what a model computes from a prompt.
+const NEUTRAL: [&str; 62] = [
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_from_model_config",
+    "_name_or_path",
+    "_num_labels",
+    "architectures",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_range",
+    "is_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_labels",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_past",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+];
+
+/// Refuses a setting that is set and neither one of the family's nor neutral: nobody knows what it changes.
+pub(super) fn refuse_unknown(settings: &Settings<'_>, family: &[&str]) -> Result<(), CheckpointError> {
+    if settings.flag("is_encoder_decoder", false)? {
+        return Err(settings.unexpected("is_encoder_decoder", "false"));
+    }
+    let known = |key: &str| family.contains(&key) || NEUTRAL.contains(&key) || key == "is_encoder_decoder";
+    // Heads that were taken out, by layer; nearly every older file says that there are none.
+    let no_heads =
+        |key: &str| key == "pruned_heads" && settings.object(key).is_ok_and(|o| o.is_none_or(|o| o.is_empty()));
+    match settings.keys().find(|key| !known(key) && !no_heads(key) && settings.get(key).is_some()) {
+        None => Ok(()),
+        Some(key) => Err(CheckpointError::unknown(settings.path(), key, family.join(", "))),
+    }
+}
+
+/// A nonlinearity by the name that `transformers` has for it.
+pub(super) fn activation(settings: &Settings<'_>, key: &str) -> Result<Activation, CheckpointError> {
+    match settings.text(key)? {
+        // Three ways of writing the same formula.
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
+        "gelu" => Ok(Activation::Gelu),
+        "silu" | "swish" => Ok(Activation::Silu),
+        "relu" => Ok(Activation::Relu),
+        _ => {
+            let known = "\"gelu\", \"gelu_new\", \"gelu_fast\", \"gelu_pytorch_tanh\", \"silu\", \"swish\" or \"relu\"";
+            Err(settings.unexpected(key, known))
+        }
+    }
+}
+
+/// A positive number that stands in one or several places, everywhere the same.
+pub(super) fn agreed_number(places: &[(Settings<'_>, &str)]) -> Result<f64, CheckpointError> {
+    let mut agreed = None;
+    for (settings, key) in places.iter().filter(|(settings, key)| settings.get(key).is_some()) {
+        let number = settings.positive(key)?;
+        let first = *agreed.get_or_insert(number);
+        if first != number {
+            return Err(settings.unexpected(key, &format!("{first}, as elsewhere in the file")));
+        }
+    }
+    let (settings, key) = places[0];
+    agreed.ok_or_else(|| CheckpointError::missing(settings.path(), key))
+}

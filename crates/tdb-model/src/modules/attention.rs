@@ -1,0 +1,537 @@
+//! Causal attention of many heads: `softmax(s q kᵀ) v`, then the output projection.
+//!
+//! Tensors over pairs of tokens are stored head by head, `[H, Q, K]`; those that readers, hooks and interventions see
+//! are views of them with dimensions `[Q, K, H]`. With fewer key/value heads than query heads, neighbouring query heads
+//! share one. Queries and keys carry the square root of the scale each.
+
+use candle_core::{Result, Tensor};
+
+use crate::config::{Config, NormKind, Positions, Rotary};
+use crate::error::Error;
+use crate::modules::norm::Norm;
+use crate::modules::{Linear, Place};
+use crate::ops::{Ops, Rotation, Visible};
+use crate::site::{Pass, Point, Site};
+use crate::source::Weights;
+use crate::tap::Tap;
+
+/// The attention layer of one block, without the norm before it.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    /// Output weights of each head, `[D, E]`.
+    out_by_head: Vec<crate::ops::Weight>,
+    query_norm: Option<Norm>,
+    key_norm: Option<Norm>,
+    rotary: Option<Rotary>,
+    n_heads: usize,
+    n_kv_heads: usize,
+    width: usize,
+    factor: f32,
+    softcap: Option<f32>,
+    window: Option<usize>,
+    layer: usize,
+    ops: Ops,
+}
+
+/// What the backward pass and readers need of an attention layer; `Q` queries, `K` keys (`Q < K` only when sampling with
+/// a cache).
+#[derive(Clone, Debug)]
+pub struct AttentionState {
+    /// `[Q, H, E]`, as they are multiplied with the keys.
+    pub q: Tensor,
+    /// `[K, G, E]` for `G` key/value heads.
+    pub k: Tensor,
+    /// `[K, G, E]`
+    pub v: Tensor,
+    /// `[Q, K, H]`, `-inf` where a query does not see a key.
+    pub qk_logits: Tensor,
+    /// `[Q, K, H]`
+    pub qk_probs: Tensor,
+    /// `[Q, H, E]`
+    pub v_out: Tensor,
+    /// `[Q, D]`
+    pub delta: Tensor,
+    /// `[H, Q, K]`, under a cap: the logits as computed, before anything changed them.
+    capped: Option<Tensor>,
+    /// Queries and keys before their norm, where they have one.
+    before_norm: Option<[Tensor; 2]>,
+    /// Exponentials `[H, Q, K]` and the denominator `[Q, 1, H]`; only where something acted on the denominator.
+    softmax: Option<[Tensor; 2]>,
+    /// Whether `qk_probs` may differ from the softmax of `qk_logits`.
+    probs_touched: bool,
+}
+
+impl AttentionState {
+    /// What the softmax divides by, relative to each row's largest logit, `[Q, 1, H]`.
+    pub(crate) fn denominator(&self, ops: Ops) -> Result<Tensor> {
+        match &self.softmax {
+            Some([_, denominator]) => Ok(denominator.clone()),
+            None => seen(&ops.exponentials(&stored(&self.qk_logits)?)?.1),
+        }
+    }
+}
+
+/// Keys and values of earlier tokens, `[K, G, E]` each, as interventions and hooks left them.
+#[derive(Clone, Debug)]
+pub struct PastKeysValues {
+    pub k: Tensor,
+    pub v: Tensor,
+}
+
+/// Gradients at queries, keys and values: `[T, H, E]`, `[T, G, E]`, `[T, G, E]`.
+#[derive(Clone, Debug)]
+pub struct AttentionGradients {
+    pub q: Tensor,
+    pub k: Tensor,
+    pub v: Tensor,
+}
+
+impl AttentionGradients {
+    /// No gradient anywhere.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn zeros(state: &AttentionState) -> Result<Self> {
+        Ok(AttentionGradients { q: state.q.zeros_like()?, k: state.k.zeros_like()?, v: state.v.zeros_like()? })
+    }
+}
+
+/// Derivatives of queries, keys and values along a direction: `[T, H, E]`, `[T, G, E]`, `[T, G, E]`.
+#[derive(Clone, Debug)]
+pub struct AttentionDerivative {
+    pub q: Tensor,
+    pub k: Tensor,
+    pub v: Tensor,
+}
+
+/// `[Q, K, H]` as it is seen, of `[H, Q, K]` as it is stored.
+fn seen(x: &Tensor) -> Result<Tensor> {
+    x.permute((1, 2, 0))
+}
+
+/// The reverse of [`seen`].
+fn stored(x: &Tensor) -> Result<Tensor> {
+    x.permute((2, 0, 1))?.contiguous()
+}
+
+impl Attention {
+    /// `{name}.{q,k,v,o}`, and `{name}.{q_norm,k_norm}` where the configuration has them.
+    pub(crate) fn load(
+        weights: &Weights,
+        name: &str,
+        layer: usize,
+        config: &Config,
+        place: &Place,
+    ) -> std::result::Result<Self, Error> {
+        let (heads, groups, width, d_model) = (config.n_heads, config.n_kv_heads, config.d_head, config.d_model);
+        let settings = &config.attention;
+        let part = |part: &str, shape, bias| Linear::load(weights, &format!("{name}.{part}"), shape, bias, place);
+        let norm = |part: &str| match settings.qk_norm {
+            true => {
+                let kind = if config.norm == NormKind::RmsOnePlus { config.norm } else { NormKind::Rms };
+                Norm::load_kind(weights, &format!("{name}.{part}"), width, kind, config.norm_epsilon, place).map(Some)
+            }
+            false => Ok(None),
+        };
+        let out = part("o", [d_model, heads * width], settings.bias.o)?;
+        let columns = |head: usize| out.weight().matrix().col_range(head * width..(head + 1) * width);
+        let out_by_head = (0..heads).map(|head| crate::ops::Weight::new(columns(head), &place.device)).collect();
+        Ok(Attention {
+            query: part("q", [heads * width, d_model], settings.bias.q)?,
+            key: part("k", [groups * width, d_model], settings.bias.k)?,
+            value: part("v", [groups * width, d_model], settings.bias.v)?,
+            out,
+            out_by_head,
+            query_norm: norm("q_norm")?,
+            key_norm: norm("k_norm")?,
+            rotary: match &config.positions {
+                Positions::Rotary(rotary) => Some(rotary.clone()),
+                Positions::Learned => None,
+            },
+            n_heads: heads,
+            n_kv_heads: groups,
+            width,
+            factor: config.qk_factor(),
+            softcap: settings.softcap,
+            window: settings.windows.get(layer).copied().flatten(),
+            layer,
+            ops: place.ops,
+        })
+    }
+
+    /// The key/value head that a query head uses.
+    pub fn kv_head(&self, head: usize) -> usize {
+        head / (self.n_heads / self.n_kv_heads)
+    }
+
+    /// `input: [Q, D]` (after the norm) to the layer's output, `[Q, D]`.
+    pub(crate) fn forward(
+        &self,
+        input: &Tensor,
+        past: Option<&PastKeysValues>,
+        tap: &mut Tap<'_>,
+    ) -> std::result::Result<AttentionState, Error> {
+        let at = |site| Point { site, layer: Some(self.layer) };
+        let first = past.map_or(Ok(0), |past| past.k.dim(0))?;
+        let (q, q_before) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, first, input)?;
+        let q = tap.forward(at(Site::AttnQ), q)?;
+        let (k, k_before) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, first, input)?;
+        let mut k = tap.forward(at(Site::AttnK), k)?;
+        let v = self.heads(&self.value.forward(input)?, self.n_kv_heads)?;
+        let mut v = tap.forward(at(Site::AttnV), v)?;
+        if let Some(past) = past {
+            k = Tensor::cat(&[&past.k, &k], 0)?;
+            v = Tensor::cat(&[&past.v, &v], 0)?;
+        }
+
+        let visible = self.visible(q.dim(0)?, k.dim(0)?);
+        let mut logits = self.logits(&q, &k, visible)?;
+        let capped = self.softcap.map(|_| logits.clone());
+        // Only an intervention or a hook can show a query a hidden key.
+        let logits_touched = tap.touches(at(Site::AttnQkLogits), Pass::Forward);
+        if logits_touched {
+            logits = stored(&tap.forward(at(Site::AttnQkLogits), seen(&logits)?)?)?;
+        }
+        let denominator = at(Site::AttnSoftmaxDenominator);
+        let (mut probs, softmax) = match tap.touches(denominator, Pass::Forward) {
+            true => {
+                let (numerator, sum) = self.ops.exponentials(&logits)?;
+                let sum = tap.forward(denominator, seen(&sum)?)?;
+                let probs = numerator.broadcast_mul(&stored(&sum)?.recip()?)?;
+                (probs, Some([numerator, sum]))
+            }
+            false => (self.ops.softmax(&logits, (!logits_touched).then_some(visible))?, None),
+        };
+        let probs_touched = tap.touches(at(Site::AttnQkProbs), Pass::Forward);
+        if probs_touched {
+            probs = stored(&tap.forward(at(Site::AttnQkProbs), seen(&probs)?)?)?;
+        }
+        let v_out = tap.forward(at(Site::AttnVOut), self.ops.head_mix(&probs, &v)?)?;
+        let delta = self.out.forward(&self.merged(&v_out)?)?;
+        Ok(AttentionState {
+            q,
+            k,
+            v,
+            qk_logits: seen(&logits)?,
+            qk_probs: seen(&probs)?,
+            v_out,
+            delta,
+            capped,
+            before_norm: q_before.zip(k_before).map(|(q, k)| [q, k]),
+            softmax,
+            probs_touched,
+        })
+    }
+
+    /// As the pass computes it, without interventions and hooks: `x: [T, D]` after the norm.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn apply(&self, x: &Tensor) -> std::result::Result<AttentionState, Error> {
+        self.forward(x, None, &mut Tap::default())
+    }
+
+    /// Gradient at the layer's output, `[T, D]`, to the gradient at its input, `[T, D]`.
+    pub(crate) fn backward(
+        &self,
+        state: &AttentionState,
+        d_delta: &Tensor,
+        tap: &mut Tap<'_>,
+    ) -> std::result::Result<Tensor, Error> {
+        let at = |site| Point { site, layer: Some(self.layer) };
+        let d_v_out = self.heads(&self.out.vjp(d_delta)?, self.n_heads)?;
+        let d_v_out = tap.backward(at(Site::AttnVOut), d_v_out)?;
+        let probs = stored(&state.qk_probs)?;
+        let d_v = self.ops.head_mix_transposed(&probs, &d_v_out, self.n_kv_heads)?;
+        let d_v = tap.backward(at(Site::AttnV), d_v)?;
+        let d_probs =
+            self.backward_stored(at(Site::AttnQkProbs), self.ops.head_products(&d_v_out, &state.v, None)?, tap)?;
+        let d_logits = self.backward_softmax(state, &probs, d_probs, tap)?;
+        let visible = self.visible(state.q.dim(0)?, state.k.dim(0)?);
+        let logits = at(Site::AttnQkLogits);
+        let touched = tap.touches(logits, Pass::Backward) || tap.touches(logits, Pass::Forward);
+        let mut d_logits = self.backward_stored(logits, d_logits, tap)?;
+        if touched {
+            // The mask comes before the site: what it hides takes no part, whatever gradient was set there.
+            d_logits = self.ops.mask(&d_logits, visible, 0.0)?;
+        }
+        let AttentionGradients { q, k, .. } = self.through_logits(state, &d_logits)?;
+        let k = tap.backward(at(Site::AttnK), k)?;
+        let q = tap.backward(at(Site::AttnQ), q)?;
+        Ok(self.vjp(state, &AttentionGradients { q, k, v: d_v })?)
+    }
+
+    /// [`Tap::backward`] for a gradient that is stored head by head.
+    fn backward_stored(&self, point: Point, gradient: Tensor, tap: &mut Tap<'_>) -> std::result::Result<Tensor, Error> {
+        let before = seen(&gradient)?;
+        let id = before.id();
+        let after = tap.backward(point, before)?;
+        if after.id() == id { Ok(gradient) } else { Ok(stored(&after)?) }
+    }
+
+    fn backward_softmax(
+        &self,
+        state: &AttentionState,
+        probs: &Tensor,
+        d_probs: Tensor,
+        tap: &mut Tap<'_>,
+    ) -> std::result::Result<Tensor, Error> {
+        let point = Point { site: Site::AttnSoftmaxDenominator, layer: Some(self.layer) };
+        let explicit = match &state.softmax {
+            Some([numerator, denominator]) => Some((numerator.clone(), stored(denominator)?)),
+            None if tap.keeps(point.site) || tap.touches(point, Pass::Backward) => {
+                Some(self.ops.exponentials(&stored(&state.qk_logits)?)?)
+            }
+            None => None,
+        };
+        let Some((numerator, denominator)) = explicit else {
+            // The probabilities that went on may be others than the logits gave.
+            return Ok(match state.probs_touched {
+                true => self.ops.softmax_vjp(&self.ops.softmax(&stored(&state.qk_logits)?, None)?, &d_probs)?,
+                false => self.ops.softmax_vjp(probs, &d_probs)?,
+            });
+        };
+        // p = n / s: dn = dp / s + ds n' with ds = -Σ dp n / s², and n' = n.
+        let d_sum = ((&d_probs * &numerator)?.sum_keepdim(2)?.neg()? / denominator.sqr()?)?;
+        let d_sum = stored(&tap.backward(point, seen(&d_sum)?)?)?;
+        Ok((d_probs.broadcast_div(&denominator)?.broadcast_add(&d_sum)? * numerator)?)
+    }
+
+    /// Gradient at the logits `[H, T, T]` to those at queries and keys; none at values.
+    fn through_logits(&self, state: &AttentionState, d_logits: &Tensor) -> Result<AttentionGradients> {
+        let d_logits = self.through_cap(state, d_logits)?;
+        Ok(AttentionGradients {
+            q: self.ops.head_mix(&d_logits, &state.k)?,
+            k: self.ops.head_mix_transposed(&d_logits, &state.q, self.n_kv_heads)?,
+            v: state.v.zeros_like()?,
+        })
+    }
+
+    /// Gradient (or derivative) at the logits times the slope of the cap.
+    fn through_cap(&self, state: &AttentionState, d_logits: &Tensor) -> Result<Tensor> {
+        match (self.softcap, &state.capped) {
+            (Some(cap), Some(capped)) => self.ops.softcap_vjp(d_logits, capped, cap),
+            _ => Ok(d_logits.clone()),
+        }
+    }
+
+    /// Gradients at queries, keys and values to the gradient at the layer's input, `[T, D]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn vjp(&self, state: &AttentionState, d: &AttentionGradients) -> Result<Tensor> {
+        let [q_before, k_before] = match &state.before_norm {
+            Some([q, k]) => [Some(q), Some(k)],
+            None => [None, None],
+        };
+        let (q, factor) = self.unproject(self.query_norm.as_ref(), q_before, &d.q)?;
+        let (k, _) = self.unproject(self.key_norm.as_ref(), k_before, &d.k)?;
+        let v = self.merged(&d.v)?;
+        self.ops.linear_vjp(&[
+            (&q, self.query.weight(), factor),
+            (&k, self.key.weight(), factor),
+            (&v, self.value.weight(), 1.0),
+        ])
+    }
+
+    /// Gradient at the layer's output at one token, `[D]`, to those at queries, keys and values.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn vjp_output(&self, state: &AttentionState, query: usize, d_output: &[f32]) -> Result<AttentionGradients> {
+        let d_output = Tensor::from_slice(d_output, (1, d_output.len()), state.delta.device())?;
+        let d_v_out = self.heads(&self.out.vjp(&d_output)?, self.n_heads)?;
+        let probs = stored(&state.qk_probs.narrow(0, query, 1)?)?;
+        let d_probs = self.ops.head_products(&d_v_out, &state.v, None)?;
+        let d_logits = stored_in(&self.ops.softmax_vjp(&probs, &d_probs)?, query, state)?;
+        let mut gradients = self.through_logits(state, &d_logits)?;
+        gradients.v = self.ops.head_mix_transposed(&probs, &d_v_out, self.n_kv_heads)?;
+        Ok(gradients)
+    }
+
+    /// Gradient at the logits of one query in one head, `[query + 1]`, to those at queries and keys.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn vjp_logits(
+        &self,
+        state: &AttentionState,
+        query: usize,
+        head: usize,
+        d_logits: &[f32],
+    ) -> Result<AttentionGradients> {
+        let keys = state.k.dim(0)?;
+        let mut all = vec![0.0; self.n_heads * keys];
+        all[head * keys..][..d_logits.len()].copy_from_slice(d_logits);
+        let row = Tensor::from_vec(all, (self.n_heads, 1, keys), state.q.device())?;
+        self.through_logits(state, &stored_in(&row, query, state)?)
+    }
+
+    /// `d[q, h] · v[k, g(h)]` for `d: [Q, H, E]`: the gradient at the probabilities, `[Q, K, H]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn vjp_probs(&self, v: &Tensor, d_v_out: &Tensor) -> Result<Tensor> {
+        seen(&self.ops.head_products(d_v_out, v, None)?)
+    }
+
+    /// Queries, keys and values along `dx: [T, D]` at the layer's input.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn jvp(&self, state: &AttentionState, dx: &Tensor) -> Result<AttentionDerivative> {
+        let [q_before, k_before] = match &state.before_norm {
+            Some([q, k]) => [Some(q), Some(k)],
+            None => [None, None],
+        };
+        Ok(AttentionDerivative {
+            q: self.project_along(&self.query, self.query_norm.as_ref(), q_before, self.n_heads, dx)?,
+            k: self.project_along(&self.key, self.key_norm.as_ref(), k_before, self.n_kv_heads, dx)?,
+            v: self.heads(&self.value.jvp(dx)?, self.n_kv_heads)?,
+        })
+    }
+
+    /// Derivative of the probabilities along queries and keys, `[T, T, H]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn jvp_probs(&self, state: &AttentionState, d: &AttentionDerivative) -> Result<Tensor> {
+        let hidden = Some((self.visible(state.q.dim(0)?, state.k.dim(0)?), 0.0));
+        let through_q = self.ops.head_products(&d.q, &state.k, hidden)?;
+        let d_logits = self.ops.add(&through_q, &self.ops.head_products(&state.q, &d.k, hidden)?)?;
+        let d_logits = self.through_cap(state, &d_logits)?;
+        // The Jacobian of the softmax is symmetric.
+        seen(&self.ops.softmax_vjp(&stored(&state.qk_probs)?, &d_logits)?)
+    }
+
+    /// Derivative of the layer's output along queries, keys and values, `[T, D]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn jvp_output(&self, state: &AttentionState, d: &AttentionDerivative) -> Result<Tensor> {
+        let through_probs = self.ops.head_mix(&stored(&self.jvp_probs(state, d)?)?, &state.v)?;
+        let through_values = self.ops.head_mix(&stored(&state.qk_probs)?, &d.v)?;
+        self.out.jvp(&self.merged(&self.ops.add(&through_probs, &through_values)?)?)
+    }
+
+    /// What one head writes for rows of weighted values, `[N, E]` to `[N, D]`: the output weights without the bias.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn write(&self, head: usize, x: &Tensor) -> Result<Tensor> {
+        self.ops.linear(x, &self.out_by_head[head], None, 1.0)
+    }
+
+    /// `d W_O` for rows `d: [N, D]`, head by head, `[N, H, E]`. Rows of zeros at both ends cost nothing.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn write_vjp(&self, d: &Tensor) -> Result<Tensor> {
+        self.heads(&self.out.vjp(d)?, self.n_heads)
+    }
+
+    /// Gradient at values, `[N, G, E]`, to the gradient at the layer's input through them alone, `[N, D]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn value_vjp(&self, d: &Tensor) -> Result<Tensor> {
+        self.value.vjp(&self.merged(d)?)
+    }
+
+    fn visible(&self, queries: usize, keys: usize) -> Visible {
+        Visible { queries, keys, window: self.window }
+    }
+
+    fn logits(&self, q: &Tensor, k: &Tensor, visible: Visible) -> Result<Tensor> {
+        match self.softcap {
+            None => self.ops.head_products(q, k, Some((visible, f32::NEG_INFINITY))),
+            Some(cap) => {
+                let capped = self.ops.softcap(&self.ops.head_products(q, k, None)?, cap)?;
+                self.ops.mask(&capped, visible, f32::NEG_INFINITY)
+            }
+        }
+    }
+
+    fn rotation(&self, first: usize, inverse: bool) -> Option<Rotation<'_>> {
+        self.rotary.as_ref().map(|rotary| Rotation { rotary, local: self.window.is_some(), first, inverse })
+    }
+
+    /// Queries or keys, `[N, heads, E]`, and what they were before their norm.
+    fn project(
+        &self,
+        linear: &Linear,
+        norm: Option<&Norm>,
+        heads: usize,
+        first: usize,
+        input: &Tensor,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let rotation = self.rotation(first, false);
+        if norm.is_none() && rotation.is_none() {
+            return Ok((self.heads(&linear.forward_scaled(input, self.factor)?, heads)?, None));
+        }
+        let before = self.heads(&linear.forward(input)?, heads)?;
+        let mut x = match norm {
+            Some(norm) => self.heads(&norm.apply(&self.head_rows(&before)?)?, heads)?,
+            None => before.clone(),
+        };
+        if let Some(rotation) = rotation {
+            x = self.ops.rotate(&x, rotation)?;
+        }
+        Ok(((x * f64::from(self.factor))?, norm.map(|_| before)))
+    }
+
+    /// The gradient at the projection's output, `[N, heads * E]`, and the factor that it still misses.
+    fn unproject(&self, norm: Option<&Norm>, before: Option<&Tensor>, d: &Tensor) -> Result<(Tensor, f32)> {
+        let mut d = match self.rotation(0, true) {
+            Some(rotation) => self.ops.rotate(d, rotation)?,
+            None => d.clone(),
+        };
+        if let (Some(norm), Some(before)) = (norm, before) {
+            d = norm.vjp(&self.head_rows(before)?, &self.head_rows(&d)?, false)?.reshape(d.dims())?;
+        }
+        Ok((self.merged(&d)?, self.factor))
+    }
+
+    fn project_along(
+        &self,
+        linear: &Linear,
+        norm: Option<&Norm>,
+        before: Option<&Tensor>,
+        heads: usize,
+        dx: &Tensor,
+    ) -> Result<Tensor> {
+        let mut d = self.heads(&linear.jvp_scaled(dx, self.factor)?, heads)?;
+        if let (Some(norm), Some(before)) = (norm, before) {
+            d = norm.jvp(&self.head_rows(before)?, &self.head_rows(&d)?, false)?.reshape(d.dims())?;
+        }
+        match self.rotation(0, false) {
+            Some(rotation) => self.ops.rotate(&d, rotation),
+            None => Ok(d),
+        }
+    }
+
+    /// `[N, heads * E]` to `[N, heads, E]`.
+    fn heads(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
+        x.reshape(((), heads, self.width))
+    }
+
+    /// `[N, heads, E]` to `[N * heads, E]`.
+    fn head_rows(&self, x: &Tensor) -> Result<Tensor> {
+        x.reshape(((), self.width))
+    }
+
+    /// `[N, heads, E]` to `[N, heads * E]`.
+    fn merged(&self, x: &Tensor) -> Result<Tensor> {
+        x.flatten_from(1)
+    }
+}
+
+/// `[H, 1, K]` as the row of one query in `[H, T, K]`, zero elsewhere.
+fn stored_in(row: &Tensor, query: usize, state: &AttentionState) -> Result<Tensor> {
+    let queries = state.q.dim(0)?;
+    row.pad_with_zeros(1, query, queries - query - 1)
+}

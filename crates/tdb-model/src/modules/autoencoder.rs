@@ -1,0 +1,456 @@
+//! Sparse autoencoders: latents of an activation, what each latent writes, and both within a pass.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
+
+use crate::error::Error;
+use crate::intervention::{Index, Intervention};
+use crate::matrix::Matrix;
+use crate::modules::Place;
+use crate::numbers::Numbers;
+use crate::ops::rows::{self, axpy, dot};
+use crate::ops::{Ops, Threads, Vector, View, Weight, matmul_into};
+use crate::site::{Pass, Point};
+use crate::slot::Slot;
+use crate::sparse::SparseRows;
+use crate::tap::Tap;
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation};
+
+/// One layer's autoencoder, ready to run: the decoder's directions lie contiguous in memory.
+#[derive(Clone, Debug)]
+pub struct Autoencoder {
+    site: AutoencoderSite,
+    weights: AutoencoderWeights,
+    /// `[L, n_inputs]`
+    encoder: Weight,
+    latent_bias: Vector,
+    /// `[L, n_inputs]`, rows contiguous.
+    directions: Weight,
+    place: Place,
+}
+
+impl Autoencoder {
+    /// On the CPU.
+    ///
+    /// # Errors
+    /// If the shapes do not fit together.
+    pub fn new(site: AutoencoderSite, weights: AutoencoderWeights) -> std::result::Result<Self, Error> {
+        let ops = Ops::for_device(&Device::Cpu).map_err(Error::input)?;
+        Self::on(site, weights, Place { device: Device::Cpu, ops })
+    }
+
+    pub(crate) fn on(
+        site: AutoencoderSite,
+        weights: AutoencoderWeights,
+        place: Place,
+    ) -> std::result::Result<Self, Error> {
+        let (n_latents, n_inputs) = (weights.encoder.rows(), weights.encoder.cols());
+        let check = |what, expected: usize, found: usize| match expected == found {
+            true => Ok(()),
+            false => {
+                Err(Error::Autoencoder { what: format!("{what} of an autoencoder is {found}, expected {expected}") })
+            }
+        };
+        check("the length of the latent bias", n_latents, weights.latent_bias.len())?;
+        check("the length of the encoder's pre-bias", n_inputs, weights.encoder_pre_bias.len())?;
+        check("the length of the decoder's bias", n_inputs, weights.decoder_bias.len())?;
+        check("the number of rows of the decoder", n_inputs, weights.decoder.rows())?;
+        check("the number of columns of the decoder", n_latents, weights.decoder.cols())?;
+        if let LatentActivation::JumpRelu { threshold } = &weights.activation {
+            check("the number of thresholds", n_latents, threshold.len())?;
+        }
+        if let LatentActivation::TopK { k, .. } = weights.activation
+            && k > n_latents
+        {
+            let what = format!("k of an autoencoder is {k}, but it has {n_latents} latents");
+            return Err(Error::Autoencoder { what });
+        }
+        Ok(Autoencoder {
+            site,
+            encoder: Weight::new(weights.encoder.clone(), &place.device),
+            latent_bias: Vector::new(weights.latent_bias.clone(), &place.device),
+            directions: Weight::new(contiguous_rows(weights.decoder.transpose()), &place.device),
+            weights,
+            place,
+        })
+    }
+
+    /// The activation that it reads and reconstructs.
+    pub fn site(&self) -> AutoencoderSite {
+        self.site
+    }
+
+    /// Its tensors, as the file gave them.
+    pub fn weights(&self) -> &AutoencoderWeights {
+        &self.weights
+    }
+
+    /// Number of latents.
+    pub fn n_latents(&self) -> usize {
+        self.weights.encoder.rows()
+    }
+
+    /// Width of the activation that it reads.
+    pub fn n_inputs(&self) -> usize {
+        self.weights.encoder.cols()
+    }
+
+    /// What a unit of this latent adds to the reconstruction, `[n_inputs]`.
+    pub fn direction(&self, latent: usize) -> &[f32] {
+        // Rows were made contiguous by `new`.
+        self.directions.matrix().contiguous_row(latent).unwrap_or_default()
+    }
+
+    /// Encoder row of one latent, `[n_inputs]`.
+    pub fn encoder_row(&self, latent: usize) -> Vec<f32> {
+        self.weights.encoder.row(latent)
+    }
+
+    /// `x · direction(i)` of every latent `i` for every row of `x: [N, n_inputs]`, `[N, L]`: the gradient of latents,
+    /// given that of the reconstruction.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn directions_vjp(&self, x: &Tensor) -> Result<Tensor> {
+        self.place.ops.linear(x, &self.directions, None, 1.0)
+    }
+
+    /// Latents before the activation function for every row of `x: [N, n_inputs]`, `[N, L]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn pre_activations(&self, x: &Tensor) -> Result<Tensor> {
+        self.place.ops.linear(&self.centered(x)?, &self.encoder, Some(&self.latent_bias), 1.0)
+    }
+
+    /// One latent before the activation function, for every row of `x: [N, n_inputs]`, `[N]`.
+    ///
+    /// # Errors
+    /// If the tensor cannot be read.
+    pub fn pre_activation_of_latent(&self, latent: usize, x: &Tensor) -> Result<Vec<f32>> {
+        let centered = self.centered(x)?;
+        let x = Numbers::of(&centered)?;
+        let encoder = self.weights.encoder.row_range(latent..latent + 1);
+        Ok(affine(x.data(), &encoder, &self.weights.latent_bias[latent..latent + 1], Threads::All))
+    }
+
+    /// `x` minus the pre-bias.
+    fn centered(&self, x: &Tensor) -> Result<Tensor> {
+        let numbers = Numbers::of(x)?;
+        let mut centered = numbers.to_row_major();
+        rows::for_each_row(&mut centered, self.n_inputs(), |_, row| {
+            row.iter_mut().zip(&self.weights.encoder_pre_bias).for_each(|(x, b)| *x -= b);
+        });
+        Tensor::from_vec(centered, x.dims(), x.device())
+    }
+
+    /// Latents of every row of `x: [N, n_inputs]`.
+    ///
+    /// A row of [`LatentActivation::Identity`] holds all latents, of the others only those that the
+    /// activation function lets through.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn encode(&self, x: &Tensor) -> Result<SparseRows> {
+        if let LatentActivation::TopK { k, relu } = self.weights.activation {
+            return self.encode_blocks(x, |row| top_k(row, k, relu));
+        }
+        match self.place.ops {
+            Ops::Fast => self.encode_in_chunks(x),
+            Ops::Plain => self.encode_blocks(x, |row| {
+                let entries = row.iter().enumerate().map(|(i, x)| (i as u32, *x));
+                entries.filter(|(i, x)| self.lets_through(*i, *x)).collect()
+            }),
+        }
+    }
+
+    fn lets_through(&self, latent: u32, x: f32) -> bool {
+        match &self.weights.activation {
+            LatentActivation::Relu => x > 0.0,
+            LatentActivation::JumpRelu { threshold } => x > threshold[latent as usize] && x > 0.0,
+            LatentActivation::Identity | LatentActivation::TopK { .. } => true,
+        }
+    }
+
+    /// A few latents of all tokens at a time are computed and forgotten: nothing of `[tokens, latents]` needs to exist.
+    fn encode_in_chunks(&self, x: &Tensor) -> Result<SparseRows> {
+        const CHUNK: usize = 96;
+        let n_latents = self.n_latents();
+        let centered = self.centered(x)?;
+        let x = Numbers::of(&centered)?;
+        let parts: Vec<Vec<Vec<(u32, f32)>>> = (0..n_latents.div_ceil(CHUNK))
+            .into_par_iter()
+            .map(|chunk| {
+                let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(n_latents);
+                let (encoder, bias) = (self.weights.encoder.row_range(range.clone()), &self.weights.latent_bias[range]);
+                let pre = affine(x.data(), &encoder, bias, Threads::One);
+                let first = (chunk * CHUNK) as u32;
+                let passed = |e: &(u32, f32)| self.lets_through(e.0, e.1);
+                let row = |pre: &[f32]| (first..).zip(pre.iter().copied()).filter(passed).collect();
+                pre.chunks_exact(bias.len()).map(row).collect()
+            })
+            .collect();
+        let row = |t: usize| parts.iter().flat_map(|part| part[t].iter().copied()).collect();
+        Ok(SparseRows::new(n_latents, (0..x.dims()[0]).map(row).collect()))
+    }
+
+    /// All latents of a block of tokens at once, of which `choose` picks those that are listed.
+    fn encode_blocks(&self, x: &Tensor, choose: impl Fn(&[f32]) -> Vec<(u32, f32)> + Sync) -> Result<SparseRows> {
+        const BLOCK: usize = 64;
+        let n = x.dim(0)?;
+        let mut out = Vec::with_capacity(n);
+        for first in (0..n).step_by(BLOCK) {
+            let pre = self.pre_activations(&x.narrow(0, first, BLOCK.min(n - first))?)?;
+            let pre = Numbers::of(&pre)?;
+            let encoded: Vec<_> = pre.data().par_chunks(self.n_latents()).map(&choose).collect();
+            out.extend(encoded);
+        }
+        Ok(SparseRows::new(self.n_latents(), out))
+    }
+
+    /// Reconstruction of every row, `[N, n_inputs]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn decode(&self, latents: &SparseRows) -> Result<Tensor> {
+        let mut out = vec![0.0; latents.len() * self.n_inputs()];
+        out.par_chunks_mut(self.n_inputs()).zip(latents.rows().par_iter()).for_each(|(out, row)| {
+            out.copy_from_slice(&self.weights.decoder_bias);
+            for &(latent, value) in row {
+                axpy(out, value, self.direction(latent as usize));
+            }
+        });
+        Tensor::from_vec(out, (latents.len(), self.n_inputs()), &self.place.device)
+    }
+
+    /// The derivative of the activation function where `latents` are its own values: 1 for what it let through.
+    /// (A kept latent of exactly zero has derivative 0 under ReLU, 1 under identity.)
+    pub fn passes(&self, value: f32) -> bool {
+        match &self.weights.activation {
+            LatentActivation::Relu | LatentActivation::JumpRelu { .. } | LatentActivation::TopK { relu: true, .. } => {
+                value > 0.0
+            }
+            LatentActivation::Identity | LatentActivation::TopK { relu: false, .. } => true,
+        }
+    }
+}
+
+/// `x encoderᵀ + bias` for row-major `x`, `[N, bias.len()]`.
+fn affine(x: &[f32], encoder: &Matrix, bias: &[f32], threads: Threads) -> Vec<f32> {
+    let n = x.len() / encoder.cols();
+    let mut out = bias.repeat(n);
+    let span = encoder.span();
+    let x = View::new(x, n, encoder.cols());
+    matmul_into(&mut out, [bias.len(), 1], x, View::of(encoder, &span).t(), true, threads);
+    out
+}
+
+/// The `k` largest entries by ascending index, without the negative ones if `relu`.
+fn top_k(pre: &[f32], k: usize, relu: bool) -> Vec<(u32, f32)> {
+    let mut all: Vec<_> = pre.iter().enumerate().map(|(i, x)| (i as u32, *x)).collect();
+    // Largest first; of equal ones the first index, so that the choice does not depend on the sort.
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if k < all.len() {
+        all.select_nth_unstable_by(k, order);
+        all.truncate(k);
+    }
+    all.retain(|e| !relu || e.1 > 0.0);
+    all.sort_unstable_by_key(|e| e.0);
+    all
+}
+
+/// The matrix itself if its rows can be borrowed, else a copy whose rows can.
+fn contiguous_rows(matrix: Matrix) -> Matrix {
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    if rows == 0 || matrix.contiguous_row(0).is_some() {
+        return matrix;
+    }
+    let mut out = vec![0.0; rows * cols];
+    let span = matrix.span();
+    let span: &[f32] = &span;
+    // Tiles keep both sides of the transposition in the cache.
+    const TILE: usize = 32;
+    out.par_chunks_mut(TILE * cols.max(1)).enumerate().for_each(|(tile, out)| {
+        for first in (0..cols).step_by(TILE) {
+            for (r, out) in out.chunks_exact_mut(cols).enumerate() {
+                let row = tile * TILE + r;
+                for col in first..(first + TILE).min(cols) {
+                    out[col] = span[row * matrix.row_stride() + col * matrix.col_stride()];
+                }
+            }
+        }
+    });
+    Matrix::from_vec(rows, cols, out)
+}
+
+/// What the backward pass and readers need of an autoencoder within a pass.
+#[derive(Clone, Debug)]
+pub struct LatentState {
+    /// As the encoder gave them.
+    pub encoded: SparseRows,
+    /// As they went on, after interventions.
+    pub latents: SparseRows,
+    /// Its input, `[T, n_inputs]`.
+    pub input: Tensor,
+    /// Reconstruction and error as they went on, `[T, n_inputs]` each; only where something acted on one of them or on
+    /// the latents.
+    changed: Option<[Tensor; 2]>,
+}
+
+/// Within a pass an autoencoder's latents replace the activation, and its error is added back.
+///
+/// With nothing changed, reconstruction plus error is the input, so only the encoding is computed and
+/// the input goes on as it is. A changed latent is one sparse update. Gradients flow to the latents
+/// through the reconstruction, and to the input both through the latents and through the error; with
+/// nothing changed these two cancel and the gradient passes as through the identity.
+impl Autoencoder {
+    fn points(&self, layer: usize) -> [Point; 3] {
+        let slot = Slot::of(self.site);
+        [slot.latent(), slot.reconstruction(), slot.error()].map(|site| Point { site, layer: Some(layer) })
+    }
+
+    /// `input - decode(encode(input))` after interventions, `[T, n_inputs]`.
+    pub(crate) fn error(&self, state: &LatentState) -> Result<Tensor> {
+        match &state.changed {
+            Some([_, error]) => Ok(error.clone()),
+            None => self.place.ops.subtract(&state.input, &self.decode(&state.encoded)?),
+        }
+    }
+
+    /// What the latents make, after interventions, `[T, n_inputs]`.
+    pub(crate) fn reconstruction(&self, state: &LatentState) -> Result<Tensor> {
+        match &state.changed {
+            Some([reconstruction, _]) => Ok(reconstruction.clone()),
+            None => self.decode(&state.latents),
+        }
+    }
+
+    /// `x: [T, n_inputs]`; the second value is what goes on in its place.
+    pub(crate) fn forward(
+        &self,
+        layer: usize,
+        x: &Tensor,
+        tap: &mut Tap<'_>,
+    ) -> std::result::Result<(LatentState, Tensor), Error> {
+        let [latent, reconstruction, error] = self.points(layer);
+        let (encoded, input) = (self.encode(x)?, x.clone());
+        if ![latent, reconstruction, error].iter().any(|point| tap.touches(*point, Pass::Forward)) {
+            return Ok((LatentState { latents: encoded.clone(), encoded, input, changed: None }, x.clone()));
+        }
+        let mut latents = encoded.clone();
+        if tap.wants(latent, Pass::Forward) {
+            let dims = [encoded.len(), encoded.width()];
+            let dense = Tensor::from_vec(encoded.to_dense(), &dims, &self.place.device)?;
+            latents = sparse(&tap.forward(latent, dense)?)?;
+        } else {
+            set_sparse(&mut latents, latent, tap.interventions);
+        }
+        let reconstructed = tap.forward(reconstruction, self.decode(&latents)?)?;
+        let rest = self.place.ops.subtract(x, &self.decode(&encoded)?)?;
+        let rest = tap.forward(error, rest)?;
+        let out = self.place.ops.add(&reconstructed, &rest)?;
+        Ok((LatentState { encoded, latents, input, changed: Some([reconstructed, rest]) }, out))
+    }
+
+    /// Gradient at what went on, `[T, n_inputs]`, to the gradient at the input. Under the latents' point the gradient at
+    /// the reconstruction is kept: the gradient of latent `i` at token `t` is its product with the latent's direction,
+    /// which only a reader of that latent needs to compute.
+    pub(crate) fn backward(
+        &self,
+        layer: usize,
+        state: &LatentState,
+        dy: Tensor,
+        tap: &mut Tap<'_>,
+    ) -> std::result::Result<Tensor, Error> {
+        let [latent, reconstruction, error] = self.points(layer);
+        let d_error = tap.backward(error, dy.clone())?;
+        let d_reconstruction = tap.backward(reconstruction, dy)?;
+        tap.put(latent, &d_reconstruction);
+        let touched = |point| tap.touches(point, Pass::Forward) || tap.touches(point, Pass::Backward);
+        if ![latent, reconstruction, error].into_iter().any(touched) {
+            return Ok(d_error);
+        }
+        // d latents through the reconstruction, as changed, minus the same through the error.
+        let replaced = self.replaced_gradients(latent, &d_reconstruction, tap)?;
+        let (through_latents, through_error) = (Numbers::of(&d_reconstruction)?, Numbers::of(&d_error)?);
+        let mut dx = through_error.to_row_major();
+        for (t, dx) in dx.chunks_exact_mut(self.n_inputs()).enumerate() {
+            for &(i, _) in state.encoded.row(t).iter().filter(|e| self.passes(e.1)) {
+                let i = i as usize;
+                let direction = self.direction(i);
+                let through_latent = match replaced.get(&(t, i)) {
+                    Some(value) => *value,
+                    None => dot(direction, through_latents.row(t)),
+                };
+                let grad = through_latent - dot(direction, through_error.row(t));
+                if grad != 0.0 {
+                    axpy(dx, grad, &self.encoder_row(i));
+                }
+            }
+        }
+        Ok(Tensor::from_vec(dx, d_error.dims(), d_error.device())?)
+    }
+
+    /// Gradients of latents that hooks and interventions set, by token and latent.
+    fn replaced_gradients(
+        &self,
+        latent: Point,
+        d_reconstruction: &Tensor,
+        tap: &mut Tap<'_>,
+    ) -> std::result::Result<BTreeMap<(usize, usize), f32>, Error> {
+        let mut replaced = BTreeMap::new();
+        if tap.wants(latent, Pass::Backward) {
+            let changed = tap.backward_unkept(latent, self.directions_vjp(d_reconstruction)?)?;
+            let changed = Numbers::of(&changed)?.to_row_major();
+            let width = self.n_latents();
+            replaced.extend(changed.into_iter().enumerate().map(|(at, value)| ((at / width, at % width), value)));
+            return Ok(replaced);
+        }
+        let dims = [d_reconstruction.dim(0)?, self.n_latents()];
+        for intervention in tap.interventions.iter().rev().filter(|i| i.applies(latent, Pass::Backward)) {
+            for_each_entry(intervention, dims, |t, i| {
+                replaced.insert((t, i), intervention.value);
+            });
+        }
+        for intervention in tap.interventions.iter().filter(|i| i.applies(latent, Pass::Forward)) {
+            for_each_entry(intervention, dims, |t, i| {
+                replaced.insert((t, i), 0.0);
+            });
+        }
+        Ok(replaced)
+    }
+}
+
+fn sparse(dense: &Tensor) -> Result<SparseRows> {
+    let numbers = Numbers::of(dense)?;
+    let rows = (0..dense.dim(0)?).map(|t| {
+        let row = numbers.row(t).iter().enumerate();
+        row.filter(|(_, x)| **x != 0.0).map(|(i, x)| (i as u32, *x)).collect()
+    });
+    Ok(SparseRows::new(dense.dim(1)?, rows.collect()))
+}
+
+fn set_sparse(latents: &mut SparseRows, point: Point, interventions: &[Intervention]) {
+    for intervention in interventions.iter().filter(|i| i.applies(point, Pass::Forward)) {
+        for_each_entry(intervention, [latents.len(), latents.width()], |t, i| {
+            // An absent latent is zero already: setting it to zero must not make an entry of it.
+            if intervention.value != 0.0 || latents.get(t, i) != 0.0 {
+                latents.set(t, i, intervention.value);
+            }
+        });
+    }
+}
+
+fn for_each_entry(intervention: &Intervention, [tokens, width]: [usize; 2], mut f: impl FnMut(usize, usize)) {
+    let range = |index: Index, len: usize| match index {
+        Index::All => 0..len,
+        Index::At(i) => i..i + 1,
+    };
+    for t in range(intervention.indices[0], tokens) {
+        for i in range(intervention.indices[1], width) {
+            f(t, i);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! One block: a norm and attention, a norm and an MLP, and how they read and write the residual stream.
+
+use candle_core::Tensor;
+
+use crate::config::{BlockOrder, Config, NormKind};
+use crate::error::Error;
+use crate::modules::Place;
+use crate::modules::attention::{Attention, AttentionState, PastKeysValues};
+use crate::modules::autoencoder::{Autoencoder, LatentState};
+use crate::modules::mlp::{Mlp, MlpState};
+use crate::modules::norm::{Norm, NormState, Sites};
+use crate::ops::Ops;
+use crate::site::{Point, Site};
+use crate::source::Weights;
+use crate::tap::Tap;
+use crate::weights::AutoencoderSite;
+
+/// The parts of one block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub attn_norm: Norm,
+    pub attn: Attention,
+    /// Norm of what attention writes, where the family has one.
+    attn_post_norm: Option<Norm>,
+    pub mlp_norm: Norm,
+    /// `None` if the model has no MLP layers.
+    mlp: Option<Mlp>,
+    mlp_post_norm: Option<Norm>,
+    order: BlockOrder,
+    layer: usize,
+    ops: Ops,
+}
+
+/// The autoencoders of one block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Autoencoders<'a> {
+    pub mlp: Option<&'a Autoencoder>,
+    pub attention: Option<&'a Autoencoder>,
+}
+
+/// The activations of one layer.
+#[derive(Clone, Debug)]
+pub struct LayerState {
+    pub(crate) attn_norm: NormState,
+    pub(crate) attn_in: Tensor,
+    pub(crate) attn: AttentionState,
+    /// Attention's output before its norm, where it has one.
+    attn_unnormed: Option<Tensor>,
+    pub(crate) attn_latents: Option<LatentState>,
+    /// `[T, D]`
+    pub(crate) post_attn: Tensor,
+    pub(crate) mlp_norm: NormState,
+    pub(crate) mlp_in: Tensor,
+    pub(crate) mlp: Option<MlpState>,
+    mlp_unnormed: Option<Tensor>,
+    pub(crate) mlp_latents: Option<LatentState>,
+    /// `[T, D]`
+    pub(crate) post_mlp: Tensor,
+}
+
+impl Block {
+    pub(crate) fn load(weights: &Weights, layer: usize, config: &Config, place: &Place) -> Result<Self, Error> {
+        let name = |part: &str| format!("blocks.{layer}.{part}");
+        let norm = |part: &str| Norm::load(weights, &name(part), config.d_model, config, place);
+        let post_norm = |part: &str| match config.post_norms && config.norm != NormKind::LayerWithoutParameters {
+            true => norm(part).map(Some),
+            false => Ok(None),
+        };
+        Ok(Block {
+            attn_norm: norm("attn_norm")?,
+            attn: Attention::load(weights, &name("attn"), layer, config, place)?,
+            attn_post_norm: post_norm("attn_post_norm")?,
+            mlp_norm: norm("mlp_norm")?,
+            mlp: Mlp::load(weights, &name("mlp"), config, place)?,
+            mlp_post_norm: post_norm("mlp_post_norm")?,
+            order: config.block,
+            layer,
+            ops: place.ops,
+        })
+    }
+
+    /// The MLP layer.
+    ///
+    /// # Panics
+    /// If the model has no MLP layers ([`crate::config::MlpKind::None`]).
+    pub fn mlp(&self) -> &Mlp {
+        self.mlp.as_ref().expect("a model with MLP layers")
+    }
+
+    /// Whether there is an MLP layer.
+    pub fn has_mlp(&self) -> bool {
+        self.mlp.is_some()
+    }
+
+    fn at(&self, site: Site) -> Point {
+        Point { site, layer: Some(self.layer) }
+    }
+
+    /// `x: [T, D]`, the residual stream before the block.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        past: Option<&PastKeysValues>,
+        autoencoders: Autoencoders<'_>,
+        tap: &mut Tap<'_>,
+    ) -> Result<LayerState, Error> {
+        let (attn_norm, attn_in) = self.attn_norm.forward(Sites::attention(self.layer), x, tap)?;
+        let mut attn = self.attn.forward(&attn_in, past, tap)?;
+        let attn_unnormed = self.attn_post_norm.as_ref().map(|_| attn.delta.clone());
+        if let Some(norm) = &self.attn_post_norm {
+            attn.delta = norm.apply(&attn.delta)?;
+        }
+        attn.delta = tap.forward(self.at(Site::ResidDeltaAttn), attn.delta)?;
+        let (attn_latents, write) = encoded(autoencoders.attention, self.layer, &attn.delta, tap)?;
+        let post_attn = tap.forward(self.at(Site::ResidPostAttn), self.ops.add(&write, x)?)?;
+
+        let read = match self.order {
+            BlockOrder::Sequential => &post_attn,
+            BlockOrder::Parallel => x,
+        };
+        let (mlp_norm, mlp_in) = self.mlp_norm.forward(Sites::mlp(self.layer), read, tap)?;
+        let Some(layer) = &self.mlp else {
+            let post_mlp = tap.forward(self.at(Site::ResidPostMlp), post_attn.clone())?;
+            return Ok(LayerState {
+                attn_norm,
+                attn_in,
+                attn,
+                attn_unnormed,
+                attn_latents,
+                post_attn,
+                mlp_norm,
+                mlp_in,
+                mlp: None,
+                mlp_unnormed: None,
+                mlp_latents: None,
+                post_mlp,
+            });
+        };
+        let (mlp, mlp_unnormed, mlp_latents, write) = self.forward_mlp(layer, &mlp_in, autoencoders.mlp, tap)?;
+        let post_mlp = tap.forward(self.at(Site::ResidPostMlp), self.ops.add(&write, &post_attn)?)?;
+        Ok(LayerState {
+            attn_norm,
+            attn_in,
+            attn,
+            attn_unnormed,
+            attn_latents,
+            post_attn,
+            mlp_norm,
+            mlp_in,
+            mlp: Some(mlp),
+            mlp_unnormed,
+            mlp_latents,
+            post_mlp,
+        })
+    }
+
+    fn forward_mlp(
+        &self,
+        layer: &Mlp,
+        input: &Tensor,
+        autoencoder: Option<&Autoencoder>,
+        tap: &mut Tap<'_>,
+    ) -> Result<(MlpState, Option<Tensor>, Option<LatentState>, Tensor), Error> {
+        let on = |site| autoencoder.filter(|a| a.site() == site);
+        let (pre_act, up) = layer.read(input)?;
+        let pre_act = tap.forward(self.at(Site::MlpPreAct), pre_act)?;
+        let up = up.map(|up| tap.forward(self.at(Site::MlpUp), up)).transpose()?;
+        let post_act = tap.forward(self.at(Site::MlpPostAct), layer.activate(&pre_act, up.as_ref())?)?;
+        let (on_neurons, neurons) = encoded(on(AutoencoderSite::MlpPostAct), self.layer, &post_act, tap)?;
+        let mut delta = layer.output(&neurons)?;
+        let unnormed = self.mlp_post_norm.as_ref().map(|_| delta.clone());
+        if let Some(norm) = &self.mlp_post_norm {
+            delta = norm.apply(&delta)?;
+        }
+        let delta = tap.forward(self.at(Site::ResidDeltaMlp), delta)?;
+        let (on_output, write) = encoded(on(AutoencoderSite::ResidDeltaMlp), self.layer, &delta, tap)?;
+        Ok((MlpState { pre_act, up, post_act, delta }, unnormed, on_neurons.or(on_output), write))
+    }
+
+    /// Gradient at the residual stream after the block, `[T, D]`, to the gradient before it. `arrived` tells for
+    /// [`Site::ResidPostMlp`] and [`Site::ResidPostAttn`] whether the backward pass has reached that point; until then
+    /// there is nothing to propagate.
+    pub(crate) fn backward(
+        &self,
+        state: &LayerState,
+        dx: Tensor,
+        autoencoders: Autoencoders<'_>,
+        arrived: &mut dyn FnMut(Point) -> bool,
+        tap: &mut Tap<'_>,
+    ) -> Result<Tensor, Error> {
+        let mut dx = dx;
+        // What flows from the MLP to the residual stream that it reads.
+        let mut through_mlp = None;
+        if arrived(self.at(Site::ResidPostMlp)) {
+            dx = tap.backward(self.at(Site::ResidPostMlp), dx)?;
+            if let (Some(layer), Some(mlp)) = (&self.mlp, &state.mlp) {
+                let d_input = self.backward_mlp(layer, mlp, state, dx.clone(), autoencoders.mlp, tap)?;
+                through_mlp = Some(self.mlp_norm.backward(Sites::mlp(self.layer), &state.mlp_norm, d_input, tap)?);
+            }
+        }
+        if self.order == BlockOrder::Sequential
+            && let Some(through) = through_mlp.take()
+        {
+            dx = self.ops.add(&through, &dx)?;
+        }
+        if arrived(self.at(Site::ResidPostAttn)) {
+            dx = tap.backward(self.at(Site::ResidPostAttn), dx)?;
+            let d_input = self.backward_attention(state, dx.clone(), autoencoders.attention, tap)?;
+            let through = self.attn_norm.backward(Sites::attention(self.layer), &state.attn_norm, d_input, tap)?;
+            dx = self.ops.add(&through, &dx)?;
+        }
+        match through_mlp {
+            Some(through) => Ok(self.ops.add(&through, &dx)?),
+            None => Ok(dx),
+        }
+    }
+
+    fn backward_mlp(
+        &self,
+        layer: &Mlp,
+        mlp: &MlpState,
+        state: &LayerState,
+        dy: Tensor,
+        autoencoder: Option<&Autoencoder>,
+        tap: &mut Tap<'_>,
+    ) -> Result<Tensor, Error> {
+        let on = |site| autoencoder.filter(|a| a.site() == site).zip(state.mlp_latents.as_ref());
+        let dy = decoded(on(AutoencoderSite::ResidDeltaMlp), self.layer, dy, tap)?;
+        let dy = tap.backward(self.at(Site::ResidDeltaMlp), dy)?;
+        let dy = through_post_norm(self.mlp_post_norm.as_ref(), state.mlp_unnormed.as_ref(), dy)?;
+        let d_neurons = layer.write_vjp(&dy)?;
+        let d_neurons = decoded(on(AutoencoderSite::MlpPostAct), self.layer, d_neurons, tap)?;
+        let d_post_act = tap.backward(self.at(Site::MlpPostAct), d_neurons)?;
+        let (d_pre_act, d_up) = layer.activation_vjp(mlp, &d_post_act)?;
+        let d_up = d_up.map(|d_up| tap.backward(self.at(Site::MlpUp), d_up)).transpose()?;
+        let d_pre_act = tap.backward(self.at(Site::MlpPreAct), d_pre_act)?;
+        Ok(layer.read_vjp(&d_pre_act, d_up.as_ref())?)
+    }
+
+    fn backward_attention(
+        &self,
+        state: &LayerState,
+        dy: Tensor,
+        autoencoder: Option<&Autoencoder>,
+        tap: &mut Tap<'_>,
+    ) -> Result<Tensor, Error> {
+        let dy = decoded(autoencoder.zip(state.attn_latents.as_ref()), self.layer, dy, tap)?;
+        let dy = tap.backward(self.at(Site::ResidDeltaAttn), dy)?;
+        let dy = through_post_norm(self.attn_post_norm.as_ref(), state.attn_unnormed.as_ref(), dy)?;
+        self.attn.backward(&state.attn, &dy, tap)
+    }
+}
+
+/// An activation through its autoencoder, if there is one: its state, and what goes on.
+fn encoded(
+    autoencoder: Option<&Autoencoder>,
+    layer: usize,
+    x: &Tensor,
+    tap: &mut Tap<'_>,
+) -> Result<(Option<LatentState>, Tensor), Error> {
+    match autoencoder {
+        Some(autoencoder) => autoencoder.forward(layer, x, tap).map(|(state, out)| (Some(state), out)),
+        None => Ok((None, x.clone())),
+    }
+}
+
+/// The reverse of [`encoded`].
+fn decoded(
+    autoencoder: Option<(&Autoencoder, &LatentState)>,
+    layer: usize,
+    dy: Tensor,
+    tap: &mut Tap<'_>,
+) -> Result<Tensor, Error> {
+    match autoencoder {
+        Some((autoencoder, state)) => autoencoder.backward(layer, state, dy, tap),
+        None => Ok(dy),
+    }
+}
+
+fn through_post_norm(norm: Option<&Norm>, unnormed: Option<&Tensor>, dy: Tensor) -> Result<Tensor, Error> {
+    match (norm, unnormed) {
+        (Some(norm), Some(unnormed)) => Ok(norm.vjp(unnormed, &dy, false)?),
+        _ => Ok(dy),
+    }
+}

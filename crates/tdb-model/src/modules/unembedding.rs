@@ -1,0 +1,124 @@
+//! The residual stream to logits.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::modules::{Place, embedding};
+use crate::ops::rows::axpy;
+use crate::ops::{Ops, Threads, View, Weight, matmul, matmul_into};
+use crate::source::Weights;
+
+/// `logits = W_U x`, capped where the configuration says so.
+#[derive(Clone, Debug)]
+pub struct Unembedding {
+    /// `[V, D]`
+    weight: Weight,
+    softcap: Option<f32>,
+    sum_of_rows: OnceLock<Vec<f64>>,
+    ops: Ops,
+}
+
+impl Unembedding {
+    /// `unembed.weight`, or `embed.weight` where they are one.
+    pub(crate) fn load(weights: &Weights, config: &Config, place: &Place) -> std::result::Result<Self, Error> {
+        let name = if config.tied { "embed.weight" } else { "unembed.weight" };
+        let weight = Weight::new(weights.matrix(name, [config.n_vocab, config.d_model])?, &place.device);
+        Ok(Unembedding { weight, softcap: config.logit_softcap, sum_of_rows: OnceLock::new(), ops: place.ops })
+    }
+
+    /// Entries of the vocabulary.
+    pub fn n_vocab(&self) -> usize {
+        self.weight.matrix().rows()
+    }
+
+    /// All logits: `[T, D]` to `[T, V]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let logits = self.ops.linear(x, &self.weight, None, 1.0)?;
+        match self.softcap {
+            Some(cap) => self.ops.softcap(&logits, cap),
+            None => Ok(logits),
+        }
+    }
+
+    /// Logits of one row `x: [D]`, `[V]`.
+    pub fn logits(&self, x: &[f32]) -> Vec<f32> {
+        let weight = self.weight.matrix();
+        let span = weight.span();
+        let mut out = vec![0.0; weight.rows()];
+        let x = View::new(x, 1, x.len());
+        matmul_into(&mut out, [weight.rows(), 1], x, View::of(weight, &span).t(), false, Threads::All);
+        if let Some(cap) = self.softcap {
+            out.iter_mut().for_each(|z| *z = cap * (*z / cap).tanh());
+        }
+        out
+    }
+
+    /// Gradient at rows of `x` for the gradient at their logits, row-major `[N, V]` to `[N, D]`. Under a cap `logits` are
+    /// those that the rows gave.
+    pub fn vjp(&self, logits: &[f32], d_logits: &[f32]) -> Vec<f32> {
+        match self.softcap {
+            None => self.vjp_uncapped(d_logits),
+            Some(cap) => {
+                let slope = |z: &f32| 1.0 - (z / cap) * (z / cap);
+                self.vjp_uncapped(&d_logits.iter().zip(logits).map(|(d, z)| d * slope(z)).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    fn vjp_uncapped(&self, gradient: &[f32]) -> Vec<f32> {
+        let weight = self.weight.matrix();
+        let (n_vocab, d_model) = (weight.rows(), weight.cols());
+        let n = gradient.len() / n_vocab;
+        let nonzero = gradient.iter().filter(|g| **g != 0.0).count();
+        if nonzero * 8 > gradient.len() {
+            let span = weight.span();
+            return matmul(View::new(gradient, n, n_vocab), View::of(weight, &span), Threads::All);
+        }
+        let mut out = vec![0.0; n * d_model];
+        for (out, gradient) in out.chunks_exact_mut(d_model).zip(gradient.chunks_exact(n_vocab)) {
+            for (token, gradient) in gradient.iter().enumerate().filter(|(_, g)| **g != 0.0) {
+                axpy(out, *gradient, &weight.row(token));
+            }
+        }
+        out
+    }
+
+    /// Whether logits are capped, so that they are no linear function of the residual stream.
+    pub fn is_capped(&self) -> bool {
+        self.softcap.is_some()
+    }
+
+    /// Rows of a range of tokens, row-major `[range, D]`; borrowed where they lie so.
+    pub fn rows(&self, range: Range<usize>) -> Cow<'_, [f32]> {
+        embedding::rows(self.weight.matrix(), range)
+    }
+
+    /// Sum of all rows in double precision, `[D]`. Computed once.
+    pub fn sum_of_rows(&self) -> &[f64] {
+        self.sum_of_rows.get_or_init(|| {
+            let weight = self.weight.matrix();
+            const BLOCK: usize = 1024;
+            let blocks: Vec<usize> = (0..weight.rows()).step_by(BLOCK).collect();
+            let parts: Vec<Vec<f64>> = blocks
+                .par_iter()
+                .map(|first| {
+                    let (mut sum, mut row) = (vec![0.0f64; weight.cols()], vec![0.0; weight.cols()]);
+                    for token in *first..(first + BLOCK).min(weight.rows()) {
+                        weight.copy_row(token, &mut row);
+                        sum.iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x));
+                    }
+                    sum
+                })
+                .collect();
+            let mut sum = vec![0.0; weight.cols()];
+            parts.iter().for_each(|part| sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x));
+            sum
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! Products of matrices that lie anywhere in memory: the one place that calls a matrix kernel.
+
+use std::ops::Range;
+
+use gemm::Parallelism;
+
+use super::wide;
+use crate::matrix::Matrix;
+
+/// A read-only strided matrix over a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub data: &'a [f32],
+    pub rows: usize,
+    pub cols: usize,
+    pub row_stride: usize,
+    pub col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// Row-major `[rows, cols]`.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        View { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
+        View { data, rows, cols, row_stride, col_stride }
+    }
+
+    /// A matrix over its own span ([`Matrix::span`]).
+    pub fn of(matrix: &Matrix, span: &'a [f32]) -> Self {
+        View {
+            data: span,
+            rows: matrix.rows(),
+            cols: matrix.cols(),
+            row_stride: matrix.row_stride(),
+            col_stride: matrix.col_stride(),
+        }
+    }
+
+    pub fn t(self) -> Self {
+        View { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+
+    fn check(&self) {
+        let last = |n: usize, stride: usize| n.saturating_sub(1) * stride;
+        let needed = match self.rows == 0 || self.cols == 0 {
+            true => 0,
+            false => last(self.rows, self.row_stride) + last(self.cols, self.col_stride) + 1,
+        };
+        assert!(needed <= self.data.len(), "a view of {}x{} over {} numbers", self.rows, self.cols, self.data.len());
+    }
+}
+
+/// Whether a product may use all threads of the current pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    One,
+    All,
+}
+
+/// `out = a b`, or `out += a b` if `accumulate`, with `out: [a.rows, b.cols]` of the given strides.
+///
+/// # Panics
+/// If the shapes do not fit or a view reaches outside its slice.
+pub fn matmul_into(
+    out: &mut [f32],
+    [out_row_stride, out_col_stride]: [usize; 2],
+    a: View<'_>,
+    b: View<'_>,
+    accumulate: bool,
+    threads: Threads,
+) {
+    assert_eq!(a.cols, b.rows, "inner dimensions");
+    a.check();
+    b.check();
+    if a.rows == 0 || b.cols == 0 {
+        return;
+    }
+    View::strided(out, a.rows, b.cols, out_row_stride, out_col_stride).check();
+    // Below this much work, handing it to another thread costs more than it saves.
+    let all_threads = threads == Threads::All && a.rows * a.cols * b.cols > 48 * 48 * 256;
+    #[cfg(target_arch = "x86_64")]
+    if let Some(product) = super::unpacked::Product::new(out, [out_row_stride, out_col_stride], a, b, accumulate) {
+        return product.run(all_threads);
+    }
+    let parallelism = if all_threads { Parallelism::Rayon(0) } else { Parallelism::None };
+    // SAFETY: the three views were checked to lie inside their slices, `out` is exclusively borrowed.
+    unsafe {
+        gemm::gemm(
+            a.rows,
+            b.cols,
+            a.cols,
+            out.as_mut_ptr(),
+            out_col_stride as isize,
+            out_row_stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `a b`, row-major.
+pub fn matmul(a: View<'_>, b: View<'_>, threads: Threads) -> Vec<f32> {
+    let mut out = vec![0.0; a.rows * b.cols];
+    matmul_into(&mut out, [b.cols, 1], a, b, false, threads);
+    out
+}
+
+/// From the first row that is not all zeros to the last one.
+pub fn nonzero_rows(x: View<'_>) -> Range<usize> {
+    assert_eq!(x.col_stride, 1, "rows of {x:?} are not contiguous");
+    let is_zero = |row: &usize| {
+        let row = &x.data[row * x.row_stride..][..x.cols];
+        wide(|| row.chunks(64).all(|part| part.iter().fold(true, |zero, x| zero & (*x == 0.0))))
+    };
+    let first = (0..x.rows).take_while(is_zero).count();
+    let last = (first..x.rows).rev().take_while(is_zero).count();
+    first..x.rows - last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_take_strides() {
+        let a: Vec<f32> = (0..6).map(|i| i as f32).collect();
+        let product = matmul(View::new(&a, 2, 3), View::new(&a, 2, 3).t(), Threads::One);
+        assert_eq!(product, [5.0, 14.0, 14.0, 50.0]);
+    }
+}
