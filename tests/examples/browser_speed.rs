@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use tdb_testkit::server::Server;
 use tdb_tests::browser::Browser;
-use tdb_tests::house;
+use tdb_tests::serving;
 
 /// Notes when the page can be worked with, and when the first answer is there.
 const WATCH: &str = "
@@ -60,7 +60,7 @@ struct Cold {
 #[tokio::main]
 async fn main() -> Result<()> {
     let runs: usize = std::env::args().nth(1).map_or(Ok(5), |n| n.parse()).context("browser_speed [RUNS]")?;
-    let server = house::serve(&[])?;
+    let server = serving::serve(&[])?;
     let debugger = debugger_path(&server).await?;
     let mut start = Vec::new();
     let mut debug = Vec::new();

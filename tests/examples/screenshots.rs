@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use tdb_tests::browser::{Appearance, Browser};
-use tdb_tests::house;
+use tdb_tests::serving;
 
 /// Every explanation in sight has come.
 const FILLED: &str = "[...document.querySelectorAll('#node-table .explanation .cut')].every(e => e.innerText !== '…')";
@@ -12,7 +12,7 @@ const FILLED: &str = "[...document.querySelectorAll('#node-table .explanation .c
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder: PathBuf = std::env::args_os().nth(1).context("screenshots FOLDER")?.into();
-    let server = house::serve(&[])?;
+    let server = serving::serve(&[])?;
     let browser = Browser::start().await?;
     browser.resize(1440, 900).await?;
     for (appearance, suffix) in [(Appearance::Light, "light"), (Appearance::Dark, "dark")] {

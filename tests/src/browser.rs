@@ -2,9 +2,9 @@
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
-//! use tdb_tests::{browser::Browser, house};
+//! use tdb_tests::{browser::Browser, serving};
 //!
-//! let server = house::serve(&[])?;
+//! let server = serving::serve(&[])?;
 //! let browser = Browser::start().await?;
 //! browser.open(&server, "/").await?;
 //! browser.see("h1").await?;
@@ -28,7 +28,7 @@ use thirtyfour::{Capabilities, WebDriver};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::sleep;
 
-use crate::house::root;
+use crate::serving::root;
 
 /// How long to wait for something to appear; far more than a page needs on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
-//! What the tests of the whole house share.
+//! What the tests of the whole product share.
 
 pub mod browser;
 pub mod fuzz;
-pub mod house;
 pub mod repository;
+pub mod serving;

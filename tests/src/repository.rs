@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use crate::house::root;
+pub use crate::serving::root;
 
 /// What is built or installed rather than written, and what belongs to the version control.
 const NOT_WRITTEN: [&str; 6] = ["target", "node_modules", "dist", ".git", ".venv", "__pycache__"];

@@ -1,14 +1,14 @@
 //! axe-core finds nothing to complain about, in light and in dark.
 
 use tdb_tests::browser::{Appearance, Browser};
-use tdb_tests::house::{self, root};
+use tdb_tests::serving::{self, root};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_have_no_violations() {
     if !root().join("target/npm/node_modules/axe-core").is_dir() {
         panic!("axe-core is not installed: run `cargo xtask setup npm`");
     }
-    let server = house::serve(&[]).unwrap();
+    let server = serving::serve(&[]).unwrap();
     let browser = Browser::start().await.unwrap();
     let mut found = Vec::new();
     for appearance in [Appearance::Light, Appearance::Dark] {

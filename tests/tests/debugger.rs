@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tdb_testkit::http;
 use tdb_testkit::server::Server;
 use tdb_tests::browser::Browser;
-use tdb_tests::house;
+use tdb_tests::serving;
 
 /// Every line of the node table: name, class of its kind, and the values by column.
 const LINES: &str = r##"
@@ -52,7 +52,7 @@ fn columns(line: &Value, column: &str) -> Vec<f64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ask_read_ablate_and_trace() {
-    let server = house::serve(&[]).unwrap();
+    let server = serving::serve(&[]).unwrap();
     let browser = Browser::start().await.unwrap();
     browser.open(&server, "/").await.unwrap();
     browser.see("#open-debugger").await.unwrap().click().await.unwrap();
@@ -119,7 +119,7 @@ async fn ask_read_ablate_and_trace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_of_several_tokens_is_refused_in_words() {
-    let server = house::serve(&[]).unwrap();
+    let server = serving::serve(&[]).unwrap();
     let browser = Browser::start().await.unwrap();
     browser.open(&server, "/").await.unwrap();
     let href = browser.see("#open-debugger").await.unwrap().attr("href").await.unwrap().unwrap();

@@ -12,7 +12,7 @@ use tdb_testkit::presets::preset;
 use tdb_testkit::stores::{Azurite, S3};
 use tdb_testkit::{http, server};
 use tdb_tests::browser::Browser;
-use tdb_tests::house;
+use tdb_tests::serving;
 
 /// A neuron's record in the reference's layout.
 fn record(layer: usize, index: usize) -> Vec<u8> {
@@ -97,7 +97,7 @@ fn records_come_from_s3_and_from_google_cloud_storage() {
 #[test]
 fn a_model_and_its_autoencoder_are_fetched_once_and_served_without_the_store() {
     let store = S3::start("models").unwrap();
-    let weights = house::scratch("store-weights").unwrap();
+    let weights = serving::scratch("store-weights").unwrap();
     let root = checkpoint::write(&preset("tiny-a").unwrap(), &weights, Parts::ModelAndAutoencoders).unwrap();
     let put = |folder: &Path, at: &str| {
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
@@ -133,7 +133,7 @@ fn a_model_and_its_autoencoder_are_fetched_once_and_served_without_the_store() {
     let cache = folder.path().join("cache");
     let place = ["--registry", file.to_str().unwrap(), "--cache", cache.to_str().unwrap()];
     let model = ["--model", "tiny", "--mlp-autoencoder", "ae-resid-delta-mlp"];
-    let server = house::serve(&[model, place].concat()).unwrap();
+    let server = serving::serve(&[model, place].concat()).unwrap();
     let answer =
         http::request(server.address, "POST", "/model_info", &[], Some(b"{}"), Duration::from_secs(30)).unwrap();
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
@@ -174,7 +174,7 @@ async fn a_neuron_from_azure_is_seen_on_its_page() {
     let file = folder.path().join("registry.toml");
     std::fs::write(&file, registry).unwrap();
     let cache = folder.path().join("cache");
-    let server = house::serve(&["--registry", file.to_str().unwrap(), "--cache", cache.to_str().unwrap()]).unwrap();
+    let server = serving::serve(&["--registry", file.to_str().unwrap(), "--cache", cache.to_str().unwrap()]).unwrap();
     let browser = Browser::start().await.unwrap();
     browser.open(&server, "/").await.unwrap();
     let href = browser.see("#open-debugger").await.unwrap().attr("href").await.unwrap().unwrap();

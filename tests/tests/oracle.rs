@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tdb_testkit::golden::replay::{Differences, Options};
 use tdb_testkit::oracle::Oracle;
 use tdb_testkit::server;
-use tdb_tests::house::root;
+use tdb_tests::serving::root;
 
 fn replay(goldens: PathBuf, records: Option<PathBuf>, at_least: usize) {
     let oracle =

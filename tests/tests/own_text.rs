@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tdb_testkit::{http, server};
 use tdb_tests::browser::Browser;
-use tdb_tests::house;
+use tdb_tests::serving;
 
 /// Asks a route and returns its answer.
 async fn ask(server: &tdb_testkit::server::Server, path: &'static str, body: Value) -> Value {
@@ -44,7 +44,7 @@ async fn ones_own_text_is_collated_served_and_seen() {
     let moved = folder.path().join("elsewhere");
     std::fs::rename(folder.path().join("collated"), &moved).unwrap();
     let registry = moved.join("registry.toml");
-    let server = house::serve(&["--registry", registry.to_str().unwrap()]).unwrap();
+    let server = serving::serve(&["--registry", registry.to_str().unwrap()]).unwrap();
 
     let latents = "embedded_sae-resid-delta-mlp";
     for (path, scalar, dataset) in [

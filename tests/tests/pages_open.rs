@@ -1,11 +1,11 @@
 //! The pages load in a browser, without a complaint.
 
 use tdb_tests::browser::Browser;
-use tdb_tests::house;
+use tdb_tests::serving;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_start_page_opens() {
-    let server = house::serve(&[]).unwrap();
+    let server = serving::serve(&[]).unwrap();
     let browser = Browser::start().await.unwrap();
     browser.open(&server, "/").await.unwrap();
     browser.see("h1").await.unwrap();

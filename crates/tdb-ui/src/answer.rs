@@ -1,16 +1,20 @@
-//! An answer of the debugger, read once from its JSON into what the page draws.
+//! An answer of the debugger, read once into what the page draws.
 //!
-//! Reading is tolerant: a part that is missing or malformed is absent here, and its card says so; the rest is shown.
-//! No number is changed on the way.
+//! A part that is missing is absent here, and its card says so; the rest is shown. No number is changed on the way.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::Value;
-use tdb_api::{NodeIndex, NodeType, TopTokens};
+use tdb_api::numbers::{TokenEffects, difference, largest_magnitude};
+use tdb_api::stream::{
+    self, COMPONENT_SUMS, Folded, INPUT_TOKENS_ATTN_K, INPUT_TOKENS_ATTN_Q, INPUT_TOKENS_MLP, TOKEN_PAIR_ATTRIBUTION,
+    TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS, UPVOTED_OUTPUT_TOKENS,
+};
+use tdb_api::{BatchedTdbRequest, GroupId, InferenceResponseAndResponseDict, NodeIndex, NodeType, TopTokens};
 
 use crate::names;
 
-/// The four columns of the node table, in their order, as the wire names them.
+/// The four columns of the node table, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Metric {
     Activation,
@@ -22,13 +26,18 @@ pub enum Metric {
 impl Metric {
     pub const ALL: [Self; 4] = [Self::Activation, Self::WriteMagnitude, Self::DirectEffect, Self::TotalEffect];
 
-    pub const fn wire(self) -> &'static str {
+    pub const fn group(self) -> GroupId {
         match self {
-            Self::Activation => "activation",
-            Self::WriteMagnitude => "write_norm",
-            Self::DirectEffect => "direction_write",
-            Self::TotalEffect => "act_times_grad",
+            Self::Activation => GroupId::Activation,
+            Self::WriteMagnitude => GroupId::WriteNorm,
+            Self::DirectEffect => GroupId::DirectionWrite,
+            Self::TotalEffect => GroupId::ActTimesGrad,
         }
+    }
+
+    /// The word of its group.
+    pub const fn wire(self) -> &'static str {
+        self.group().as_str()
     }
 
     pub const fn label(self) -> &'static str {
@@ -43,10 +52,10 @@ impl Metric {
 
 /// Kinds of token readings of a node, in the order of the detail row.
 pub const READINGS: [(&str, &str); 4] = [
-    ("upvotedOutputTokens", "upvoted"),
-    ("inputTokensThatUpvoteMlp", "tokens that upvote"),
-    ("inputTokensThatUpvoteAttnQ", "tokens that upvote Q"),
-    ("inputTokensThatUpvoteAttnK", "tokens that upvote K"),
+    (UPVOTED_OUTPUT_TOKENS, "Promotes"),
+    (INPUT_TOKENS_MLP, "Excited by"),
+    (INPUT_TOKENS_ATTN_Q, "Query excited by"),
+    (INPUT_TOKENS_ATTN_K, "Key excited by"),
 ];
 
 /// A candidate for the next token.
@@ -61,15 +70,11 @@ pub struct Candidate {
     pub rank: Option<i64>,
 }
 
-/// Sums of the estimated total effect over all components, for each token of the prompt.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenEffects {
-    pub embeddings: Vec<f64>,
-    pub mlp: Vec<f64>,
-    /// Of attention, at the token that reads.
-    pub attended_from: Vec<f64>,
-    /// Of attention, at the token that is read.
-    pub attended_to: Vec<f64>,
+impl Candidate {
+    /// Left logit minus right logit.
+    pub fn logit_difference(&self) -> Option<f64> {
+        Some(difference(self.logits[0]?, self.logits[1]?))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,7 +82,6 @@ pub struct Side {
     pub tokens: Vec<String>,
     pub loss: Option<f64>,
     pub activation: Option<f64>,
-    pub seconds: Option<f64>,
     pub effects: Option<TokenEffects>,
 }
 
@@ -94,25 +98,20 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn value(&self, side: View, metric: Metric) -> f64 {
-        let m = metric as usize;
-        match side {
-            View::Left => self.values[0][m],
-            View::Right => self.values[1][m],
-            View::Diff => self.values[0][m] - self.values[1][m],
-        }
+    pub fn value(&self, side: Compared, metric: Metric) -> f64 {
+        side.of(&self.values, metric)
     }
 }
 
 /// Which of two sides a column shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum View {
+pub enum Compared {
     Left,
     Diff,
     Right,
 }
 
-impl View {
+impl Compared {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Left => "Left",
@@ -120,19 +119,42 @@ impl View {
             Self::Right => "Right",
         }
     }
+
+    /// The value that it shows of `[side][metric]`.
+    pub fn of(self, values: &[[f64; 4]; 2], metric: Metric) -> f64 {
+        let [left, right] = [values[0][metric as usize], values[1][metric as usize]];
+        match self {
+            Self::Left => left,
+            Self::Right => right,
+            Self::Diff => difference(left, right),
+        }
+    }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Answer {
     pub sides: Vec<Side>,
     pub rows: Vec<Row>,
     pub candidates: Vec<Candidate>,
-    /// The whole JSON, for the JSON views and exports.
-    pub json: Arc<Value>,
-    /// The request's JSON text.
-    pub request: Arc<str>,
+    /// The answer as it came, for readings, JSON views and exports.
+    pub folded: Folded,
+    pub request: Arc<BatchedTdbRequest>,
     /// Largest magnitude of each metric over all nodes and both sides: what full colour means.
     pub most: [f64; 4],
+}
+
+impl Default for Answer {
+    /// No answer yet.
+    fn default() -> Self {
+        Self {
+            sides: Vec::new(),
+            rows: Vec::new(),
+            candidates: Vec::new(),
+            folded: Folded::default(),
+            request: Arc::new(BatchedTdbRequest { sub_requests: Vec::new() }),
+            most: [0.0; 4],
+        }
+    }
 }
 
 impl Answer {
@@ -144,91 +166,67 @@ impl Answer {
         self.sides.first().map_or(&[], |s| &s.tokens)
     }
 
+    /// The sides as they came.
+    pub fn responses(&self) -> &[InferenceResponseAndResponseDict] {
+        &self.folded.response.inference_sub_responses
+    }
+
     /// The readings of row `row` on `side`, in the order of [`READINGS`].
     pub fn readings(&self, side: usize, row: usize) -> Vec<(&'static str, TopTokens)> {
-        let parts = &self.json["inferenceSubResponses"][side]["processingResponseDataByName"];
-        READINGS
-            .iter()
-            .filter_map(|(key, label)| {
-                let list = &parts[key]["topTokensList"][row];
-                Some((*label, serde_json::from_value(list.clone()).ok()?))
-            })
-            .collect()
+        let Some(response) = self.responses().get(side) else { return Vec::new() };
+        let of = |name| response.scored_tokens(name)?.top_tokens_list.get(row)?.clone();
+        READINGS.iter().filter_map(|(name, label)| Some((*label, of(name)?))).collect()
     }
 
     /// Reads a whole or partial answer.
-    pub fn read(json: Value, request: Arc<str>) -> Result<Self, String> {
-        let subs = json["inferenceSubResponses"].as_array().filter(|s| !s.is_empty()).ok_or("it holds no answers")?;
-        let sides: Vec<Side> = subs.iter().map(read_side).collect();
-        let rows = read_rows(subs)?;
-        let candidates = read_candidates(subs);
-        let mut most = [0.0f64; 4];
-        for row in &rows {
-            for side in &row.values[..sides.len().min(2)] {
-                for (m, value) in side.iter().enumerate() {
-                    most[m] = most[m].max(value.abs());
-                }
-            }
+    pub fn read(folded: Folded, request: Arc<BatchedTdbRequest>) -> Result<Self, String> {
+        let responses = &folded.response.inference_sub_responses;
+        if responses.is_empty() {
+            return Err("it holds no answers".into());
         }
-        Ok(Self { sides, rows, candidates, json: Arc::new(json), request, most })
+        let sides: Vec<Side> = responses.iter().map(read_side).collect();
+        let rows = read_rows(responses)?;
+        let candidates = read_candidates(responses, &folded.candidates);
+        let most = std::array::from_fn(|metric| {
+            let of = |row: &'_ Row| row.values.into_iter().take(sides.len()).map(move |side| side[metric]);
+            largest_magnitude(rows.iter().flat_map(of))
+        });
+        Ok(Self { sides, rows, candidates, folded, request, most })
     }
 }
 
-fn floats(value: &Value) -> Vec<f64> {
-    value.as_array().map(|items| items.iter().filter_map(Value::as_f64).collect()).unwrap_or_default()
-}
-
-fn read_side(sub: &Value) -> Side {
-    let data = &sub["inferenceResponse"]["inferenceAndTokenData"];
-    let tokens = data["tokensAsStrings"].as_array();
+fn read_side(response: &InferenceResponseAndResponseDict) -> Side {
+    let data = &response.inference_response.inference_and_token_data;
     Side {
-        tokens: tokens.map(|t| t.iter().filter_map(|s| s.as_str().map(str::to_owned)).collect()).unwrap_or_default(),
-        loss: data["loss"].as_f64(),
-        activation: data["activationValueForBackwardPass"].as_f64(),
-        seconds: data["inferenceTime"].as_f64(),
-        effects: read_effects(&sub["processingResponseDataByName"]["componentSumsForTokenDisplay"]),
+        tokens: data.tokens_as_strings.clone(),
+        loss: data.loss,
+        activation: data.activation_value_for_backward_pass,
+        effects: response.ranked(COMPONENT_SUMS).and_then(TokenEffects::of),
     }
 }
 
-fn read_effects(part: &Value) -> Option<TokenEffects> {
-    let sums = part["intermediateSumActivationsByDstByGroupId"].get("act_times_grad")?;
-    let matrix: Vec<Vec<f64>> =
-        sums["unflattened_attn_act_times_grad"]["value"].as_array()?.iter().map(floats).collect();
-    let width = matrix.iter().map(Vec::len).max().unwrap_or_default();
-    Some(TokenEffects {
-        embeddings: floats(&sums["token_attribution"]["value"]),
-        mlp: floats(&sums["mlp_act_times_grad"]["value"]),
-        attended_from: matrix.iter().map(|row| row.iter().sum()).collect(),
-        attended_to: (0..width).map(|to| matrix.iter().filter_map(|row| row.get(to)).sum()).collect(),
-    })
-}
-
-fn nodes(part: &Value) -> Vec<NodeIndex> {
-    let list = part["nodeIndices"].as_array();
-    list.map(|l| l.iter().filter_map(|n| serde_json::from_value(n.clone()).ok()).collect()).unwrap_or_default()
-}
-
-fn read_rows(subs: &[Value]) -> Result<Vec<Row>, String> {
+fn read_rows(responses: &[InferenceResponseAndResponseDict]) -> Result<Vec<Row>, String> {
     let mut rows: Vec<Row> = Vec::new();
-    for (side, sub) in subs.iter().take(2).enumerate() {
-        let parts = &sub["processingResponseDataByName"];
-        let top = &parts["topKComponents"];
-        let nodes = nodes(top);
-        let columns = Metric::ALL.map(|m| floats(&top["activationsByGroupId"][m.wire()]));
+    for (side, response) in responses.iter().take(2).enumerate() {
+        let top = response.ranked(TOP_K_COMPONENTS);
+        let nodes = top.map_or(&[][..], |top| top.node_indices.as_slice());
         if side > 0 && nodes.len() != rows.len() {
             return Err("its two sides hold different nodes".into());
         }
-        let attended = &parts["tokenPairAttribution"]["topTokensAttendedToList"];
-        for (i, node) in nodes.into_iter().enumerate() {
-            let values = std::array::from_fn(|m| columns[m].get(i).copied().unwrap_or_default());
+        let columns = Metric::ALL.map(|m| top.and_then(|top| top.activations_by_group_id.get(&m.group())));
+        let attended = response.token_pairs(TOKEN_PAIR_ATTRIBUTION);
+        for (i, node) in nodes.iter().enumerate() {
+            let values = columns.map(|column| column.and_then(|values| values.get(i)).copied().unwrap_or_default());
             let to = match node.node_type {
-                NodeType::AttentionHead => names::token_to(&node),
-                _ => attended[i]["tokenIndices"][0].as_u64().map(|t| t as usize),
+                NodeType::AttentionHead => names::token_to(node),
+                _ => attended
+                    .and_then(|list| list.top_tokens_attended_to_list.get(i)?.as_ref()?.token_indices.first())
+                    .and_then(|token| usize::try_from(*token).ok()),
             };
             if side == 0 {
-                let name = names::node_name(&node);
-                rows.push(Row { name, from: names::token_from(&node), to: [to; 2], values: [values; 2], node });
-            } else if rows[i].node == node {
+                let (name, from) = (names::node_name(node), names::token_from(node));
+                rows.push(Row { name, from, to: [to; 2], values: [values; 2], node: node.clone() });
+            } else if rows[i].node == *node {
                 rows[i].values[1] = values;
                 rows[i].to[1] = to;
             } else {
@@ -239,85 +237,117 @@ fn read_rows(subs: &[Value]) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-fn read_candidates(subs: &[Value]) -> Vec<Candidate> {
-    let mut all: Vec<Candidate> = Vec::new();
-    let mut at = std::collections::HashMap::new();
-    for (side, sub) in subs.iter().take(2).enumerate() {
-        let top = &sub["processingResponseDataByName"]["topOutputTokenLogits"];
-        let logits = floats(&top["activationsByGroupId"]["logits"]);
-        let probabilities = floats(&top["activationsByGroupId"]["probabilities"]);
-        for (i, node) in nodes(top).iter().enumerate() {
-            let id = names::unit(node);
-            let token = top["vocabTokenStringsForIndices"][i].as_str().map(str::to_owned);
-            place(&mut all, &mut at, id, token, side, logits.get(i).copied(), probabilities.get(i).copied());
+/// Candidates in the order in which they were first met, each once.
+#[derive(Default)]
+struct Candidates {
+    all: Vec<Candidate>,
+    at: HashMap<i64, usize>,
+}
+
+impl Candidates {
+    fn of(&mut self, id: i64) -> &mut Candidate {
+        let index = *self.at.entry(id).or_insert_with(|| {
+            self.all.push(Candidate { id, token: None, logits: [None; 2], probabilities: [None; 2], rank: None });
+            self.all.len() - 1
+        });
+        &mut self.all[index]
+    }
+}
+
+fn read_candidates(
+    responses: &[InferenceResponseAndResponseDict],
+    beside: &[Option<stream::Candidates>],
+) -> Vec<Candidate> {
+    let mut candidates = Candidates::default();
+    for (side, response) in responses.iter().take(2).enumerate() {
+        let beside = beside.get(side).and_then(Option::as_ref);
+        if let Some(top) = response.ranked(TOP_OUTPUT_TOKEN_LOGITS) {
+            let logits = top.activations_by_group_id.get(&GroupId::Logits);
+            for (i, node) in top.node_indices.iter().enumerate() {
+                let candidate = candidates.of(names::unit(node));
+                candidate.logits[side] = logits.and_then(|l| l.get(i)).copied().or(candidate.logits[side]);
+                let probability = beside.and_then(|b| b.probabilities.get(i)).copied();
+                candidate.probabilities[side] = probability.or(candidate.probabilities[side]);
+                let texts = top.vocab_token_strings_for_indices.as_ref();
+                let text = || texts.and_then(|texts| texts.get(i)?.clone());
+                candidate.token = candidate.token.take().or_else(text);
+            }
         }
-        for asked in top["tokensOfInterest"].as_array().into_iter().flatten() {
-            let Some(id) = asked["tokenId"].as_i64() else { continue };
-            let token = asked["token"].as_str().map(str::to_owned);
-            place(&mut all, &mut at, id, token, side, asked["logit"].as_f64(), asked["probability"].as_f64());
-            if let (0, Some(found)) = (side, at.get(&id)) {
-                all[*found].rank = asked["rank"].as_i64();
+        for asked in beside.iter().flat_map(|b| &b.tokens_of_interest) {
+            let candidate = candidates.of(asked.token_id);
+            candidate.logits[side] = Some(asked.logit);
+            candidate.probabilities[side] = Some(asked.probability);
+            candidate.token.get_or_insert_with(|| asked.token.clone());
+            if side == 0 {
+                candidate.rank = Some(asked.rank);
             }
         }
     }
-    all
-}
-
-fn place(
-    all: &mut Vec<Candidate>,
-    at: &mut std::collections::HashMap<i64, usize>,
-    id: i64,
-    token: Option<String>,
-    side: usize,
-    logit: Option<f64>,
-    probability: Option<f64>,
-) {
-    let index = *at.entry(id).or_insert_with(|| {
-        all.push(Candidate { id, token: token.clone(), logits: [None; 2], probabilities: [None; 2], rank: None });
-        all.len() - 1
-    });
-    let candidate = &mut all[index];
-    candidate.logits[side] = logit.or(candidate.logits[side]);
-    candidate.probabilities[side] = probability.or(candidate.probabilities[side]);
-    candidate.token = candidate.token.take().or(token);
+    candidates.all
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
-    use serde_json::json;
+    use tdb_api::stream::TokenOfInterest;
 
-    fn side(act: f64) -> Value {
-        let node =
-            json!({"nodeType": "attention_head", "tensorIndices": [2, 1, 3], "layerIndex": 0, "passType": "forward"});
-        let vocab =
-            json!({"nodeType": "vocab_token", "tensorIndices": [-1, 7], "layerIndex": null, "passType": "forward"});
-        json!({
-            "inferenceResponse": {"inferenceAndTokenData": {"loss": act, "tokensAsStrings": ["a", " b", "c"]}},
-            "processingResponseDataByName": {
-                "topKComponents": {
-                    "nodeIndices": [node],
-                    "activationsByGroupId": {"activation": [act], "write_norm": [2.0], "direction_write": [-3.5], "act_times_grad": [0.5]},
-                },
-                "topOutputTokenLogits": {
-                    "nodeIndices": [vocab], "activationsByGroupId": {"logits": [act]}, "vocabTokenStringsForIndices": [" x"],
-                },
-                "componentSumsForTokenDisplay": {"intermediateSumActivationsByDstByGroupId": {"act_times_grad": {
-                    "token_attribution": {"value": [1, 2, 3]}, "mlp_act_times_grad": {"value": [0, 0, 1]},
-                    "unflattened_attn_act_times_grad": {"value": [[1, 0, 0], [1, 1, 0], [4, 0, 2]]},
-                }}},
-            },
-        })
+    /// One side with a head, a candidate and sums, all of them around `act`.
+    fn side(act: f64) -> String {
+        format!(
+            r#"{{
+            "inferenceResponse": {{"inferenceAndTokenData": {{
+                "inferenceTime": 0.5, "loss": {act}, "tokensAsInts": [1, 2, 3], "tokensAsStrings": ["a", " b", "c"]
+            }}}},
+            "processingResponseDataByName": {{
+                "topKComponents": {{
+                    "responseDataType": "multiple_top_k_derived_scalars_response_data",
+                    "nodeIndices": [{{
+                        "nodeType": "attention_head", "tensorIndices": [2, 1, 3], "layerIndex": 0, "passType": "forward"
+                    }}],
+                    "activationsByGroupId": {{
+                        "activation": [{act}], "write_norm": [2.0], "direction_write": [-3.5], "act_times_grad": [0.5]
+                    }},
+                    "intermediateSumActivationsByDstByGroupId": {{}}
+                }},
+                "topOutputTokenLogits": {{
+                    "responseDataType": "multiple_top_k_derived_scalars_response_data",
+                    "nodeIndices": [{{
+                        "nodeType": "vocab_token", "tensorIndices": [-1, 7], "layerIndex": null, "passType": "forward"
+                    }}],
+                    "activationsByGroupId": {{"logits": [{act}]}}, "vocabTokenStringsForIndices": [" x"],
+                    "intermediateSumActivationsByDstByGroupId": {{}}
+                }},
+                "componentSumsForTokenDisplay": {{
+                    "responseDataType": "multiple_top_k_derived_scalars_response_data",
+                    "nodeIndices": [], "activationsByGroupId": {{}},
+                    "intermediateSumActivationsByDstByGroupId": {{"act_times_grad": {{
+                        "token_attribution": {{"tensorType": "tensor_1d", "value": [1, 2, 3]}},
+                        "mlp_act_times_grad": {{"tensorType": "tensor_1d", "value": [0, 0, 1]}},
+                        "unflattened_attn_act_times_grad":
+                            {{"tensorType": "tensor_2d", "value": [[1, 0, 0], [1, 1, 0], [4, 0, 2]]}}
+                    }}}}
+                }}
+            }}
+        }}"#
+        )
+    }
+
+    /// The answer that these sides make up, as a server without a stream gives it.
+    pub fn answer(sides: &[String]) -> Result<Answer, String> {
+        let text = format!(r#"{{"inferenceSubResponses": [{}]}}"#, sides.join(","));
+        let response = tdb_api::wire::from_json(&text).map_err(|e| e.to_string())?;
+        Answer::read(Folded { response, candidates: Vec::new() }, Answer::default().request)
     }
 
     #[test]
     fn two_sides_become_one_table() {
-        let answer = Answer::read(json!({"inferenceSubResponses": [side(0.25), side(1.0)]}), "".into()).unwrap();
+        let answer = answer(&[side(0.25), side(1.0)]).unwrap();
         let row = &answer.rows[0];
         assert_eq!((row.name.as_str(), row.from, row.to), ("attn_L0_3", Some(2), [Some(1); 2]));
-        assert_eq!(row.value(View::Diff, Metric::Activation), -0.75);
+        assert_eq!(row.value(Compared::Diff, Metric::Activation), -0.75);
         assert_eq!(answer.most, [1.0, 2.0, 3.5, 0.5]);
         assert_eq!(answer.candidates[0].logits, [Some(0.25), Some(1.0)]);
+        assert_eq!(answer.candidates[0].logit_difference(), Some(-0.75));
         let effects = answer.sides[0].effects.as_ref().unwrap();
         assert_eq!(
             (effects.attended_from.clone(), effects.attended_to.clone()),
@@ -327,8 +357,30 @@ mod tests {
 
     #[test]
     fn an_answer_without_parts_is_shown_without_them() {
-        let answer = Answer::read(json!({"inferenceSubResponses": [{}]}), "".into()).unwrap();
-        assert!(answer.rows.is_empty() && answer.candidates.is_empty() && answer.sides[0].effects.is_none());
-        assert!(Answer::read(json!({}), "".into()).is_err());
+        let empty = r#"{"inferenceResponse": {"inferenceAndTokenData":
+            {"inferenceTime": 0, "tokensAsInts": [], "tokensAsStrings": []}}}"#;
+        let answered = answer(&[empty.to_owned()]).unwrap();
+        assert!(answered.rows.is_empty() && answered.candidates.is_empty() && answered.sides[0].effects.is_none());
+        assert!(answer(&[]).is_err());
+    }
+
+    #[test]
+    fn what_only_a_stream_tells_is_placed_beside_the_candidates() {
+        let folded = answer(&[side(0.25)]).unwrap().folded;
+        let asked = |token_id, token: &str| TokenOfInterest {
+            token: token.into(),
+            token_id,
+            logit: -1.0,
+            probability: 0.125,
+            rank: 9,
+            role: "target".into(),
+        };
+        let beside =
+            stream::Candidates { probabilities: vec![0.5], tokens_of_interest: vec![asked(7, " x"), asked(8, " y")] };
+        let folded = Folded { candidates: vec![Some(beside)], ..folded };
+        let answer = Answer::read(folded, Answer::default().request).unwrap();
+        let found: Vec<_> = answer.candidates.iter().map(|c| (c.id, c.probabilities[0], c.rank)).collect();
+        assert_eq!(found, [(7, Some(0.125), Some(9)), (8, Some(0.125), Some(9))]);
+        assert_eq!(answer.candidates[1].token.as_deref(), Some(" y"));
     }
 }

@@ -3,23 +3,21 @@
 mod header;
 mod help;
 mod palette;
-mod server;
 
 use leptos::prelude::*;
 use leptos_router::components::{Route, Router, Routes};
 use leptos_router::path;
 
+use crate::dom::set_title;
+use crate::server::Server;
 use crate::ui::{Notices, NoticesView};
-pub use header::set_title;
 pub use help::{Help, TermsLink};
-pub use palette::node_path;
-pub use server::{Facts, Health, Server};
 
 #[component]
 pub fn App() -> impl IntoView {
     Notices::provide();
     Server::provide();
-    crate::lexicon::Lexicon::provide();
+    crate::token_cache::TokenCache::provide();
     Help::provide();
     palette::Palette::provide();
     view! {

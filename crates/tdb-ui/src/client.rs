@@ -1,32 +1,28 @@
 //! The only module that talks to the server.
 //!
-//! Nearly everything is a POST with a JSON body. Each call ends in data or in a [`Problem`] that a person can act on; a call whose
-//! [`Abort`] was dropped ends in [`Kind::Aborted`], which nobody shows.
+//! [`call`] asks any route of [`tdb_api::routes`], [`stream`] reads the streamed answer to the debugger's question.
+//! Each call ends in data or in a [`Problem`] that a person can act on; one whose [`Abort`] was dropped ends in
+//! [`Kind::Aborted`].
 
 use std::cell::RefCell;
 
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use tdb_api::routes::{BatchedTdbStream, Method, Place, Route};
+use tdb_api::stream::TdbEvent;
+use tdb_api::wire::{Decode, FieldPath, from_json, to_query};
+use tdb_api::{BatchedTdbRequest, ErrorBody, FIELD_HEADER};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
-use web_sys::{AbortController, Headers, ReadableStreamDefaultReader, RequestInit, Response};
+use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader, RequestInit, Response};
 
 use crate::dom;
+use crate::json::Json;
 
 const SERVER_KEY: &str = "tdb.server";
 
-/// Routes that the reference's server does not have. There one refusal is enough; the page does without them.
-const OURS: [&str; 4] = ["/batched_tdb/stream", "/info", "/tokenize", "/vocabulary"];
-
 thread_local! {
     static SERVER: RefCell<String> = RefCell::new(dom::stored(SERVER_KEY).unwrap_or_default());
+    /// Routes that this server was found not to have.
     static MISSING: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The route of ours that a path names.
-fn ours(path: &str) -> Option<&'static str> {
-    let route = path.split('?').next().unwrap_or_default();
-    OURS.into_iter().find(|ours| *ours == route)
 }
 
 /// The server's address; empty means the page's own origin.
@@ -56,7 +52,7 @@ pub enum Kind {
     Refused(u16),
     /// An answer that does not have the expected form.
     Unreadable,
-    /// Superseded; not for eyes.
+    /// Cancelled by the page itself; never shown.
     Aborted,
 }
 
@@ -66,14 +62,22 @@ pub struct Problem {
     pub kind: Kind,
     pub message: String,
     /// Where in the request, for instance `subRequests[0].targetTokens[1]`.
-    pub field: Option<String>,
-    /// What would be right, if the server says it.
-    pub hint: Option<String>,
+    pub field: Option<FieldPath>,
 }
 
 impl Problem {
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), field: None, hint: None }
+        Self { kind, message: message.into(), field: None }
+    }
+
+    /// A refusal; a sentence that begins with its field is shown without it.
+    pub fn refused(status: u16, message: &str, field: Option<FieldPath>) -> Self {
+        let prefix = field.as_ref().map(|field| format!("{field}: "));
+        let message = match prefix.and_then(|prefix| message.strip_prefix(&prefix)) {
+            Some(rest) => capital(rest),
+            None => message.to_owned(),
+        };
+        Self { kind: Kind::Refused(status), message, field }
     }
 
     pub fn unreadable(what: &str, error: impl std::fmt::Display) -> Self {
@@ -85,53 +89,21 @@ impl Problem {
         matches!(self.kind, Kind::Refused(404 | 405 | 501))
     }
 
-    fn from_body(status: u16, body: &str) -> Self {
-        let value: Value = serde_json::from_str(body).unwrap_or_default();
-        let text = |key: &str| value.get(key).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned);
-        let (message, mut field) = match (text("message"), value.get("detail")) {
-            (Some(message), _) => (message, None),
-            (None, Some(Value::Array(details))) => validation(details),
-            (None, Some(Value::String(detail))) => (detail.clone(), None),
-            _ => (format!("The server answered {status} ({}) without a reason.", status_name(status)), None),
-        };
-        field = text("field").or(field);
-        let (message, field) = split_field(message, field);
-        Self { kind: Kind::Refused(status), message, field, hint: text("hint") }
-    }
-}
-
-/// Sentences about a field begin with it: `subRequests[0].prompt: is empty`.
-pub fn split_field(message: String, field: Option<String>) -> (String, Option<String>) {
-    let is_path = |text: &str| {
-        text.starts_with("subRequests") && text.chars().all(|c| c.is_ascii_alphanumeric() || "[].".contains(c))
-    };
-    match message.split_once(": ") {
-        Some((path, rest)) if field.is_none() && is_path(path) => {
-            let mut letters = rest.chars();
-            let rest = letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default();
-            (rest, Some(path.to_owned()))
-        }
-        _ => (message, field),
-    }
-}
-
-/// Validation errors as `{loc, msg}`: the first, with its place.
-fn validation(details: &[Value]) -> (String, Option<String>) {
-    let Some(first) = details.first() else { return ("The server did not understand the request.".into(), None) };
-    let mut place = String::new();
-    for part in first.get("loc").and_then(Value::as_array).into_iter().flatten().skip(1) {
-        match part {
-            Value::Number(n) => place.push_str(&format!("[{n}]")),
-            other => {
-                if !place.is_empty() {
-                    place.push('.');
-                }
-                place.push_str(other.as_str().unwrap_or_default());
+    fn from_body(status: u16, body: &str, field: Option<FieldPath>) -> Self {
+        match from_json::<ErrorBody>(body) {
+            Ok(said) => Self::refused(status, &said.message, said.field.or(field)),
+            Err(_) => {
+                let message = format!("The server answered {status} ({}) without a reason.", status_name(status));
+                Self::new(Kind::Refused(status), message)
             }
         }
     }
-    let message = first.get("msg").and_then(Value::as_str).unwrap_or("is not valid");
-    (format!("{place}: {message}"), Some(place))
+}
+
+/// A text with a capital in front.
+pub fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 fn status_name(status: u16) -> &'static str {
@@ -158,7 +130,7 @@ impl Abort {
         AbortController::new().ok().map(Self)
     }
 
-    pub fn signal(&self) -> web_sys::AbortSignal {
+    pub fn signal(&self) -> AbortSignal {
         self.0.signal()
     }
 }
@@ -169,51 +141,34 @@ impl Drop for Abort {
     }
 }
 
-/// Posts `body` and reads the answer as `T`.
-pub async fn post<T: DeserializeOwned>(
-    path: &str,
-    body: &impl Serialize,
-    signal: Option<web_sys::AbortSignal>,
-) -> Result<T, Problem> {
-    let body = serde_json::to_string(body).map_err(|e| Problem::unreadable(path, e))?;
-    let text = post_text(path, Some(&body), signal).await?;
-    serde_json::from_str(&text).map_err(|e| Problem::unreadable(path, e))
-}
-
-/// Posts nothing and reads the answer as `T`.
-pub async fn post_empty<T: DeserializeOwned>(path: &str) -> Result<T, Problem> {
-    let text = post_text(path, None, None).await?;
-    serde_json::from_str(&text).map_err(|e| Problem::unreadable(path, e))
-}
-
-/// Gets `path`, which is one of our own server's additions, and reads the answer as `T`.
-pub async fn get<T: DeserializeOwned>(path: &str) -> Result<T, Problem> {
-    let response = send("GET", path, None, None, "application/json").await?;
+/// Asks a route.
+pub async fn call<R: Route<Answer: Decode>>(
+    request: &R::Request,
+    signal: Option<AbortSignal>,
+) -> Result<R::Answer, Problem> {
+    let response = send(Call::of::<R>(request, "application/json"), signal).await?;
     let text = text_of(&response).await?;
-    serde_json::from_str(&text).map_err(|e| Problem::unreadable(path, e))
+    from_json(&text).map_err(|e| Problem::unreadable(R::PATH, e))
 }
 
-/// Posts `body` and gives the answer's text.
-pub async fn post_text(
-    path: &str,
-    body: Option<&str>,
-    signal: Option<web_sys::AbortSignal>,
-) -> Result<String, Problem> {
-    let response = send("POST", path, body, signal, "application/json").await?;
-    text_of(&response).await
-}
-
-/// Posts `body` and hands over each line of the answer as it arrives.
-pub async fn post_lines(
-    path: &str,
-    body: &str,
-    signal: Option<web_sys::AbortSignal>,
-    mut line: impl FnMut(&str),
+/// Asks the debugger's question and hands over each event of the answer as it arrives.
+pub async fn stream(
+    request: &BatchedTdbRequest,
+    signal: Option<AbortSignal>,
+    mut event: impl FnMut(TdbEvent),
 ) -> Result<(), Problem> {
-    let response = send("POST", path, Some(body), signal, "application/x-ndjson").await?;
+    let response = send(Call::of::<BatchedTdbStream>(request, "application/x-ndjson"), signal).await?;
+    lines_of(&response, &mut |line: &str| {
+        event(from_json(line).map_err(|e| Problem::unreadable("the question", e))?);
+        Ok(())
+    })
+    .await
+}
+
+/// Hands over each line of a body.
+async fn lines_of(response: &Response, line: &mut dyn FnMut(&str) -> Result<(), Problem>) -> Result<(), Problem> {
     let Some(stream) = response.body() else {
-        text_of(&response).await?.lines().for_each(&mut line);
-        return Ok(());
+        return text_of(response).await?.lines().try_for_each(|text| emit(text.as_bytes(), line));
     };
     let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
     let mut pending: Vec<u8> = Vec::new();
@@ -227,22 +182,19 @@ pub async fn post_lines(
         }
         let mut start = 0;
         while let Some(end) = pending[start..].iter().position(|&b| b == b'\n') {
-            emit(&pending[start..start + end], &mut line);
+            emit(&pending[start..start + end], line)?;
             start += end + 1;
         }
         pending.drain(..start);
         if done {
-            emit(&pending, &mut line);
-            return Ok(());
+            return emit(&pending, line);
         }
     }
 }
 
-fn emit(bytes: &[u8], line: &mut impl FnMut(&str)) {
+fn emit(bytes: &[u8], line: &mut dyn FnMut(&str) -> Result<(), Problem>) -> Result<(), Problem> {
     let text = String::from_utf8_lossy(bytes);
-    if !text.trim().is_empty() {
-        line(text.trim());
-    }
+    if text.trim().is_empty() { Ok(()) } else { line(text.trim()) }
 }
 
 async fn text_of(response: &Response) -> Result<String, Problem> {
@@ -251,40 +203,62 @@ async fn text_of(response: &Response) -> Result<String, Problem> {
     Ok(text.as_string().unwrap_or_default())
 }
 
-async fn send(
-    method: &str,
-    path: &str,
-    body: Option<&str>,
-    signal: Option<web_sys::AbortSignal>,
-    accept: &str,
-) -> Result<Response, Problem> {
+/// A request as it is sent.
+struct Call {
+    method: &'static str,
+    route: &'static str,
+    /// Path and query.
+    path: String,
+    body: Option<String>,
+    accept: &'static str,
+    in_reference: bool,
+}
+
+impl Call {
+    fn of<R: Route>(request: &R::Request, accept: &'static str) -> Self {
+        let (mut path, mut body) = (R::PATH.to_owned(), None);
+        match R::PLACE {
+            Place::Nowhere => {}
+            Place::Body => body = Some(Json::of(request).text()),
+            Place::Query => path = format!("{path}?{}", to_query(request)),
+        }
+        let method = match R::METHOD {
+            Method::Get => "GET",
+            Method::Post => "POST",
+        };
+        Self { method, route: R::PATH, path, body, accept, in_reference: R::IN_REFERENCE }
+    }
+}
+
+async fn send(call: Call, signal: Option<AbortSignal>) -> Result<Response, Problem> {
     let window = dom::window().ok_or_else(|| Problem::new(Kind::Unreachable, "There is no window."))?;
-    let ours = ours(path);
-    if ours.is_some_and(|route| MISSING.with_borrow(|m| m.contains(&route))) {
+    // Of routes that the reference's server lacks one refusal is enough; the page does without them.
+    if MISSING.with_borrow(|m| m.contains(&call.route)) {
         return Err(Problem::new(Kind::Refused(404), "This server does not have it."));
     }
     let init = RequestInit::new();
-    init.set_method(method);
+    init.set_method(call.method);
     let headers = Headers::new().map_err(|e| broken(&e))?;
-    headers.set("Accept", accept).map_err(|e| broken(&e))?;
-    if let Some(body) = body {
+    headers.set("Accept", call.accept).map_err(|e| broken(&e))?;
+    if let Some(body) = &call.body {
         headers.set("Content-Type", "application/json").map_err(|e| broken(&e))?;
         init.set_body(&JsValue::from_str(body));
     }
     init.set_headers(&headers);
     init.set_signal(signal.as_ref());
-    let url = format!("{}{path}", server());
+    let url = format!("{}{}", server(), call.path);
     let response: Response =
         JsFuture::from(window.fetch_with_str_and_init(&url, &init)).await.map_err(|e| broken(&e))?.unchecked_into();
     if response.ok() {
         return Ok(response);
     }
     let status = response.status();
-    if let (404 | 405, Some(route)) = (status, ours) {
-        MISSING.with_borrow_mut(|m| m.push(route));
+    if matches!(status, 404 | 405) && !call.in_reference {
+        MISSING.with_borrow_mut(|m| m.push(call.route));
     }
+    let field = response.headers().get(FIELD_HEADER).ok().flatten().and_then(|path| path.parse().ok());
     let body = text_of(&response).await.unwrap_or_default();
-    Err(Problem::from_body(status, &body))
+    Err(Problem::from_body(status, &body, field))
 }
 
 fn broken(error: &JsValue) -> Problem {
@@ -294,4 +268,21 @@ fn broken(error: &JsValue) -> Problem {
         return Problem::new(Kind::Aborted, "");
     }
     Problem::new(Kind::Unreachable, "The server cannot be reached. The page keeps trying and goes on when it is back.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_is_shown_without_its_field() {
+        let field = FieldPath::of("subRequests").index(0).key("prompt");
+        let message = r#"{"message":"subRequests[0].prompt: has 9 tokens"}"#;
+        let problem = Problem::from_body(400, message, Some(field.clone()));
+        assert_eq!((problem.message.as_str(), problem.field), ("Has 9 tokens", Some(field)));
+        let problem = Problem::from_body(422, r#"{"detail":[{"loc":["body","a"],"msg":"is odd","type":"x"}]}"#, None);
+        assert_eq!((problem.message.as_str(), problem.field), ("Is odd", Some(FieldPath::of("a"))));
+        let problem = Problem::from_body(502, "<html>", None);
+        assert_eq!(problem.message, "The server answered 502 (Bad Gateway) without a reason.");
+    }
 }

@@ -11,6 +11,13 @@ pub fn document() -> Option<web_sys::Document> {
     window()?.document()
 }
 
+/// The browser's title for this page.
+pub fn set_title(title: &str) {
+    if let Some(document) = document() {
+        document.set_title(&format!("{title} · Transformer Debugger"));
+    }
+}
+
 /// Milliseconds since the page was opened.
 pub fn now() -> f64 {
     window().and_then(|w| w.performance()).map_or(0.0, |p| p.now())
@@ -35,7 +42,8 @@ pub fn store(key: &str, value: Option<&str>) {
     };
 }
 
-/// Puts `text` on the clipboard. Plain `http` on another machine has no clipboard interface; a hidden field serves there.
+/// Puts `text` on the clipboard. Plain `http` on another machine has no clipboard interface; a hidden field serves
+/// there.
 pub async fn copy(text: &str) -> bool {
     let Some(window) = window() else { return false };
     if window.is_secure_context() {

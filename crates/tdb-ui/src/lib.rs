@@ -1,7 +1,9 @@
 //! The debugger's pages.
 //!
-//! One page state is the source of truth, mirrored in the URL. [`client`] alone talks to the server; components take signals and own
-//! no fetches. Every number on the screen is a number of the JSON, formatted.
+//! One page state is the source of truth, mirrored in the URL. [`client`] alone talks to the server, by the routes and
+//! types of
+//! `tdb-api`; [`remote`] asks what follows from signals. A number on the screen is one of the answer's, or computed
+//! from them by `tdb_api::numbers`.
 
 // Views are deeply nested types; the compiler needs room for them.
 #![recursion_limit = "512"]
@@ -11,15 +13,19 @@ mod app;
 mod client;
 mod dom;
 mod format;
-mod lexicon;
+mod json;
 mod names;
 mod node;
 mod panic;
+mod records;
 mod remote;
+mod requests;
+mod server;
 mod session;
 mod start;
 mod tdb;
 mod terms;
+mod token_cache;
 mod ui;
 mod view;
 

@@ -113,7 +113,13 @@ pub fn page_type(node_type: NodeType) -> NodeType {
     }
 }
 
-/// Reads what a person types to jump: `L5.H1`, `h 5 1`, `attn_L5_1`, `mlp 3 2011`, `3:2011` with a type given elsewhere.
+/// The path of a component's page.
+pub fn node_path(slug: &str, node_type: NodeType, layer: i64, unit: i64) -> String {
+    format!("/{slug}/{}/{layer}/{unit}", page_type(node_type))
+}
+
+/// Reads what a person types to jump: `L5.H1`, `h 5 1`, `attn_L5_1`, `mlp 3 2011`, `3:2011` with a type given
+/// elsewhere.
 pub fn parse_jump(text: &str, default: NodeType) -> Option<(NodeType, i64, i64)> {
     let lower = text.to_lowercase();
     let mut numbers = Vec::new();

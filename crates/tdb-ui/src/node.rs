@@ -10,10 +10,14 @@ mod prompts;
 use leptos::prelude::*;
 use leptos_router::hooks::{use_location, use_params_map};
 use tdb_api::page::{NodePage as Address, NodePageQuery, PageState};
-use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp, NodeAblation, NodeIndex, NodeType, PassType};
+use tdb_api::{
+    ComponentTypeForAttention, ComponentTypeForMlp, NodeAblation, NodeIdAndDatasets, NodeIndex, NodeType, PassType,
+};
 
-use crate::app::set_title;
+use crate::dom::set_title;
 use crate::names::component_name;
+use crate::records::in_dataset;
+use crate::server::Server;
 
 /// What the page's parts need to know of the node. Reactive: arrow keys change it in place.
 #[derive(Clone, Copy)]
@@ -73,13 +77,12 @@ impl Node {
         Some(format!("{}?{}", a.slug.debugger_path(), state.to_query()))
     }
 
-    /// Body of the requests about stored data.
-    pub fn stored(self) -> Option<serde_json::Value> {
+    /// The node as the routes about stored data name it.
+    pub fn stored(self) -> Option<NodeIdAndDatasets> {
         let a = self.address.get()?;
+        // Where no data set is about its type, the server says so.
         let dataset = a.dataset_name().unwrap_or_else(|| format!("{}_undefined", a.slug.model));
-        Some(
-            serde_json::json!({ "dst": a.kind.stored, "layerIndex": a.layer_index, "activationIndex": a.node_index, "datasets": [dataset] }),
-        )
+        Some(in_dataset(&a, dataset))
     }
 }
 
@@ -91,7 +94,7 @@ pub fn NodePage() -> impl IntoView {
         let part = |name: &str| params.read().get(name).unwrap_or_default();
         Address::parse(&part("model"), &part("node_type"), &part("layer"), &part("index"))
     });
-    let server = crate::app::Server::get();
+    let server = Server::get();
     let address = Memo::new(move |_| parsed.get().ok());
     let node = Node {
         address,
@@ -113,7 +116,11 @@ pub fn NodePage() -> impl IntoView {
                 <div class="page narrow stack">
                     <h1>"No such node"</h1>
                     <p>{move || parsed.get().err()}</p>
-                    <p>"An address names a model, a type of node, a layer and an index, for instance " <code>"/gpt2-small/attention_head/5/1"</code> "."</p>
+                    <p>
+                        "An address names a model, a type of node, a layer and an index, for instance "
+                        <code>"/gpt2-small/attention_head/5/1"</code>
+                        "."
+                    </p>
                     <p><a class="button primary" href="/">"Go back home"</a></p>
                 </div>
             }.into_any(),

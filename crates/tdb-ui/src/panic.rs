@@ -6,7 +6,8 @@ use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 
 use crate::dom;
 
-/// Shows a message and a reload button when the program panics. Plain DOM: nothing of the page can be relied on by then.
+/// Shows a message and a reload button when the program panics. Plain DOM: nothing of the page can be relied on by
+/// then.
 pub fn install() {
     std::panic::set_hook(Box::new(|info| {
         let text = describe(info);
@@ -49,7 +50,8 @@ fn show(text: &str) -> Option<()> {
         create("h1", "The page has failed")?,
         create(
             "p",
-            "This is a defect of the page, not of your question. The address holds the whole question, so a reload brings it back.",
+            "This is a defect of the page, not of your question. The address holds the whole question, so a reload \
+                brings it back.",
         )?,
         create("pre", text)?,
         reload.clone(),

@@ -1,10 +1,11 @@
 //! The debugger's session: what is asked, what was answered, how one got there.
 //!
-//! [`Session::page`] is the source of truth. It is mirrored in the URL: typing replaces the history entry, a step (submit,
-//! ablate, trace …) makes a new one, Back and Forward restore. Steps can also be undone and redone. Answers carry their
-//! request's number; one that comes late is dropped, and the old answer stays until the new one is there.
+//! [`Session::page`] is the source of truth. It is mirrored in the URL: typing replaces the history entry, a step
+//! (submit, ablate, trace …) makes a new one, Back and Forward restore. Steps can also be undone and redone. Answers
+//! carry their request's number; one that comes late is dropped, and the old answer stays until the new one is there.
 
 mod ask;
+mod history;
 mod trail;
 
 use std::sync::Arc;
@@ -15,12 +16,13 @@ use leptos::task::spawn_local;
 use tdb_api::page::PageState;
 
 use crate::answer::Answer;
-use crate::app::Server;
 use crate::client::{Abort, Problem};
 use crate::dom;
+use crate::server::Server;
 use crate::ui::Notices;
 use crate::view::ViewState;
 pub use ask::Busy;
+use history::{History, State};
 pub use trail::first_ablated_layer;
 
 /// The parameter that holds a whole state, compressed.
@@ -51,9 +53,8 @@ pub struct Session {
     pub busy: RwSignal<Option<Busy>>,
     pub problem: RwSignal<Option<Problem>>,
     pub runs: RwSignal<Vec<RunRecord>>,
-    /// States that were steps, and which of them is the present one.
-    steps: RwSignal<(Vec<(PageState, ViewState)>, usize)>,
-    kept: StoredValue<Vec<(Arc<str>, Arc<Answer>)>>,
+    history: RwSignal<History>,
+    kept: StoredValue<Vec<Arc<Answer>>>,
     abort: StoredValue<Option<Abort>, LocalStorage>,
     next: StoredValue<u32>,
     path: StoredValue<String>,
@@ -77,7 +78,7 @@ impl Session {
             busy: RwSignal::new(None),
             problem: RwSignal::new(None),
             runs: RwSignal::default(),
-            steps: RwSignal::new((vec![(page, view)], 0)),
+            history: RwSignal::new(History::new((page, view))),
             kept: StoredValue::default(),
             abort: StoredValue::new_local(None),
             next: StoredValue::new(1),
@@ -110,13 +111,7 @@ impl Session {
             let is_new = self.page.with_untracked(|p| *p != page);
             self.page.set(page.clone());
             self.view.set(view.clone());
-            self.steps.update(|(steps, at)| match steps.iter().position(|(p, _)| *p == page) {
-                Some(found) => *at = found,
-                None => {
-                    steps.push((page, view));
-                    *at = steps.len() - 1;
-                }
-            });
+            self.history.update(|history| history.restore((page, view)));
             if is_new {
                 self.ask(false);
             }
@@ -137,16 +132,12 @@ impl Session {
     pub fn step(self, change: impl FnOnce(&mut PageState, &mut ViewState)) {
         let (mut page, mut view) = (self.page.get_untracked(), self.view.get_untracked());
         change(&mut page, &mut view);
-        let (last, last_view) = self.present();
+        let (last, last_view) = self.history.with_untracked(|history| history.present().clone());
         if last != page {
             // What was typed since replaced the last step's address; put it back, so that Back leads there.
             dom::set_url(&self.url(&last, &last_view), false);
             dom::set_url(&self.url(&page, &view), true);
-            self.steps.update(|(steps, at)| {
-                steps.truncate(*at + 1);
-                steps.push((page.clone(), view.clone()));
-                *at += 1;
-            });
+            self.history.update(|history| history.push((page.clone(), view.clone())));
         }
         self.page.set(page);
         self.view.set(view);
@@ -158,45 +149,27 @@ impl Session {
         self.step(|_, _| {});
     }
 
-    fn present(self) -> (PageState, ViewState) {
-        self.steps.with_untracked(|(steps, at)| steps[*at].clone())
-    }
-
     pub fn can_undo(self) -> bool {
-        self.steps.with(|(steps, at)| *at > 0 || self.page.with(|p| *p != steps[*at].0))
+        self.history.with(|history| self.page.with(|page| history.can_undo(page)))
     }
 
     pub fn can_redo(self) -> bool {
-        self.steps.with(|(steps, at)| *at + 1 < steps.len())
+        self.history.with(History::can_redo)
     }
 
     /// Back by one step; unsubmitted edits count as one.
     pub fn undo(self) {
-        let (present, _) = self.present();
-        let edited = self.page.get_untracked();
-        if edited != present {
-            let view = self.view.get_untracked();
-            self.steps.update(|(steps, at)| {
-                steps.truncate(*at + 1);
-                steps.push((edited, view));
-            });
-            self.go_to(self.steps.with_untracked(|(_, at)| *at));
-        } else if let Some(to) = self.steps.with_untracked(|(_, at)| at.checked_sub(1)) {
-            self.go_to(to);
-        }
+        let now = (self.page.get_untracked(), self.view.get_untracked());
+        self.go_to(self.history.try_update(|history| history.undo(now)).flatten());
     }
 
     pub fn redo(self) {
-        let to = self.steps.with_untracked(|(steps, at)| (*at + 1 < steps.len()).then_some(*at + 1));
-        if let Some(to) = to {
-            self.go_to(to);
-        }
+        self.go_to(self.history.try_update(History::redo).flatten());
     }
 
-    fn go_to(self, to: usize) {
-        let (page, view) = self.steps.with_untracked(|(steps, _)| steps[to].clone());
+    fn go_to(self, state: Option<State>) {
+        let Some((page, view)) = state else { return };
         dom::set_url(&self.url(&page, &view), true);
-        self.steps.update(|(_, at)| *at = to);
         self.page.set(page);
         self.view.set(view);
         self.ask(false);
@@ -248,10 +221,10 @@ impl Session {
         spawn_local(async move {
             let query = dom::unpacked(&packed).await;
             if query.is_none() {
-                self.notices.say("This short link cannot be read. The page begins with its own question.");
+                self.notices.say("This short link cannot be read. Showing the default question instead.");
             }
             let (page, view) = read_query(&query.unwrap_or_default(), self.notices);
-            self.steps.set((vec![(page.clone(), view.clone())], 0));
+            self.history.set(History::new((page.clone(), view.clone())));
             self.page.set(page);
             self.view.set(view);
             self.ask(false);
@@ -270,7 +243,7 @@ impl Session {
 pub fn read_query(query: &str, notices: Notices) -> (PageState, ViewState) {
     let (mut page, problems) = PageState::from_query(query);
     for problem in problems {
-        notices.say(format!("The address's {problem}. The default stands instead."));
+        notices.say(format!("Ignored an unreadable part of the link ({problem})."));
     }
     let view = ViewState::take_from(&mut page.other);
     (page, view)

@@ -7,8 +7,10 @@ use leptos::prelude::*;
 use tdb_api::page::PageState;
 use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp};
 
-use crate::app::{Facts, Health, Server, TermsLink, set_title};
+use crate::app::TermsLink;
+use crate::dom::set_title;
 use crate::format;
+use crate::server::{Facts, Health, Server};
 
 #[component]
 pub fn StartPage() -> impl IntoView {
@@ -20,17 +22,32 @@ pub fn StartPage() -> impl IntoView {
             <section class="card hero">
                 <h1>"Ask the model why it says this and not that."</h1>
                 <p class="lead">
-                    "Give a prompt, the token you expect, and one to compare it with. The debugger shows which attention heads, neurons, autoencoder latents and embeddings made the difference, what each of them looks for, and the texts that excite it most; ablate them, trace them, and see what made them fire."
+                    "Give a prompt, the token you expect, and one to compare it with. The debugger shows which \
+                        attention heads, neurons, autoencoder latents and embeddings made the difference, what each of \
+                        them looks for, and the texts that excite it most; ablate them, trace them, and see what made \
+                        them fire."
                 </p>
                 <div class="row">
                     {move || match debugger() {
                         Some(path) => view! {
                             <a class="button primary" id="open-debugger" href=path.clone()>"Open the debugger"</a>
-                            {latents(&server).map(|query| view! { <a class="button big" id="open-latents" href=format!("{path}?{query}")>"… with autoencoder latents"</a> })}
+                            {latents(&server).map(|query| view! {
+                                <a class="button big" id="open-latents" href=format!("{path}?{query}")>
+                                    "… with autoencoder latents"
+                                </a>
+                            })}
                         }.into_any(),
                         None => match server.health.get() {
-                            Health::Absent(problem) => view! { <span class="problem" role="alert"><span><strong>"No server. "</strong>{problem.message}</span></span> }.into_any(),
-                            Health::Present => view! { <span class="notice">"This server runs without a model: node pages work, the debugger does not."</span> }.into_any(),
+                            Health::Absent(problem) => view! {
+                                <span class="problem" role="alert">
+                                    <span><strong>"No server. "</strong>{problem.message}</span>
+                                </span>
+                            }.into_any(),
+                            Health::Present => view! {
+                                <span class="notice">
+                                    "This server runs without a model: node pages work, the debugger does not."
+                                </span>
+                            }.into_any(),
                             Health::Unknown => view! { <span class="quiet">"Looking for the model…"</span> }.into_any(),
                         },
                     }}

@@ -2,7 +2,6 @@
 
 mod actions;
 mod ask_bar;
-mod at_hand;
 mod attention;
 mod candidates;
 mod circuit;
@@ -14,7 +13,10 @@ mod layer_map;
 mod means;
 mod options;
 mod prompt;
+mod question;
+mod request_queue;
 mod runs;
+mod selected_node;
 mod share;
 mod snapshots;
 mod summary;
@@ -25,8 +27,7 @@ use leptos::ev;
 use leptos::prelude::*;
 use leptos_router::hooks::{use_location, use_params_map};
 
-use crate::app::set_title;
-use crate::dom;
+use crate::dom::{self, set_title};
 use crate::session::Session;
 use crate::ui::ProblemCard;
 
@@ -41,7 +42,7 @@ pub fn DebuggerPage() -> impl IntoView {
     provide_context(Slug(StoredValue::new(slug)));
     explain::Explanations::provide();
     actions::RowMenu::provide();
-    at_hand::AtHand::provide();
+    selected_node::SelectedNode::provide();
     session.begin();
     shortcuts(session);
     let shows = move |panel: &'static str| session.view.with(|v| v.shows(panel));
@@ -60,7 +61,7 @@ pub fn DebuggerPage() -> impl IntoView {
                         <candidates::Candidates />
                     </Show>
                     <Show when=move || shows("node")>
-                        <at_hand::AtHandCard />
+                        <selected_node::SelectedNodeCard />
                     </Show>
                     <Show when=move || shows("map")>
                         <layer_map::LayerMap />
@@ -97,7 +98,7 @@ impl Slug {
 
 /// The last error, unless it is shown at a field.
 fn general_problem(session: Session) -> Option<crate::client::Problem> {
-    session.problem.get().filter(|p| ask_bar::field_of(p).is_none())
+    session.problem.get().filter(|p| question::field_of(p).is_none())
 }
 
 fn shortcuts(session: Session) {

@@ -4,85 +4,107 @@
 pub const TERMS: &[(&str, &str)] = &[
     (
         "Prompt",
-        "The text the model reads. The question is always about the token that follows its last one. GPT-2 saw <|endoftext|> before each text, so prompts usually begin with it.",
+        "The text the model reads. The question is always about the token that follows its last one. GPT-2 saw \
+            <|endoftext|> before each text, so prompts usually begin with it.",
     ),
     (
         "Token",
-        "A piece of text that the model reads or writes as one unit. Most words carry their leading space: “ Canada” and “Canada” are different tokens.",
+        "A piece of text that the model reads or writes as one unit. Most words carry their leading space: “ Canada” \
+            and “Canada” are different tokens.",
     ),
     (
         "Target and distractor",
-        "The question is why the target token is more likely than the distractor. Several tokens on one side are averaged. Without a distractor the target's logit itself is asked about.",
+        "The question is why the target token is more likely than the distractor. Several tokens on one side are \
+            averaged. Without a distractor the target's logit itself is asked about.",
     ),
     (
         "Logit",
-        "The score that the model gives a candidate for the next token, before scores become probabilities. A difference of 1 makes a token about 2.7 times as likely.",
+        "The score that the model gives a candidate for the next token, before scores become probabilities. A \
+            difference of 1 makes a token about 2.7 times as likely.",
     ),
     (
         "Logit difference",
-        "The mean logit of the targets minus that of the distractors: larger means that the model prefers the target more. Other tools call it a loss; here larger is better.",
+        "The mean logit of the targets minus that of the distractors: larger means that the model prefers the target \
+            more. Other tools call it a loss; here larger is better.",
     ),
     (
         "Component",
-        "A part of the model that writes into the residual stream: an attention head, an MLP neuron, an autoencoder latent, or the embedding.",
+        "A part of the model that writes into the residual stream: an attention head, an MLP neuron, an autoencoder \
+            latent, or the embedding.",
     ),
     (
         "Node",
-        "A component at one token; for an attention head, at a pair of tokens: the one that reads (attended from) and the one that is read (attended to).",
+        "A component at one token; for an attention head, at a pair of tokens: the one that reads (attended from) and \
+            the one that is read (attended to).",
     ),
     (
         "Residual stream",
-        "The running sum, at each token, to which every component adds what it has found. The last layer's sum decides the logits.",
+        "The running sum, at each token, to which every component adds what it has found. The last layer's sum decides \
+            the logits.",
     ),
     (
         "Activation",
-        "How strongly a node fires. For a head it is the share of attention between the two tokens, from 0 to 1; the embedding counts as 1.",
+        "How strongly a node fires. For a head it is the share of attention between the two tokens, from 0 to 1; the \
+            embedding counts as 1.",
     ),
     (
         "Write magnitude",
-        "The size of what the node adds to the residual stream: activation times the length of its write vector. It carries the sign of the activation.",
+        "The size of what the node adds to the residual stream: activation times the length of its write vector. It \
+            carries the sign of the activation.",
     ),
     (
         "Direct effect",
-        "How much the node's own write moves the asked quantity directly, not by way of later components. Positive helps the target.",
+        "How much the node's own write moves the asked quantity directly, not by way of later components. Positive \
+            helps the target.",
     ),
     (
         "Estimated total effect",
-        "Activation times gradient: a first guess of how much the asked quantity would fall if the node were set to zero, all paths included.",
+        "Activation times gradient: a first guess of how much the asked quantity would fall if the node were set to \
+            zero, all paths included.",
     ),
     (
         "Ablation",
-        "A run in which a node is held at another value, usually zero. The table then shows the changed run beside the unchanged one.",
+        "A run in which a node is held at another value, usually zero. The table then shows the changed run beside the \
+            unchanged one.",
     ),
     (
         "Trace",
-        "Asking the same question of a node instead of the output: what upstream made it fire? Attention heads can be traced through their query, their key, both, or through the value that they move.",
+        "Asking the same question of a node instead of the output: what upstream made it fire? Attention heads can be \
+            traced through their query, their key, both, or through the value that they move.",
     ),
     (
         "Direction of interest",
-        "The direction in the residual stream along which effects are measured: from distractor to target at the output, or whatever excites the traced node.",
+        "The direction in the residual stream along which effects are measured: from distractor to target at the \
+            output, or whatever excites the traced node.",
     ),
     ("Latent", "A direction found by a sparse autoencoder. Latents are often easier to name than neurons."),
     (
-        "Upvoted tokens",
-        "Tokens whose logit rises when this node writes. With a negative activation the lists trade places.",
+        "Promotes, suppresses",
+        "Tokens whose logit rises, or falls, when this node writes. With a negative activation the lists trade places.",
     ),
-    ("Tokens that upvote", "Tokens whose embedding, sent straight into the node, would excite it."),
+    (
+        "Excited by, inhibited by",
+        "Tokens whose embedding, sent straight into the node, would excite it, or inhibit it.",
+    ),
     (
         "Layer and index",
-        "Layers count from 0, nearest the input, upwards. attn_L5_1 is head 1 of layer 5; mlp_L3_2011 is neuron 2011 of layer 3.",
+        "Layers count from 0, nearest the input, upwards. attn_L5_1 is head 1 of layer 5; mlp_L3_2011 is neuron 2011 \
+            of layer 3.",
     ),
     (
         "Top examples",
-        "Texts from a data set on which the component was most active, found beforehand. Random examples show what it does elsewhere.",
+        "Texts from a data set on which the component was most active, found beforehand. Random examples show what it \
+            does elsewhere.",
     ),
     (
         "Logit lens",
-        "What a component says in the language of tokens: which outputs its write raises or lowers, and which inputs would excite it.",
+        "What a component says in the language of tokens: which outputs its write raises or lowers, and which inputs \
+            would excite it.",
     ),
     (
         "Explanation score",
-        "How well somebody who knows only the explanation predicts the activations: 1 is perfect, 0 is no better than chance.",
+        "How well somebody who knows only the explanation predicts the activations: 1 is perfect, 0 is no better than \
+            chance.",
     ),
 ];
 

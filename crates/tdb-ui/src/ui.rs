@@ -1,6 +1,7 @@
 //! Shared components. None of them fetches anything.
 
 mod card;
+mod combobox;
 mod dialog;
 mod figure;
 mod heat;
@@ -10,8 +11,10 @@ mod notices;
 mod problem;
 mod tip;
 mod token;
+mod virtual_list;
 
 pub use card::CardHead;
+pub use combobox::Combobox;
 pub use dialog::Dialog;
 pub use figure::SaveFigure;
 pub use heat::{DivergingLegend, SequentialLegend, fill_style, sign_class};
@@ -21,3 +24,4 @@ pub use notices::{Notices, NoticesView};
 pub use problem::ProblemCard;
 pub use tip::Tip;
 pub use token::{TokenChip, token_text};
+pub use virtual_list::{Placed, Viewport, VirtualList};

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 
 use tdb_api::NodeType;
+use tdb_api::numbers::sum;
 
-use crate::answer::{Answer, Metric, Row, View};
+use crate::answer::{Answer, Compared, Metric, Row};
 use crate::names;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub enum SortBy {
     Name,
     To,
     From,
-    Value(Metric, View),
+    Value(Metric, Compared),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub const PANELS: [(&str, &str); 6] = [
     ("logits", "Next token candidates"),
     ("tokens", "Token effects"),
     ("table", "Node table"),
-    ("node", "Node at hand"),
+    ("node", "Selected node"),
     ("map", "Layer × token map"),
     ("circuit", "Circuit and runs"),
 ];
@@ -109,7 +110,7 @@ pub struct ViewState {
     pub number: Option<NumberFilter>,
     pub grouped: Grouping,
     /// Columns shown when there are two sides.
-    pub sides: Vec<View>,
+    pub sides: Vec<Compared>,
     pub hidden: Vec<String>,
     /// Columns of the table as chosen; without a choice all, or those that fit a narrow window.
     pub columns: Option<Vec<String>>,
@@ -120,14 +121,14 @@ pub struct ViewState {
 impl Default for ViewState {
     fn default() -> Self {
         Self {
-            sort: Sort { by: SortBy::Value(Metric::DirectEffect, View::Left), descending: true },
+            sort: Sort { by: SortBy::Value(Metric::DirectEffect, Compared::Left), descending: true },
             text: String::new(),
             kinds: Vec::new(),
             layers: Vec::new(),
             tokens: Vec::new(),
             number: None,
             grouped: Grouping::None,
-            sides: vec![View::Left, View::Diff, View::Right],
+            sides: vec![Compared::Left, Compared::Diff, Compared::Right],
             hidden: Vec::new(),
             columns: None,
             trail: String::new(),
@@ -135,13 +136,13 @@ impl Default for ViewState {
     }
 }
 
-const VIEWS: [(View, &str); 3] = [(View::Left, "left"), (View::Diff, "diff"), (View::Right, "right")];
+const VIEWS: [(Compared, &str); 3] = [(Compared::Left, "left"), (Compared::Diff, "diff"), (Compared::Right, "right")];
 
-fn view_word(view: View) -> &'static str {
+fn view_word(view: Compared) -> &'static str {
     VIEWS.iter().find(|(v, _)| *v == view).map_or("", |(_, w)| w)
 }
 
-fn view_of(word: &str) -> Option<View> {
+fn view_of(word: &str) -> Option<Compared> {
     VIEWS.iter().find(|(_, w)| *w == word).map(|(v, _)| *v)
 }
 
@@ -311,20 +312,27 @@ impl Line {
         }
     }
 
-    pub fn value(&self, answer: &Answer, view: View, metric: Metric) -> f64 {
+    /// The node, or the first of the group.
+    pub fn first_row(&self) -> usize {
         match self {
-            Self::Node { row, .. } => answer.rows[*row].value(view, metric),
-            Self::Group { values, .. } => sided(values, view, metric),
+            Self::Group { rows, .. } => rows[0],
+            Self::Node { row, .. } => *row,
         }
     }
-}
 
-fn sided(values: &[[f64; 4]; 2], view: View, metric: Metric) -> f64 {
-    let m = metric as usize;
-    match view {
-        View::Left => values[0][m],
-        View::Right => values[1][m],
-        View::Diff => values[0][m] - values[1][m],
+    /// How many nodes it stands for; members of a group are counted with it.
+    pub fn nodes(&self) -> usize {
+        match self {
+            Self::Group { rows, .. } => rows.len(),
+            Self::Node { in_group, .. } => usize::from(!in_group),
+        }
+    }
+
+    pub fn value(&self, answer: &Answer, view: Compared, metric: Metric) -> f64 {
+        match self {
+            Self::Node { row, .. } => answer.rows[*row].value(view, metric),
+            Self::Group { values, .. } => view.of(values, metric),
+        }
     }
 }
 
@@ -345,19 +353,15 @@ pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_
         .into_iter()
         .map(|(name, rows)| {
             let values = std::array::from_fn(|side| {
-                std::array::from_fn(|m| rows.iter().map(|&r| answer.rows[r].values[side][m]).sum())
+                std::array::from_fn(|m| sum(rows.iter().map(|&r| answer.rows[r].values[side][m])))
             });
             Line::Group { name, values, rows }
         })
         .collect();
     groups.sort_by(|a, b| {
-        let first = |line: &Line| match line {
-            Line::Group { rows, .. } => rows[0],
-            Line::Node { row, .. } => *row,
-        };
         let ordering = match view.sort.by {
             SortBy::Value(metric, v) => a.value(answer, v, metric).total_cmp(&b.value(answer, v, metric)),
-            _ => return order(&answer.rows[first(a)], &answer.rows[first(b)], view.sort),
+            _ => return order(&answer.rows[a.first_row()], &answer.rows[b.first_row()], view.sort),
         };
         if view.sort.descending { ordering.reverse() } else { ordering }
     });
@@ -400,7 +404,7 @@ fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, first_laye
         return false;
     }
     if let Some(f) = view.number {
-        let value = row.value(View::Left, f.metric);
+        let value = row.value(Compared::Left, f.metric);
         let ok = match f.op {
             Op::Above => value > f.bound,
             Op::Below => value < f.bound,
@@ -492,7 +496,7 @@ mod tests {
         let view = ViewState { grouped: Grouping::Component, ..Default::default() };
         let lines = arrange(&answer(), &view, &HashSet::new(), None);
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0].value(&answer(), View::Left, Metric::DirectEffect), 1.5);
+        assert_eq!(lines[0].value(&answer(), Compared::Left, Metric::DirectEffect), 1.5);
         let open = HashSet::from(["attn_L0_5".to_owned()]);
         assert_eq!(arrange(&answer(), &view, &open, None).len(), 4);
         let view = ViewState { grouped: Grouping::Layer, ..Default::default() };
@@ -514,14 +518,14 @@ mod tests {
     #[test]
     fn a_view_survives_its_url() {
         let view = ViewState {
-            sort: Sort { by: SortBy::Value(Metric::Activation, View::Diff), descending: false },
+            sort: Sort { by: SortBy::Value(Metric::Activation, Compared::Diff), descending: false },
             text: "a, b".into(),
             kinds: vec![NodeType::AttentionHead, NodeType::MlpNeuron],
             layers: vec![0, 3],
             tokens: vec![2],
             number: Some(NumberFilter { metric: Metric::TotalEffect, op: Op::Below, bound: -0.25 }),
             grouped: Grouping::Layer,
-            sides: vec![View::Diff],
+            sides: vec![Compared::Diff],
             hidden: vec!["map".into()],
             columns: Some(vec!["to".into(), "explanation".into()]),
             trail: "[]".into(),

@@ -8,14 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tdb_testkit::server::Server;
 use tdb_tests::browser::Browser;
-use tdb_tests::house;
+use tdb_tests::serving;
 use thirtyfour::prelude::*;
 
 pub const IOI: &str = "<|endoftext|>When Mary and John went to the store, John gave a drink to";
 
 /// A server with the embedded model, and a browser of the size of a laptop's.
 pub async fn start() -> (Server, Browser) {
-    let server = house::serve(&[]).unwrap();
+    let server = serving::serve(&[]).unwrap();
     let browser = Browser::start().await.unwrap();
     browser.resize(1440, 900).await.unwrap();
     (server, browser)

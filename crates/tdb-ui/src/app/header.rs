@@ -2,19 +2,13 @@
 
 use leptos::prelude::*;
 
-use super::{Health, Help, Server, palette::Palette};
+use super::{Help, palette::Palette};
 use crate::client;
 use crate::dom;
+use crate::server::{Health, Server};
 use crate::ui::{Dialog, Notices};
 
 const THEME_KEY: &str = "tdb.theme";
-
-/// The browser's title for this page.
-pub fn set_title(title: &str) {
-    if let Some(document) = dom::document() {
-        document.set_title(&format!("{title} · Transformer Debugger"));
-    }
-}
 
 #[component]
 pub fn Header() -> impl IntoView {
@@ -41,13 +35,24 @@ pub fn Header() -> impl IntoView {
             })}
             <span class="grow" id="header-slot"></span>
             <nav aria-label="Tools">
-                <button type="button" class="button small plain" on:click=move |_| palette.open() title="Jump to a node (Ctrl+K)">
+                <button
+                    type="button"
+                    class="button small plain"
+                    on:click=move |_| palette.open()
+                    title="Jump to a node (Ctrl+K)"
+                >
                     "Jump to "<span class="wide-only">"a node "<kbd>"Ctrl K"</kbd></span>
                 </button>
                 <button type="button" class="button small plain" on:click=move |_| help.terms.set(true)>
                     "Terms"
                 </button>
-                <button type="button" class="button small plain icon" aria-label="Keyboard shortcuts" title="Keyboard shortcuts (?)" on:click=move |_| help.shortcuts.set(true)>
+                <button
+                    type="button"
+                    class="button small plain icon"
+                    aria-label="Keyboard shortcuts"
+                    title="Keyboard shortcuts (?)"
+                    on:click=move |_| help.shortcuts.set(true)
+                >
                     "?"
                 </button>
                 <ThemeButton />
@@ -64,7 +69,7 @@ fn ThemeButton() -> impl IntoView {
     let label = move || match theme.get().as_deref() {
         Some("light") => "light",
         Some(_) => "dark",
-        None => "as the system",
+        None => "system",
     };
     let next = move |_| {
         let to = match theme.get_untracked().as_deref() {
@@ -80,10 +85,17 @@ fn ThemeButton() -> impl IntoView {
         }
         dom::store(THEME_KEY, to);
         theme.set(to.map(str::to_owned));
-        notices.speak(format!("Colours: {}", to.unwrap_or("as the system")));
+        notices.speak(format!("Theme: {}", to.unwrap_or("system")));
     };
     view! {
-        <button type="button" class="button small plain icon" id="theme" aria-label=move || format!("Colours: {}", label()) title=move || format!("Colours: {} (press to change)", label()) on:click=next>
+        <button
+            type="button"
+            class="button small plain icon"
+            id="theme"
+            aria-label=move || format!("Theme: {}", label())
+            title=move || format!("Theme: {} (press to change)", label())
+            on:click=next
+        >
             {move || match theme.get().as_deref() {
                 Some("light") => "☀",
                 Some(_) => "☾",
@@ -113,7 +125,14 @@ fn ServerButton() -> impl IntoView {
         open.set(false);
     };
     view! {
-        <button type="button" class="button small plain" id="server" on:click=move |_| open.set(true) aria-label=move || format!("Server: {}", word()) title="The server behind these pages">
+        <button
+            type="button"
+            class="button small plain"
+            id="server"
+            on:click=move |_| open.set(true)
+            aria-label=move || format!("Server: {}", word())
+            title="The server behind these pages"
+        >
             <span
                 class="dot"
                 class:ok=move || server.health.get() == Health::Present
@@ -125,14 +144,21 @@ fn ServerButton() -> impl IntoView {
         <Dialog open=open title="Server">
             <form class="stack" on:submit=choose>
                 {move || match server.health.get() {
-                    Health::Absent(problem) => view! { <p class="problem"><span><strong>"No answer. "</strong>{problem.message}</span></p> }.into_any(),
+                    Health::Absent(problem) => view! {
+                        <p class="problem"><span><strong>"No answer. "</strong>{problem.message}</span></p>
+                    }.into_any(),
                     _ => ().into_any(),
                 }}
                 {move || server.facts.get().and_then(|f| f.server).map(|s| view! {
-                    <p class="quiet">{format!("tdb {}, at most {} tokens a prompt, {} workers", s.version, s.limits.max_prompt_tokens, s.limits.workers)}</p>
+                    <p class="quiet">
+                        {format!("tdb {}, at most {} tokens a prompt, {} workers", s.version, s.limits.max_prompt_tokens, s.limits.workers)}
+                    </p>
                 })}
                 <label class="stack">
-                    <span>"Address of a server (of this project or the reference's). Empty: the one that these pages came from."</span>
+                    <span>
+                        "Address of a server (of this project or the reference's). Empty: the one that these pages \
+                            came from."
+                    </span>
                     <input
                         class="field"
                         type="url"

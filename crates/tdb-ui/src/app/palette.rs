@@ -5,9 +5,9 @@ use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
 use tdb_api::NodeType;
 
-use super::Server;
 use crate::dom;
-use crate::names::{component_name, page_type, parse_jump, type_label};
+use crate::names::{component_name, node_path, parse_jump, type_label};
+use crate::server::Server;
 use crate::ui::Dialog;
 
 #[derive(Clone, Copy)]
@@ -33,11 +33,6 @@ impl Palette {
         self.0.set(true);
         set_timeout(|| dom::focus("jump"), std::time::Duration::from_millis(20));
     }
-}
-
-/// The page of a component.
-pub fn node_path(slug: &str, node_type: NodeType, layer: i64, unit: i64) -> String {
-    format!("/{slug}/{}/{layer}/{unit}", page_type(node_type))
 }
 
 #[component]
@@ -71,7 +66,16 @@ pub fn PaletteDialog() -> impl IntoView {
         <Dialog open=palette.0 title="Jump to a node">
             <form class="stack" on:submit=go.clone()>
                 <label class="stack">
-                    <span>"Its name: " <code>"L5.H1"</code> ", " <code>"attn_L5_1"</code> ", " <code>"mlp 3 2011"</code> ", " <code>"mlp_ae_L2_9"</code></span>
+                    <span>
+                        "Its name: "
+                        <code>"L5.H1"</code>
+                        ", "
+                        <code>"attn_L5_1"</code>
+                        ", "
+                        <code>"mlp 3 2011"</code>
+                        ", "
+                        <code>"mlp_ae_L2_9"</code>
+                    </span>
                     <input
                         id="jump"
                         class="field"
@@ -90,7 +94,9 @@ pub fn PaletteDialog() -> impl IntoView {
                             <button class="button primary" type="submit">"Go"</button>
                         }.into_any(),
                         (None, _) if text.with(|t| t.is_empty()) => ().into_any(),
-                        (None, _) => view! { <span class="quiet">"A kind (head, mlp, latent …), a layer and an index are needed."</span> }.into_any(),
+                        (None, _) => view! {
+                            <span class="quiet">"A kind (head, mlp, latent …), a layer and an index are needed."</span>
+                        }.into_any(),
                     }}
                 </div>
             </form>

@@ -1,13 +1,16 @@
 //! Stored examples: those that excite the node most, and random ones.
 
 use leptos::prelude::*;
-use serde_json::Value;
+use tdb_api::numbers::largest;
+use tdb_api::{TokenAndAttentionScalars, TokenAndScalar};
 
 use super::Node;
-use super::heat_text::{PairMap, line, read_line, read_pairs};
+use super::heat_text::{PairMap, line, peak};
 use crate::client::Kind;
 use crate::format;
-use crate::remote::{Remote, follow};
+use crate::json::Json;
+use crate::records::{self, Record, RecordRequest};
+use crate::remote::{Remote, follow_with};
 use crate::ui::{JsonButton, ProblemCard, SequentialLegend};
 
 const FEW: [usize; 2] = [6, 3];
@@ -15,23 +18,21 @@ const FEW: [usize; 2] = [6, 3];
 #[component]
 pub fn Examples() -> impl IntoView {
     let node = Node::get();
-    let (state, again) = follow(move || {
-        if node.has_records.get() != Some(true) {
-            return None;
-        }
-        let pair = node.address.get()?.kind.by_token_pair;
-        Some((if pair { "/attention_head_record" } else { "/neuron_record" }, node.stored()?))
-    });
-    let all = [RwSignal::new(false), RwSignal::new(false)];
+    let request = move || {
+        let by_token_pair = node.address.get()?.kind.by_token_pair;
+        (node.has_records.get() == Some(true)).then(|| Some(RecordRequest { node: node.stored()?, by_token_pair }))?
+    };
+    let (state, again) = follow_with(request, records::fetch);
     let least = RwSignal::new(0.0f64);
     let most = Memo::new(move |_| match state.get() {
-        Remote::Ready(v) => v["maxActivation"].as_f64().or(v["maxAttentionActivation"].as_f64()),
+        Remote::Ready(record) => Some(record.max()),
         _ => None,
     });
     let json = Callback::new(move |()| match state.get_untracked() {
-        Remote::Ready(value) => value,
-        _ => Value::Null,
+        Remote::Ready(record) => Json::of(&*record),
+        _ => Json::default(),
     });
+    let all = [RwSignal::new(false), RwSignal::new(false)];
     view! {
         <section class="card" aria-label="Examples" id="examples">
             <div class="card-head">
@@ -40,7 +41,14 @@ pub fn Examples() -> impl IntoView {
                 <Show when=move || most.get().is_some()>
                     <label class="check">
                         "At least "
-                        <input type="range" min="0" max="100" prop:value="0" aria-label="Smallest peak activation of the examples shown, in percent of the largest" on:input=move |e| least.set(event_target_value(&e).parse().unwrap_or(0.0) / 100.0) />
+                        <input
+                            type="range"
+                            min="0"
+                            max="100"
+                            prop:value="0"
+                            aria-label="Smallest peak activation of the examples shown, in percent of the largest"
+                            on:input=move |e| least.set(event_target_value(&e).parse().unwrap_or(0.0) / 100.0)
+                        />
                         <span class="num">{move || most.get().map(|m| format::number(m * least.get()))}</span>
                     </label>
                     <SequentialLegend kind="seq" label="activation" most=most />
@@ -49,57 +57,110 @@ pub fn Examples() -> impl IntoView {
             </div>
             <div class="card-body stack">
                 {move || match state.get() {
-                    Remote::Idle if node.has_records.get() == Some(false) => view! {
-                        <p class="quiet">"No examples are stored for this model."</p>
-                    }.into_any(),
-                    Remote::Ready(value) => {
-                        let keys = if value.get("topActivations").is_some() { ["topActivations", "randomSample"] } else { ["mostPositiveTokenSequences", "randomTokenSequences"] };
-                        let bound = most.get().unwrap_or_default() * least.get();
-                        ["Top", "Random"].into_iter().enumerate().map(|(part, title)| {
-                            let list = value[keys[part]].as_array().cloned().unwrap_or_default();
-                            let passing: Vec<Value> = list.into_iter().filter(|s| bound <= 0.0 || peak(s) >= bound).collect();
-                            let total = passing.len();
-                            let shown = if all[part].get() { total } else { total.min(FEW[part]) };
-                            view! {
-                                <h3>{title}" "<span class="quiet">{total}</span></h3>
-                                <div class="example-grid">{passing.into_iter().take(shown).map(|s| example(node, &s)).collect_view()}</div>
-                                {(total > FEW[part]).then(|| view! {
-                                    <div><button type="button" class="button small" on:click=move |_| all[part].update(|a| *a = !*a)>{if all[part].get() { "Show fewer".to_owned() } else { format!("Show all {total}") }}</button></div>
-                                })}
-                            }
-                        }).collect_view().into_any()
+                    Remote::Idle if node.has_records.get() == Some(false) => {
+                        view! { <p class="quiet">"No examples are stored for this model."</p> }.into_any()
                     }
-                    Remote::Failed(problem) if problem.kind == Kind::Refused(404) => view! {
-                        <p class="quiet">"No examples are stored for this node. "{problem.message}</p>
-                    }.into_any(),
+                    Remote::Ready(record) => {
+                        let bound = most.get().unwrap_or_default() * least.get();
+                        parts(&record, bound)
+                            .into_iter()
+                            .zip(["Top", "Random"])
+                            .enumerate()
+                            .map(|(i, (examples, title))| part(node, title, examples, FEW[i], all[i]))
+                            .collect_view()
+                            .into_any()
+                    }
+                    Remote::Failed(problem) if problem.kind == Kind::Refused(404) => {
+                        view! { <p class="quiet">"No examples are stored for this node. " {problem.message}</p> }
+                            .into_any()
+                    }
                     Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
-                    _ => view! { <div class="example-grid">{(0..6).map(|_| view! { <div class="example-box"><div class="skeleton"></div><div class="skeleton"></div></div> }).collect_view()}</div> }.into_any(),
+                    _ => skeleton(),
                 }}
             </div>
         </section>
     }
 }
 
-fn peak(sequence: &Value) -> f64 {
-    let items = sequence.as_array().into_iter().flatten();
-    items.filter_map(|t| t["scalar"].as_f64().or(t["maxScalarIn"].as_f64())).fold(f64::NEG_INFINITY, f64::max)
+/// One text.
+enum Example {
+    Tokens(Vec<TokenAndScalar>),
+    Pairs(Vec<TokenAndAttentionScalars>),
 }
 
-fn example(node: Node, sequence: &Value) -> AnyView {
-    let peak = peak(sequence);
-    let is_pair = sequence[0].get("scalars").is_some();
-    let text: String = sequence.as_array().into_iter().flatten().filter_map(|t| t["token"].as_str()).collect();
-    let href = untrack(|| node.debugger(Some(text), false));
-    let map =
-        if is_pair { view! { <PairMap tokens=read_pairs(sequence) /> }.into_any() } else { line(&read_line(sequence)) };
+impl Example {
+    fn peak(&self) -> f64 {
+        match self {
+            Self::Tokens(tokens) => peak(tokens),
+            Self::Pairs(tokens) => largest(tokens.iter().map(|t| t.max_scalar_in)),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Tokens(tokens) => tokens.iter().map(|t| t.token.as_str()).collect(),
+            Self::Pairs(tokens) => tokens.iter().map(|t| t.token.as_str()).collect(),
+        }
+    }
+
+    fn draw(self) -> AnyView {
+        match self {
+            Self::Tokens(tokens) => line(&tokens),
+            Self::Pairs(tokens) => view! { <PairMap tokens=tokens /> }.into_any(),
+        }
+    }
+}
+
+/// Top and random examples whose peak reaches `bound`.
+fn parts(record: &Record, bound: f64) -> [Vec<Example>; 2] {
+    let all: [Vec<Example>; 2] = match record {
+        Record::Tokens(r) => {
+            [&r.top_activations, &r.random_sample].map(|list| list.iter().cloned().map(Example::Tokens).collect())
+        }
+        Record::Pairs(r) => [&r.most_positive_token_sequences, &r.random_token_sequences]
+            .map(|list| list.iter().cloned().map(Example::Pairs).collect()),
+    };
+    all.map(|list| list.into_iter().filter(|e| bound <= 0.0 || e.peak() >= bound).collect())
+}
+
+fn part(node: Node, title: &'static str, examples: Vec<Example>, few: usize, all: RwSignal<bool>) -> impl IntoView {
+    let total = examples.len();
+    let shown = if all.get() { total } else { total.min(few) };
+    let label = move || if all.get() { "Show fewer".to_owned() } else { format!("Show all {total}") };
+    view! {
+        <h3>{title} " " <span class="quiet">{total}</span></h3>
+        <div class="example-grid">{examples.into_iter().take(shown).map(|e| example(node, e)).collect_view()}</div>
+        {(total > few)
+            .then(|| {
+                view! {
+                    <div>
+                        <button type="button" class="button small" on:click=move |_| all.update(|a| *a = !*a)>
+                            {label}
+                        </button>
+                    </div>
+                }
+            })}
+    }
+}
+
+fn example(node: Node, example: Example) -> AnyView {
+    let peak = example.peak();
+    let href = untrack(|| node.debugger(Some(example.text()), false));
     view! {
         <div class="example-box">
-            {map}
+            {example.draw()}
             <div class="foot">
-                <span title=format::full(peak)>"peak "{format::number(peak)}</span>
+                <span title=format::full(peak)>"peak " {format::number(peak)}</span>
                 {href.map(|href| view! { <a href=href>"as a prompt"</a> })}
             </div>
         </div>
     }
     .into_any()
+}
+
+fn skeleton() -> AnyView {
+    let boxes = (0..6)
+        .map(|_| view! { <div class="example-box"><div class="skeleton"></div><div class="skeleton"></div></div> })
+        .collect_view();
+    view! { <div class="example-grid">{boxes}</div> }.into_any()
 }

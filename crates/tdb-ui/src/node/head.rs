@@ -6,9 +6,9 @@ use leptos_router::hooks::use_navigate;
 use tdb_api::NodeType;
 
 use super::Node;
-use crate::app::Server;
 use crate::dom;
-use crate::names::{component_name, type_label};
+use crate::names::{component_name, node_path, parse_jump, type_label};
+use crate::server::Server;
 
 #[component]
 pub fn Head() -> impl IntoView {
@@ -55,8 +55,12 @@ pub fn Head() -> impl IntoView {
     let link = move |label: &'static str, name: &'static str, keys: &'static str, layers: i64, units: i64| {
         view! {
             {move || match step(layers, units) {
-                Some(href) => view! { <a class="button small" href=href aria-label=name title=format!("{name} ({keys})")>{label}</a> }.into_any(),
-                None => view! { <span class="button small" aria-disabled="true" style="opacity:.45">{label}</span> }.into_any(),
+                Some(href) => view! {
+                    <a class="button small" href=href aria-label=name title=format!("{name} ({keys})")>{label}</a>
+                }.into_any(),
+                None => view! {
+                    <span class="button small" aria-disabled="true" style="opacity:.45">{label}</span>
+                }.into_any(),
             }}
         }
     };
@@ -69,21 +73,19 @@ pub fn Head() -> impl IntoView {
         event.prevent_default();
         let Some(a) = node.address.get_untracked() else { return };
         let text = quick.get_untracked();
-        if let Some((node_type, layer, unit)) = crate::names::parse_jump(&text, a.kind.node_type) {
+        if let Some((node_type, layer, unit)) = parse_jump(&text, a.kind.node_type) {
             quick.set(String::new());
             navigate_quick(
-                &format!(
-                    "{}{}",
-                    crate::app::node_path(&a.slug.to_string(), node_type, layer, unit),
-                    untrack(|| node.suffix())
-                ),
+                &format!("{}{}", node_path(&a.slug.to_string(), node_type, layer, unit), untrack(|| node.suffix())),
                 Default::default(),
             );
         }
     };
     view! {
         <div class="node-head">
-            <h1 id="node-name">{move || node.address.get().map(|a| component_name(a.kind.node_type, a.layer_index, a.node_index))}</h1>
+            <h1 id="node-name">
+                {move || node.address.get().map(|a| component_name(a.kind.node_type, a.layer_index, a.node_index))}
+            </h1>
             <span class="quiet">
                 {move || node.address.get().map(|a| format!("{}, layer {}, index {}, of {}", type_label(a.kind.node_type), a.layer_index, a.node_index, a.slug.model))}
             </span>
@@ -95,10 +97,28 @@ pub fn Head() -> impl IntoView {
                 {link("↓", "Previous layer", "Shift ↓", -1, 0)}
             </nav>
             <form class="row" on:submit=jump>
-                <input class="field short" style="width:9em" placeholder="layer:index" aria-label="Jump to layer:index or a name" prop:value=move || quick.get() on:input=move |e| quick.set(event_target_value(&e)) />
+                <input
+                    class="field short"
+                    style="width:9em"
+                    placeholder="layer:index"
+                    aria-label="Jump to layer:index or a name"
+                    prop:value=move || quick.get()
+                    on:input=move |e| quick.set(event_target_value(&e))
+                />
             </form>
-            {move || debugger(false).map(|href| view! { <a class="button small primary" id="in-debugger" href=href>"Open in the debugger"</a> })}
-            {move || can_ablate().then(|| debugger(true)).flatten().map(|href| view! { <a class="button small" id="ablated-in-debugger" href=href title="The debugger with this node held at 0 at every token, beside the baseline">"… ablated"</a> })}
+            {move || debugger(false).map(|href| view! {
+                <a class="button small primary" id="in-debugger" href=href>"Open in the debugger"</a>
+            })}
+            {move || can_ablate().then(|| debugger(true)).flatten().map(|href| view! {
+                <a
+                    class="button small"
+                    id="ablated-in-debugger"
+                    href=href
+                    title="The debugger with this node held at 0 at every token, beside the baseline"
+                >
+                    "Open with this node ablated"
+                </a>
+            })}
         </div>
     }
 }

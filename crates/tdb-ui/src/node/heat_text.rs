@@ -1,30 +1,11 @@
 //! Texts painted by activation: one value a token, or one a pair of tokens.
 
 use leptos::prelude::*;
-use serde_json::Value;
+use tdb_api::numbers::largest;
+use tdb_api::{TokenAndAttentionScalars, TokenAndScalar};
 
 use crate::format;
 use crate::ui::fill_style;
-
-/// One token with its value and how full it is painted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Painted {
-    pub token: String,
-    pub value: f64,
-    pub fill: f64,
-}
-
-/// Reads `[{token, scalar, normalizedScalar}]`.
-pub fn read_line(sequence: &Value) -> Vec<Painted> {
-    let items = sequence.as_array().into_iter().flatten();
-    items
-        .map(|t| Painted {
-            token: t["token"].as_str().unwrap_or_default().to_owned(),
-            value: t["scalar"].as_f64().unwrap_or_default(),
-            fill: t["normalizedScalar"].as_f64().unwrap_or_default(),
-        })
-        .collect()
-}
 
 /// Line breaks are marked and break the line; other characters without a shape are spelt out.
 fn shown(token: &str) -> AnyView {
@@ -37,59 +18,55 @@ fn shown(token: &str) -> AnyView {
     view! { <span class="newline-mark">{text}</span>{breaks} }.into_any()
 }
 
+/// The largest value of a text.
+pub fn peak(tokens: &[TokenAndScalar]) -> f64 {
+    largest(tokens.iter().map(|t| t.scalar))
+}
+
+/// Of values of pairs, the largest into each token.
+pub fn into_tokens(tokens: &[TokenAndAttentionScalars]) -> Vec<TokenAndScalar> {
+    let into = |t: &TokenAndAttentionScalars| TokenAndScalar {
+        token: t.token.clone(),
+        scalar: t.max_scalar_in,
+        normalized_scalar: t.normalized_max_scalar_in,
+    };
+    tokens.iter().map(into).collect()
+}
+
 /// The tokens around the strongest one, and whether something is left out before and after.
-pub fn excerpt(tokens: Vec<Painted>, before: usize, after: usize) -> (bool, Vec<Painted>, bool) {
-    let best = tokens.iter().enumerate().max_by(|a, b| a.1.value.total_cmp(&b.1.value)).map_or(0, |(i, _)| i);
+pub fn excerpt(tokens: &[TokenAndScalar], before: usize, after: usize) -> (bool, &[TokenAndScalar], bool) {
+    let best = tokens.iter().enumerate().max_by(|a, b| a.1.scalar.total_cmp(&b.1.scalar)).map_or(0, |(i, _)| i);
     let from = best.saturating_sub(before);
     let to = (best + after + 1).min(tokens.len());
-    let cut = (from > 0, to < tokens.len());
-    (cut.0, tokens.into_iter().take(to).skip(from).collect(), cut.1)
+    (from > 0, &tokens[from..to], to < tokens.len())
 }
 
 /// One value a token.
-pub fn line(tokens: &[Painted]) -> AnyView {
+pub fn line(tokens: &[TokenAndScalar]) -> AnyView {
     let pieces = tokens
         .iter()
         .enumerate()
         .map(|(i, t)| {
-            let title = format!("{} ({i}): {}", format::quoted(&t.token), format::full(t.value));
-            view! { <span class="piece fill seq" style=fill_style(t.fill.max(0.0), 1.0) title=title data-value=format::full(t.value)>{shown(&t.token)}</span> }
+            let title = format!("{} ({i}): {}", format::quoted(&t.token), format::full(t.scalar));
+            view! {
+                <span
+                    class="piece fill seq"
+                    style=fill_style(t.normalized_scalar.max(0.0), 1.0)
+                    title=title
+                    data-value=format::full(t.scalar)
+                >
+                    {shown(&t.token)}
+                </span>
+            }
         })
         .collect_view();
     view! { <div class="text-map">{pieces}</div> }.into_any()
 }
 
-/// One token of a text with a value for each pair.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Paired {
-    pub token: String,
-    pub scalars: Vec<f64>,
-    pub fills: Vec<f64>,
-    pub fill_in: f64,
-    pub fill_out: f64,
-    pub max_in: f64,
-}
-
-/// Reads a list of token-and-attention-scalars.
-pub fn read_pairs(sequence: &Value) -> Vec<Paired> {
-    let floats = |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
-    let items = sequence.as_array().into_iter().flatten();
-    items
-        .map(|t| Paired {
-            token: t["token"].as_str().unwrap_or_default().to_owned(),
-            scalars: floats(&t["scalars"]),
-            fills: floats(&t["normalizedScalars"]),
-            fill_in: t["normalizedMaxScalarIn"].as_f64().unwrap_or_default(),
-            fill_out: t["normalizedMaxScalarOut"].as_f64().unwrap_or_default(),
-            max_in: t["maxScalarIn"].as_f64().unwrap_or_default(),
-        })
-        .collect()
-}
-
 /// Pairs: at rest each token shows how much is written into it; with a token chosen (pointer, focus or press) what is
 /// written from it into later ones.
 #[component]
-pub fn PairMap(tokens: Vec<Paired>) -> impl IntoView {
+pub fn PairMap(tokens: Vec<TokenAndAttentionScalars>) -> impl IntoView {
     let chosen = RwSignal::new(None::<usize>);
     let hovered = RwSignal::new(None::<usize>);
     let at = move || hovered.get().or(chosen.get());
@@ -116,51 +93,81 @@ pub fn PairMap(tokens: Vec<Paired>) -> impl IntoView {
                 Some(j) if j == i => "piece fill to",
                 _ => "piece fill from",
             };
-            let style = move || {
-                tokens.with_value(|t| {
-                    let fill = match at() {
-                        None => t[i].fill_in,
-                        Some(j) if j == i => t[i].fill_out.max(0.15),
-                        Some(j) if j < i => t[i].fills.get(j).copied().unwrap_or_default(),
-                        Some(_) => 0.0,
-                    };
-                    fill_style(fill.max(0.0), 1.0)
-                })
-            };
-            let title = move || {
-                tokens.with_value(|t| match at() {
-                    Some(j) if j <= i => format!(
-                        "from {} ({j}) into {} ({i}): {}",
-                        format::quoted(&t[j].token),
-                        format::quoted(&t[i].token),
-                        t[i].scalars.get(j).map(|v| format::full(*v)).unwrap_or_default()
-                    ),
-                    _ => {
-                        format!("{} ({i}): at most {} comes in", format::quoted(&t[i].token), format::full(t[i].max_in))
-                    }
-                })
-            };
             view! {
                 <span
                     class=class
-                    style=style
-                    title=title
+                    style=move || tokens.with_value(|t| fill_style(pair_fill(&t[i], i, at()).max(0.0), 1.0))
+                    title=move || tokens.with_value(|t| pair_title(t, i, at()))
                     on:mouseenter=move |_| hovered.set(Some(i))
                     on:mouseleave=move |_| hovered.set(None)
                     on:click=move |_| chosen.update(|c| *c = if *c == Some(i) { None } else { Some(i) })
-                >{shown(&token)}</span>
+                >
+                    {shown(&token)}
+                </span>
             }
         })
         .collect_view();
     view! {
-        <div class="text-map pairs" tabindex="0" role="group" aria-label="Text; arrow keys choose a token to see who reads it" on:keydown=on_key>{pieces}</div>
+        <div
+            class="text-map pairs"
+            tabindex="0"
+            role="group"
+            aria-label="Text; arrow keys choose a token to see which tokens attend to it"
+            on:keydown=on_key
+        >
+            {pieces}
+        </div>
         <p class="small-text quiet" aria-live="polite">
-            {move || at().map(|j| tokens.with_value(|t| {
-                let mut best: Vec<(usize, f64)> = (j..t.len()).filter_map(|i| Some((i, *t[i].scalars.get(j)?))).collect();
-                best.sort_by(|a, b| b.1.total_cmp(&a.1));
-                let words: Vec<String> = best.iter().take(4).map(|(i, v)| format!("{} ({i}) {}", format::quoted(&t[*i].token), format::number(*v))).collect();
-                format!("{} ({j}) is read most by: {}", format::quoted(&t[j].token), words.join(", "))
-            }))}
+            {move || at().map(|j| tokens.with_value(|t| readers(t, j)))}
         </p>
+    }
+}
+
+/// How full token `i` is painted while the token `at` is chosen.
+fn pair_fill(token: &TokenAndAttentionScalars, i: usize, at: Option<usize>) -> f64 {
+    match at {
+        None => token.normalized_max_scalar_in,
+        Some(j) if j == i => token.normalized_max_scalar_out.max(0.15),
+        Some(j) if j < i => token.normalized_scalars.get(j).copied().unwrap_or_default(),
+        Some(_) => 0.0,
+    }
+}
+
+fn pair_title(tokens: &[TokenAndAttentionScalars], i: usize, at: Option<usize>) -> String {
+    let into = format::quoted(&tokens[i].token);
+    match at {
+        Some(j) if j <= i => {
+            let value = tokens[i].scalars.get(j).map(|v| format::full(*v)).unwrap_or_default();
+            format!("from {} ({j}) into {into} ({i}): {value}", format::quoted(&tokens[j].token))
+        }
+        _ => format!("strongest write into {into} ({i}): {}", format::full(tokens[i].max_scalar_in)),
+    }
+}
+
+/// The tokens that most is written into from token `j`.
+fn readers(tokens: &[TokenAndAttentionScalars], j: usize) -> String {
+    let mut best: Vec<(usize, f64)> = (j..tokens.len()).filter_map(|i| Some((i, *tokens[i].scalars.get(j)?))).collect();
+    best.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let reader = |(i, v): &(usize, f64)| format!("{} ({i}) {}", format::quoted(&tokens[*i].token), format::number(*v));
+    let words: Vec<String> = best.iter().take(4).map(reader).collect();
+    format!("{} ({j}) is attended to most by: {}", format::quoted(&tokens[j].token), words.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_lies_around_the_strongest_token() {
+        let token = |scalar: f64| TokenAndScalar { token: scalar.to_string(), scalar, normalized_scalar: scalar };
+        let tokens: Vec<_> = [0.0, 1.0, 9.0, 2.0, 3.0].map(token).into();
+        let cut = |before, after| {
+            let (left, middle, right) = excerpt(&tokens, before, after);
+            (left, middle.iter().map(|t| t.scalar).collect::<Vec<_>>(), right)
+        };
+        assert_eq!(cut(1, 1), (true, vec![1.0, 9.0, 2.0], true));
+        assert_eq!(cut(4, 4), (false, vec![0.0, 1.0, 9.0, 2.0, 3.0], false));
+        assert_eq!(excerpt(&[], 1, 1), (false, &[][..], false));
+        assert_eq!(peak(&tokens), 9.0);
     }
 }

@@ -1,61 +1,78 @@
 //! What the node says in tokens: inputs that would excite it, outputs that its write favours.
 
 use leptos::prelude::*;
-use serde_json::{Value, json};
-use tdb_api::{NodeType, TopTokens};
+use tdb_api::routes::Batched;
+use tdb_api::{
+    AblationSpec, ActivationLocationType, AllOrOneIndex, BatchedRequest, BatchedResponse, DerivedScalarType,
+    DerivedScalarsRequestSpec, IndexMap, InferenceRequestSpec, InferenceSubRequest, LossFnConfig, LossFnName,
+    MirroredActivationIndex, NodeType, PassType, ProcessingRequestSpec, TokenAndScalar, TopTokens,
+};
 
 use super::Node;
 use crate::format;
-use crate::remote::{Question, Remote, follow};
+use crate::remote::{Remote, follow};
+use crate::requests;
 use crate::ui::{CardHead, ProblemCard, token_text};
 
 const FEW: usize = 20;
+/// Tokens asked for at either end.
+const ASKED: i64 = 100;
+const NAME: &str = "singleton";
 
 /// The tensor that holds the node's activations in a run.
-fn location(node_type: NodeType) -> Option<&'static str> {
+fn location(node_type: NodeType) -> Option<ActivationLocationType> {
     match node_type {
-        NodeType::MlpNeuron => Some("mlp.post_act"),
-        NodeType::AutoencoderLatent => Some("online_autoencoder_latent"),
-        NodeType::MlpAutoencoderLatent => Some("online_mlp_autoencoder_latent"),
+        NodeType::MlpNeuron => Some(ActivationLocationType::MlpPostAct),
+        NodeType::AutoencoderLatent => Some(ActivationLocationType::OnlineAutoencoderLatent),
+        NodeType::MlpAutoencoderLatent => Some(ActivationLocationType::OnlineMlpAutoencoderLatent),
         NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
-            Some("online_attention_autoencoder_latent")
+            Some(ActivationLocationType::OnlineAttentionAutoencoderLatent)
         }
-        NodeType::ResidualStreamChannel => Some("resid.post_mlp"),
+        NodeType::ResidualStreamChannel => Some(ActivationLocationType::ResidPostMlp),
         _ => None,
     }
 }
 
-fn question(node: Node, input: bool) -> Question {
+/// A run in which the node alone is set to 1: its gradient for the input side, its activation for the output side.
+fn request(node: Node, input: bool) -> Option<BatchedRequest> {
     let a = node.address.get()?;
     if !(if input { a.kind.input_side } else { a.kind.output_side }) {
         return None;
     }
-    let set = |pass: &str| {
-        json!({
-            "index": { "activationLocationType": location(a.kind.node_type), "tensorIndices": [0, a.node_index], "layerIndex": a.layer_index, "passType": pass },
-            "value": 1,
-        })
+    let set = AblationSpec {
+        index: MirroredActivationIndex {
+            activation_location_type: location(a.kind.node_type)?,
+            tensor_indices: vec![AllOrOneIndex::One(0), AllOrOneIndex::One(a.node_index)],
+            layer_index: Some(a.layer_index),
+            pass_type: if input { PassType::Backward } else { PassType::Forward },
+        },
+        value: 1.0,
     };
-    let (run, spec) = if input {
-        (
-            json!({ "prompt": "a", "ablationSpecs": [set("backward")], "lossFnConfig": { "name": "zero" } }),
-            json!({ "dst": "vocab_token_write_to_input_direction", "activationIndex": 0, "numTopTokens": 100 }),
-        )
-    } else {
-        let dst = if a.kind.node_type == NodeType::AutoencoderLatentByTokenPair {
-            json!("online_attention_autoencoder_latent")
-        } else {
-            json!(a.kind.live)
-        };
-        (
-            json!({ "prompt": "a", "ablationSpecs": [set("forward")] }),
-            json!({ "dst": dst, "layerIndex": a.layer_index, "activationIndex": a.node_index, "numTopTokens": 100 }),
-        )
+    let zero = LossFnConfig { name: LossFnName::Zero, target_tokens: None, distractor_tokens: None };
+    let (dst, layer_index, activation_index) = match (input, a.kind.node_type) {
+        (true, _) => (DerivedScalarType::VocabTokenWriteToInputDirection, None, 0),
+        (false, NodeType::AutoencoderLatentByTokenPair) => {
+            (DerivedScalarType::OnlineAttentionAutoencoderLatent, Some(a.layer_index), a.node_index)
+        }
+        (false, _) => (a.kind.live, Some(a.layer_index), a.node_index),
     };
-    Some((
-        "/batched",
-        json!({ "inferenceSubRequests": [{ "inferenceRequestSpec": run, "processingRequestSpecByName": { "singleton": spec } }] }),
-    ))
+    let spec = DerivedScalarsRequestSpec {
+        num_top_tokens: Some(ASKED),
+        ..requests::scalars(dst, layer_index, activation_index)
+    };
+    let run = InferenceRequestSpec {
+        ablation_specs: Some(vec![set]),
+        loss_fn_config: input.then_some(zero),
+        ..requests::run("a")
+    };
+    let spec = ProcessingRequestSpec::DerivedScalars(spec);
+    let processing_request_spec_by_name = IndexMap::from([(NAME.to_owned(), spec)]);
+    let only = InferenceSubRequest { inference_request_spec: run, processing_request_spec_by_name };
+    Some(BatchedRequest { inference_sub_requests: vec![only] })
+}
+
+fn found(response: &BatchedResponse) -> Option<&TopTokens> {
+    response.inference_sub_responses.first()?.scalars(NAME)?.top_tokens.as_ref()
 }
 
 #[component]
@@ -65,13 +82,18 @@ pub fn Lens() -> impl IntoView {
     view! {
         <section class="card" aria-label="Logit lens" id="lens">
             <CardHead
-                title="In tokens"
+                title="Logit lens"
                 about="the logit lens"
-                tip="What the node would read and write if nothing else stood between it and the vocabulary."
+                tip="Which tokens the node would react to and which it would favour, if it were connected to the \
+                    vocabulary directly."
             />
             <div class="card-body lens">
-                <Show when=move || sides().0><LensSide input=true /></Show>
-                <Show when=move || sides().1><LensSide input=false /></Show>
+                <Show when=move || sides().0>
+                    <LensSide input=true />
+                </Show>
+                <Show when=move || sides().1>
+                    <LensSide input=false />
+                </Show>
             </div>
         </section>
     }
@@ -80,37 +102,32 @@ pub fn Lens() -> impl IntoView {
 #[component]
 fn LensSide(input: bool) -> impl IntoView {
     let node = Node::get();
-    let (state, again) = follow(move || question(node, input));
+    let (state, again) = follow::<Batched>(move || request(node, input));
     let all = RwSignal::new(false);
-    let (up, down) = if input {
-        ("Input tokens that upvote this component", "… that downvote it")
-    } else {
-        ("Output tokens upvoted by this component", "… downvoted by it")
-    };
-    let list = move |tokens: &[tdb_api::TokenAndScalar]| {
+    let (up, down) =
+        if input { ("Excited by input tokens", "Inhibited by") } else { ("Promotes output tokens", "Suppresses") };
+    let list = move |tokens: &[TokenAndScalar]| {
         let n = if all.get() { tokens.len() } else { FEW };
-        tokens
-            .iter()
-            .take(n)
-            .map(|t| view! { <span class="token" title=format!("{} (of the largest: {})", format::full(t.scalar), format::number(t.normalized_scalar))>{token_text(&t.token)}</span>" " })
-            .collect_view()
+        tokens.iter().take(n).map(token).collect_view()
     };
     view! {
         <div class="stack">
             {move || match state.get() {
-                Remote::Ready(value) => {
-                    let top: Option<TopTokens> = serde_json::from_value(find(&value)).ok();
-                    match top {
-                        Some(top) => view! {
-                            <h3>{up}</h3>
-                            <div class="list">{list(&top.top)}</div>
-                            <h3>{down}</h3>
-                            <div class="list">{list(&top.bottom)}</div>
-                            <div><button type="button" class="button small" on:click=move |_| all.update(|a| *a = !*a)>{move || if all.get() { "Show fewer" } else { "Show all" }}</button></div>
-                        }.into_any(),
-                        None => view! { <p class="quiet">"Nothing: the component writes nothing here."</p> }.into_any(),
+                Remote::Ready(response) => match found(&response) {
+                    Some(tokens) => view! {
+                        <h3>{up}</h3>
+                        <div class="list">{list(&tokens.top)}</div>
+                        <h3>{down}</h3>
+                        <div class="list">{list(&tokens.bottom)}</div>
+                        <div>
+                            <button type="button" class="button small" on:click=move |_| all.update(|a| *a = !*a)>
+                                {move || if all.get() { "Show fewer" } else { "Show all" }}
+                            </button>
+                        </div>
                     }
-                }
+                    .into_any(),
+                    None => view! { <p class="quiet">"Nothing: the component writes nothing here."</p> }.into_any(),
+                },
                 Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
                 _ => view! { <div class="skeleton tall-skeleton"></div> }.into_any(),
             }}
@@ -118,6 +135,8 @@ fn LensSide(input: bool) -> impl IntoView {
     }
 }
 
-fn find(value: &Value) -> Value {
-    value["inferenceSubResponses"][0]["processingResponseDataByName"]["singleton"]["topTokens"].clone()
+fn token(t: &TokenAndScalar) -> impl IntoView + use<> {
+    let share = format::number(t.normalized_scalar);
+    let title = format!("{} (of the largest: {share})", format::full(t.scalar));
+    view! { <span class="token" title=title>{token_text(&t.token)}</span> " " }
 }

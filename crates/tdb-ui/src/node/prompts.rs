@@ -2,11 +2,20 @@
 
 use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
-use serde_json::{Value, json};
+use tdb_api::numbers::share;
+use tdb_api::{
+    ActivationLocationType, AllOrOneIndex, DerivedAttentionScalarsRequest, DerivedAttentionScalarsRequestSpec,
+    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsRequestSpec, DerivedScalarsResponse,
+    InferenceRequestSpec, MirroredActivationIndex, PassType, TokenAndScalar, routes,
+};
+use web_sys::AbortSignal;
 
 use super::Node;
-use super::heat_text::{Painted, PairMap, line, read_pairs};
-use crate::remote::{Question, Remote, follow};
+use super::heat_text::{PairMap, line};
+use crate::client::{self, Kind, Problem};
+use crate::format;
+use crate::remote::{Remote, follow_with};
+use crate::requests;
 use crate::ui::{ProblemCard, SequentialLegend};
 
 #[component]
@@ -48,7 +57,10 @@ pub fn Prompts() -> impl IntoView {
                 <h2>"Activations on a prompt"</h2>
                 <span class="grow"></span>
                 {move || node.address.get().map(|a| if a.kind.by_token_pair {
-                    view! { <SequentialLegend kind="from" label="read into a token" most=Signal::stored(None) /> <SequentialLegend kind="to" label="read from it" most=Signal::stored(None) /> }.into_any()
+                    view! {
+                        <SequentialLegend kind="from" label="as query" most=Signal::stored(None) />
+                        <SequentialLegend kind="to" label="as key" most=Signal::stored(None) />
+                    }.into_any()
                 } else {
                     view! { <SequentialLegend kind="seq" label="activation" most=Signal::stored(None) /> }.into_any()
                 })}
@@ -69,7 +81,11 @@ pub fn Prompts() -> impl IntoView {
                             run.with_value(|r| r());
                         }
                     ></textarea>
-                    <div class="row"><button class="button" type="submit" disabled=move || typed.with(String::is_empty)>"Get activations"</button></div>
+                    <div class="row">
+                        <button class="button" type="submit" disabled=move || typed.with(String::is_empty)>
+                            "Get activations"
+                        </button>
+                    </div>
                 </form>
                 <For each=move || prompts.get() key=|p| p.clone() let(prompt)>
                     {
@@ -77,7 +93,16 @@ pub fn Prompts() -> impl IntoView {
                         view! {
                             <div class="example-box">
                                 <OnPrompt prompt=prompt />
-                                <div class="foot"><span></span><button type="button" class="button small plain" on:click=move |_| remove.with_value(|r| r(gone.clone()))>"Remove"</button></div>
+                                <div class="foot">
+                                    <span></span>
+                                    <button
+                                        type="button"
+                                        class="button small plain"
+                                        on:click=move |_| remove.with_value(|r| r(gone.clone()))
+                                    >
+                                        "Remove"
+                                    </button>
+                                </div>
                             </div>
                         }
                     }
@@ -87,23 +112,62 @@ pub fn Prompts() -> impl IntoView {
     }
 }
 
-fn question(node: Node, prompt: &str, normalised: bool) -> Question {
+/// Asks for the node's values on a prompt.
+#[derive(Clone, PartialEq)]
+enum Asked {
+    Tokens(DerivedScalarsRequest),
+    Pairs(DerivedAttentionScalarsRequest),
+}
+
+/// The node's values on a prompt.
+enum Values {
+    Tokens(DerivedScalarsResponse),
+    Pairs(DerivedAttentionScalarsResponse),
+}
+
+async fn values(asked: Asked, signal: Option<AbortSignal>) -> Result<Values, Problem> {
+    match asked {
+        Asked::Tokens(request) => client::call::<routes::DerivedScalars>(&request, signal).await.map(Values::Tokens),
+        Asked::Pairs(request) => {
+            client::call::<routes::DerivedAttentionScalars>(&request, signal).await.map(Values::Pairs)
+        }
+    }
+}
+
+fn asked(node: Node, prompt: &str, normalised: bool) -> Option<Asked> {
     let a = node.address.get()?;
-    let mut spec = json!({ "dst": a.kind.live, "layerIndex": a.layer_index, "activationIndex": a.node_index });
-    if normalised {
-        spec["normalizeActivationsUsingNeuronRecord"] = node.stored()?;
-    }
-    let mut run = json!({ "prompt": prompt });
-    if !a.kind.by_token_pair {
-        return Some(("/derived_scalars", json!({ "inferenceRequestSpec": run, "derivedScalarsRequestSpec": spec })));
-    }
-    if a.kind.output_side {
-        run["activationIndexForWithinLayerGrad"] = json!({ "layerIndex": a.layer_index, "activationLocationType": "online_autoencoder_latent", "tensorIndices": ["All", a.node_index], "passType": "forward" });
-    }
-    Some((
-        "/derived_attention_scalars",
-        json!({ "inferenceRequestSpec": run, "derivedAttentionScalarsRequestSpec": spec }),
-    ))
+    let (dst, layer_index, activation_index) = (a.kind.live, Some(a.layer_index), a.node_index);
+    let record = if normalised { Some(node.stored()?) } else { None };
+    let latent = || MirroredActivationIndex {
+        activation_location_type: ActivationLocationType::OnlineAutoencoderLatent,
+        tensor_indices: vec![AllOrOneIndex::All, AllOrOneIndex::One(a.node_index)],
+        layer_index,
+        pass_type: PassType::Forward,
+    };
+    let inference_request_spec = InferenceRequestSpec {
+        activation_index_for_within_layer_grad: (a.kind.by_token_pair && a.kind.output_side).then(latent),
+        ..requests::run(prompt)
+    };
+    Some(if a.kind.by_token_pair {
+        Asked::Pairs(DerivedAttentionScalarsRequest {
+            inference_request_spec,
+            derived_attention_scalars_request_spec: DerivedAttentionScalarsRequestSpec {
+                spec_type: Default::default(),
+                dst,
+                layer_index,
+                activation_index,
+                normalize_activations_using_neuron_record: record,
+            },
+        })
+    } else {
+        Asked::Tokens(DerivedScalarsRequest {
+            inference_request_spec,
+            derived_scalars_request_spec: DerivedScalarsRequestSpec {
+                normalize_activations_using_neuron_record: record,
+                ..requests::scalars(dst, layer_index, activation_index)
+            },
+        })
+    })
 }
 
 #[component]
@@ -116,13 +180,11 @@ fn OnPrompt(prompt: String) -> impl IntoView {
         address.track();
         plain.set(false);
     });
-    let (state, again) = follow(move || {
-        let has_records = node.has_records.get()?;
-        question(node, &prompt, has_records && !plain.get())
-    });
+    let request = move || asked(node, &prompt, node.has_records.get()? && !plain.get());
+    let (state, again) = follow_with(request, values);
     Effect::new(move |_| {
         if let Remote::Failed(problem) = state.get()
-            && problem.kind != crate::client::Kind::Unreachable
+            && problem.kind != Kind::Unreachable
             && !plain.get_untracked()
         {
             plain.set(true);
@@ -130,39 +192,44 @@ fn OnPrompt(prompt: String) -> impl IntoView {
     });
     view! {
         {move || match state.get() {
-            Remote::Ready(value) => draw(&value),
-            Remote::Failed(problem) if plain.get() || problem.kind == crate::client::Kind::Unreachable => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
+            Remote::Ready(values) => draw(&values),
+            Remote::Failed(problem) if plain.get() || problem.kind == Kind::Unreachable => view! {
+                <ProblemCard problem=problem retry=again />
+            }.into_any(),
             _ => view! { <div class="skeleton"></div> }.into_any(),
         }}
     }
 }
 
-fn draw(value: &Value) -> AnyView {
-    if let Some(list) = value["derivedAttentionScalarsResponseData"].get("tokenAndAttentionScalarsList") {
-        return view! { <PairMap tokens=read_pairs(list) /> }.into_any();
+fn draw(values: &Values) -> AnyView {
+    match values {
+        Values::Tokens(values) => draw_tokens(values),
+        Values::Pairs(values) => {
+            let tokens = values.derived_attention_scalars_response_data.token_and_attention_scalars_list.clone();
+            view! { <PairMap tokens=tokens /> }.into_any()
+        }
     }
-    let tokens = value["inferenceAndTokenData"]["tokensAsStrings"].as_array().cloned().unwrap_or_default();
-    let data = &value["derivedScalarsResponseData"];
-    let values: Vec<f64> = data["activations"].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-    let normalised: Option<Vec<f64>> =
-        data["normalizedActivations"].as_array().map(|a| a.iter().filter_map(Value::as_f64).collect());
-    let most = values.iter().fold(0.0f64, |m, v| m.max(*v));
-    let painted: Vec<Painted> = tokens
+}
+
+fn draw_tokens(values: &DerivedScalarsResponse) -> AnyView {
+    let data = &values.derived_scalars_response_data;
+    let most = data.activations.iter().fold(0.0f64, |m, v| m.max(*v));
+    let normalised = |i: usize| data.normalized_activations.as_ref().and_then(|n| n.get(i).copied());
+    let painted: Vec<TokenAndScalar> = values
+        .inference_and_token_data
+        .tokens_as_strings
         .iter()
-        .zip(&values)
+        .zip(&data.activations)
         .enumerate()
-        .map(|(i, (t, v))| Painted {
-            token: t.as_str().unwrap_or_default().to_owned(),
-            value: *v,
-            fill: normalised.as_ref().and_then(|n| n.get(i).copied()).unwrap_or(if most > 0.0 {
-                v / most
-            } else {
-                0.0
-            }),
+        .map(|(i, (token, scalar))| TokenAndScalar {
+            token: token.clone(),
+            scalar: *scalar,
+            // Without a stored maximum, by the prompt's own.
+            normalized_scalar: normalised(i).unwrap_or_else(|| share(scalar.max(0.0), most)),
         })
         .collect();
-    let best = painted.iter().enumerate().max_by(|a, b| a.1.value.total_cmp(&b.1.value)).map(|(i, p)| {
-        format!("strongest at {} ({i}): {}", crate::format::quoted(&p.token), crate::format::number(p.value))
-    });
-    view! { {line(&painted)} <p class="small-text quiet">{best}</p> }.into_any()
+    let best = painted.iter().enumerate().max_by(|a, b| a.1.scalar.total_cmp(&b.1.scalar));
+    let words =
+        best.map(|(i, t)| format!("strongest at {} ({i}): {}", format::quoted(&t.token), format::number(t.scalar)));
+    view! { {line(&painted)} <p class="small-text quiet">{words}</p> }.into_any()
 }

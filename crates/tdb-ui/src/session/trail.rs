@@ -3,6 +3,7 @@
 use tdb_api::{AttentionTraceType, NodeAblation, NodeIndex, NodeToTrace, NodeType, page::PageState};
 
 use super::Session;
+use crate::json::Json;
 use crate::view::ViewState;
 
 impl Session {
@@ -34,37 +35,42 @@ impl Session {
         self.step(|page, _| page.left.node_ablations.clear());
     }
 
-    /// Asks what made `node` fire. A value trace asks for the head's effect on the node that was traced before, if that can
-    /// be asked, else on the logits.
+    /// Asks what made `node` fire.
     pub fn trace(self, node: NodeIndex, through: Option<AttentionTraceType>) {
-        self.step(move |page, view| {
-            let before = page.left.upstream_node_to_trace.take();
-            let mut trail = view.trail();
-            if let Some(before) = &before {
-                trail.push((before.clone(), page.left.downstream_node_to_trace.take()));
-            }
-            page.left.downstream_node_to_trace = match through {
-                Some(AttentionTraceType::V) => before.filter(|b| b.attention_trace_type != Some(AttentionTraceType::V)),
-                _ => None,
-            };
-            page.left.upstream_node_to_trace =
-                Some(NodeToTrace { node_index: node, attention_trace_type: through, downstream_trace_config: None });
-            view.set_trail(&trail);
-        });
+        self.step(move |page, view| trace(page, view, node, through));
     }
 
     /// Back to an earlier trace of the way here; `None` is the question of the logits.
     pub fn trace_back(self, to: Option<usize>) {
-        self.step(move |page, view| {
-            let mut trail = view.trail();
-            let step = to.and_then(|i| trail.get(i).cloned());
-            trail.truncate(to.unwrap_or_default());
-            let (up, down) = step.map_or((None, None), |(up, down)| (Some(up), down));
-            page.left.upstream_node_to_trace = up;
-            page.left.downstream_node_to_trace = down;
-            view.set_trail(&trail);
-        });
+        self.step(move |page, view| trace_back(page, view, to));
     }
+}
+
+/// A value trace asks for the head's effect on the node that was traced before, if that can be asked, else on the
+/// logits.
+fn trace(page: &mut PageState, view: &mut ViewState, node: NodeIndex, through: Option<AttentionTraceType>) {
+    let before = page.left.upstream_node_to_trace.take();
+    let mut trail = view.trail();
+    if let Some(before) = &before {
+        trail.push((before.clone(), page.left.downstream_node_to_trace.take()));
+    }
+    page.left.downstream_node_to_trace = match through {
+        Some(AttentionTraceType::V) => before.filter(|b| b.attention_trace_type != Some(AttentionTraceType::V)),
+        _ => None,
+    };
+    page.left.upstream_node_to_trace =
+        Some(NodeToTrace { node_index: node, attention_trace_type: through, downstream_trace_config: None });
+    view.set_trail(&trail);
+}
+
+fn trace_back(page: &mut PageState, view: &mut ViewState, to: Option<usize>) {
+    let mut trail = view.trail();
+    let step = to.and_then(|i| trail.get(i).cloned());
+    trail.truncate(to.unwrap_or_default());
+    let (up, down) = step.map_or((None, None), |(up, down)| (Some(up), down));
+    page.left.upstream_node_to_trace = up;
+    page.left.downstream_node_to_trace = down;
+    view.set_trail(&trail);
 }
 
 type Step = (NodeToTrace, Option<NodeToTrace>);
@@ -76,7 +82,7 @@ impl ViewState {
     }
 
     fn set_trail(&mut self, trail: &[Step]) {
-        self.trail = if trail.is_empty() { String::new() } else { serde_json::to_string(trail).unwrap_or_default() };
+        self.trail = if trail.is_empty() { String::new() } else { Json::of(&trail).text() };
     }
 }
 
@@ -97,17 +103,40 @@ mod tests {
     use super::*;
     use tdb_api::PassType;
 
+    fn node(node_type: NodeType, unit: i64) -> NodeIndex {
+        let mut tensor_indices = vec![Some(6), Some(unit)];
+        if node_type == NodeType::AttentionHead {
+            tensor_indices.insert(1, Some(4));
+        }
+        NodeIndex { node_type, tensor_indices, layer_index: Some(3), pass_type: PassType::Forward }
+    }
+
+    #[test]
+    fn traces_lead_upstream_and_back() {
+        let (mut page, mut view) = (PageState::default(), ViewState::default());
+        let (neuron, head) = (node(NodeType::MlpNeuron, 7), node(NodeType::AttentionHead, 2));
+        trace(&mut page, &mut view, neuron.clone(), None);
+        assert!(view.trail().is_empty(), "the logits come before it");
+        let value = Some(AttentionTraceType::V);
+        trace(&mut page, &mut view, head.clone(), value);
+        let upstream = |page: &PageState| page.left.upstream_node_to_trace.clone().map(|n| n.node_index);
+        let downstream = |page: &PageState| page.left.downstream_node_to_trace.clone().map(|n| n.node_index);
+        assert_eq!((upstream(&page), downstream(&page)), (Some(head.clone()), Some(neuron.clone())));
+        // A head's effect on another head's value cannot be asked; then it is the one on the logits.
+        trace(&mut page, &mut view, head, value);
+        assert_eq!((downstream(&page), view.trail().len()), (None, 2));
+        trace_back(&mut page, &mut view, Some(0));
+        assert_eq!((upstream(&page), downstream(&page), view.trail().len()), (Some(neuron), None, 0));
+        trace_back(&mut page, &mut view, None);
+        assert_eq!((upstream(&page), view.trail().len()), (None, 0));
+    }
+
     #[test]
     fn layers_below_the_first_ablated_one_are_hidden() {
         let mut page = PageState::default();
         assert_eq!(first_ablated_layer(&page), None);
         for layer in [4, 2, 7] {
-            let node_index = NodeIndex {
-                node_type: NodeType::MlpNeuron,
-                tensor_indices: vec![Some(0), Some(1)],
-                layer_index: Some(layer),
-                pass_type: PassType::Forward,
-            };
+            let node_index = NodeIndex { layer_index: Some(layer), ..node(NodeType::MlpNeuron, 1) };
             page.left.node_ablations.push(NodeAblation { node_index, value: 0.0 });
         }
         assert_eq!(first_ablated_layer(&page), Some(2));

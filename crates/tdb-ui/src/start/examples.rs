@@ -3,7 +3,7 @@
 use leptos::prelude::*;
 use tdb_api::page::PageState;
 
-use crate::app::Server;
+use crate::server::Server;
 use crate::ui::token_text;
 
 struct Example {
@@ -20,14 +20,16 @@ const EXAMPLES: [Example; 6] = [
         prompt: "<|endoftext|>When Mary and John went to the store, John gave a drink to",
         target: " Mary",
         distractor: " John",
-        look: "Heads in late layers that attend from “ to” back to “ Mary” and write her name. Ablate the strongest, then trace its query: who told it to look away from the name that came twice?",
+        look: "Heads in late layers that attend from “ to” back to “ Mary” and write her name. Ablate the strongest, \
+            then trace its query: who told it to look away from the name that came twice?",
     },
     Example {
         title: "Capitals",
         prompt: "<|endoftext|>Paris, France. Ottawa,",
         target: " Canada",
         distractor: " Germany",
-        look: "MLP neurons at “ Ottawa” that know the country, and a head that carries what they wrote to the last comma.",
+        look: "MLP neurons at “ Ottawa” that know the country, and a head that carries what they wrote to the last \
+            comma.",
     },
     Example {
         title: "Greater than",
@@ -41,21 +43,24 @@ const EXAMPLES: [Example; 6] = [
         prompt: "<|endoftext|>Say: lamp tree king, lamp tree",
         target: " king",
         distractor: " lamp",
-        look: "A head at the last “ tree” that attends to the word after the first one. Trace its key: a head one layer down has told that place what came before it.",
+        look: "A head at the last “ tree” that attends to the word after the first one. Trace its key: a head one \
+            layer down has told that place what came before it.",
     },
     Example {
         title: "Pronoun",
         prompt: "<|endoftext|>When Mary came back from the park,",
         target: " she",
         distractor: " he",
-        look: "A head that reads the name from the comma, and the embedding of the name itself, which already leans one way.",
+        look: "A head that reads the name from the comma, and the embedding of the name itself, which already leans \
+            one way.",
     },
     Example {
         title: "Who else?",
         prompt: "<|endoftext|>When Mary and John went to the store, Mary gave a drink to",
         target: " John",
         distractor: " Mary",
-        look: "The first question with the names' roles exchanged. Add a second prompt to compare the two token by token: which heads follow the name, and which its place?",
+        look: "The first question with the names' roles exchanged. Add a second prompt to compare the two token by \
+            token: which heads follow the name, and which its place?",
     },
 ];
 
@@ -78,7 +83,12 @@ pub fn Examples() -> impl IntoView {
                     <a class="card example" href=href>
                         <h3>{e.title}</h3>
                         <span class="example-prompt">{e.prompt}</span>
-                        <span><span class="token">{token_text(e.target)}</span>" rather than "<span class="token">{token_text(e.distractor)}</span>"?"</span>
+                        <span>
+                            <span class="token">{token_text(e.target)}</span>
+                            " rather than "
+                            <span class="token">{token_text(e.distractor)}</span>
+                            "?"
+                        </span>
                         <span class="why">{e.look}</span>
                     </a>
                 }

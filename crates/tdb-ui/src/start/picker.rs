@@ -2,11 +2,13 @@
 
 use leptos::prelude::*;
 use leptos_router::hooks::use_navigate;
-use serde_json::Value;
+use tdb_api::NeuronDatasetMetadata;
 use tdb_api::page::NodePageKind;
+use tdb_api::routes::NeuronDatasetsMetadata;
 
-use crate::app::{Server, node_path};
+use crate::names::node_path;
 use crate::remote::{Remote, follow};
+use crate::server::Server;
 use crate::ui::ProblemCard;
 
 #[derive(Clone, PartialEq)]
@@ -19,14 +21,14 @@ struct Dataset {
 #[component]
 pub fn Picker() -> impl IntoView {
     let server = Server::get();
-    let (state, again) = follow(|| Some(("/neuron_datasets_metadata", Value::Null)));
+    let (state, again) = follow::<NeuronDatasetsMetadata>(|| Some(()));
     let chosen = RwSignal::new(0usize);
     let layer = RwSignal::new("0".to_owned());
     let unit = RwSignal::new("0".to_owned());
     let navigate = use_navigate();
     let datasets = Memo::new(move |_| {
         let mut all: Vec<Dataset> = match state.get() {
-            Remote::Ready(Value::Array(items)) => items.iter().filter_map(read).collect(),
+            Remote::Ready(sets) => sets.iter().filter_map(read).collect(),
             _ => Vec::new(),
         };
         // The present model's nodes come first, and can be looked at even where no examples are stored.
@@ -81,20 +83,34 @@ pub fn Picker() -> impl IntoView {
         view! {
             <label class="stack tight">
                 <span class="label">{label}</span>
-                <input class="field short" id=id inputmode="numeric" prop:value=move || signal.get() on:input=move |e| signal.set(event_target_value(&e)) />
+                <input
+                    class="field short"
+                    id=id
+                    inputmode="numeric"
+                    prop:value=move || signal.get()
+                    on:input=move |e| signal.set(event_target_value(&e))
+                />
             </label>
         }
     };
     view! {
         {move || match state.get() {
-            Remote::Failed(problem) if !problem.is_missing_route() => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
+            Remote::Failed(problem) if !problem.is_missing_route() => view! {
+                <ProblemCard problem=problem retry=again />
+            }.into_any(),
             _ => ().into_any(),
         }}
         <form class="picker" on:submit=go>
             <label class="stack tight grow">
                 <span class="label">"Data set"</span>
-                <select class="field" id="dataset" on:change=move |e| chosen.set(event_target_value(&e).parse().unwrap_or_default())>
-                    {move || datasets.get().into_iter().enumerate().map(|(i, d)| view! { <option value=i.to_string()>{d.name}</option> }).collect_view()}
+                <select
+                    class="field"
+                    id="dataset"
+                    on:change=move |e| chosen.set(event_target_value(&e).parse().unwrap_or_default())
+                >
+                    {move || datasets.get().into_iter().enumerate().map(|(i, d)| view! {
+                        <option value=i.to_string()>{d.name}</option>
+                    }).collect_view()}
                 </select>
             </label>
             {field("Layer", "pick-layer", layer)}
@@ -103,24 +119,25 @@ pub fn Picker() -> impl IntoView {
         </form>
         <p class="small-text" aria-live="polite">
             {move || match check() {
-                Err(message) if !datasets.with(Vec::is_empty) => view! { <span class="field-error">{message}</span> }.into_any(),
+                Err(message) if !datasets.with(Vec::is_empty) => view! {
+                    <span class="field-error">{message}</span>
+                }.into_any(),
                 _ => view! { <span class="quiet">{hint()}</span> }.into_any(),
             }}
         </p>
     }
 }
 
-fn read(item: &Value) -> Option<Dataset> {
-    let text = |key: &str| item[key].as_str().map(str::to_owned);
-    let kind = NodePageKind::of_records(item["derivedScalarType"].as_str()?)?;
-    Some(Dataset { slug: text("shortName")?, name: text("userVisibleName")?, kind })
+fn read(set: &NeuronDatasetMetadata) -> Option<Dataset> {
+    let kind = NodePageKind::of_records(&set.derived_scalar_type)?;
+    Some(Dataset { slug: set.short_name.clone(), name: set.user_visible_name.clone(), kind })
 }
 
 fn number(text: &str, limit: Option<i64>, what: &str) -> Result<i64, String> {
     match (text.trim().parse::<i64>(), limit) {
         (Ok(n), None) if n >= 0 => Ok(n),
         (Ok(n), Some(limit)) if (0..limit).contains(&n) => Ok(n),
-        (_, Some(limit)) => Err(format!("{text:?} is no {what} from 0 to {}.", limit - 1)),
-        _ => Err(format!("{text:?} is no {what} (0, 1, …).")),
+        (_, Some(limit)) => Err(format!("“{text}” is no {what}; the model has {what}s 0–{}.", limit - 1)),
+        _ => Err(format!("“{text}” is no {what}; enter a whole number, 0 or more.")),
     }
 }

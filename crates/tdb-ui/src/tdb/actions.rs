@@ -6,10 +6,9 @@ use wasm_bindgen::JsCast;
 
 use super::Slug;
 use super::means::{self, Over};
-use crate::app::node_path;
 use crate::dom;
 use crate::format;
-use crate::names;
+use crate::names::{self, node_path};
 use crate::session::Session;
 use crate::ui::Notices;
 
@@ -151,10 +150,23 @@ pub fn RowMenuView() -> impl IntoView {
                 }
             };
             view! {
-                <div class="menu floating" role="menu" aria-label=names::node_name(&node) node_ref=node_ref style=format!("left:{}px;top:{}px", open.x, open.y) on:keydown=on_key on:focusout=on_leave>
+                <div
+                    class="menu floating"
+                    role="menu"
+                    aria-label=names::node_name(&node)
+                    node_ref=node_ref
+                    style=format!("left:{}px;top:{}px", open.x, open.y)
+                    on:keydown=on_key
+                    on:focusout=on_leave
+                >
                     {(!open.traces_only).then(|| view! {
-                        <button type="button" role="menuitem" disabled=reason.is_some() title=reason on:click=ablate>"Ablate"<span class="hint">"a"</span></button>
-                        <button type="button" role="menuitem" disabled=reason.is_some() on:click=everywhere>"Ablate at every token"</button>
+                        <button type="button" role="menuitem" disabled=reason.is_some() title=reason on:click=ablate>
+                            "Ablate"
+                            <span class="hint">"a"</span>
+                        </button>
+                        <button type="button" role="menuitem" disabled=reason.is_some() on:click=everywhere>
+                            "Ablate at every token"
+                        </button>
                         {Over::all(node.node_type).iter().map(|over| {
                             let (node, slug) = (node.clone(), slug.clone());
                             let words = over.words(node.node_type);
@@ -166,7 +178,9 @@ pub fn RowMenuView() -> impl IntoView {
                                     session.ablate(held, value);
                                 });
                             };
-                            view! { <button type="button" role="menuitem" on:click=to_mean>"Ablate to the "{words}</button> }
+                            view! {
+                                <button type="button" role="menuitem" on:click=to_mean>"Ablate to the "{words}</button>
+                            }
                         }).collect_view()}
                     })}
                     {traces(node.node_type).into_iter().map(|(through, label)| {
@@ -179,7 +193,10 @@ pub fn RowMenuView() -> impl IntoView {
                         }
                     }).collect_view()}
                     {(!open.traces_only).then(|| href.map(|href| view! {
-                        <a role="menuitem" tabindex="0" href=href target="_blank" rel="noopener">"Open its page"<span class="hint">"o"</span></a>
+                        <a role="menuitem" tabindex="0" href=href target="_blank" rel="noopener">
+                            "Open page"
+                            <span class="hint">"o"</span>
+                        </a>
                     }))}
                 </div>
             }

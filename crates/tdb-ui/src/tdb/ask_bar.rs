@@ -4,40 +4,16 @@ use leptos::prelude::*;
 use tdb_api::TokenRef;
 use tdb_api::page::{PageState, SideState};
 
-use super::{options::Options, prompt::PromptEditor, share::ShareMenu, snapshots::SnapshotsMenu, token_box::TokenList};
-use crate::client::Problem;
+use super::options::Options;
+use super::prompt::PromptEditor;
+use super::question::{side, side_mut};
+use super::share::ShareMenu;
+use super::snapshots::SnapshotsMenu;
+use super::token_box::TokenList;
 use crate::dom;
 use crate::format;
-use crate::lexicon::{Lexicon, Tokens};
 use crate::session::Session;
-
-/// A field of the question that the server can complain about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
-    Prompt { right: bool },
-    Target { right: bool, at: usize },
-    Distractor { right: bool, at: usize },
-    TopK,
-}
-
-/// The field that a problem is about, if the page has it. Servers that do not say are read by their words.
-pub fn field_of(problem: &Problem) -> Option<Field> {
-    let place = problem.field.as_deref()?;
-    let indices: Vec<usize> = place.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
-    let right = indices.first() == Some(&1);
-    let at = indices.get(1).copied().unwrap_or_default();
-    if place.contains("targetTokens") {
-        Some(Field::Target { right, at })
-    } else if place.contains("distractorTokens") {
-        Some(Field::Distractor { right, at })
-    } else if place.contains("prompt") {
-        Some(Field::Prompt { right })
-    } else if place.contains("topAndBottomK") {
-        Some(Field::TopK)
-    } else {
-        None
-    }
-}
+use crate::token_cache::{TokenCache, Tokens};
 
 #[component]
 pub fn AskBar() -> impl IntoView {
@@ -48,7 +24,10 @@ pub fn AskBar() -> impl IntoView {
     let mismatch = move || {
         let (l, r) = (left.get()?, right.get()?);
         (two.get() && l.count != r.count).then(|| {
-            format!("The prompts have {} and {} tokens; to be compared they must have as many.", l.count, r.count)
+            format!(
+                "To be compared, both prompts must have as many tokens as each other (now {} and {}).",
+                l.count, r.count
+            )
         })
     };
     let add = move |_| {
@@ -80,19 +59,39 @@ pub fn AskBar() -> impl IntoView {
                 <SubmitButton />
                 <span class="ask-notes" aria-live="polite">
                     {move || mismatch().map(|m| view! { <span class="field-error">{m}</span> })}
-                    {move || session.is_edited().then(|| view! { <span class="edited">"Edited: the results below belong to the earlier question."</span> })}
+                    {move || session.is_edited().then(|| view! {
+                        <span class="edited">" Edited – press Submit to update."</span>
+                    })}
                 </span>
                 <span class="grow"></span>
-                <button type="button" class="button small plain icon" aria-label="Undo" title="Undo (Ctrl+Z)" disabled=move || !session.can_undo() on:click=move |_| session.undo()>
+                <button
+                    type="button"
+                    class="button small plain icon"
+                    aria-label="Undo"
+                    title="Undo (Ctrl+Z)"
+                    disabled=move || !session.can_undo()
+                    on:click=move |_| session.undo()
+                >
                     "↶"
                 </button>
-                <button type="button" class="button small plain icon" aria-label="Redo" title="Redo (Ctrl+Shift+Z)" disabled=move || !session.can_redo() on:click=move |_| session.redo()>
+                <button
+                    type="button"
+                    class="button small plain icon"
+                    aria-label="Redo"
+                    title="Redo (Ctrl+Shift+Z)"
+                    disabled=move || !session.can_redo()
+                    on:click=move |_| session.redo()
+                >
                     "↷"
                 </button>
                 {move || if two.get() {
-                    view! { <button type="button" class="button small plain" on:click=remove>"Remove second prompt"</button> }.into_any()
+                    view! {
+                        <button type="button" class="button small plain" on:click=remove>"Remove second prompt"</button>
+                    }.into_any()
                 } else {
-                    view! { <button type="button" class="button small plain" on:click=add>"Add second prompt"</button> }.into_any()
+                    view! {
+                        <button type="button" class="button small plain" on:click=add>"Add second prompt"</button>
+                    }.into_any()
                 }}
                 <Options />
                 <SnapshotsMenu />
@@ -105,16 +104,7 @@ pub fn AskBar() -> impl IntoView {
 fn follow(session: Session, right: bool) -> Signal<Option<Tokens>> {
     let prompt =
         Memo::new(move |_| session.page.with(|p| side(p, right).map(|s| s.prompt.clone()).unwrap_or_default()));
-    Lexicon::get().follow(move || prompt.get())
-}
-
-/// The side's part of the state.
-pub fn side(page: &PageState, right: bool) -> Option<&SideState> {
-    if right { page.right.as_ref() } else { Some(&page.left) }
-}
-
-pub fn side_mut(page: &mut PageState, right: bool) -> Option<&mut SideState> {
-    if right { page.right.as_mut() } else { Some(&mut page.left) }
+    TokenCache::get().follow(move || prompt.get())
 }
 
 #[component]
@@ -138,11 +128,19 @@ fn SideFields(right: bool, tokens: Signal<Option<Tokens>>) -> impl IntoView {
     };
     view! {
         <fieldset class="ask-side" class:is-right=right>
-            <legend class="visually-hidden">{move || if two() { if right { "Right question" } else { "Left question" } } else { "Question" }}</legend>
+            <legend class="visually-hidden">
+                {move || if two() { if right { "Right question" } else { "Left question" } } else { "Question" }}
+            </legend>
             <PromptEditor right=right label=Signal::derive(move || name().to_owned()) tokens=tokens />
             <div class="asked-tokens">
                 <TokenList right=right distractor=false />
-                <button type="button" class="button small plain icon swap" aria-label="Swap targets and distractors" title="Swap targets and distractors" on:click=swap>
+                <button
+                    type="button"
+                    class="button small plain icon swap"
+                    aria-label="Swap targets and distractors"
+                    title="Swap targets and distractors"
+                    on:click=swap
+                >
                     "⇄"
                 </button>
                 <TokenList right=right distractor=true />
@@ -186,28 +184,5 @@ fn SubmitButton() -> impl IntoView {
                 session.busy.with(Option::is_none).then_some(last).flatten().map(|ms| format!("answered in {}", format::duration(ms)))
             }}
         </span>
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::Kind;
-
-    #[test]
-    fn problems_find_their_field() {
-        let at = |field: &str| {
-            field_of(&Problem {
-                kind: Kind::Refused(400),
-                message: String::new(),
-                field: Some(field.into()),
-                hint: None,
-            })
-        };
-        assert_eq!(at("subRequests[1].targetTokens[2]"), Some(Field::Target { right: true, at: 2 }));
-        assert_eq!(at("subRequests[0].distractorTokens[0]"), Some(Field::Distractor { right: false, at: 0 }));
-        assert_eq!(at("subRequests.0.prompt"), Some(Field::Prompt { right: false }));
-        assert_eq!(at("subRequests[0].topAndBottomKForNodeTable"), Some(Field::TopK));
-        assert_eq!(at("subRequests[0].nodeAblations"), None);
     }
 }

@@ -1,12 +1,13 @@
 //! The attention pattern of one head on the present prompt.
 
 use leptos::prelude::*;
-use serde_json::{Value, json};
-use tdb_api::NodeIndex;
+use tdb_api::routes::DerivedScalars;
+use tdb_api::{DerivedScalarType, DerivedScalarsRequest, DerivedScalarsResponse, NodeIndex};
 
 use crate::format;
 use crate::names;
 use crate::remote::{Remote, follow};
+use crate::requests;
 use crate::session::Session;
 use crate::ui::{ProblemCard, SaveFigure, fill_style};
 
@@ -16,22 +17,22 @@ pub fn AttentionPattern(node: NodeIndex) -> impl IntoView {
     let (from, to) = (names::token_from(&node), names::token_to(&node));
     let places = node.tensor_indices.iter().map(|i| i.map_or("all".to_owned(), |i| i.to_string()));
     let id = format!("pattern-{}-{}", node.layer_index.unwrap_or_default(), places.collect::<Vec<_>>().join("-"));
-    let (state, again) = follow(move || {
+    let (state, again) = follow::<DerivedScalars>(move || {
         let prompt = session.asked.with(|a| a.as_ref().map(|a| a.left.prompt.clone()))?;
-        let body = json!({
-            "inferenceRequestSpec": { "prompt": prompt },
-            "derivedScalarsRequestSpec": { "dst": "flattened_attn_post_softmax", "layerIndex": node.layer_index, "activationIndex": names::unit(&node) },
-        });
-        Some(("/derived_scalars", body))
+        let dst = DerivedScalarType::FlattenedAttnPostSoftmax;
+        Some(DerivedScalarsRequest {
+            inference_request_spec: requests::run(prompt),
+            derived_scalars_request_spec: requests::scalars(dst, node.layer_index, names::unit(&node)),
+        })
     });
     view! {
         <div class="pattern" id=id.clone()>
             <div class="row">
-                <span class="label">"attention on the prompt, unablated (row reads column)"</span>
+                <span class="label">"Attention pattern, baseline (rows: query, columns: key)"</span>
                 <SaveFigure what="the attention pattern" of=format!("#{id} .matrix") file="attention" />
             </div>
             {move || match state.get() {
-                Remote::Ready(value) => matrix(&value, from, to),
+                Remote::Ready(response) => matrix(&response, from, to),
                 Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
                 _ => view! { <span class="skeleton wide-skeleton"></span> }.into_any(),
             }}
@@ -40,19 +41,9 @@ pub fn AttentionPattern(node: NodeIndex) -> impl IntoView {
 }
 
 /// Rows of a lower triangle, drawn as a square.
-fn matrix(value: &Value, from: Option<usize>, to: Option<usize>) -> AnyView {
-    let tokens: Vec<String> = value["inferenceAndTokenData"]["tokensAsStrings"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|t| t.as_str().map(str::to_owned))
-        .collect();
-    let flat: Vec<f64> = value["derivedScalarsResponseData"]["activations"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_f64)
-        .collect();
+fn matrix(response: &DerivedScalarsResponse, from: Option<usize>, to: Option<usize>) -> AnyView {
+    let tokens = &response.inference_and_token_data.tokens_as_strings;
+    let flat = &response.derived_scalars_response_data.activations;
     let n = tokens.len();
     if flat.len() != n * (n + 1) / 2 {
         return view! { <p class="quiet">"The server gives no pattern for this head."</p> }.into_any();
@@ -65,7 +56,7 @@ fn matrix(value: &Value, from: Option<usize>, to: Option<usize>) -> AnyView {
                     true => {
                         let v = flat[start + j];
                         let title = format!(
-                            "{} ({i}) reads {} ({j}): {}",
+                            "{} ({i}) attends to {} ({j}): {}",
                             format::quoted(&tokens[i]),
                             format::quoted(&tokens[j]),
                             format::full(v)

@@ -2,20 +2,22 @@
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use serde_json::json;
 use tdb_api::TokenRef;
+use tdb_api::numbers::{largest, share};
+use tdb_api::stream::TOP_OUTPUT_TOKEN_LOGITS;
 
-use super::ask_bar::side_mut;
+use super::question::{side_mut, tokens_mut};
 use crate::answer::{Answer, Candidate};
 use crate::format;
-use crate::lexicon::Lexicon;
+use crate::json::Json;
 use crate::session::Session;
+use crate::token_cache::TokenCache;
 use crate::ui::{CardHead, JsonButton, Menu, sign_class, token_text};
 
 const FEW: usize = 10;
 
 #[derive(Clone, PartialEq)]
-struct Line {
+struct CandidateLine {
     candidate: Candidate,
     role: Option<String>,
     pinned: bool,
@@ -46,9 +48,8 @@ pub fn Candidates() -> impl IntoView {
     let has_probabilities = move || session.answer.with(|a| a.candidates.iter().any(|c| c.probabilities[0].is_some()));
     let lines = Memo::new(move |_| session.answer.with(|a| lines(a, session, sort.get())));
     let most = move || {
-        let span =
-            session.answer.with(|a| a.candidates.iter().flat_map(|c| c.probabilities).flatten().fold(0.0, f64::max));
-        if span > 0.0 { span } else { 1.0 }
+        let all = session.answer.with(|a| largest(a.candidates.iter().flat_map(|c| c.probabilities).flatten()));
+        if all > 0.0 { all } else { 1.0 }
     };
     let shown = move || {
         let lines = lines.get();
@@ -58,8 +59,8 @@ pub fn Candidates() -> impl IntoView {
     };
     let json = Callback::new(move |()| {
         session.answer.with_untracked(|a| {
-            let parts = a.json["inferenceSubResponses"].as_array().into_iter().flatten();
-            json!(parts.map(|s| s["processingResponseDataByName"]["topOutputTokenLogits"].clone()).collect::<Vec<_>>())
+            let lists = a.responses().iter().map(|r| r.ranked(TOP_OUTPUT_TOKEN_LOGITS)).collect::<Vec<_>>();
+            Json::of(&(lists, &a.folded.candidates))
         })
     });
     let header = move |at: usize, label: &'static str| {
@@ -71,14 +72,20 @@ pub fn Candidates() -> impl IntoView {
             }>
                 <button type="button" class="sort" on:click=move |_| sort.update(|s| *s = (at, s.0 != at || !s.1))>
                     {label}
-                    <span aria-hidden="true">{move || match sort.get() { (c, true) if c == at => " ▾", (c, false) if c == at => " ▴", _ => "" }}</span>
+                    <span aria-hidden="true">
+                        {move || match sort.get() { (c, true) if c == at => " ▾", (c, false) if c == at => " ▴", _ => "" }}
+                    </span>
                 </button>
             </th>
         }
     };
     view! {
         <section class="card" aria-label="Next token candidates" id="candidates">
-            <CardHead title="Next token" about="candidates" tip="What the model would write next. A token's menu makes it a target or a distractor.">
+            <CardHead
+                title="Next token"
+                about="candidates"
+                tip="What the model would write next. A token's menu makes it a target or a distractor."
+            >
                 <JsonButton what="the candidates" value=json />
             </CardHead>
             <div class="card-body" class:stale=move || session.is_stale()>
@@ -115,20 +122,20 @@ pub fn Candidates() -> impl IntoView {
     }
 }
 
-fn lines(answer: &Answer, session: Session, (column, descending): (usize, bool)) -> Vec<Line> {
-    let mut pinned: Vec<(usize, Line)> = Vec::new();
+fn lines(answer: &Answer, session: Session, (column, descending): (usize, bool)) -> Vec<CandidateLine> {
+    let mut pinned: Vec<(usize, CandidateLine)> = Vec::new();
     let mut rest: Vec<Candidate> = Vec::new();
     for candidate in &answer.candidates {
         match role(candidate, session) {
             Some((place, role)) => {
-                pinned.push((place, Line { candidate: candidate.clone(), role: Some(role), pinned: true }))
+                pinned.push((place, CandidateLine { candidate: candidate.clone(), role: Some(role), pinned: true }))
             }
             None => rest.push(candidate.clone()),
         }
     }
     pinned.sort_by_key(|(place, _)| *place);
     let value = |c: &Candidate| match column {
-        2 => diff(c),
+        2 => c.logit_difference(),
         side => c.logits[side],
     };
     rest.sort_by(|a, b| match (value(a), value(b)) {
@@ -144,33 +151,40 @@ fn lines(answer: &Answer, session: Session, (column, descending): (usize, bool))
     pinned
         .into_iter()
         .map(|(_, line)| line)
-        .chain(rest.into_iter().map(|candidate| Line { candidate, role: None, pinned: false }))
+        .chain(rest.into_iter().map(|candidate| CandidateLine { candidate, role: None, pinned: false }))
         .collect()
 }
 
-fn diff(candidate: &Candidate) -> Option<f64> {
-    Some(candidate.logits[0]? - candidate.logits[1]?)
-}
-
 #[component]
-fn CandidateRow(line: Line, two: bool, probabilities: bool, most: f64) -> impl IntoView {
+fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool, most: f64) -> impl IntoView {
     let session = Session::get();
     let token = line.candidate.token.clone().unwrap_or_else(|| "<missing>".into());
     let number = |value: Option<f64>, sign: bool| {
         value.map_or_else(
             || view! { <td class="num"></td> }.into_any(),
-            |v| view! { <td class=format!("num {}", if sign { sign_class(v) } else { "" }) title=format::full(v) data-value=format::full(v)>{if sign { format::signed(v) } else { format::number(v) }}</td> }.into_any(),
+            |v| {
+                view! {
+                    <td
+                        class=format!("num {}", if sign { sign_class(v) } else { "" })
+                        title=format::full(v)
+                        data-value=format::full(v)
+                    >
+                        {if sign { format::signed(v) } else { format::number(v) }}
+                    </td>
+                }
+                .into_any()
+            },
         )
     };
-    let lexicon = Lexicon::get();
+    let cache = TokenCache::get();
     let (id, label) = (line.candidate.id, token.clone());
     let pick = Callback::new(move |(distractor, add): (bool, bool)| {
         let text = label.clone();
         spawn_local(async move {
-            let token = lexicon.name(id, text).await;
+            let token = cache.name(id, text).await;
             session.page.update(|page| {
                 if let Some(side) = side_mut(page, false) {
-                    let list = if distractor { &mut side.distractor_tokens } else { &mut side.target_tokens };
+                    let list = tokens_mut(side, distractor);
                     if !add {
                         list.clear();
                     }
@@ -189,9 +203,15 @@ fn CandidateRow(line: Line, two: bool, probabilities: bool, most: f64) -> impl I
             <th scope="row">
                 <span class="token">{token_text(&token)}</span>
                 <Menu label="⋯" name=name class="button plain icon small pick" left=true>
-                    <button type="button" role="menuitem" on:click=move |_| pick.run((false, false))>"Use as target"</button>
-                    <button type="button" role="menuitem" on:click=move |_| pick.run((true, false))>"Use as distractor"</button>
-                    <button type="button" role="menuitem" on:click=move |_| pick.run((false, true))>"Add to targets"</button>
+                    <button type="button" role="menuitem" on:click=move |_| pick.run((false, false))>
+                        "Use as target"
+                    </button>
+                    <button type="button" role="menuitem" on:click=move |_| pick.run((true, false))>
+                        "Use as distractor"
+                    </button>
+                    <button type="button" role="menuitem" on:click=move |_| pick.run((false, true))>
+                        "Add to targets"
+                    </button>
                 </Menu>
                 {line.role.map(|r| {
                     let rank = line.candidate.rank.map(|n| format!(", rank {n}"));
@@ -199,12 +219,12 @@ fn CandidateRow(line: Line, two: bool, probabilities: bool, most: f64) -> impl I
                 })}
             </th>
             {number(line.candidate.logits[0], false)}
-            {two.then(|| number(diff(&line.candidate), true))}
+            {two.then(|| number(line.candidate.logit_difference(), true))}
             {two.then(|| number(line.candidate.logits[1], false))}
             {probabilities.then(|| match p {
                 Some(p) => view! {
                     <td class="num share" title=format::full(p) data-value=format::full(p)>
-                        <span class="share-bar" style=format!("--v:{:.3}", p / most)></span>
+                        <span class="share-bar" style=format!("--v:{:.3}", share(p, most))></span>
                         <span>{format::percent(p)}</span>
                     </td>
                 }.into_any(),

@@ -33,11 +33,14 @@ pub fn Circuit() -> impl IntoView {
                 <CardHead
                     title="Circuit"
                     about="the circuit"
-                    tip="The nodes traced on the way here, by layer and token. The last line is the prompt; the top is the output."
+                    tip="The nodes traced on the way here, by layer and token. The last line is the prompt; the top is \
+                        the output."
                 >
                     <SaveFigure what="the circuit" of="#circuit svg" file="circuit" />
                 </CardHead>
-                <div class="card-body heat-scroll" tabindex="0" role="group" aria-label="Circuit" node_ref=scroll>{move || draw(session, &nodes.get())}</div>
+                <div class="card-body heat-scroll" tabindex="0" role="group" aria-label="Circuit" node_ref=scroll>
+                    {move || draw(session, &nodes.get())}
+                </div>
             </section>
         </Show>
     }
@@ -64,14 +67,38 @@ fn draw(session: Session, nodes: &[NodeToTrace]) -> AnyView {
     let at = |t: &NodeToTrace| (x_of(names::token_from(&t.node_index)), y_of(t.node_index.layer_index.unwrap_or(-1)));
     let output = (x_of(Some(n - 1)), 16);
     let points: Vec<(usize, usize)> = std::iter::once(output).chain(nodes.iter().map(at)).collect();
-    let edges = points.windows(2).map(|p| view! { <line class="edge" x1=p[0].0.to_string() y1=p[0].1.to_string() x2=p[1].0.to_string() y2=p[1].1.to_string() stroke="currentColor" /> }).collect_view();
+    let edges = points
+        .windows(2)
+        .map(|p| {
+            view! {
+                <line
+                    class="edge"
+                    x1=p[0].0.to_string()
+                    y1=p[0].1.to_string()
+                    x2=p[1].0.to_string()
+                    y2=p[1].1.to_string()
+                    stroke="currentColor"
+                />
+            }
+        })
+        .collect_view();
     // Heads also reach down to the token that they read.
     let reads = nodes
         .iter()
         .filter_map(|t| {
             let to = names::token_to(&t.node_index)?;
             let (x, y) = at(t);
-            Some(view! { <line class="edge read" x1=x.to_string() y1=y.to_string() x2=x_of(Some(to)).to_string() y2=bottom.to_string() stroke="currentColor" stroke-dasharray="3 3" /> })
+            Some(view! {
+                <line
+                    class="edge read"
+                    x1=x.to_string()
+                    y1=y.to_string()
+                    x2=x_of(Some(to)).to_string()
+                    y2=bottom.to_string()
+                    stroke="currentColor"
+                    stroke-dasharray="3 3"
+                />
+            })
         })
         .collect_view();
     let dots = nodes
@@ -79,8 +106,22 @@ fn draw(session: Session, nodes: &[NodeToTrace]) -> AnyView {
         .zip(&points[1..])
         .map(|(t, (x, y))| {
             view! {
-                <circle class=names::type_class(t.node_index.node_type) cx=x.to_string() cy=y.to_string() r="5" fill="currentColor" />
-                <text x=side(*x).0.to_string() y=(y + 4).to_string() font-size="11" text-anchor=side(*x).1 fill="currentColor">{names::node_name(&t.node_index)}</text>
+                <circle
+                    class=names::type_class(t.node_index.node_type)
+                    cx=x.to_string()
+                    cy=y.to_string()
+                    r="5"
+                    fill="currentColor"
+                />
+                <text
+                    x=side(*x).0.to_string()
+                    y=(y + 4).to_string()
+                    font-size="11"
+                    text-anchor=side(*x).1
+                    fill="currentColor"
+                >
+                    {names::node_name(&t.node_index)}
+                </text>
             }
         })
         .collect_view();
@@ -92,7 +133,19 @@ fn draw(session: Session, nodes: &[NodeToTrace]) -> AnyView {
             let y = bottom + if upwards { 8 } else { LINE - 12 };
             let turn = upwards.then(|| format!("rotate(90 {x} {y})"));
             let anchor = if upwards { "start" } else { "middle" };
-            view! { <text x=x.to_string() y=y.to_string() font-size="10" text-anchor=anchor transform=turn dominant-baseline="middle" fill="currentColor">{text}</text> }
+            view! {
+                <text
+                    x=x.to_string()
+                    y=y.to_string()
+                    font-size="10"
+                    text-anchor=anchor
+                    transform=turn
+                    dominant-baseline="middle"
+                    fill="currentColor"
+                >
+                    {text}
+                </text>
+            }
         })
         .collect_view();
     let lines = layers
@@ -101,9 +154,17 @@ fn draw(session: Session, nodes: &[NodeToTrace]) -> AnyView {
         .collect_view();
     let described = nodes.iter().map(|t| names::node_name(&t.node_index)).collect::<Vec<_>>().join(", from ");
     view! {
-        <svg width=width.to_string() height=height.to_string() viewBox=format!("0 0 {width} {height}") role="img" aria-label=format!("Output, from {described}")>
+        <svg
+            width=width.to_string()
+            height=height.to_string()
+            viewBox=format!("0 0 {width} {height}")
+            role="img"
+            aria-label=format!("Output, from {described}")
+        >
             {lines}
-            <text x=side(output.0).0.to_string() y="20" font-size="11" text-anchor=side(output.0).1 fill="currentColor">"output"</text>
+            <text x=side(output.0).0.to_string() y="20" font-size="11" text-anchor=side(output.0).1 fill="currentColor">
+                "output"
+            </text>
             {edges}
             {reads}
             {dots}

@@ -1,10 +1,12 @@
 //! The prompt drawn as a heat map of what each token's components did.
 
 use leptos::prelude::*;
-use serde_json::json;
+use tdb_api::numbers::{TokenEffects, largest_magnitude};
+use tdb_api::stream::COMPONENT_SUMS;
 
-use crate::answer::{Side, TokenEffects};
+use crate::answer::Side;
 use crate::format;
+use crate::json::Json;
 use crate::session::Session;
 use crate::ui::{CardHead, DivergingLegend, JsonButton, SaveFigure, fill_style, sign_class, token_text};
 
@@ -21,19 +23,14 @@ const PARTS: [Part; 4] = [
 pub fn TokenEffectsCard() -> impl IntoView {
     let session = Session::get();
     let json = Callback::new(move |()| {
-        session.answer.with_untracked(|a| {
-            let parts = a.json["inferenceSubResponses"].as_array().into_iter().flatten();
-            json!(
-                parts
-                    .map(|s| s["processingResponseDataByName"]["componentSumsForTokenDisplay"].clone())
-                    .collect::<Vec<_>>()
-            )
-        })
+        session
+            .answer
+            .with_untracked(|a| Json::of(&a.responses().iter().map(|r| r.ranked(COMPONENT_SUMS)).collect::<Vec<_>>()))
     });
     let most = move || {
         session.answer.with(|a| {
             let lists = a.sides.iter().filter_map(|s| s.effects.as_ref()).flat_map(|e| PARTS.map(|(.., get)| get(e)));
-            lists.flatten().fold(0.0f64, |m, v| m.max(v.abs()))
+            largest_magnitude(lists.flatten().copied())
         })
     };
     view! {
@@ -41,7 +38,8 @@ pub fn TokenEffectsCard() -> impl IntoView {
             <CardHead
                 title="Tokens"
                 about="token effects"
-                tip="Activation times gradient, summed over all components at each token: where in the prompt the answer comes from. Press a token to see its nodes alone."
+                tip="Activation times gradient, summed over all components at each token: where in the prompt the \
+                    answer comes from. Press a token to see its nodes alone."
             >
                 {move || view! { <DivergingLegend most=most() /> }}
                 <SaveFigure what="the token effects" of="#effects .heat-sides" file="token-effects" />

@@ -1,36 +1,34 @@
-//! Explanations of table rows, each patched into its row. Stored ones come by themselves; where there is none, one is written
-//! and scored if that is asked for, since it may cost.
+//! Explanations of table rows, each patched into its row. Stored ones come by themselves; where there is none, one is
+//! written and scored if that is asked for, since it may cost.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use serde_json::{Value, json};
 use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
-use tdb_api::{NodeIndex, NodeType};
+use tdb_api::{ExistingExplanationsRequest, NodeIdAndDatasets, NodeIndex, ScoreRequest, routes};
 
 use super::Slug;
-use crate::app::Server;
+use super::request_queue::RequestQueue;
 use crate::client::{self, Kind, Problem};
 use crate::names::{self, Component};
+use crate::records::stored_node;
+use crate::server::Server;
 use crate::ui::Notices;
 
-/// How an explanation is come by.
+/// Requests under way at once: stored explanations may come from far away; generated ones may cost.
+const STORED_AT_ONCE: usize = 4;
+const WRITTEN_AT_ONCE: usize = 2;
+
+/// Examples that a score is taken over: it has to be there soon.
+const SCORED_ON: i64 = 2;
+
+/// Where an explanation comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Stored,
     Written,
-}
-
-impl Way {
-    /// Stored explanations may come from far away; written ones are dear.
-    fn at_once(self) -> usize {
-        match self {
-            Self::Stored => 4,
-            Self::Written => 2,
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +36,7 @@ pub enum Explained {
     Waiting,
     Failed(String),
     /// Texts with their scores; none is stored if it is empty.
-    Done(Vec<(String, Option<f64>)>),
+    Done(Vec<Scored>),
 }
 
 /// Rows that a scrolling table draws and forgets are not asked about: first it has to stand still for this long.
@@ -57,19 +55,12 @@ pub struct Explanations {
     pub writing: RwSignal<bool>,
     known: StoredValue<HashMap<Component, Known>>,
     timer: StoredValue<Option<TimeoutHandle>>,
-    stored: StoredValue<Line>,
-    written: StoredValue<Line>,
+    stored: StoredValue<RequestQueue<Component>>,
+    written: StoredValue<RequestQueue<Component>>,
     slug: StoredValue<ModelSlug>,
     owner: StoredValue<Owner>,
     server: Server,
     notices: Notices,
-}
-
-/// Nodes that wait, and how many are being asked about.
-#[derive(Default)]
-struct Line {
-    waiting: VecDeque<Component>,
-    running: usize,
 }
 
 impl Explanations {
@@ -78,8 +69,8 @@ impl Explanations {
             writing: RwSignal::new(false),
             known: StoredValue::default(),
             timer: StoredValue::default(),
-            stored: StoredValue::default(),
-            written: StoredValue::default(),
+            stored: StoredValue::new(RequestQueue::new(STORED_AT_ONCE)),
+            written: StoredValue::new(RequestQueue::new(WRITTEN_AT_ONCE)),
             slug: StoredValue::new(ModelSlug::parse(&Slug::text())),
             owner: StoredValue::new(Owner::current().unwrap_or_default()),
             server: Server::get(),
@@ -114,11 +105,10 @@ impl Explanations {
     /// The explanation of a node, fetched when first wanted. Embeddings have none.
     pub fn of(self, node: &NodeIndex) -> Option<RwSignal<Explained>> {
         let key = names::component(node)?;
-        let kind = NodePageKind::of(key.0)?;
         if let Some(known) = self.watch(key) {
             return Some(known);
         }
-        let page = NodePage { slug: self.slug.get_value(), kind, layer_index: key.1, node_index: key.2 };
+        let page = self.page(key)?;
         let may_be = self.server.facts.with_untracked(|f| f.as_ref().is_some_and(|f| f.may_have_records(&page)));
         let first = if may_be { Explained::Waiting } else { Explained::Done(Vec::new()) };
         // The signal outlives the row that wants it first.
@@ -127,7 +117,7 @@ impl Explanations {
             k.insert(key, Known { explained, watchers: 0 });
         });
         if may_be {
-            self.stored.update_value(|q| q.waiting.push_back(key));
+            self.stored.update_value(|queue| queue.push(key));
             let pump = move || {
                 self.timer.set_value(None);
                 self.pump(Way::Stored);
@@ -138,6 +128,12 @@ impl Explanations {
             }
         }
         self.watch(key)
+    }
+
+    /// The component's own page.
+    fn page(self, (node_type, layer_index, node_index): Component) -> Option<NodePage> {
+        let kind = NodePageKind::of(node_type)?;
+        Some(NodePage { slug: self.slug.get_value(), kind, layer_index, node_index })
     }
 
     /// Counts whoever asks among the watchers until it goes away.
@@ -174,48 +170,46 @@ impl Explanations {
     }
 
     fn write(self, key: Component) {
-        self.written.update_value(|q| q.waiting.push_back(key));
+        self.written.update_value(|queue| queue.push(key));
         self.pump(Way::Written);
     }
 
     fn pump(self, way: Way) {
-        let line = match way {
+        let queue = match way {
             Way::Stored => self.stored,
             Way::Written => self.written,
         };
-        loop {
-            let next = |q: &mut Line| {
-                let key = (q.running < way.at_once()).then(|| q.waiting.pop_front()).flatten()?;
-                q.running += 1;
-                Some(key)
-            };
-            let Some(key) = line.try_update_value(next).flatten() else { return };
+        while let Some(key) = queue.try_update_value(RequestQueue::start).flatten() {
             let Some(signal) = self.still_wanted(key) else {
-                line.update_value(|q| q.running -= 1);
+                queue.update_value(RequestQueue::done);
                 continue;
             };
-            let slug = self.slug.get_value();
+            let node = self.page(key).and_then(|page| stored_node(&page));
             spawn_local(async move {
                 match way {
-                    Way::Written => {
-                        let _ = signal.try_set(Explained::Waiting);
-                        if let Err(problem) = write(&slug, key, signal).await {
-                            self.refused(problem, signal);
-                        }
-                    }
-                    Way::Stored => {
-                        let found = stored(&slug, key).await;
-                        let is_empty = found.as_ref().is_ok_and(Vec::is_empty);
-                        let _ = signal.try_set(found.map_or_else(|p| Explained::Failed(p.message), Explained::Done));
-                        if is_empty && self.writing.try_get_untracked() == Some(true) {
-                            self.write(key);
-                        }
-                    }
+                    Way::Written => self.ask_written(node, signal).await,
+                    Way::Stored => self.ask_stored(key, node, signal).await,
                 }
-                if line.try_update_value(|q| q.running -= 1).is_some() {
+                if queue.try_update_value(RequestQueue::done).is_some() {
                     self.pump(way);
                 }
             });
+        }
+    }
+
+    async fn ask_written(self, node: Option<NodeIdAndDatasets>, signal: RwSignal<Explained>) {
+        let _ = signal.try_set(Explained::Waiting);
+        if let Err(problem) = write(node, signal).await {
+            self.refused(problem, signal);
+        }
+    }
+
+    async fn ask_stored(self, key: Component, node: Option<NodeIdAndDatasets>, signal: RwSignal<Explained>) {
+        let found = stored(node).await;
+        let is_empty = found.as_ref().is_ok_and(Vec::is_empty);
+        let _ = signal.try_set(found.map_or_else(|p| Explained::Failed(p.message), Explained::Done));
+        if is_empty && self.writing.try_get_untracked() == Some(true) {
+            self.write(key);
         }
     }
 
@@ -226,8 +220,8 @@ impl Explanations {
             self.notices.say(format!("No explanation can be written here: {}", problem.message));
         }
         if problem.kind == Kind::Refused(409) || self.writing.try_get_untracked() == Some(false) {
-            self.written.update_value(|q| {
-                for key in q.waiting.drain(..) {
+            self.written.update_value(|queue| {
+                for key in queue.clear() {
                     if let Some(waiting) = self.known.with_value(|k| k.get(&key).copied()) {
                         let _ = waiting.explained.try_set(Explained::Done(Vec::new()));
                     }
@@ -240,42 +234,46 @@ impl Explanations {
     }
 }
 
-/// The node as the routes about stored data name it.
-pub fn stored_node(slug: &ModelSlug, node_type: NodeType, layer: i64, unit: i64) -> Option<Value> {
-    let kind = NodePageKind::of(node_type)?;
-    let dataset = slug.dataset_name(node_type)?;
-    Some(json!({ "dst": kind.stored, "layerIndex": layer, "activationIndex": unit, "datasets": [dataset] }))
+type Scored = (String, Option<f64>);
+
+fn none(node: Option<NodeIdAndDatasets>) -> Result<NodeIdAndDatasets, Problem> {
+    node.ok_or_else(|| Problem::unreadable("an explanation", "no data set has this type"))
 }
 
-fn nothing(what: &str) -> Problem {
-    Problem::unreadable("an explanation", what)
+async fn stored(node: Option<NodeIdAndDatasets>) -> Result<Vec<Scored>, Problem> {
+    let node = none(node)?;
+    let request = ExistingExplanationsRequest {
+        dst: node.dst,
+        layer_index: node.layer_index,
+        activation_index: node.activation_index,
+        explanation_datasets: Vec::new(),
+        neuron_dataset: node.datasets.into_iter().next(),
+    };
+    let found = client::call::<routes::ExistingExplanations>(&request, None).await?;
+    Ok(found.into_iter().map(|e| (e.explanation, e.score)).collect())
 }
 
-async fn stored(slug: &ModelSlug, (node_type, layer, unit): Component) -> Result<Vec<(String, Option<f64>)>, Problem> {
-    let node = stored_node(slug, node_type, layer, unit).ok_or_else(|| nothing("no data set has this type"))?;
-    let body = json!({ "dst": node["dst"], "layerIndex": layer, "activationIndex": unit, "explanationDatasets": [], "neuronDataset": node["datasets"][0] });
-    let answer: Value = client::post("/existing_explanations", &body, None).await?;
-    let read = |e: &Value| Some((e["explanation"].as_str()?.to_owned(), e["score"].as_f64()));
-    Ok(answer.as_array().into_iter().flatten().filter_map(read).collect())
-}
-
-async fn write(
-    slug: &ModelSlug,
-    (node_type, layer, unit): Component,
-    signal: RwSignal<Explained>,
-) -> Result<(), Problem> {
-    let mut body = stored_node(slug, node_type, layer, unit).ok_or_else(|| nothing("no data set has this type"))?;
-    let answer: Value = client::post("/explain", &body, None).await?;
-    let texts: Vec<String> =
-        answer["explanations"].as_array().into_iter().flatten().filter_map(|e| e.as_str().map(str::to_owned)).collect();
-    let Some(first) = texts.first().cloned() else { return Err(nothing("none was written")) };
-    let _ = signal.try_set(Explained::Done(texts.iter().map(|t| (t.clone(), None)).collect()));
-    body["explanation"] = json!(first);
-    body["maxSequences"] = json!(2);
-    if let Ok(score) = client::post::<Value>("/score", &body, None).await {
-        let scored =
-            texts.into_iter().enumerate().map(|(i, t)| (t, (i == 0).then(|| score["score"].as_f64()).flatten()));
-        let _ = signal.try_set(Explained::Done(scored.collect()));
+async fn write(node: Option<NodeIdAndDatasets>, signal: RwSignal<Explained>) -> Result<(), Problem> {
+    let node = none(node)?;
+    let texts = client::call::<routes::Explain>(&node, None).await?.explanations;
+    let Some(explanation) = texts.first().cloned() else {
+        return Err(Problem::unreadable("an explanation", "none was written"));
+    };
+    let scored = |first: Option<f64>| {
+        let score = |i| if i == 0 { first } else { None };
+        Explained::Done(texts.iter().enumerate().map(|(i, text)| (text.clone(), score(i))).collect())
+    };
+    let _ = signal.try_set(scored(None));
+    let request = ScoreRequest {
+        dst: node.dst,
+        layer_index: node.layer_index,
+        activation_index: node.activation_index,
+        datasets: node.datasets,
+        explanation,
+        max_sequences: Some(SCORED_ON),
+    };
+    if let Ok(result) = client::call::<routes::Score>(&request, None).await {
+        let _ = signal.try_set(scored(Some(result.score)));
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! The question and its answer for other programs.
 
 use leptos::prelude::*;
-use serde_json::{Value, json};
+use serde::Serialize;
+use tdb_api::stream::Candidates;
+use tdb_api::{BatchedResponse, BatchedTdbRequest};
 
 use crate::answer::{Answer, Metric};
 use crate::dom;
 use crate::format;
+use crate::json::Json;
 use crate::session::Session;
 use crate::view::{Line, arrange};
 
@@ -20,7 +23,7 @@ pub fn curl(server: &str, body: &str) -> String {
 
 /// The request as a Python program without dependencies, ending in the node table's rows.
 pub fn python(server: &str, body: &str) -> String {
-    let literal = serde_json::to_string(body).unwrap_or_default();
+    let literal = Json::of(&body).text();
     format!(
         r#"import json
 import urllib.request
@@ -94,16 +97,36 @@ fn quote(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "\"\""))
 }
 
+/// A question, its answer, and the address that asks it again.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stamp: Option<String>,
+    url: &'a str,
+    request: &'a BatchedTdbRequest,
+    response: &'a BatchedResponse,
+    /// What only a stream tells, for each side.
+    candidates: &'a [Option<Candidates>],
+}
+
+impl<'a> Whole<'a> {
+    fn of(answer: &'a Answer, url: &'a str) -> Self {
+        let folded = &answer.folded;
+        let (request, response, candidates) = (&*answer.request, &folded.response, folded.candidates.as_slice());
+        Self { stamp: None, url, request, response, candidates }
+    }
+}
+
+/// Request and answer, for the JSON view.
+pub fn whole(answer: &Answer, link: &str) -> Json {
+    Json::of(&Whole::of(answer, link))
+}
+
 /// Request, answer, and what is needed to get it again.
 pub fn json(session: Session, link: &str) -> String {
     let answer = session.answer.get_untracked();
-    let value = json!({
-        "stamp": stamp(session, link),
-        "url": link,
-        "request": serde_json::from_str::<Value>(&answer.request).unwrap_or_default(),
-        "response": *answer.json,
-    });
-    serde_json::to_string_pretty(&value).unwrap_or_default()
+    let whole = Whole { stamp: Some(stamp(session, link)), ..Whole::of(&answer, link) };
+    Json::of(&whole).pretty()
 }
 
 fn stamp(session: Session, link: &str) -> String {
@@ -124,14 +147,21 @@ mod tests {
 
     #[test]
     fn a_table_keeps_every_digit() {
-        let json = json!({"inferenceSubResponses": [{
-            "inferenceResponse": {"inferenceAndTokenData": {"tokensAsStrings": ["a", " \"b\""]}},
+        let side = r#"{
+            "inferenceResponse": {"inferenceAndTokenData":
+                {"inferenceTime": 0, "tokensAsInts": [1, 2], "tokensAsStrings": ["a", " \"b\""]}},
             "processingResponseDataByName": {"topKComponents": {
-                "nodeIndices": [{"nodeType": "mlp_neuron", "tensorIndices": [1, 7], "layerIndex": 3, "passType": "forward"}],
-                "activationsByGroupId": {"activation": [0.10000000149011612], "write_norm": [2], "direction_write": [-0.5], "act_times_grad": [0]},
-            }},
-        }]});
-        let answer = Answer::read(json, "".into()).unwrap();
+                "responseDataType": "multiple_top_k_derived_scalars_response_data",
+                "nodeIndices": [{
+                    "nodeType": "mlp_neuron", "tensorIndices": [1, 7], "layerIndex": 3, "passType": "forward"
+                }],
+                "activationsByGroupId": {
+                    "activation": [0.10000000149011612], "write_norm": [2], "direction_write": [-0.5], "act_times_grad": [0]
+                },
+                "intermediateSumActivationsByDstByGroupId": {}
+            }}
+        }"#;
+        let answer = crate::answer::tests::answer(&[side.to_owned()]).unwrap();
         let text = table(&answer, &[Line::Node { row: 0, in_group: false }], "stamp");
         assert!(text.ends_with("mlp_L3_7,mlp_neuron,3,7,,,1,\" \"\"b\"\"\",0.10000000149011612,2,-0.5,0\n"), "{text}");
     }

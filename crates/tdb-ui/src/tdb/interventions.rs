@@ -39,9 +39,9 @@ pub fn Interventions() -> impl IntoView {
     let ablations = Memo::new(move |_| session.page.with(|p| p.left.node_ablations.clone()));
     let note = move || {
         if session.page.with(|p| p.right.is_some()) {
-            "They hold for both prompts."
+            "Applied to both prompts."
         } else {
-            "Left is ablated, right is the baseline."
+            "Left: with ablations. Right: baseline."
         }
     };
     view! {
@@ -49,9 +49,17 @@ pub fn Interventions() -> impl IntoView {
         <section class="card interventions" aria-label="Active ablations">
             <div class="card-head">
                 <h2>"Ablations"</h2>
-                <Tip about="ablations">"A node that is ablated is held at the value shown while the model runs. Use a row's ⊘, or add a whole head, neuron, latent or layer here."</Tip>
+                <Tip about="ablations">
+                    "A node that is ablated is held at the value shown while the model runs. Use a row's ⊘, or add a \
+                        whole head, neuron, latent or layer here."
+                </Tip>
                 <span class="grow"></span>
-                <button type="button" class="button small plain" aria-expanded=move || adding.get().to_string() on:click=move |_| adding.update(|a| *a = !*a)>
+                <button
+                    type="button"
+                    class="button small plain"
+                    aria-expanded=move || adding.get().to_string()
+                    on:click=move |_| adding.update(|a| *a = !*a)
+                >
                     "Add"
                 </button>
                 <Show when=move || ablations.with(|a| a.len() > 1)>
@@ -80,7 +88,9 @@ pub fn Interventions() -> impl IntoView {
                             };
                             view! {
                                 <li class="chip ablation">
-                                    <span class="chip-text" title=format!("{} pass", ablation.node_index.pass_type)>{label.clone()}</span>
+                                    <span class="chip-text" title=format!("{} pass", ablation.node_index.pass_type)>
+                                        {label.clone()}
+                                    </span>
                                     <span>"="</span>
                                     <input
                                         inputmode="decimal"
@@ -88,7 +98,12 @@ pub fn Interventions() -> impl IntoView {
                                         prop:value=ablation.value.to_string()
                                         on:change=move |e| set(event_target_value(&e))
                                     />
-                                    <button type="button" class="close" aria-label=format!("Remove the ablation of {label}") on:click=move |_| session.remove_ablation(i)>
+                                    <button
+                                        type="button"
+                                        class="close"
+                                        aria-label=format!("Remove the ablation of {label}")
+                                        on:click=move |_| session.remove_ablation(i)
+                                    >
                                         "✕"
                                     </button>
                                 </li>
@@ -181,7 +196,7 @@ const KINDS: [(NodeType, &str); 5] = [
 #[component]
 fn AddAblation(on_done: Callback<()>) -> impl IntoView {
     let session = Session::get();
-    let server = crate::app::Server::get();
+    let server = crate::server::Server::get();
     let kind = RwSignal::new(NodeType::AttentionHead);
     let layer = RwSignal::new("0".to_owned());
     let unit = RwSignal::new("0".to_owned());
@@ -227,7 +242,12 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
         view! {
             <label class="stack tight">
                 <span class="label">{label}</span>
-                <input class="field short" placeholder=hint prop:value=move || signal.get() on:input=move |e| signal.set(event_target_value(&e)) />
+                <input
+                    class="field short"
+                    placeholder=hint
+                    prop:value=move || signal.get()
+                    on:input=move |e| signal.set(event_target_value(&e))
+                />
             </label>
         }
     };
@@ -241,7 +261,9 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
                             kind.set(*k);
                         }
                     }>
-                        {KINDS.iter().map(|(k, label)| view! { <option value=k.as_str()>{*label}</option> }).collect_view()}
+                        {KINDS.iter().map(|(k, label)| view! {
+                            <option value=k.as_str()>{*label}</option>
+                        }).collect_view()}
                     </select>
                 </label>
                 {field("Layer", layer, "0")}
@@ -252,7 +274,9 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
             </div>
             <MeanValues node=single value=value />
             {move || wrong.get().map(|w| view! { <div class="field-error" role="alert">{w}</div> })}
-            <p class="quiet small-text">"Leave the index empty for the whole layer, the tokens empty for all of them."</p>
+            <p class="quiet small-text">
+                "Leave the index empty for the whole layer, the tokens empty for all of them."
+            </p>
         </div>
     }
 }
@@ -266,8 +290,8 @@ fn index(text: &str, limit: Option<i64>, what: &str) -> Result<Option<i64>, Stri
     match (text.parse::<i64>(), limit) {
         (Ok(n), Some(limit)) if (0..limit).contains(&n) => Ok(Some(n)),
         (Ok(n), None) if n >= 0 => Ok(Some(n)),
-        (_, Some(limit)) => Err(format!("{text:?} is no {what} from 0 to {}.", limit - 1)),
-        _ => Err(format!("{text:?} is no {what}.")),
+        (_, Some(limit)) => Err(format!("“{text}” is no {what}; the model has {what}s 0–{}.", limit - 1)),
+        _ => Err(format!("“{text}” is no {what}; enter a whole number, 0 or more.")),
     }
 }
 
@@ -280,10 +304,12 @@ fn ranges(text: &str, n: usize) -> Result<Vec<Option<i64>>, String> {
     let mut places = Vec::new();
     for part in text.split(',').map(str::trim) {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
-        let number = |t: &str| t.trim().parse::<i64>().map_err(|_| format!("{part:?} is no token or range of tokens."));
+        let number = |t: &str| {
+            t.trim().parse::<i64>().map_err(|_| "Use token numbers or ranges, for instance 2, 3-5.".to_owned())
+        };
         let (from, to) = (number(from)?, number(to)?);
         if from > to || (n > 0 && to >= n as i64) {
-            return Err(format!("{part:?} is outside the prompt's tokens 0 to {}.", n.saturating_sub(1)));
+            return Err(format!("“{part}” is outside the prompt's tokens, 0–{}.", n.saturating_sub(1)));
         }
         places.extend((from..=to).map(Some));
     }

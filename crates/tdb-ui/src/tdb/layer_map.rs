@@ -1,15 +1,20 @@
 //! Where in the model: effects and writes by layer and token.
 
-use std::collections::BTreeMap;
-
 use leptos::{html, prelude::*};
-use serde_json::{Map, Value, json};
-use tdb_api::NodeType;
+use tdb_api::numbers::{LayerPart, LayerSums, largest_magnitude};
+use tdb_api::routes::Batched;
+use tdb_api::{
+    AblationSpec, ActivationLocationType, AllOrOneIndex, BatchedRequest, BatchedResponse, DerivedScalarType,
+    InferenceRequestSpec, InferenceSubRequest, LossFnConfig, LossFnName, MirroredActivationIndex, PassType,
+    ProcessingRequestSpec,
+};
 
-use crate::answer::{Metric, View};
+use crate::answer::{Compared, Metric};
 use crate::dom;
 use crate::format;
-use crate::remote::{Question, Remote, follow};
+use crate::remote::{Remote, follow};
+use crate::requests;
+use crate::server::Server;
 use crate::session::Session;
 use crate::ui::{DivergingLegend, ProblemCard, SaveFigure, Tip, fill_style, sign_class};
 
@@ -31,41 +36,60 @@ impl Mode {
     ];
 
     /// Scalars of attention and MLP layers.
-    fn parts(self) -> [(&'static str, &'static str); 2] {
-        match self {
-            Self::Writes | Self::Listed => [("attn_layer_write_norm", "attention"), ("mlp_layer_write_norm", "MLP")],
-            Self::Direct => [
-                ("attn_layer_write_to_final_residual_grad", "attention"),
-                ("mlp_layer_write_to_final_residual_grad", "MLP"),
-            ],
-        }
+    fn parts(self) -> [(DerivedScalarType, LayerPart); 2] {
+        use DerivedScalarType as Dst;
+        let (attention, mlp) = match self {
+            Self::Writes | Self::Listed => (Dst::AttnLayerWriteNorm, Dst::MlpLayerWriteNorm),
+            Self::Direct => (Dst::AttnLayerWriteToFinalResidualGrad, Dst::MlpLayerWriteToFinalResidualGrad),
+        };
+        [(attention, LayerPart::Attention), (mlp, LayerPart::Mlp)]
     }
 }
 
 /// A row of the map: layer, part, a value for each token.
-type MapRow = (i64, &'static str, Vec<f64>);
+type MapRow = (i64, LayerPart, Vec<f64>);
+
+fn label(part: LayerPart) -> &'static str {
+    match part {
+        LayerPart::Embedding => "embedding",
+        LayerPart::Attention => "attention",
+        LayerPart::Mlp => "MLP",
+    }
+}
+
+/// The name of what is asked of a layer.
+fn name(dst: DerivedScalarType, layer: i64) -> String {
+    format!("{dst} {layer}")
+}
 
 #[component]
 pub fn LayerMap() -> impl IntoView {
     let session = Session::get();
-    let server = crate::app::Server::get();
+    let server = Server::get();
     let open = RwSignal::new(false);
     let mode = RwSignal::new(Mode::Listed);
     let layers = move || server.facts.with(|f| f.as_ref().map_or(0, |f| f.model.n_layers));
-    let (state, again) =
-        follow(
-            move || {
-                if open.get() && mode.get() != Mode::Listed { question(session, layers(), mode.get()) } else { None }
-            },
-        );
+    let request = move || {
+        let asks = open.get() && mode.get() != Mode::Listed;
+        if asks { request(session, layers(), mode.get()) } else { None }
+    };
+    let (state, again) = follow::<Batched>(request);
     view! {
         <section class="card" aria-label="Layer by token map" id="layer-map">
             <div class="card-head">
-                <button type="button" class="disclose" aria-expanded=move || open.get().to_string() on:click=move |_| open.update(|o| *o = !*o)>
+                <button
+                    type="button"
+                    class="disclose"
+                    aria-expanded=move || open.get().to_string()
+                    on:click=move |_| open.update(|o| *o = !*o)
+                >
                     <span aria-hidden="true">{move || if open.get() { "▾ " } else { "▸ " }}</span>
                     "Layer × token map"
                 </button>
-                <Tip about="the map">"Where the effect arises: by layer, upwards, and token. Whole layers are measured without ablations. Press a cell to see its nodes in the table."</Tip>
+                <Tip about="the map">
+                    "Where the effect arises: by layer, upwards, and token. Whole layers are measured without \
+                        ablations. Press a cell to see its nodes in the table."
+                </Tip>
                 <span class="grow"></span>
                 <Show when=move || open.get()>
                     <SaveFigure what="the map" of="#layer-map .map" file="layers-by-tokens" />
@@ -78,13 +102,17 @@ pub fn LayerMap() -> impl IntoView {
                             mode.set(*m);
                         }
                     }>
-                        {Mode::ALL.iter().map(|(_, word, label)| view! { <option value=*word>{*label}</option> }).collect_view()}
+                        {Mode::ALL.iter().map(|(_, word, label)| view! {
+                            <option value=*word>{*label}</option>
+                        }).collect_view()}
                     </select>
                     {move || match state.get() {
                         _ if mode.get() == Mode::Listed => listed(session),
-                        Remote::Ready(value) => map(session, &value, layers(), mode.get()),
+                        Remote::Ready(response) => map(session, &response, layers(), mode.get()),
                         Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
-                        Remote::Idle => view! { <p class="quiet">"The map is of the logits; clear the trace to see it."</p> }.into_any(),
+                        Remote::Idle => view! {
+                            <p class="quiet">"The map is of the logits; clear the trace to see it."</p>
+                        }.into_any(),
                         Remote::Loading => view! { <div class="skeleton tall-skeleton"></div> }.into_any(),
                     }}
                 </div>
@@ -94,82 +122,68 @@ pub fn LayerMap() -> impl IntoView {
 }
 
 /// All layers in one run, with the final layer norm's scale held constant as in the table.
-fn question(session: Session, layers: i64, mode: Mode) -> Question {
+fn request(session: Session, layers: i64, mode: Mode) -> Option<BatchedRequest> {
     let asked = session.asked.get()?;
     if layers == 0 || asked.left.upstream_node_to_trace.is_some() {
         return None;
     }
-    let mut specs = Map::new();
-    for layer in 0..layers {
-        for (dst, _) in mode.parts() {
-            specs.insert(format!("{dst} {layer}"), json!({ "dst": dst, "layerIndex": layer, "activationIndex": 0 }));
-        }
-    }
-    let scale = json!({
-        "index": { "activationLocationType": "resid.ln_f.scale", "tensorIndices": ["All", "All"], "layerIndex": null, "passType": "backward" },
-        "value": 0,
-    });
-    let run = json!({
-        "prompt": asked.left.prompt,
-        "ablationSpecs": [scale],
-        "lossFnConfig": { "name": "logit_diff", "targetTokens": asked.left.target_tokens, "distractorTokens": asked.left.distractor_tokens },
-    });
-    Some((
-        "/batched",
-        json!({ "inferenceSubRequests": [{ "inferenceRequestSpec": run, "processingRequestSpecByName": specs }] }),
-    ))
+    let of_layer = |layer: i64| {
+        mode.parts().map(|(dst, _)| {
+            let spec = requests::scalars(dst, Some(layer), 0);
+            (name(dst, layer), ProcessingRequestSpec::DerivedScalars(spec))
+        })
+    };
+    let scale = AblationSpec {
+        index: MirroredActivationIndex {
+            activation_location_type: ActivationLocationType::ResidFinalLayerNormScale,
+            tensor_indices: vec![AllOrOneIndex::All; 2],
+            layer_index: None,
+            pass_type: PassType::Backward,
+        },
+        value: 0.0,
+    };
+    let inference_request_spec = InferenceRequestSpec {
+        ablation_specs: Some(vec![scale]),
+        loss_fn_config: Some(LossFnConfig {
+            name: LossFnName::LogitDiff,
+            target_tokens: Some(asked.left.target_tokens),
+            distractor_tokens: Some(asked.left.distractor_tokens),
+        }),
+        ..requests::run(asked.left.prompt)
+    };
+    let processing_request_spec_by_name = (0..layers).flat_map(of_layer).collect();
+    Some(BatchedRequest {
+        inference_sub_requests: vec![InferenceSubRequest { inference_request_spec, processing_request_spec_by_name }],
+    })
 }
 
-fn map(session: Session, value: &Value, layers: i64, mode: Mode) -> AnyView {
-    let sub = &value["inferenceSubResponses"][0];
-    let parts = &sub["processingResponseDataByName"];
-    let tokens = sub["inferenceResponse"]["inferenceAndTokenData"]["tokensAsStrings"].as_array().into_iter().flatten();
-    let tokens: Vec<String> = tokens.filter_map(|t| t.as_str().map(str::to_owned)).collect();
-    let values = |dst: &str, layer: i64| -> Vec<f64> {
-        parts[format!("{dst} {layer}")]["activations"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_f64)
-            .collect()
-    };
-    let mut rows: Vec<MapRow> = Vec::new();
-    for layer in 0..layers {
-        rows.extend(mode.parts().map(|(dst, word)| (layer, word, values(dst, layer))));
-    }
-    draw(session, &tokens, rows)
+fn map(session: Session, response: &BatchedResponse, layers: i64, mode: Mode) -> AnyView {
+    let Some(run) = response.inference_sub_responses.first() else { return ().into_any() };
+    let values = |dst, layer| run.scalars(&name(dst, layer)).map(|data| data.activations.clone()).unwrap_or_default();
+    let of_layer = |layer: i64| mode.parts().map(|(dst, part)| (layer, part, values(dst, layer)));
+    let tokens = &run.inference_response.inference_and_token_data.tokens_as_strings;
+    draw(session, tokens, (0..layers).flat_map(of_layer).collect())
 }
 
 /// Sums of the table's rows: of its nodes alone, which are the strongest.
 fn listed(session: Session) -> AnyView {
     let answer = session.answer.get();
-    let tokens = answer.tokens().to_vec();
-    let mut rows: BTreeMap<(i64, u8), Vec<f64>> = BTreeMap::new();
+    let mut sums = LayerSums::new(answer.tokens().len());
     for row in &answer.rows {
-        let kind = match row.node.node_type {
-            NodeType::Layer => 0,
-            NodeType::AttentionHead | NodeType::AttentionAutoencoderLatent => 1,
-            _ => 2,
-        };
-        let values = rows.entry((row.node.layer_index.unwrap_or(-1), kind)).or_insert_with(|| vec![0.0; tokens.len()]);
-        if let Some(value) = row.from.and_then(|i| values.get_mut(i)) {
-            *value += row.value(View::Left, Metric::TotalEffect);
-        }
+        let value = row.value(Compared::Left, Metric::TotalEffect);
+        sums.add(row.node.node_type, row.node.layer_index, row.from, value);
     }
-    let rows = rows
-        .into_iter()
-        .map(|((layer, kind), values)| (layer, ["embedding", "attention", "MLP"][usize::from(kind)], values));
-    draw(session, &tokens, rows.collect())
+    draw(session, answer.tokens(), sums.rows().collect())
 }
 
 /// Rows are given from the bottom of the model up.
 fn draw(session: Session, tokens: &[String], rows: Vec<MapRow>) -> AnyView {
-    let most = rows.iter().flat_map(|(_, _, v)| v).fold(0.0f64, |m, v| m.max(v.abs()));
+    let most = largest_magnitude(rows.iter().flat_map(|(_, _, values)| values).copied());
     let body = rows
         .into_iter()
         .rev()
-        .map(|(layer, word, values)| {
-            let name = if layer < 0 { word.to_owned() } else { format!("L{layer} {word}") };
+        .map(|(layer, part, values)| {
+            let name = if layer < 0 { label(part).to_owned() } else { format!("L{layer} {}", label(part)) };
             let cells = values
                 .into_iter()
                 .enumerate()

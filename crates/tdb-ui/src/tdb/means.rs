@@ -1,16 +1,18 @@
-//! Mean ablation: what a component does on average, as a value to hold it at, with the place that the average is taken over.
+//! Mean ablation: what a component does on average, as a value to hold it at, with the place that the average is taken
+//! over.
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use serde_json::{Value, json};
-use tdb_api::page::{ModelSlug, NodePageKind};
-use tdb_api::{NodeIndex, NodeType};
+use tdb_api::numbers::{mean, mean_attention};
+use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
+use tdb_api::{DerivedScalarsRequest, NodeIndex, NodeType, routes};
 
 use super::Slug;
-use super::explain::stored_node;
 use crate::client;
 use crate::format;
 use crate::names;
+use crate::records::stored_node;
+use crate::requests;
 use crate::session::Session;
 use crate::ui::Notices;
 
@@ -35,7 +37,7 @@ impl Over {
 
     pub fn words(self, node_type: NodeType) -> &'static str {
         match (self, node_type) {
-            (_, NodeType::AttentionHead) => "mean attention of its token",
+            (_, NodeType::AttentionHead) => "uniform attention (1/n)",
             (Self::Prompt, _) => "mean over this prompt",
             (Self::DataSet, _) => "mean over the data set",
         }
@@ -45,49 +47,40 @@ impl Over {
 /// A mean, and in words where it comes from.
 pub type Mean = (f64, String);
 
-async fn mean(node: &NodeIndex, over: Over, prompt: &str, slug: &str) -> Result<Mean, String> {
-    let layer = node.layer_index.ok_or("It belongs to no layer.")?;
+async fn find_mean(node: &NodeIndex, over: Over, prompt: String, slug: &str) -> Result<Mean, String> {
+    let layer_index = node.layer_index.ok_or("It belongs to no layer.")?;
     if node.node_type == NodeType::AttentionHead {
         // A head's attention from a token adds up to 1, so that its mean is known without a run.
         let from = names::token_from(node).ok_or("The mean of a head's attention needs one attended-from token.")?;
-        return Ok((
-            1.0 / (from + 1) as f64,
-            format!("its attention from token {from} spread evenly over {} tokens", from + 1),
-        ));
+        let source = format!("its attention from token {from} spread evenly over {} tokens", from + 1);
+        return Ok((mean_attention(from), source));
     }
     let kind = NodePageKind::of(node.node_type).ok_or("This type of node has no mean.")?;
-    let unit = names::unit(node);
+    let page = NodePage { slug: ModelSlug::parse(slug), kind, layer_index, node_index: names::unit(node) };
     match over {
-        Over::Prompt => {
-            let body = json!({
-                "inferenceRequestSpec": { "prompt": prompt },
-                "derivedScalarsRequestSpec": { "dst": kind.live, "layerIndex": layer, "activationIndex": unit },
-            });
-            let answer: Value = client::post("/derived_scalars", &body, None).await.map_err(|p| p.message)?;
-            let values = numbers(&answer["derivedScalarsResponseData"]["activations"]);
-            let mean = average(&values).ok_or("The server gives no activations.")?;
-            Ok((mean, format!("its mean over the {} tokens of this prompt, unablated", values.len())))
-        }
-        Over::DataSet => {
-            let body =
-                stored_node(&ModelSlug::parse(slug), node.node_type, layer, unit).ok_or("No data set has it.")?;
-            let answer: Value = client::post("/neuron_record", &body, None).await.map_err(|p| p.message)?;
-            let texts = answer["randomSample"].as_array().cloned().unwrap_or_default();
-            let values: Vec<f64> =
-                texts.iter().filter_map(Value::as_array).flatten().filter_map(|t| t["scalar"].as_f64()).collect();
-            let mean = average(&values).ok_or("The record has no random texts.")?;
-            let (tokens, texts) = (format::count(values.len() as u64), texts.len());
-            Ok((mean, format!("its mean over the {tokens} tokens of {texts} random texts of the data set")))
-        }
+        Over::Prompt => over_prompt(&page, prompt).await,
+        Over::DataSet => over_data_set(&page).await,
     }
 }
 
-fn numbers(list: &Value) -> Vec<f64> {
-    list.as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
+async fn over_prompt(page: &NodePage, prompt: String) -> Result<Mean, String> {
+    let request = DerivedScalarsRequest {
+        inference_request_spec: requests::run(prompt),
+        derived_scalars_request_spec: requests::scalars(page.kind.live, Some(page.layer_index), page.node_index),
+    };
+    let answer = client::call::<routes::DerivedScalars>(&request, None).await.map_err(|p| p.message)?;
+    let values = answer.derived_scalars_response_data.activations;
+    let mean = mean(&values).ok_or("The server gives no activations.")?;
+    Ok((mean, format!("its mean over the {} tokens of this prompt, unablated", values.len())))
 }
 
-fn average(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+async fn over_data_set(page: &NodePage) -> Result<Mean, String> {
+    let node = stored_node(page).ok_or("No data set has it.")?;
+    let texts = client::call::<routes::NeuronRecord>(&node, None).await.map_err(|p| p.message)?.random_sample;
+    let values: Vec<f64> = texts.iter().flatten().map(|token| token.scalar).collect();
+    let mean = mean(&values).ok_or("The record has no random texts.")?;
+    let (tokens, texts) = (format::count(values.len() as u64), texts.len());
+    Ok((mean, format!("its mean over the {tokens} tokens of {texts} random texts of the data set")))
 }
 
 /// Finds a mean and hands it on; a failure is said.
@@ -101,7 +94,7 @@ pub fn find(
 ) {
     let prompt = session.page.with_untracked(|p| p.left.prompt.clone());
     spawn_local(async move {
-        match mean(&node, over, &prompt, &slug).await {
+        match find_mean(&node, over, prompt, &slug).await {
             Ok(found) => then(found),
             Err(message) => notices.say(format!("No mean for {}: {message}", names::node_name(&node))),
         }
@@ -132,17 +125,5 @@ pub fn MeanValues(#[prop(into)] node: Signal<Option<NodeIndex>>, value: RwSignal
         {move || found.get().filter(|(v, _)| value.with(|t| *t == v.to_string())).map(|(v, source)| view! {
             <p class="small-text quiet" role="status">{format::number(v)}": "{source}</p>
         })}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_has_no_mean() {
-        assert_eq!(average(&[]), None);
-        assert_eq!(average(&[1.0, 2.0, 6.0]), Some(3.0));
-        assert_eq!(numbers(&json!([1, 2.5, null])), [1.0, 2.5]);
     }
 }

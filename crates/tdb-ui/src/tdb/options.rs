@@ -3,9 +3,9 @@
 use leptos::prelude::*;
 use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp};
 
-use super::ask_bar::{Field, field_of};
-use crate::app::Server;
+use super::question::{Field, field_of};
 use crate::dom;
+use crate::server::Server;
 use crate::session::Session;
 use crate::ui::Dialog;
 use crate::view::{COLUMNS, PANELS};
@@ -44,7 +44,7 @@ pub fn Options() -> impl IntoView {
                 session.step(move |p, _| p.top_and_bottom_k_for_node_table = k);
             }
         }
-        _ => wrong.set(Some(format!("{text:?} is no number from 1 on."))),
+        _ => wrong.set(Some("Enter a whole number, 1 or more.".to_owned())),
     };
     let problem =
         move || session.problem.get().filter(|p| field_of(p) == Some(Field::TopK)).map(|p| p.message).or(wrong.get());
@@ -52,18 +52,28 @@ pub fn Options() -> impl IntoView {
         // Autoencoders change what the rows are, so their switches stand in the open.
         <Show when=move || has(true) || mlp_on()>
             <label class="check">
-                <input type="checkbox" id="mlp-autoencoders" prop:checked=mlp_on on:change=move |e| set_mlp(event_target_checked(&e)) />
+                <input
+                    type="checkbox"
+                    id="mlp-autoencoders"
+                    prop:checked=mlp_on
+                    on:change=move |e| set_mlp(event_target_checked(&e))
+                />
                 "MLP autoencoders"
             </label>
         </Show>
         <Show when=move || has(false) || attention_on()>
             <label class="check">
-                <input type="checkbox" id="attention-autoencoders" prop:checked=attention_on on:change=move |e| set_attention(event_target_checked(&e)) />
+                <input
+                    type="checkbox"
+                    id="attention-autoencoders"
+                    prop:checked=attention_on
+                    on:change=move |e| set_attention(event_target_checked(&e))
+                />
                 "Attention autoencoders"
             </label>
         </Show>
         <label class="check" title="How many of the largest and of the smallest nodes, for each column of the table">
-            "Top k"
+            "Rows per column (top k)"
             <input
                 class="field short"
                 id="top-k"
@@ -126,7 +136,9 @@ pub fn Options() -> impl IntoView {
                     />
                     "Hide earlier layers when ablating"
                 </label>
-                <p class="quiet">"An ablation changes nothing in the layers before it; their rows would be the same on both sides."</p>
+                <p class="quiet">
+                    "An ablation changes nothing in the layers before it; their rows would be the same on both sides."
+                </p>
             </div>
         </Dialog>
     }

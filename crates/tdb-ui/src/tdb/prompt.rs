@@ -2,10 +2,11 @@
 
 use leptos::prelude::*;
 
-use super::ask_bar::{Field, field_of, side, side_mut};
-use crate::app::Server;
-use crate::lexicon::Tokens;
+use super::question::{Field, field_of, side, side_mut};
+use crate::format;
+use crate::server::Server;
 use crate::session::Session;
+use crate::token_cache::Tokens;
 use crate::ui::Tip;
 
 #[component]
@@ -27,7 +28,8 @@ pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<To
                 if text.with(|t| t.is_empty()) {
                     Some("The prompt is empty; the question is about the token that follows it.".to_owned())
                 } else if too_long() {
-                    Some(format!("The model takes at most {} tokens.", limit()))
+                    let found = format::count(count().unwrap_or_default() as u64);
+                    Some(format!("{found} tokens; this model reads at most {}.", limit()))
                 } else {
                     None
                 }
@@ -64,7 +66,8 @@ pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<To
             <div class="field-head">
                 <label class="label" for=id>{move || label.get()}</label>
                 <Tip about="the prompt">
-                    "The text before the token in question. Models of GPT-2's kind have seen <|endoftext|> before every text, so begin with it."
+                    "The text before the token in question. Models of GPT-2's kind have seen <|endoftext|> before \
+                        every text, so begin with it."
                 </Tip>
                 <span class="grow"></span>
                 <span class="label" class:field-error=too_long id=format!("{id}-count") aria-live="off">

@@ -16,11 +16,20 @@ pub fn Runs() -> impl IntoView {
             <section class="card" aria-label="Runs" id="runs">
                 <div class="card-head">
                     <h2>"Runs of this visit"</h2>
-                    <Tip about="runs">"Each question asked since the page was opened. Press one to go back to it; its answer is kept."</Tip>
+                    <Tip about="runs">
+                        "Each question asked since the page was opened. Press one to go back to it; its answer is kept."
+                    </Tip>
                 </div>
                 <div class="card-body scroll-x" tabindex="0" role="group" aria-label="Runs">
                     <table class="runs">
-                        <thead><tr><th scope="col">"Run"</th><th scope="col">"Changed"</th><th scope="col" class="num">"Left"</th><th scope="col" class="num">"Right"</th></tr></thead>
+                        <thead>
+                            <tr>
+                                <th scope="col">"Run"</th>
+                                <th scope="col">"Changed"</th>
+                                <th scope="col" class="num">"Left"</th>
+                                <th scope="col" class="num">"Right"</th>
+                            </tr>
+                        </thead>
                         <tbody>
                             {move || session.runs.get().into_iter().rev().map(|run| {
                                 let present = session.asked.with(|a| a.as_ref() == Some(&run.page));
@@ -31,7 +40,9 @@ pub fn Runs() -> impl IntoView {
                                     if parts.is_empty() { run.page.left.target_tokens.iter().map(TokenRef::to_string).collect::<Vec<_>>().join(" ") } else { parts.join("; ") }
                                 });
                                 let cell = |i: usize| match run.loss[i].or(run.activation[i]) {
-                                    Some(v) => view! { <td class="num" title=format::full(v)>{format::signed(v)}</td> }.into_any(),
+                                    Some(v) => view! {
+                                        <td class="num" title=format::full(v)>{format::signed(v)}</td>
+                                    }.into_any(),
                                     None => view! { <td></td> }.into_any(),
                                 };
                                 let (left, right) = (cell(0), cell(1));
@@ -44,7 +55,9 @@ pub fn Runs() -> impl IntoView {
                                                 session.open(page.clone(), view);
                                             }>{run.id}</button>
                                         </th>
-                                        <td class="what" title=format!("{}\n{what}", run.page.left.prompt)>{what.clone()}</td>
+                                        <td class="what" title=format!("{}\n{what}", run.page.left.prompt)>
+                                            {what.clone()}
+                                        </td>
                                         {left}
                                         {right}
                                     </tr>

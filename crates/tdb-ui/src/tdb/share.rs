@@ -6,6 +6,7 @@ use leptos::task::spawn_local;
 use super::export;
 use crate::client;
 use crate::dom;
+use crate::json::Json;
 use crate::session::Session;
 use crate::ui::{Menu, Notices};
 
@@ -22,7 +23,7 @@ pub fn ShareMenu() -> impl IntoView {
     let link = move || {
         format!("{}{}", dom::origin(), session.url(&session.page.get_untracked(), &session.view.get_untracked()))
     };
-    let body = move || serde_json::to_string(&session.page.get_untracked().to_request()).unwrap_or_default();
+    let body = move || Json::of(&session.page.get_untracked().to_request()).text();
     let server = client::absolute_server;
     view! {
         <Menu label="Share" class="button small plain">
@@ -31,8 +32,12 @@ pub fn ShareMenu() -> impl IntoView {
                 let link = session.short_link().await.unwrap_or_else(link);
                 copy("Short link", link);
             })>"Copy short link"</button>
-            <button type="button" role="menuitem" on:click=move |_| copy("Command", export::curl(&server(), &body()))>"Copy as curl"</button>
-            <button type="button" role="menuitem" on:click=move |_| copy("Program", export::python(&server(), &body()))>"Copy as Python"</button>
+            <button type="button" role="menuitem" on:click=move |_| copy("Command", export::curl(&server(), &body()))>
+                "Copy as curl"
+            </button>
+            <button type="button" role="menuitem" on:click=move |_| copy("Python", export::python(&server(), &body()))>
+                "Copy as Python"
+            </button>
             <button type="button" role="menuitem" on:click=move |_| {
                 dom::download("tdb-nodes.csv", "text/csv", &export::csv(session, &link()));
             }>"Save node table as CSV"</button>

@@ -5,6 +5,7 @@ use leptos::{html, prelude::*};
 use serde::{Deserialize, Serialize};
 
 use crate::dom;
+use crate::json::Json;
 use crate::session::{Session, read_query};
 use crate::ui::{Dialog, Notices};
 
@@ -35,7 +36,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
     let note = RwSignal::new(String::new());
     let file = NodeRef::<html::Input>::new();
     let keep = move |list: Vec<Snapshot>| {
-        dom::store(KEY, serde_json::to_string(&list).ok().as_deref());
+        dom::store(KEY, Some(&Json::of(&list).text()));
         all.set(list);
     };
     let save = move || {
@@ -92,11 +93,20 @@ pub fn SnapshotsMenu() -> impl IntoView {
                 <div class="row">
                     <label class="stack tight grow">
                         <span class="label">"Name"</span>
-                        <input class="field" id="snapshot-name" prop:value=move || name.get() on:input=move |e| name.set(event_target_value(&e)) />
+                        <input
+                            class="field"
+                            id="snapshot-name"
+                            prop:value=move || name.get()
+                            on:input=move |e| name.set(event_target_value(&e))
+                        />
                     </label>
                     <label class="stack tight grow">
                         <span class="label">"Note"</span>
-                        <input class="field" prop:value=move || note.get() on:input=move |e| note.set(event_target_value(&e)) />
+                        <input
+                            class="field"
+                            prop:value=move || note.get()
+                            on:input=move |e| note.set(event_target_value(&e))
+                        />
                     </label>
                     <button class="button primary" type="submit">"Save this state"</button>
                 </div>
@@ -107,8 +117,14 @@ pub fn SnapshotsMenu() -> impl IntoView {
                         let (open_it, gone) = (snapshot.clone(), snapshot.name.clone());
                         view! {
                             <li class="row nowrap">
-                                <button type="button" class="button small" on:click=move |_| restore(open_it.clone())>"Open"</button>
-                                <span class="grow"><strong>{snapshot.name.clone()}</strong>" "<span class="quiet">{snapshot.note.clone()}</span></span>
+                                <button type="button" class="button small" on:click=move |_| restore(open_it.clone())>
+                                    "Open"
+                                </button>
+                                <span class="grow">
+                                    <strong>{snapshot.name.clone()}</strong>
+                                    " "
+                                    <span class="quiet">{snapshot.note.clone()}</span>
+                                </span>
                                 <button type="button" class="button small plain" aria-label=format!("Delete {}", snapshot.name) on:click=move |_| {
                                     let mut list = all.get_untracked();
                                     list.retain(|s| s.name != gone);
@@ -119,14 +135,23 @@ pub fn SnapshotsMenu() -> impl IntoView {
                     }
                 </For>
             </ul>
-            {move || all.with(Vec::is_empty).then(|| view! { <p class="quiet">"None yet. They are kept in this browser alone; a file carries them to another."</p> })}
+            {move || all.with(Vec::is_empty).then(|| view! {
+                <p class="quiet">"None yet. They are kept in this browser alone; a file carries them to another."</p>
+            })}
             <div class="row">
                 <button type="button" class="button small" disabled=move || all.with(Vec::is_empty) on:click=move |_| {
-                    dom::download("tdb-snapshots.json", "application/json", &serde_json::to_string_pretty(&all.get_untracked()).unwrap_or_default());
+                    let text = Json::of(&all.get_untracked()).pretty();
+                    dom::download("tdb-snapshots.json", "application/json", &text);
                 }>"Export as a file"</button>
                 <label class="button small">
                     "Import a file"
-                    <input class="visually-hidden" type="file" accept="application/json,.json" node_ref=file on:change=import />
+                    <input
+                        class="visually-hidden"
+                        type="file"
+                        accept="application/json,.json"
+                        node_ref=file
+                        on:change=import
+                    />
                 </label>
             </div>
         </Dialog>

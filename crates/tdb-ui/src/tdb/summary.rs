@@ -1,10 +1,13 @@
 //! The answer in a sentence.
 
 use leptos::prelude::*;
-use serde_json::json;
+use tdb_api::numbers::difference;
 use tdb_api::{AttentionTraceType, TokenRef};
 
-use crate::answer::{Answer, Metric, View};
+use super::export;
+use crate::answer::{Answer, Compared, Metric};
+use crate::client::capital;
+use crate::dom;
 use crate::format;
 use crate::session::{Session, first_ablated_layer};
 use crate::ui::{JsonButton, token_text};
@@ -26,13 +29,8 @@ fn tokens(list: &[TokenRef]) -> AnyView {
 pub fn Summary() -> impl IntoView {
     let session = Session::get();
     let json = Callback::new(move |()| {
-        session.answer.with_untracked(|a| {
-            json!({
-                "request": serde_json::from_str::<serde_json::Value>(&a.request).unwrap_or_default(),
-                "response": *a.json,
-                "url": format!("{}{}", crate::dom::origin(), session.url(&session.page.get_untracked(), &session.view.get_untracked())),
-            })
-        })
+        let url = session.url(&session.page.get_untracked(), &session.view.get_untracked());
+        export::whole(&session.answer.get_untracked(), &format!("{}{url}", dom::origin()))
     });
     view! {
         <section class="summary" class:stale=move || session.is_stale() aria-label="Summary" id="summary">
@@ -68,13 +66,25 @@ fn sentence(session: Session) -> AnyView {
                 (_, 0, false) => "ablated ",
                 _ => "baseline ",
             };
-            view! { <span class="figure" title=format::full(*value)>{side}<strong data-value=format::full(*value)>{format::signed(*value)}</strong></span> }.into_any()
+            view! {
+                <span class="figure" title=format::full(*value)>
+                    {side}
+                    <strong data-value=format::full(*value)>{format::signed(*value)}</strong>
+                </span>
+            }
+            .into_any()
         })
         .collect();
     let diff = match numbers.as_slice() {
-        [(l, _), (r, _)] => Some(
-            view! { <span class="figure" title=format::full(l - r)>"difference "<strong>{format::signed(l - r)}</strong></span> },
-        ),
+        [(l, _), (r, _)] => Some({
+            let difference = difference(*l, *r);
+            view! {
+                <span class="figure" title=format::full(difference)>
+                    "difference "
+                    <strong>{format::signed(difference)}</strong>
+                </span>
+            }
+        }),
         _ => None,
     };
     let question = if asks_activation || by_value {
@@ -90,7 +100,7 @@ fn sentence(session: Session) -> AnyView {
     let names: Vec<String> = best
         .iter()
         .take(3)
-        .filter(|line| line.value(&answer, View::Left, Metric::DirectEffect) > 0.0)
+        .filter(|line| line.value(&answer, Compared::Left, Metric::DirectEffect) > 0.0)
         .filter_map(|line| match line {
             Line::Node { row, .. } => Some(answer.rows[*row].name.clone()),
             Line::Group { .. } => None,
@@ -101,7 +111,9 @@ fn sentence(session: Session) -> AnyView {
             <span>{capital(what)}" "{question}</span>
             {shown}
             {diff}
-            {(!names.is_empty()).then(|| view! { <span class="quiet helpers" title=names.join(", ")>"most direct help: "{names.join(", ")}</span> })}
+            {(!names.is_empty()).then(|| view! {
+                <span class="quiet helpers" title=names.join(", ")>"Largest direct effects: "{names.join(", ")}</span>
+            })}
         </span>
     }
     .into_any()
@@ -110,9 +122,4 @@ fn sentence(session: Session) -> AnyView {
 /// The asked quantity of each side, and whether it is one of the logits.
 fn values(answer: &Answer) -> Vec<(f64, bool)> {
     answer.sides.iter().filter_map(|s| s.loss.map(|l| (l, true)).or(s.activation.map(|a| (a, false)))).collect()
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -3,27 +3,33 @@
 mod columns;
 mod detail;
 mod filters;
+mod keys;
 mod row;
 
 use std::collections::HashSet;
 
-use leptos::{html, prelude::*};
-use serde_json::json;
-use wasm_bindgen::JsCast;
+use leptos::prelude::*;
+use serde::Serialize;
+use tdb_api::stream::TOP_K_COMPONENTS;
+use tdb_api::{MultipleTopKDerivedScalarsResponseData, NodeIndex};
 
 use super::actions::{RowMenu, cannot_ablate, node_href, traces};
-use super::{Slug, at_hand::AtHand, explain::Explanations};
-use crate::answer::{Metric, View};
+use super::{Slug, explain::Explanations, selected_node::SelectedNode};
+use crate::answer::{Answer, Compared, Metric};
 use crate::dom;
+use crate::json::Json;
 use crate::session::{Session, first_ablated_layer};
-use crate::ui::{JsonButton, Tip};
+use crate::ui::{JsonButton, Placed, Tip, Viewport, VirtualList};
 use crate::view::{Line, arrange};
+use keys::{Action, Context, LineKind};
 
 /// Heights in pixels; the style sheet's `--row` and `--detail` say the same.
 const ROW: f64 = 28.0;
 const DETAIL: f64 = 232.0;
 /// Rows drawn beyond either edge of what is in sight.
-const BEYOND: usize = 12;
+const BEYOND: f64 = 12.0;
+/// Rows that are scrolled by before others are drawn.
+const STEP: f64 = 6.0;
 
 /// What one drawn line is.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +39,13 @@ enum Item {
     Detail(usize),
 }
 
-#[derive(Clone, Debug, PartialEq)]
-struct Placed {
-    item: Item,
-    /// Position in the list, from 0.
-    at: usize,
-    top: f64,
+impl Item {
+    fn key(&self) -> String {
+        match self {
+            Self::Line(line) => line.key(),
+            Self::Detail(row) => format!("d{row}"),
+        }
+    }
 }
 
 /// State of the table that its rows share.
@@ -60,7 +67,7 @@ pub struct Table {
 struct Shape {
     two_sided: bool,
     narrow: bool,
-    views: Vec<View>,
+    sides: Vec<Compared>,
     metrics: Vec<Metric>,
     to: bool,
     from: bool,
@@ -72,11 +79,11 @@ impl Shape {
         let two_sided = session.answer.with(|a| a.is_two_sided());
         session.view.with(|v| {
             let shows = |column: &str| v.shows_column(column, narrow);
-            let chosen = [View::Left, View::Diff, View::Right].into_iter().filter(|s| v.sides.contains(s));
+            let chosen = [Compared::Left, Compared::Diff, Compared::Right].into_iter().filter(|s| v.sides.contains(s));
             Self {
                 two_sided,
                 narrow,
-                views: if two_sided { chosen.collect() } else { vec![View::Left] },
+                sides: if two_sided { chosen.collect() } else { vec![Compared::Left] },
                 metrics: Metric::ALL.into_iter().filter(|m| shows(m.wire())).collect(),
                 to: shows("to"),
                 from: shows("from"),
@@ -87,6 +94,155 @@ impl Shape {
 }
 
 impl Table {
+    fn new(session: Session) -> Self {
+        let narrow = RwSignal::new(dom::is_narrow());
+        let resized = window_event_listener(leptos::ev::resize, move |_| {
+            if narrow.get_untracked() != dom::is_narrow() {
+                narrow.set(dom::is_narrow());
+            }
+        });
+        on_cleanup(move || resized.remove());
+        let explanations = Explanations::get();
+        Self {
+            session,
+            open: RwSignal::default(),
+            groups: RwSignal::default(),
+            active: RwSignal::new(None),
+            explanations,
+            shape: Memo::new(move |_| Shape::of(session, narrow.get(), explanations.are_here())),
+            menu: RowMenu::get(),
+        }
+    }
+
+    /// What is open and selected goes with its node when another answer has other rows.
+    fn keep_places(self) {
+        let session = self.session;
+        let all = move |a: &Answer| a.rows.iter().map(|r| r.node.clone()).collect::<Vec<_>>();
+        let nodes = Memo::new(move |_| session.answer.with(|a| all(a)));
+        Effect::new(move |old: Option<Vec<NodeIndex>>| {
+            let new = nodes.get();
+            if let Some(old) = old {
+                let place = |row: &usize| old.get(*row).and_then(|n| new.iter().position(|m| m == n));
+                self.open.update(|open| *open = open.iter().filter_map(place).collect());
+                self.active.update(|active| {
+                    if let Some(row) = active.as_ref().and_then(|key| key.parse::<usize>().ok()) {
+                        *active = place(&row).map(|row| row.to_string());
+                    }
+                });
+            }
+            new
+        });
+    }
+
+    fn lines(self) -> Memo<Vec<Line>> {
+        let session = self.session;
+        Memo::new(move |_| {
+            let first = session.asked.with(|a| a.as_ref().and_then(first_ablated_layer));
+            session.answer.with(|a| session.view.with(|v| self.groups.with(|g| arrange(a, v, g, first))))
+        })
+    }
+
+    fn items(self, lines: Memo<Vec<Line>>) -> Memo<VirtualList<Item>> {
+        Memo::new(move |_| {
+            VirtualList::new(lines.get().into_iter().flat_map(|line| {
+                let detail = match &line {
+                    Line::Node { row, .. } if self.open.with(|o| o.contains(row)) => Some((Item::Detail(*row), DETAIL)),
+                    _ => None,
+                };
+                std::iter::once((Item::Line(line), ROW)).chain(detail)
+            }))
+        })
+    }
+
+    /// The card beside the table is about the selected row, or else the first.
+    fn tell_selected(self, lines: Memo<Vec<Line>>) {
+        let selected = SelectedNode::get();
+        Effect::new(move |_| {
+            let key = self.active.get();
+            let row = lines.with(|lines| {
+                let line = lines.iter().find(|l| Some(l.key()) == key).or(lines.first())?;
+                Some(line.first_row())
+            });
+            selected.put(row.and_then(|row| self.node(row)));
+        });
+    }
+
+    fn node(self, row: usize) -> Option<NodeIndex> {
+        self.session.answer.with_untracked(|a| a.rows.get(row).map(|r| r.node.clone()))
+    }
+
+    fn kind(self, line: &Line) -> LineKind {
+        match line {
+            Line::Group { .. } => LineKind::Group,
+            Line::Node { row, .. } => {
+                let node = self.node(*row);
+                LineKind::Node {
+                    can_ablate: node.as_ref().is_some_and(|n| cannot_ablate(n).is_none()),
+                    can_trace: node.is_some_and(|n| !traces(n.node_type).is_empty()),
+                }
+            }
+        }
+    }
+
+    fn on_key(
+        self,
+        event: &web_sys::KeyboardEvent,
+        lines: &[Line],
+        items: Memo<VirtualList<Item>>,
+        viewport: Viewport,
+        slug: &str,
+    ) {
+        let inside = event.target() != event.current_target();
+        let modified = event.ctrl_key() || event.meta_key() || event.alt_key();
+        if lines.is_empty() || modified || (inside && (event.key() == "Enter" || dom::is_typing())) {
+            return;
+        }
+        let at = self.active.with_untracked(|a| a.as_ref().and_then(|k| lines.iter().position(|l| l.key() == *k)));
+        let context = Context {
+            lines: lines.len(),
+            at: at.map(|at| (at, self.kind(&lines[at]))),
+            page: ((viewport.height_untracked() / ROW) as usize).saturating_sub(2).max(1),
+        };
+        let Some(action) = keys::action(&event.key(), context) else { return };
+        event.prevent_default();
+        if let Action::Select(to) = action {
+            let key = lines[to].key();
+            items.with_untracked(|items| {
+                if let Some(placed) = items.find(|item| matches!(item, Item::Line(line) if line.key() == key)) {
+                    viewport.reveal(placed, ROW);
+                }
+            });
+            self.active.set(Some(key));
+        } else if let Some(line) = at.map(|at| &lines[at]) {
+            self.act(action, line, slug);
+        }
+    }
+
+    /// Does something with the selected line.
+    fn act(self, action: Action, line: &Line, slug: &str) {
+        let Some(node) = self.node(line.first_row()) else { return };
+        match action {
+            Action::Select(_) => {}
+            Action::Toggle => self.toggle(line),
+            Action::Ablate => self.session.ablate(node, 0.0),
+            Action::Trace => match traces(node.node_type).as_slice() {
+                [(None, _)] => self.session.trace(node, None),
+                // More than one way: the menu asks which.
+                _ => {
+                    let id = format!("line-{}", line.key());
+                    if let Some(row) = dom::document().and_then(|d| d.get_element_by_id(&id)) {
+                        self.menu.open(node, &row, true);
+                    }
+                }
+            },
+            Action::OpenPage => {
+                if let Some((window, href)) = dom::window().zip(node_href(&node, self.session, slug)) {
+                    let _ = window.open_with_url_and_target(&href, "_blank");
+                }
+            }
+        }
+    }
+
     fn toggle(self, line: &Line) {
         match line {
             Line::Group { name, .. } => self.groups.update(|g| {
@@ -106,194 +262,28 @@ impl Table {
 #[component]
 pub fn NodeTable() -> impl IntoView {
     let session = Session::get();
-    let slug = Slug::text();
-    let (narrow, explanations) = (RwSignal::new(dom::is_narrow()), Explanations::get());
-    let table = Table {
-        session,
-        open: RwSignal::default(),
-        groups: RwSignal::default(),
-        active: RwSignal::new(None),
-        explanations,
-        shape: Memo::new(move |_| Shape::of(session, narrow.get(), explanations.are_here())),
-        menu: RowMenu::get(),
-    };
-    // Another answer has other rows: what was open by number is not the same node any more.
-    let nodes = Memo::new(move |_| session.answer.with(|a| a.rows.iter().map(|r| r.node.clone()).collect::<Vec<_>>()));
-    Effect::new(move |old: Option<Vec<tdb_api::NodeIndex>>| {
-        let new = nodes.get();
-        if let Some(old) = old {
-            let place = |row: &usize| old.get(*row).and_then(|n| new.iter().position(|m| m == n));
-            table.open.update(|o| *o = o.iter().filter_map(place).collect());
-            table.active.update(|a| {
-                if let Some(row) = a.as_ref().and_then(|k| k.parse::<usize>().ok()) {
-                    *a = place(&row).map(|r| r.to_string());
-                }
-            });
-        }
-        new
-    });
-    let lines = Memo::new(move |_| {
-        let first = session.asked.with(|a| a.as_ref().and_then(first_ablated_layer));
-        session.answer.with(|a| session.view.with(|v| table.groups.with(|g| arrange(a, v, g, first))))
-    });
-    let items = Memo::new(move |_| {
-        let mut top = 0.0;
-        let mut out = Vec::new();
-        for line in lines.get() {
-            let detail = match &line {
-                Line::Node { row, .. } if table.open.with(|o| o.contains(row)) => Some(*row),
-                _ => None,
-            };
-            out.push(Placed { item: Item::Line(line), at: out.len(), top });
-            top += ROW;
-            if let Some(row) = detail {
-                out.push(Placed { item: Item::Detail(row), at: out.len(), top });
-                top += DETAIL;
-            }
-        }
-        (out, top)
-    });
-    let scroll = NodeRef::<html::Div>::new();
-    let scrolled = RwSignal::new(0.0f64);
-    let height = RwSignal::new(600.0f64);
-    let measure = move || {
-        if let Some(div) = scroll.get_untracked() {
-            scrolled.set(f64::from(div.scroll_top()));
-            height.set(f64::from(div.client_height()));
-        }
-    };
-    Effect::new(move |_| {
-        scroll.track();
-        let _ = items.with(|(_, total)| *total);
-        request_animation_frame(measure);
-    });
-    let resized = window_event_listener(leptos::ev::resize, move |_| {
-        measure();
-        if narrow.get_untracked() != dom::is_narrow() {
-            narrow.set(dom::is_narrow());
-        }
-    });
-    on_cleanup(move || resized.remove());
-    // In steps of some rows, so that scrolling by a pixel redraws nothing.
-    let window = Memo::new(move |_| {
-        let from = (scrolled.get() / (ROW * 6.0)).floor() * ROW * 6.0;
-        (from - ROW * BEYOND as f64, from + height.get() + ROW * (BEYOND + 6) as f64)
-    });
-    let drawn = move || {
-        let (from, to) = window.get();
-        items.with(|(items, _)| {
-            let start = items.partition_point(|p| p.top + DETAIL < from);
-            items[start..].iter().take_while(|p| p.top < to).cloned().collect::<Vec<_>>()
-        })
-    };
-    let keys = StoredValue::new(slug.clone());
+    let table = Table::new(session);
+    table.keep_places();
+    let lines = table.lines();
+    let items = table.items(lines);
+    table.tell_selected(lines);
+    let viewport = Viewport::new(move || items.track());
+    let window = viewport.window(STEP * ROW, BEYOND * ROW);
+    let drawn = move || items.with(|items| items.within(window.get()));
+    let key = move |placed: &Placed<Item>| (session.generation.get_untracked(), placed.item.key(), placed.top as i64);
+    let slug = StoredValue::new(Slug::text());
     let on_key = move |event: web_sys::KeyboardEvent| {
-        let inside = event.target() != event.current_target();
-        if event.ctrl_key() || event.meta_key() || event.alt_key() || (inside && event.key() == "Enter") {
-            return;
-        }
-        let lines = lines.get_untracked();
-        if lines.is_empty() || (inside && dom::is_typing()) {
-            return;
-        }
-        let at = table.active.with_untracked(|a| a.as_ref().and_then(|k| lines.iter().position(|l| l.key() == *k)));
-        let page = ((height.get_untracked() / ROW) as usize).saturating_sub(2).max(1);
-        let last = lines.len() - 1;
-        let to = match event.key().as_str() {
-            "ArrowDown" | "j" => Some(at.map_or(0, |i| (i + 1).min(last))),
-            "ArrowUp" | "k" => Some(at.map_or(0, |i| i.saturating_sub(1))),
-            "PageDown" => Some(at.map_or(page, |i| i + page).min(last)),
-            "PageUp" => Some(at.map_or(0, |i| i.saturating_sub(page))),
-            "Home" => Some(0),
-            "End" => Some(last),
-            _ => None,
-        };
-        if let Some(to) = to {
-            event.prevent_default();
-            table.active.set(Some(lines[to].key()));
-            reveal(scroll, &items.get_untracked().0, &lines[to]);
-            return;
-        }
-        let Some(line) = at.map(|i| lines[i].clone()) else { return };
-        let node = match &line {
-            Line::Node { row, .. } => session.answer.with_untracked(|a| a.rows[*row].node.clone()),
-            Line::Group { .. } => {
-                if matches!(event.key().as_str(), "Enter" | " ") {
-                    event.prevent_default();
-                    table.toggle(&line);
-                }
-                return;
-            }
-        };
-        match event.key().as_str() {
-            "Enter" | " " => table.toggle(&line),
-            "a" if cannot_ablate(&node).is_none() => session.ablate(node, 0.0),
-            "t" => match traces(node.node_type).as_slice() {
-                [] => {}
-                [(None, _)] => session.trace(node, None),
-                _ => {
-                    if let Some(row) =
-                        dom::document().and_then(|d| d.get_element_by_id(&format!("line-{}", line.key())))
-                    {
-                        table.menu.open(node, &row, true);
-                    }
-                }
-            },
-            "o" => {
-                if let Some((window, href)) = dom::window().zip(node_href(&node, session, &keys.get_value())) {
-                    let _ = window.open_with_url_and_target(&href, "_blank");
-                }
-            }
-            _ => return,
-        }
-        event.prevent_default();
+        table.on_key(&event, &lines.get_untracked(), items, viewport, &slug.get_value());
     };
-    let json = Callback::new(move |()| {
-        session.answer.with_untracked(|a| {
-            let subs = a.json["inferenceSubResponses"].as_array().into_iter().flatten();
-            json!({
-                "topKComponents": subs.map(|s| s["processingResponseDataByName"]["topKComponents"].clone()).collect::<Vec<_>>(),
-                "rows": a.rows.iter().map(|r| json!({"name": r.name, "node": r.node, "values": r.values})).collect::<Vec<_>>(),
-            })
-        })
-    });
-    let total = Memo::new(move |_| session.answer.with(|a| a.rows.len()));
-    // What the card beside the table is about: the row at hand, or else the first.
-    let at_hand = AtHand::get();
-    Effect::new(move |_| {
-        let key = table.active.get();
-        let row = lines.with(|lines| {
-            let line = lines.iter().find(|l| Some(l.key()) == key).or(lines.first())?;
-            Some(match line {
-                Line::Node { row, .. } => *row,
-                Line::Group { rows, .. } => rows[0],
-            })
-        });
-        at_hand.put(row.and_then(|row| session.answer.with_untracked(|a| a.rows.get(row).map(|r| r.node.clone()))));
-    });
-    let active_id = move || table.active.get().map(|k| format!("line-{k}"));
+    let is_compared = move || table.shape.with(|s| s.two_sided);
+    let body_style = move || format!("height:{}px;{}", items.with(VirtualList::height), columns::template(table));
     view! {
         <section class="card table-card" aria-label="Node table">
-            <div class="card-head">
-                <h2>"Nodes"</h2>
-                <span class="quiet" id="row-count" aria-live="polite">
-                    {move || {
-                        let shown: usize = lines.with(|l| l.iter().filter(|l| matches!(l, Line::Node { in_group: false, .. })).count() + l.iter().map(|l| match l { Line::Group { rows, .. } => rows.len(), Line::Node { .. } => 0 }).sum::<usize>());
-                        let total = total.get();
-                        if shown == total { format!("{total}") } else { format!("{shown} of {total}") }
-                    }}
-                </span>
-                <Tip about="the node table">
-                    "The nodes with the largest and smallest values of each column. Bars are as long as the value is large beside the column's largest; blue to the right is positive, orange to the left negative."
-                </Tip>
-                <span class="grow"></span>
-                <filters::Filters table=table />
-                <JsonButton what="the node table" value=json />
-            </div>
+            <TableHead table=table lines=lines />
             <filters::Chips table=table />
             <div
                 class="grid-scroll"
-                class:compare=move || table.shape.with(|s| s.two_sided)
+                class:compare=is_compared
                 class:tight=move || table.shape.with(|s| s.two_sided || s.narrow)
                 class:stale=move || session.is_stale()
                 id="node-table"
@@ -301,54 +291,78 @@ pub fn NodeTable() -> impl IntoView {
                 tabindex="0"
                 aria-label="Nodes; arrow keys move, Enter opens, a ablates, t traces"
                 aria-rowcount=move || lines.with(|l| l.len() + 1).to_string()
-                aria-activedescendant=active_id
+                aria-activedescendant=move || table.active.get().map(|k| format!("line-{k}"))
                 aria-busy=move || session.is_stale().to_string()
-                node_ref=scroll
-                on:scroll=move |_| measure()
+                node_ref=viewport.node
+                on:scroll=move |_| viewport.measure()
                 on:keydown=on_key
             >
                 <columns::Head table=table />
-                <div class="grid-body" role="rowgroup" style=move || format!("height:{}px;{}", items.with(|(_, total)| *total), columns::template(table))>
-                    <For
-                        each=drawn
-                        key=move |p| {
-                            let what = match &p.item {
-                                Item::Line(line) => line.key(),
-                                Item::Detail(row) => format!("d{row}"),
-                            };
-                            (session.generation.get_untracked(), what, p.top as i64)
-                        }
-                        let(placed)
-                    >
-                        {match placed.item {
-                            Item::Line(line) => view! { <row::LineView table=table line=line at=placed.at top=placed.top /> }.into_any(),
-                            Item::Detail(row) => view! { <detail::Detail table=table row=row top=placed.top /> }.into_any(),
-                        }}
+                <div class="grid-body" role="rowgroup" style=body_style>
+                    <For each=drawn key=key let(placed)>
+                        {draw(table, placed)}
                     </For>
                 </div>
-                {move || (lines.with(Vec::is_empty) && session.busy.with(Option::is_none)).then(|| view! {
-                    <p class="quiet empty">{move || if session.view.with(|v| v.is_filtered()) { "No node passes the filter." } else { "No nodes." }}</p>
-                })}
+                {move || {
+                    let is_empty = lines.with(Vec::is_empty) && session.busy.with(Option::is_none);
+                    let what = if session.view.with(|v| v.is_filtered()) { "No node passes the filter." } else { "No nodes." };
+                    is_empty.then(|| view! { <p class="quiet empty">{what}</p> })
+                }}
             </div>
         </section>
     }
 }
 
-/// Scrolls so far that the line is in sight, below the head that stays.
-fn reveal(scroll: NodeRef<html::Div>, items: &[Placed], line: &Line) {
-    let Some(div) = scroll.get_untracked() else { return };
-    let Some(top) = items.iter().find(|p| matches!(&p.item, Item::Line(l) if l.key() == line.key())).map(|p| p.top)
-    else {
-        return;
-    };
-    let head = div
-        .first_element_child()
-        .and_then(|h| h.dyn_into::<web_sys::HtmlElement>().ok())
-        .map_or(0.0, |h| f64::from(h.offset_height()));
-    let (from, height) = (f64::from(div.scroll_top()), f64::from(div.client_height()));
-    if top < from {
-        div.set_scroll_top(top as i32);
-    } else if top + ROW + head > from + height {
-        div.set_scroll_top((top + ROW + head - height) as i32);
+fn draw(table: Table, placed: Placed<Item>) -> AnyView {
+    let (at, top) = (placed.at, placed.top);
+    match placed.item {
+        Item::Line(line) => view! { <row::LineView table=table line=line at=at top=top /> }.into_any(),
+        Item::Detail(row) => view! { <detail::Detail table=table row=row top=top /> }.into_any(),
     }
+}
+
+/// What the table is, how much of it is shown, and what it can be filtered by.
+#[component]
+fn TableHead(table: Table, lines: Memo<Vec<Line>>) -> impl IntoView {
+    let session = table.session;
+    let count = move || {
+        let shown: usize = lines.with(|lines| lines.iter().map(Line::nodes).sum());
+        let total = session.answer.with(|a| a.rows.len());
+        if shown == total { format!("{total}") } else { format!("{shown} of {total}") }
+    };
+    let json = Callback::new(move |()| session.answer.with_untracked(|answer| json(answer)));
+    view! {
+        <div class="card-head">
+            <h2>"Nodes"</h2>
+            <span class="quiet" id="row-count" aria-live="polite">
+                {count}
+            </span>
+            <Tip about="the node table">
+                "The nodes with the largest and smallest values of each column. Bar length: share of the column's \
+                    largest value. Blue to the right is positive, orange to the left negative."
+            </Tip>
+            <span class="grow"></span>
+            <filters::Filters table=table />
+            <JsonButton what="the node table" value=json />
+        </div>
+    }
+}
+
+fn json(answer: &Answer) -> Json {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Nodes<'a> {
+        top_k_components: Vec<Option<&'a MultipleTopKDerivedScalarsResponseData>>,
+        rows: Vec<Named<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Named<'a> {
+        name: &'a str,
+        node: &'a NodeIndex,
+        values: &'a [[f64; 4]; 2],
+    }
+    Json::of(&Nodes {
+        top_k_components: answer.responses().iter().map(|r| r.ranked(TOP_K_COMPONENTS)).collect(),
+        rows: answer.rows.iter().map(|r| Named { name: &r.name, node: &r.node, values: &r.values }).collect(),
+    })
 }

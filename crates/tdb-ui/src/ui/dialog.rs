@@ -33,7 +33,13 @@ pub fn Dialog(
         }
     };
     view! {
-        <dialog node_ref=node class:drawer=drawer aria-label=move || title.get() on:close=move |_| open.set(false) on:click=on_click>
+        <dialog
+            node_ref=node
+            class:drawer=drawer
+            aria-label=move || title.get()
+            on:close=move |_| open.set(false)
+            on:click=on_click
+        >
             <div class="dialog-head">
                 <h2 class="grow">{move || title.get()}</h2>
                 <button type="button" class="button plain icon" aria-label="Close" on:click=move |_| open.set(false)>

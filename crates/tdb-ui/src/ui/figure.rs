@@ -69,7 +69,9 @@ impl Figure {
         let (width, height) = (pen.right + 2.0 * MARGIN, pen.bottom + 2.0 * MARGIN);
         let ground = pen.ground(element);
         let svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"{:.0} {:.0} {width:.0} {height:.0}\"><rect x=\"{0:.0}\" y=\"{1:.0}\" width=\"100%\" height=\"100%\" fill=\"{ground}\"/>{}</svg>",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"{:.0} \
+                {:.0} {width:.0} {height:.0}\"><rect x=\"{0:.0}\" y=\"{1:.0}\" width=\"100%\" height=\"100%\" \
+                fill=\"{ground}\"/>{}</svg>",
             -MARGIN, -MARGIN, pen.out
         );
         (pen.right > 0.0).then_some(Self { svg, width, height })
@@ -229,7 +231,8 @@ impl Pen {
         let weight = property(style, "font-weight");
         let _ = write!(
             self.out,
-            "<text x=\"{x:.1}\" y=\"{:.1}\" font-size=\"{size}\" font-family=\"{family}\" font-weight=\"{weight}\" fill=\"{colour}\" xml:space=\"preserve\">{}</text>",
+            "<text x=\"{x:.1}\" y=\"{:.1}\" font-size=\"{size}\" font-family=\"{family}\" font-weight=\"{weight}\" \
+                fill=\"{colour}\" xml:space=\"preserve\">{}</text>",
             y + size * 0.35,
             escape(text)
         );

@@ -25,7 +25,11 @@ pub fn fill_style(value: f64, most: f64) -> String {
 #[component]
 pub fn DivergingLegend(#[prop(into)] most: Signal<f64>) -> impl IntoView {
     view! {
-        <span class="legend" role="img" aria-label=move || format!("Scale from minus {0} (orange) to plus {0} (blue)", format::number(most.get()))>
+        <span
+            class="legend"
+            role="img"
+            aria-label=move || format!("Scale from minus {0} (orange) to plus {0} (blue)", format::number(most.get()))
+        >
             <span>{move || format::signed(-most.get())}</span>
             <span class="legend-bar diverging"></span>
             <span>{move || format::signed(most.get())}</span>

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Dialog, Notices};
 use crate::dom;
+use crate::json::Json;
 
 /// Arrays are shown in pieces of this many, so that opening a long one stays quick.
 const PIECE: usize = 100;
@@ -17,16 +18,16 @@ const PIECE: usize = 100;
 pub fn JsonButton(
     /// What the JSON belongs to, for people who cannot see where the button stands.
     what: &'static str,
-    value: Callback<(), Value>,
+    value: Callback<(), Json>,
 ) -> impl IntoView {
     let open = RwSignal::new(false);
-    let shown = RwSignal::new(Arc::new(Value::Null));
+    let shown = RwSignal::new(Arc::new(Json::default()));
     let notices = Notices::get();
     let show = move |_| {
         shown.set(Arc::new(value.run(())));
         open.set(true);
     };
-    let text = move || serde_json::to_string_pretty(&*shown.get_untracked()).unwrap_or_default();
+    let text = move || shown.get_untracked().pretty();
     let copy = move |_| {
         spawn_local(async move {
             let done = dom::copy(&text()).await;
@@ -37,8 +38,14 @@ pub fn JsonButton(
         dom::download("tdb.json", "application/json", &text());
     };
     view! {
-        <button type="button" class="button plain small" aria-label=format!("Show the JSON of {what}") title=format!("Show the JSON of {what}") on:click=show>
-            "{ }"
+        <button
+            type="button"
+            class="button plain small"
+            aria-label=format!("Show the JSON of {what}")
+            title=format!("Show the JSON of {what}")
+            on:click=show
+        >
+            "JSON"
         </button>
         <Dialog open=open title=format!("JSON of {what}")>
             <div class="row">
@@ -49,19 +56,19 @@ pub fn JsonButton(
                     "Save as a file"
                 </button>
             </div>
-            {move || view! { <JsonTree value=shown.get() /> }}
+            {move || view! { <JsonTree json=shown.get() /> }}
         </Dialog>
     }
 }
 
 #[component]
-fn JsonTree(value: Arc<Value>) -> impl IntoView {
-    view! { <div class="json">{branch(String::new(), value, Vec::new(), 0)}</div> }
+fn JsonTree(json: Arc<Json>) -> impl IntoView {
+    view! { <div class="json">{branch(String::new(), json, Vec::new(), 0)}</div> }
 }
 
 /// One value below `path` (keys and positions from the root). Children exist only while their branch is open.
-fn branch(label: String, root: Arc<Value>, path: Vec<Step>, depth: usize) -> AnyView {
-    let Some(value) = find(&root, &path) else { return ().into_any() };
+fn branch(label: String, root: Arc<Json>, path: Vec<Step>, depth: usize) -> AnyView {
+    let Some(value) = find(root.value(), &path) else { return ().into_any() };
     let key = (!label.is_empty()).then(|| view! { <span class="key">{label.clone()}": "</span> });
     let children = match value {
         Value::Array(items) if !items.is_empty() => pieces(items.len(), &path),
@@ -76,7 +83,10 @@ fn branch(label: String, root: Arc<Value>, path: Vec<Step>, depth: usize) -> Any
     };
     let open = RwSignal::new(depth < 2);
     view! {
-        <details open=depth < 2 on:toggle=move |e| open.set(event_target::<web_sys::HtmlElement>(&e).has_attribute("open"))>
+        <details
+            open=depth < 2
+            on:toggle=move |e| open.set(event_target::<web_sys::HtmlElement>(&e).has_attribute("open"))
+        >
             <summary>{key}<span class="count">{count}</span></summary>
             {move || {
                 open.get()

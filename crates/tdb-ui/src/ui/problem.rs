@@ -2,13 +2,13 @@
 
 use leptos::prelude::*;
 
-use crate::client::{Kind, Problem};
+use crate::client::{Kind, Problem, capital};
 
 fn heading(problem: &Problem) -> &'static str {
     match problem.kind {
         Kind::Unreachable => "No answer",
         Kind::Refused(404) => "Not there",
-        Kind::Refused(400..500) => "Cannot be asked like this",
+        Kind::Refused(400..500) => "This cannot be run",
         Kind::Refused(_) => "The server failed",
         Kind::Unreadable => "Not understood",
         Kind::Aborted => "",
@@ -23,8 +23,7 @@ pub fn ProblemCard(problem: Problem, #[prop(optional)] retry: Option<Callback<()
             <div class="grow">
                 <strong>{heading(&problem)}</strong>
                 ". "
-                {problem.message.clone()}
-                {problem.hint.clone().map(|hint| view! { <div class="quiet">{hint}</div> })}
+                {capital(&problem.message)}
             </div>
             {retry.map(|retry| view! {
                 <button type="button" class="button small" on:click=move |_| retry.run(())>

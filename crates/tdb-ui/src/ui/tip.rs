@@ -16,7 +16,12 @@ pub fn Tip(
     let open = move || hovered.get() || pressed.get();
     let children = StoredValue::new(children);
     view! {
-        <span class="tip" class:end=end on:mouseenter=move |_| hovered.set(true) on:mouseleave=move |_| hovered.set(false)>
+        <span
+            class="tip"
+            class:end=end
+            on:mouseenter=move |_| hovered.set(true)
+            on:mouseleave=move |_| hovered.set(false)
+        >
             <button
                 type="button"
                 aria-label=format!("About {about}")

@@ -1,4 +1,5 @@
-//! Text as the model reads it: spaces, line breaks and what has no shape of its own made visible, yet copied as what they are.
+//! Text as the model reads it: spaces, line breaks and what has no shape of its own made visible, yet copied as what
+//! they are.
 
 use leptos::prelude::*;
 

@@ -4,14 +4,14 @@ use leptos::prelude::*;
 use tdb_api::ComponentTypeForAttention;
 
 use super::Table;
-use crate::answer::{Metric, View};
+use crate::answer::{Compared, Metric};
 use crate::terms;
 use crate::view::{Sort, SortBy};
 
 /// The columns' widths as a custom property: head and rows share it.
 pub fn template(table: Table) -> String {
     table.shape.with(|shape| {
-        let n = shape.views.len() * shape.metrics.len();
+        let n = shape.sides.len() * shape.metrics.len();
         let (name, token, value) = match (shape.narrow, shape.two_sided) {
             (true, _) => (118, 48, 62),
             (_, true) => (146, 84, 58),
@@ -53,16 +53,34 @@ pub fn Head(table: Table) -> impl IntoView {
     view! {
         <div class="grid-head" role="rowgroup" style=move || template(table)>
             <div class="grid-row" role="row" aria-rowindex="1">
-                <SortHead table=table by=SortBy::Name label=Signal::derive(|| "Name".to_owned()) class="name" title="Sort by layer, type and index" />
+                <SortHead
+                    table=table
+                    by=SortBy::Name
+                    label=Signal::derive(|| "Name".to_owned())
+                    class="name"
+                    title="Sort by layer, type and index"
+                />
                 <Show when=move || table.shape.with(|s| s.to)>
-                    <SortHead table=table by=SortBy::To label=Signal::derive(move || attended().to_owned()) class="" title="The token that a head reads, or that an attention latent's activation comes from" />
+                    <SortHead
+                        table=table
+                        by=SortBy::To
+                        label=Signal::derive(move || attended().to_owned())
+                        class=""
+                        title="The token that a head reads, or that an attention latent's activation comes from"
+                    />
                 </Show>
                 <Show when=move || table.shape.with(|s| s.from)>
-                    <SortHead table=table by=SortBy::From label=Signal::derive(move || from().to_owned()) class="" title="The token that the node sits at" />
+                    <SortHead
+                        table=table
+                        by=SortBy::From
+                        label=Signal::derive(move || from().to_owned())
+                        class=""
+                        title="The token that the node sits at"
+                    />
                 </Show>
                 {move || {
                     let shape = table.shape.get();
-                    let heads = shape.metrics.iter().flat_map(|m| shape.views.iter().map(move |v| (*m, *v)));
+                    let heads = shape.metrics.iter().flat_map(|m| shape.sides.iter().map(move |v| (*m, *v)));
                     heads.map(|(metric, v)| {
                         let sides = shape.two_sided;
                         let label = match (sides, shape.narrow) {
@@ -72,20 +90,34 @@ pub fn Head(table: Table) -> impl IntoView {
                         };
                         let class = match (sides, v) {
                             (false, _) => "num",
-                            (_, View::Left) => "num of-left",
-                            (_, View::Diff) => "num of-diff",
-                            (_, View::Right) => "num of-right",
+                            (_, Compared::Left) => "num of-left",
+                            (_, Compared::Diff) => "num of-diff",
+                            (_, Compared::Right) => "num of-right",
                         };
                         let title = match v {
-                            View::Diff => format!("{}: left minus right. {}", metric.label(), terms::meaning(metric.label())),
+                            Compared::Diff => format!("{}: left minus right. {}", metric.label(), terms::meaning(metric.label())),
                             _ if sides => format!("{}, {}. {}", metric.label(), v.label().to_lowercase(), terms::meaning(metric.label())),
                             _ => terms::meaning(metric.label()).to_owned(),
                         };
-                        view! { <SortHead table=table by=SortBy::Value(metric, v) label=Signal::derive(move || label.clone()) class=class title=title /> }
+                        view! {
+                            <SortHead
+                                table=table
+                                by=SortBy::Value(metric, v)
+                                label=Signal::derive(move || label.clone())
+                                class=class
+                                title=title
+                            />
+                        }
                     }).collect_view()
                 }}
                 <Show when=move || table.shape.with(|s| s.explanation)>
-                    <div class="cell head explanation" role="columnheader" title="What the component looks for on texts of the data set, in words">"Explanation"</div>
+                    <div
+                        class="cell head explanation"
+                        role="columnheader"
+                        title="What the component looks for on texts of the data set, in words"
+                    >
+                        "Explanation"
+                    </div>
                 </Show>
             </div>
         </div>
@@ -126,7 +158,9 @@ fn SortHead(
         }>
             <button type="button" class="sort" on:click=sort>
                 {move || label.get()}
-                <span aria-hidden="true">{move || match state() { Some(true) => " ▾", Some(false) => " ▴", None => "" }}</span>
+                <span aria-hidden="true">
+                    {move || match state() { Some(true) => " ▾", Some(false) => " ▴", None => "" }}
+                </span>
             </button>
         </div>
     }

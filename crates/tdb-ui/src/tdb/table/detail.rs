@@ -59,7 +59,15 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                     {cannot_ablate(&node).map(|why| view! { <span class="quiet">{why}</span> })}
                     {cannot_ablate(&node).is_none().then(|| view! {
                         <div class="row">
-                            <label class="check">"Value "<input class="field short" inputmode="decimal" prop:value=move || value.get() on:input=move |e| value.set(event_target_value(&e)) /></label>
+                            <label class="check">
+                                "Value "
+                                <input
+                                    class="field short"
+                                    inputmode="decimal"
+                                    prop:value=move || value.get()
+                                    on:input=move |e| value.set(event_target_value(&e))
+                                />
+                            </label>
                             <button type="button" class="button small" on:click=ablate>"Ablate"</button>
                             <button type="button" class="button small" on:click=everywhere>"at every token"</button>
                         </div>
@@ -68,9 +76,19 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                     <div class="row">
                         {traces(node.node_type).into_iter().map(|(through, label)| {
                             let node = node.clone();
-                            view! { <button type="button" class="button small" on:click=move |_| session.trace(node.clone(), through)>{label}</button> }
+                            view! {
+                                <button
+                                    type="button"
+                                    class="button small"
+                                    on:click=move |_| session.trace(node.clone(), through)
+                                >
+                                    {label}
+                                </button>
+                            }
                         }).collect_view()}
-                        {href.map(|href| view! { <a class="button small" href=href target="_blank" rel="noopener">"Open its page"</a> })}
+                        {href.map(|href| view! {
+                            <a class="button small" href=href target="_blank" rel="noopener">"Open page"</a>
+                        })}
                     </div>
                     <p>{explanation}</p>
                 </div>
@@ -87,7 +105,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                             return view! { <p class="quiet">"No token readings for this node."</p> }.into_any();
                         }
                         (0..shown).flat_map(|side| lists[side].iter().map(move |l| (side, l.clone())).collect::<Vec<_>>()).map(|(side, (label, tokens))| {
-                            let side = match (two && !same, side) { (false, _) => "", (_, 0) => "Left ", _ => "Right " };
+                            let side = match (two && !same, side) { (false, _) => "", (_, 0) => "Left: ", _ => "Right: " };
                             view! { <Reading label=format!("{side}{label}") tokens=tokens /> }
                         }).collect_view().into_any()
                     }}

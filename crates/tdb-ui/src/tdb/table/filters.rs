@@ -4,7 +4,7 @@ use leptos::prelude::*;
 use tdb_api::NodeType;
 
 use super::Table;
-use crate::answer::{Metric, View};
+use crate::answer::{Compared, Metric};
 use crate::format;
 use crate::names;
 use crate::view::{Grouping, NumberFilter, Op};
@@ -24,14 +24,19 @@ pub fn Filters(table: Table) -> impl IntoView {
             prop:value=move || session.view.with(|v| v.text.clone())
             on:input=move |e| session.view.update(|v| v.text = event_target_value(&e))
         />
-        <select class="field" id="group" aria-label="Rows: each node, or sums" on:change=move |e| session.view.update(|v| v.grouped = Grouping::of(&event_target_value(&e)))>
+        <select
+            class="field"
+            id="group"
+            aria-label="Rows: each node, or sums"
+            on:change=move |e| session.view.update(|v| v.grouped = Grouping::of(&event_target_value(&e)))
+        >
             {Grouping::ALL.into_iter().map(|(grouping, word, label)| view! {
                 <option value=word selected=move || session.view.with(|v| v.grouped == grouping)>{label}</option>
             }).collect_view()}
         </select>
         <Show when=two>
             <span class="row nowrap" role="group" aria-label="Columns shown">
-                {[View::Left, View::Diff, View::Right].into_iter().map(|side| view! {
+                {[Compared::Left, Compared::Diff, Compared::Right].into_iter().map(|side| view! {
                     <button type="button" class="chip" aria-pressed=move || session.view.with(|v| v.sides.contains(&side)).to_string() on:click=move |_| session.view.update(|v| {
                         match v.sides.iter().position(|s| *s == side) {
                             Some(at) if v.sides.len() > 1 => { v.sides.remove(at); }
@@ -43,8 +48,17 @@ pub fn Filters(table: Table) -> impl IntoView {
             </span>
         </Show>
         <Show when=move || table.shape.with(|s| s.explanation) && explanations.can_be_written()>
-            <label class="check" title="Stored explanations are shown as they are; with this, missing ones are written and scored by the language model that the server is set up with">
-                <input type="checkbox" id="write-explanations" prop:checked=move || explanations.writing.get() on:change=move |e| explanations.writing.set(event_target_checked(&e)) />
+            <label
+                class="check"
+                title="Stored explanations are shown as they are; with this, missing ones are written and scored by \
+                    the language model that the server is set up with"
+            >
+                <input
+                    type="checkbox"
+                    id="write-explanations"
+                    prop:checked=move || explanations.writing.get()
+                    on:change=move |e| explanations.writing.set(event_target_checked(&e))
+                />
                 "Write explanations"
             </label>
         </Show>
@@ -84,20 +98,37 @@ pub fn Chips(table: Table) -> impl IntoView {
     view! {
         <div class="filter-chips" role="group" aria-label="Filters">
             {move || kinds.get().into_iter().map(|kind| view! {
-                <button type="button" class=format!("chip {}", names::type_class(kind)) aria-pressed=move || session.view.with(|v| v.kinds.contains(&kind)).to_string() on:click=move |_| session.view.update(|v| toggle(&mut v.kinds, kind))>
+                <button
+                    type="button"
+                    class=format!("chip {}", names::type_class(kind))
+                    aria-pressed=move || session.view.with(|v| v.kinds.contains(&kind)).to_string()
+                    on:click=move |_| session.view.update(|v| toggle(&mut v.kinds, kind))
+                >
                     {names::type_short(kind)}
                 </button>
             }).collect_view()}
             <span class="divider" aria-hidden="true"></span>
             {move || layers.get().into_iter().map(|layer| view! {
-                <button type="button" class="chip layer" aria-label=format!("L{layer}: only layer {layer}") aria-pressed=move || session.view.with(|v| v.layers.contains(&layer)).to_string() on:click=move |_| session.view.update(|v| toggle(&mut v.layers, layer))>
+                <button
+                    type="button"
+                    class="chip layer"
+                    aria-label=format!("L{layer}: only layer {layer}")
+                    aria-pressed=move || session.view.with(|v| v.layers.contains(&layer)).to_string()
+                    on:click=move |_| session.view.update(|v| toggle(&mut v.layers, layer))
+                >
                     "L"{layer}
                 </button>
             }).collect_view()}
             {move || session.view.with(|v| v.tokens.clone()).into_iter().map(|token| {
                 let text = session.answer.with(|a| a.tokens().get(token).map(|t| format::quoted(t)).unwrap_or_default());
                 view! {
-                    <button type="button" class="chip" aria-pressed="true" aria-label=format!("Only token {token}; press to show all") on:click=move |_| session.view.update(|v| toggle(&mut v.tokens, token))>
+                    <button
+                        type="button"
+                        class="chip"
+                        aria-pressed="true"
+                        aria-label=format!("Only token {token}; press to show all")
+                        on:click=move |_| session.view.update(|v| toggle(&mut v.tokens, token))
+                    >
                         "token "{token}" "{text}" ✕"
                     </button>
                 }
@@ -110,7 +141,9 @@ pub fn Chips(table: Table) -> impl IntoView {
                         apply();
                     }
                 }>
-                    {Metric::ALL.into_iter().map(|m| view! { <option value=m.wire() selected=m == metric.get_untracked()>{m.label()}</option> }).collect_view()}
+                    {Metric::ALL.into_iter().map(|m| view! {
+                        <option value=m.wire() selected=m == metric.get_untracked()>{m.label()}</option>
+                    }).collect_view()}
                 </select>
                 <select class="field" aria-label="Kind of the number filter" on:change=move |e| {
                     if let Some((o, ..)) = Op::ALL.into_iter().find(|(_, w, _)| *w == event_target_value(&e)) {
@@ -118,12 +151,25 @@ pub fn Chips(table: Table) -> impl IntoView {
                         apply();
                     }
                 }>
-                    {Op::ALL.into_iter().map(|(o, word, label)| view! { <option value=word selected=o == op.get_untracked()>{label}</option> }).collect_view()}
+                    {Op::ALL.into_iter().map(|(o, word, label)| view! {
+                        <option value=word selected=o == op.get_untracked()>{label}</option>
+                    }).collect_view()}
                 </select>
-                <input class="field short" inputmode="decimal" placeholder="any" aria-label="Bound of the number filter" prop:value=move || bound.get() on:input=move |e| { bound.set(event_target_value(&e)); apply(); } />
+                <input
+                    class="field short"
+                    inputmode="decimal"
+                    placeholder="any"
+                    aria-label="Bound of the number filter"
+                    prop:value=move || bound.get()
+                    on:input=move |e| { bound.set(event_target_value(&e)); apply(); }
+                />
             </span>
             <Show when=move || session.view.with(|v| v.is_filtered())>
-                <button type="button" class="button small plain" on:click=move |_| { session.view.update(|v| v.clear_filters()); bound.set(String::new()); }>
+                <button
+                    type="button"
+                    class="button small plain"
+                    on:click=move |_| { session.view.update(|v| v.clear_filters()); bound.set(String::new()); }
+                >
                     "Clear filters"
                 </button>
             </Show>

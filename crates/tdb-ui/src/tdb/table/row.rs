@@ -6,7 +6,7 @@ use super::super::Slug;
 use super::super::actions::{cannot_ablate, node_href, traces};
 use super::super::explain::{Explained, explained_text};
 use super::Table;
-use crate::answer::{Answer, Metric, View};
+use crate::answer::{Answer, Compared, Metric};
 use crate::format;
 use crate::names;
 use crate::ui::{TokenChip, fill_style, sign_class};
@@ -48,7 +48,7 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
         let (line, answer) = (line.clone(), answer.clone());
         move || {
             let shape = table.shape.get();
-            let cells = shape.metrics.iter().flat_map(|m| shape.views.iter().map(move |v| (*m, *v)));
+            let cells = shape.metrics.iter().flat_map(|m| shape.sides.iter().map(move |v| (*m, *v)));
             cells.map(|(m, v)| value_cell(&line, &answer, m, v)).collect_view()
         }
     };
@@ -72,7 +72,14 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
             on:click=activate
         >
             <div class="cell name" role="gridcell">
-                <button type="button" class="expand" tabindex="-1" aria-label=format!("Details of {label}") aria-expanded=move || open_for_label().to_string() on:click=toggle>
+                <button
+                    type="button"
+                    class="expand"
+                    tabindex="-1"
+                    aria-label=format!("Details of {label}")
+                    aria-expanded=move || open_for_label().to_string()
+                    on:click=toggle
+                >
                     {move || if is_open() { "▾" } else { "▸" }}
                 </button>
                 {name}
@@ -119,12 +126,39 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
         <span class="name-text">{link}</span>
         <span class="row-actions">
             {reason.is_none().then(|| view! {
-                <button type="button" class="act" tabindex="-1" aria-label=format!("Ablate {name}") title="Ablate (a)" on:click=move |_| session.ablate(ablated.clone(), 0.0)>"⊘"</button>
+                <button
+                    type="button"
+                    class="act"
+                    tabindex="-1"
+                    aria-label=format!("Ablate {name}")
+                    title="Ablate (a)"
+                    on:click=move |_| session.ablate(ablated.clone(), 0.0)
+                >
+                    "⊘"
+                </button>
             })}
             {can_trace.then(|| view! {
-                <button type="button" class="act" tabindex="-1" aria-label=format!("Trace {name}") title="Trace (t)" on:click=trace>"↖"</button>
+                <button
+                    type="button"
+                    class="act"
+                    tabindex="-1"
+                    aria-label=format!("Trace {name}")
+                    title="Trace (t)"
+                    on:click=trace
+                >
+                    "↖"
+                </button>
             })}
-            <button type="button" class="act" tabindex="-1" aria-label=format!("Actions for {name}") title="Actions" on:click=move |e: web_sys::MouseEvent| table.menu.open(menued.clone(), &event_target::<web_sys::Element>(&e), false)>"⋯"</button>
+            <button
+                type="button"
+                class="act"
+                tabindex="-1"
+                aria-label=format!("Actions for {name}")
+                title="Actions"
+                on:click=move |e: web_sys::MouseEvent| table.menu.open(menued.clone(), &event_target::<web_sys::Element>(&e), false)
+            >
+                "⋯"
+            </button>
         </span>
     }
     .into_any()
@@ -186,10 +220,10 @@ fn explanation_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
     .into_any()
 }
 
-fn value_cell(line: &Line, answer: &Answer, metric: Metric, view: View) -> AnyView {
+fn value_cell(line: &Line, answer: &Answer, metric: Metric, view: Compared) -> AnyView {
     let value = line.value(answer, view, metric);
     let most = answer.most[metric as usize];
-    let signed = view == View::Diff || matches!(metric, Metric::DirectEffect | Metric::TotalEffect);
+    let signed = view == Compared::Diff || matches!(metric, Metric::DirectEffect | Metric::TotalEffect);
     let text = if signed { format::signed(value) } else { format::number(value) };
     let full = format::full(value);
     // The bar is the style sheet's, so that a cell is one element.

@@ -1,12 +1,12 @@
-//! Tokens of texts as they are typed, and completions from the vocabulary. Typing never waits for either.
+//! Tokens of texts as they are typed, and completions from the vocabulary, each asked for once. Typing never waits.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use serde_json::{Value, json};
-use tdb_api::{Token, TokenRef, TokenizeResponse};
+use tdb_api::routes::{Tokenize, Vocabulary};
+use tdb_api::{Token, TokenRef, TokenizeRequest, VocabularyRequest};
 
 use crate::client;
 
@@ -31,14 +31,14 @@ pub struct Tokens {
 }
 
 #[derive(Clone, Copy)]
-pub struct Lexicon {
+pub struct TokenCache {
     known: StoredValue<HashMap<String, Tokens>>,
     /// Whether the server has the route at all; until an answer says no, yes.
     can_tokenize: RwSignal<bool>,
     can_complete: StoredValue<bool>,
 }
 
-impl Lexicon {
+impl TokenCache {
     pub fn provide() {
         provide_context(Self {
             known: StoredValue::default(),
@@ -51,8 +51,8 @@ impl Lexicon {
         expect_context()
     }
 
-    /// The tokens of `text`, followed as it changes. While an answer is awaited the last one stands; `None` if there is no
-    /// way to know.
+    /// The tokens of `text`, followed as it changes. While an answer is awaited the last one stands; `None` if there is
+    /// no way to know.
     pub fn follow(self, text: impl Fn() -> String + Send + Sync + 'static) -> Signal<Option<Tokens>> {
         let tokens = RwSignal::new(None);
         let wanted = StoredValue::new(String::new());
@@ -89,11 +89,10 @@ impl Lexicon {
         if text.is_empty() {
             return Some(Tokens::default());
         }
-        match client::post::<Value>("/tokenize", &json!({ "text": text }), None).await {
+        match client::call::<Tokenize>(&TokenizeRequest { text: text.clone() }, None).await {
             Ok(answer) => {
-                let pieces =
-                    answer["tokens"].as_array()?.iter().map(|t| t["text"].as_str().unwrap_or_default().to_owned());
-                let tokens = spans(&text, &pieces.collect::<Vec<_>>());
+                let pieces: Vec<String> = answer.tokens.into_iter().map(|token| token.text).collect();
+                let tokens = spans(&text, &pieces);
                 self.known.update_value(|known| {
                     if known.len() >= REMEMBERED {
                         known.clear();
@@ -140,8 +139,7 @@ impl Lexicon {
         if !self.can_complete.get_value() {
             return Vec::new();
         }
-        let path = format!("/vocabulary?prefix={}", String::from(js_sys::encode_uri_component(prefix)));
-        match client::get::<TokenizeResponse>(&path).await {
+        match client::call::<Vocabulary>(&VocabularyRequest { prefix: prefix.to_owned() }, None).await {
             Ok(answer) => answer.tokens,
             Err(problem) => {
                 if problem.is_missing_route() {
@@ -153,8 +151,8 @@ impl Lexicon {
     }
 }
 
-/// Lays decoded tokens along their text. A token that is part of a character decodes to U+FFFD alone; such tokens are joined
-/// until the text goes on with a whole one.
+/// Lays decoded tokens along their text. A token that is part of a character decodes to U+FFFD alone; such tokens are
+/// joined until the text goes on with a whole one.
 fn spans(text: &str, pieces: &[String]) -> Tokens {
     let mut spans: Vec<Span> = Vec::new();
     let mut at = 0;

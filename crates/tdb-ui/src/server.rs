@@ -5,7 +5,7 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
-use tdb_api::{ModelInfoResponse, NeuronDatasetMetadata, NodeType, ServerInfoResponse};
+use tdb_api::{ModelInfoResponse, NeuronDatasetMetadata, NodeType, ServerInfoResponse, routes};
 
 use crate::client::{self, Kind, Problem};
 use crate::dom;
@@ -155,11 +155,12 @@ impl Server {
 }
 
 async fn ask() -> Result<Facts, Problem> {
-    let model: ModelInfoResponse = client::post_empty("/model_info").await?;
-    // The reference's server has no such route; there shapes stay unknown, and explanations, which may cost, are not asked for.
-    let server: Option<ServerInfoResponse> = client::get("/info").await.ok();
+    let model = client::call::<routes::ModelInfo>(&(), None).await?;
+    // The reference's server has no such route; there shapes stay unknown, and explanations, which may cost, are not
+    // asked for.
+    let server = client::call::<routes::Info>(&(), None).await.ok();
     let explains = server.is_some();
     let writes_explanations = server.as_ref().is_some_and(|s| s.writes_explanations);
-    let records = client::post_empty("/neuron_datasets_metadata").await.ok();
+    let records = client::call::<routes::NeuronDatasetsMetadata>(&(), None).await.ok();
     Ok(Facts { model, server, explains, writes_explanations, records })
 }

@@ -1,0 +1,122 @@
+//! The invariants of `docs/architecture.md` that the sources show by themselves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use tdb_tests::repository::{files, root};
+
+/// Every crate and the ones of ours that it may depend on.
+const CRATES: [(&str, &[&str]); 11] = [
+    ("tdb-api", &[]),
+    ("tdb-model", &[]),
+    ("tdb-testkit", &[]),
+    ("tdb-ui", &["tdb-api"]),
+    ("tdb-scalars", &["tdb-api", "tdb-model"]),
+    ("tdb-data", &["tdb-api"]),
+    ("tdb-explain", &["tdb-data"]),
+    ("tdb-collate", &["tdb-data", "tdb-model"]),
+    ("tdb-train", &["tdb-model"]),
+    ("tdb-server", &["tdb-api", "tdb-collate", "tdb-data", "tdb-explain", "tdb-model", "tdb-scalars", "tdb-train"]),
+    ("tdb-cluster", &["tdb-collate", "tdb-data", "tdb-model", "tdb-server"]),
+];
+
+/// A library, and the crates that may depend on it.
+const LIBRARIES: [(&str, &[&str]); 5] = [
+    ("axum", &["tdb-server", "tdb-cluster"]),
+    ("object_store", &["tdb-data"]),
+    ("leptos", &["tdb-ui"]),
+    ("tokio", &["tdb-data", "tdb-explain", "tdb-server", "tdb-cluster", "tdb-testkit"]),
+    ("ballista-core", &["tdb-cluster"]),
+];
+
+/// The crates with the names in their `[dependencies]`: not in those of tests or of one platform.
+fn manifests() -> Result<Vec<(String, BTreeSet<String>)>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(root().join("crates"))? {
+        let folder = entry?.path();
+        let Ok(text) = fs::read_to_string(folder.join("Cargo.toml")) else { continue };
+        let manifest: toml::Table = text.parse().with_context(|| folder.display().to_string())?;
+        let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
+        let names = dependencies.into_iter().flat_map(toml::Table::keys).cloned().collect();
+        all.push((folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), names));
+    }
+    ensure!(all.len() > 5, "only {} crates were found", all.len());
+    Ok(all)
+}
+
+/// The lines of code below a folder of `crates` that contain one of `words`; without the files `but`.
+fn lines_with(folder: &str, but: &[&str], words: &[&str]) -> Result<Vec<String>> {
+    let root = root().join("crates").join(folder);
+    let sources: Vec<PathBuf> =
+        files(&root)?.into_iter().filter(|f| f.extension().is_some_and(|e| e == "rs")).collect();
+    ensure!(!sources.is_empty(), "{folder} has no sources");
+    let mut found = Vec::new();
+    for path in sources {
+        let name = path.strip_prefix(&root)?.to_string_lossy().into_owned();
+        if but.contains(&name.as_str()) {
+            continue;
+        }
+        for (i, line) in fs::read_to_string(&path)?.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if words.iter().any(|word| code.contains(word)) {
+                found.push(format!("{folder}/{name}:{}: {}", i + 1, line.trim()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn ensure_none(found: &[String]) -> Result<()> {
+    ensure!(found.is_empty(), "{}", found.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn crates_depend_on_those_below_them_alone() -> Result<()> {
+    for (name, found) in manifests()? {
+        let allowed = CRATES.iter().find(|(n, _)| *n == name);
+        let (_, allowed) = allowed.with_context(|| format!("{name} is not in the table of crates above"))?;
+        for ours in found.iter().filter(|d| d.starts_with("tdb-")) {
+            ensure!(allowed.contains(&ours.as_str()), "{name} depends on {ours}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_outer_library_has_its_place() -> Result<()> {
+    for (name, found) in manifests()? {
+        for (library, places) in LIBRARIES {
+            ensure!(!found.contains(library) || places.contains(&name.as_str()), "{name} depends on {library}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn model_and_scalars_are_not_async() -> Result<()> {
+    for folder in ["tdb-model/src", "tdb-scalars/src", "tdb-api/src"] {
+        ensure_none(&lines_with(folder, &[], &["async fn", "async move", ".await"])?)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn pages_read_no_untyped_json() -> Result<()> {
+    let words = ["serde_json::Value", "use serde_json::", "json!"];
+    ensure_none(&lines_with("tdb-ui/src", &["json.rs", "ui/json.rs"], &words)?)
+}
+
+#[test]
+fn pages_talk_to_the_server_in_one_module() -> Result<()> {
+    let words = ["fetch_with", "XmlHttpRequest", "WebSocket", "EventSource"];
+    ensure_none(&lines_with("tdb-ui/src", &["client.rs"], &words)?)
+}
+
+#[test]
+fn only_the_error_module_makes_statuses_of_errors() -> Result<()> {
+    let words = ["StatusCode::BAD", "StatusCode::INTERNAL", "StatusCode::UNPROCESSABLE"];
+    ensure_none(&lines_with("tdb-server/src", &["error.rs"], &words)?)
+}
