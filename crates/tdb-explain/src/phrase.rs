@@ -80,7 +80,7 @@ impl Patterns {
     fn of_lines(&self, answer: &str) -> String {
         let lines: Vec<&str> = answer.lines().map(str::trim).filter(|l| !l.is_empty() && !is_ornament(l)).collect();
         let is_final = |line: &&str| unwrapped(line).to_ascii_lowercase().starts_with("final ");
-        let first = lines.iter().rposition(|line| is_final(line)).unwrap_or(0);
+        let first = lines.iter().rposition(is_final).unwrap_or(0);
         let lines = &lines[first..];
         for (i, line) in lines.iter().enumerate() {
             let is_last = i + 1 == lines.len();

@@ -16,6 +16,10 @@ use tdb_model::{
 };
 use tdb_testkit::weights::TensorSpec;
 
+/// As in the program `tdb`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// f32 operations a second and bytes a second that one core, and two together, were measured to do.
 const FLOPS_PER_CORE: f64 = 105e9;
 const BYTES_PER_SECOND: f64 = 26e9;

@@ -3,6 +3,8 @@
 //! The model of `fixtures/padded` has 271 rows, its tokenizer 265 tokens: the bytes, of which 128 alone are U+FFFD, and a
 //! few words. The rows without a token have the largest logits of all.
 
+#![allow(clippy::unwrap_used)] // helpers of a test, too
+
 use std::path::Path;
 
 use anyhow::Result;

@@ -2,6 +2,13 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// Keeps the pages of tensors that are no longer needed for the next ones, and gives them back after a peak: with the
+/// system's allocator a pass over 256 tokens of GPT-2 small's shape takes a fifth longer.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     match tdb_server::cli::run() {
         Ok(()) => ExitCode::SUCCESS,

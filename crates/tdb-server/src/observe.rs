@@ -27,7 +27,7 @@ pub async fn observe(State(app): State<App>, mut request: Request, next: Next) -
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let unanswered = Unanswered { app: &app, line: Some((&id, client, method.as_str(), path.as_str())) };
     let mut response = next.run(request).await;
-    unanswered.is_answered();
+    unanswered.answered();
     let status = response.status().as_u16();
     let took = begun.elapsed();
     app.metrics().answered(&route, status, took);
@@ -47,7 +47,7 @@ struct Unanswered<'a> {
 }
 
 impl Unanswered<'_> {
-    fn is_answered(mut self) {
+    fn answered(mut self) {
         self.line = None;
     }
 }

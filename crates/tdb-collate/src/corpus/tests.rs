@@ -177,7 +177,7 @@ fn empty_lines_do_not_end_documents_that_are_marked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.txt");
     fs::write(&path, "\u{feff}One.\n\nTwo.<|endoftext|>\n\nThree.\r\n\r\n<|endoftext|><|endoftext|>\nFour.\n").unwrap();
-    assert_eq!(texts(&[path.clone()]), ["One.\n\nTwo.", "Three.", "Four."]);
+    assert_eq!(texts(std::slice::from_ref(&path)), ["One.\n\nTwo.", "Three.", "Four."]);
     fs::write(&path, "{x} is no JSON.\n\n[1] Neither is this.\n").unwrap();
     assert_eq!(texts(&[path]), ["{x} is no JSON.", "[1] Neither is this."]);
 }

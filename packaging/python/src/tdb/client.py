@@ -217,14 +217,24 @@ class LimitsResponse(TypedDict, total=False):
     """What a request may ask for at most. Beyond it the answer is a 4xx that names the limit."""
 
     maxBodyBytes: Required[int]
+    maxListItems: Required[int]
     maxPromptTokens: Required[int]
     maxSubRequests: Required[int]
     maxSpecsPerRun: Required[int]
+    maxSpecs: Required[int]
     maxAblations: Required[int]
     maxTopK: Required[int]
+    maxAnswerBytes: Required[int]
+    maxTokenScores: Required[int]
+    maxActivationBytes: Required[int]
     maxSeconds: Required[int]
     workers: Required[int]
     queueLength: Required[int]
+    maxUnsentBytes: Required[int]
+    maxConnections: Required[int]
+    idleSeconds: Required[int]
+    bodySeconds: Required[int]
+    writeSeconds: Required[int]
 
 
 class LossFnConfig(TypedDict, total=False):
@@ -638,3 +648,15 @@ class Client(Transport):
     def vocabulary(self, prefix: str) -> 'TokenizeResponse':
         """Up to 50 tokens whose text begins with `prefix`, in the order of their ids."""
         return self.request('GET', '/vocabulary', query={'prefix': prefix})
+
+    def health(self) -> str:
+        """Whether the server lives, as text. Needs no token."""
+        return self.request('GET', '/health')
+
+    def ready(self) -> str:
+        """Whether the server takes requests, as text: 503 while it is being stopped. Needs no token."""
+        return self.request('GET', '/ready')
+
+    def metrics(self) -> str:
+        """What the server counted, as Prometheus reads it."""
+        return self.request('GET', '/metrics')
