@@ -259,6 +259,14 @@ fn activations_are_never_guessed() {
         let text = message(result.unwrap_err(), ".pt");
         assert!(text.contains(what), "{text}");
     };
+    // Nothing but the name tells that the released ones of version 5 read normalised inputs.
+    assert!(topk(Value::Int(2), "ReLU").is_ok());
+    let version_5 = folder.with_file_name("resid_delta_attn_v5_32k");
+    fs::rename(&folder, &version_5).unwrap();
+    let refused = checkpoint::open_autoencoder(&version_5, None, &config).unwrap_err().to_string();
+    assert!(refused.contains("v5") && refused.contains("normalised"), "{refused}");
+    fs::rename(&version_5, &folder).unwrap();
+
     named(load(vec![]), "`activation` is missing");
     named(load(vec![("latents_mean_square", numbers(&[5])), last()]), "`activation` is missing");
     named(load(vec![("activation", text("GELU"))]), "GELU");

@@ -35,7 +35,7 @@ pub use safetensors_writer::Precision;
 use crate::config::Config;
 use crate::source::Weights;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{AutoencoderSite, NamedAutoencoder};
+use crate::weights::{AutoencoderSite, LatentActivation, NamedAutoencoder};
 
 /// A model as it came from disk.
 #[derive(Clone, Debug)]
@@ -111,7 +111,9 @@ pub fn open_autoencoder(
             let expected = format!("given, or named in the folder's name ({SITE_NAMES})");
             CheckpointError::unexpected(folder, "site", expected, format!("a folder named \"{name}\""))
         })?;
-        NamedAutoencoder { site, layers: reference::load_autoencoder(folder, site, config)?, name }
+        let autoencoder = NamedAutoencoder { site, layers: reference::load_autoencoder(folder, site, config)?, name };
+        refuse_normalised_inputs(folder, &autoencoder)?;
+        autoencoder
     } else if !sae_lens::layer_folders(folder).is_empty() {
         sae_lens::load_autoencoder(folder, &name, config)?
     } else {
@@ -132,6 +134,24 @@ pub fn open_autoencoder(
         ));
     }
     same_width(folder, autoencoder)
+}
+
+/// The released TopK autoencoders of version 5 read normalised inputs, and nothing in their files says so but the name.
+fn refuse_normalised_inputs(folder: &Path, autoencoder: &NamedAutoencoder) -> Result<(), CheckpointError> {
+    let is_version_5 = autoencoder.name.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == "v5");
+    let is_top_k = autoencoder.layers.iter().any(|layer| matches!(layer.activation, LatentActivation::TopK { .. }));
+    match is_version_5 && is_top_k {
+        false => Ok(()),
+        true => Err(CheckpointError::unexpected(
+            folder,
+            "version",
+            "one whose inputs are not normalised (normalisation is not computed)",
+            format!(
+                "v5, in the name \"{}\", of a TopK autoencoder: it was trained on normalised inputs",
+                autoencoder.name
+            ),
+        )),
+    }
 }
 
 const SITE_NAMES: &str = "mlp-post-act, resid-delta-mlp or resid-delta-attn";
