@@ -157,7 +157,7 @@ impl Engine {
             false => self.model().config().n_layers as u64,
         };
         let lens = derived::dimensions(dst).iter().enumerate().map(|(at, dimension)| match at {
-            0 if counts_pairs(dst) => tokens * tokens,
+            0 if derived::is_flattened(dst) => tokens * tokens,
             _ => self.len(*dimension, tokens),
         });
         lens.fold(layers, u64::saturating_mul)
@@ -187,7 +187,7 @@ impl Engine {
         let of_scalar = |dst: &Dst| {
             let dimensions: Vec<Dimension> =
                 derived::dimensions(*dst).iter().copied().filter(|d| kept.contains(d)).collect();
-            let pairs = if counts_pairs(*dst) { tokens } else { 1 };
+            let pairs = if derived::is_flattened(*dst) { tokens } else { 1 };
             let entries = dimensions.iter().fold(pairs, |n, d| n.saturating_mul(self.len(*d, tokens)));
             // A token attends to none after itself: the other half are zeros.
             match dimensions.contains(&Dimension::AttendedToSequenceTokens) && dimensions.len() > 1 {
@@ -217,19 +217,6 @@ fn all(lists: &Lists<'_>, name: &str) -> u64 {
 fn of_kinds(lists: &Lists<'_>, name: &str, wanted: impl Fn(NodeType) -> bool) -> u64 {
     let kinds = lists.get(name).into_iter().flatten();
     kinds.filter(|(kind, _)| wanted(**kind)).map(|(_, nodes)| *nodes).sum()
-}
-
-/// Whether the first dimension counts pairs of tokens rather than tokens.
-fn counts_pairs(dst: Dst) -> bool {
-    matches!(
-        dst,
-        Dst::AttnWriteNorm
-            | Dst::FlattenedAttnPostSoftmax
-            | Dst::AttnActTimesGrad
-            | Dst::AttnWriteToFinalResidualGrad
-            | Dst::FlattenedAttnWriteToLatentSummedOverHeads
-            | Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched
-    )
 }
 
 /// Whether nodes of a kind are read in token space.

@@ -119,25 +119,14 @@ impl Block {
             BlockOrder::Parallel => x,
         };
         let (mlp_norm, mlp_in) = self.mlp_norm.forward(Sites::mlp(self.layer), read, tap)?;
-        let Some(layer) = &self.mlp else {
-            let post_mlp = tap.forward(self.at(Site::ResidPostMlp), post_attn.clone())?;
-            return Ok(LayerState {
-                attn_norm,
-                attn_in,
-                attn,
-                attn_unnormed,
-                attn_latents,
-                post_attn,
-                mlp_norm,
-                mlp_in,
-                mlp: None,
-                mlp_unnormed: None,
-                mlp_latents: None,
-                post_mlp,
-            });
+        let (mlp, mlp_unnormed, mlp_latents, post_mlp) = match &self.mlp {
+            Some(layer) => {
+                let (mlp, unnormed, latents, write) = self.forward_mlp(layer, &mlp_in, autoencoders.mlp, tap)?;
+                (Some(mlp), unnormed, latents, self.ops.add(&write, &post_attn)?)
+            }
+            None => (None, None, None, post_attn.clone()),
         };
-        let (mlp, mlp_unnormed, mlp_latents, write) = self.forward_mlp(layer, &mlp_in, autoencoders.mlp, tap)?;
-        let post_mlp = tap.forward(self.at(Site::ResidPostMlp), self.ops.add(&write, &post_attn)?)?;
+        let post_mlp = tap.forward(self.at(Site::ResidPostMlp), post_mlp)?;
         Ok(LayerState {
             attn_norm,
             attn_in,
@@ -147,7 +136,7 @@ impl Block {
             post_attn,
             mlp_norm,
             mlp_in,
-            mlp: Some(mlp),
+            mlp,
             mlp_unnormed,
             mlp_latents,
             post_mlp,
