@@ -21,8 +21,9 @@ cargo xtask setup [wasm|browser|npm]       what a machine needs besides cargo: s
 cargo xtask ui [--dev]                     build the pages into crates/tdb-ui/dist; --dev: quick, large, with debug info
 cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens DIR] [--binary TDB]
                                            replay recorded requests of the reference against tdb serve
-cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...]
-                                           latency and memory of a GPT-2-small-sized model beside the reference's
+cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...] [--binary TDB] [--against TDB|http://HOST:PORT]
+                                           latency and memory of a GPT-2-small-sized model beside the reference's;
+                                           --against: two servers answer the same requests in turn
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
 cargo xtask fuzz [TARGET] [--seconds N] [--seed N]
                                            damaged input for every reader, an hour each; stops at the first panic

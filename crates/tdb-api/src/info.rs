@@ -78,6 +78,8 @@ wire_struct! {
         /// The same as `POST /model_info`; null when the server runs without a model.
         pub model: Option<ModelInfoResponse>,
         pub shape: Option<ModelShape>,
+        /// Where the model runs: `cpu`, or a GPU by kind and number, such as `cuda:0`.
+        pub device: Option<String>,
         pub mlp_autoencoder: Option<AutoencoderInfo>,
         pub attention_autoencoder: Option<AutoencoderInfo>,
         pub limits: LimitsResponse,

@@ -21,12 +21,27 @@ pub enum Error {
     /// Autoencoders that do not belong to this model, or whose tensors do not fit together.
     #[error("{what}")]
     Autoencoder { what: String },
-    /// An operation failed; on a device most often for lack of memory.
+    /// A device has too little memory left for what was to be computed.
+    #[error("the device has too little memory left: {what}")]
+    Memory { what: String },
+    /// An operation failed.
     #[error("{0}")]
-    Operation(#[from] candle_core::Error),
+    Operation(candle_core::Error),
     /// A file cannot be read as what it should be.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        // Drivers report it in their own words: "CUDA_ERROR_OUT_OF_MEMORY", "out of memory", "OutOfMemory".
+        let what = error.to_string();
+        let letters: String = what.chars().filter(char::is_ascii_alphabetic).collect();
+        if letters.to_ascii_lowercase().contains("outofmemory") {
+            return Error::Memory { what };
+        }
+        Error::Operation(error)
+    }
 }
 
 impl Error {

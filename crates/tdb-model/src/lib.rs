@@ -56,7 +56,7 @@ pub mod tokenizer;
 mod transformer;
 pub mod weights;
 
-pub use candle_core::Tensor;
+pub use candle_core::{Device, Tensor};
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Activation, BlockOrder, Config, MlpKind, NormKind, Positions};

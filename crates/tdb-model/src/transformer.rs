@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, DeviceLocation, Tensor};
 
 use crate::config::{Config, MlpKind};
 use crate::error::{Error, Result};
@@ -91,6 +91,15 @@ impl Transformer {
     /// Where the model runs.
     pub fn device(&self) -> &Device {
         &self.inner.place.device
+    }
+
+    /// Where the model runs, by kind and number: `cpu`, `cuda:0`, `metal:0`.
+    pub fn device_name(&self) -> String {
+        match self.device().location() {
+            DeviceLocation::Cpu => "cpu".to_owned(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }
     }
 
     /// Which form of the operations runs.

@@ -22,6 +22,9 @@ impl From<tdb_model::Error> for Error {
         match error {
             tdb_model::Error::Cancelled => Error::Cancelled,
             tdb_model::Error::Input { what } => Error::Bad(what),
+            lack @ tdb_model::Error::Memory { .. } => {
+                Error::Bad(format!("{lack}; ask for fewer tokens or fewer nodes"))
+            }
             other => Error::Internal(other.to_string()),
         }
     }

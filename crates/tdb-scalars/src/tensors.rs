@@ -22,6 +22,8 @@ pub fn by_pair(x: &Tensor) -> Result<Tensor> {
 pub fn times(a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     match b {
         None => Ok(a.zeros_like()?),
+        // One of them may be the host's.
+        Some(b) if !a.device().same_device(b.device()) => times(a, Some(&b.to_device(a.device())?)),
         Some(b) if a.is_contiguous() || a.rank() != 3 => Ok((a * b)?),
         Some(b) => by_pair(&(by_head(a)? * by_head(b)?)?),
     }

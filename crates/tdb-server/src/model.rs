@@ -13,6 +13,8 @@ use tdb_scalars::{Bounds, Context, Engine, Records};
 pub trait Ask: Send + Sync {
     fn model_info(&self) -> ModelInfoResponse;
     fn shape(&self) -> Option<ModelShape>;
+    /// Where it runs: `cpu`, or a GPU by kind and number, such as `cuda:0`.
+    fn device(&self) -> Option<String>;
     fn mlp_autoencoder(&self) -> Option<AutoencoderInfo>;
     fn attention_autoencoder(&self) -> Option<AutoencoderInfo>;
     fn tokenize(&self, text: &str) -> Vec<Token>;
@@ -53,6 +55,10 @@ impl Model {
 impl Ask for Model {
     fn model_info(&self) -> ModelInfoResponse {
         self.engine.model_info()
+    }
+
+    fn device(&self) -> Option<String> {
+        Some(self.engine.model().device_name())
     }
 
     fn shape(&self) -> Option<ModelShape> {

@@ -1,10 +1,11 @@
 //! Whole requests over HTTP on a model of GPT-2 small's shape, beside the reference's figures and a floor.
 //!
 //! Every measured request has a prompt of its own, so that no answer comes from a cache; `again` is the same request sent
-//! once more.
+//! once more. With `--against` two servers answer the same requests in turn.
 
 use std::fs;
-use std::path::Path;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -114,26 +115,53 @@ const CONFIGS: [Config; 3] = [
     },
 ];
 
-pub fn run(args: &[String]) -> Result<()> {
-    let (mut only, mut configs, mut runs, mut binary) = (Vec::new(), Vec::new(), 5usize, None);
-    let mut args = args.iter().peekable();
-    while let Some(arg) = args.next() {
-        let mut names = |into: &mut Vec<String>| {
-            while let Some(name) = args.next_if(|a| !a.starts_with("--")) {
-                into.push(name.clone());
+/// What the command line asks for.
+struct Options {
+    only: Vec<String>,
+    configs: Vec<String>,
+    runs: usize,
+    binary: Option<PathBuf>,
+    against: Option<String>,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self> {
+        let mut options = Options { only: Vec::new(), configs: Vec::new(), runs: 5, binary: None, against: None };
+        let mut args = args.iter().peekable();
+        while let Some(arg) = args.next() {
+            let mut names = |into: &mut Vec<String>| {
+                while let Some(name) = args.next_if(|a| !a.starts_with("--")) {
+                    into.push(name.clone());
+                }
+            };
+            match arg.as_str() {
+                "--only" => names(&mut options.only),
+                "--configs" => names(&mut options.configs),
+                "--runs" => options.runs = args.next().context("--runs needs a number")?.parse().context("--runs")?,
+                "--binary" => options.binary = Some(args.next().context("--binary needs a path")?.into()),
+                "--against" => {
+                    options.against = Some(args.next().context("--against needs a program or an address")?.clone());
+                }
+                other => bail!("bench http {other}: unknown; see `cargo xtask help`"),
             }
-        };
-        match arg.as_str() {
-            "--only" => names(&mut only),
-            "--configs" => names(&mut configs),
-            "--runs" => runs = args.next().context("--runs needs a number")?.parse().context("--runs")?,
-            "--binary" => binary = Some(args.next().context("--binary needs a path")?.into()),
-            other => bail!("bench http {other}: unknown; see `cargo xtask help`"),
         }
+        ensure!(options.runs > 0, "--runs: at least one");
+        Ok(options)
     }
-    ensure!(runs > 0, "--runs: at least one");
-    let binary = match binary {
-        Some(path) => path,
+
+    fn configs(&self) -> impl Iterator<Item = &'static Config> {
+        CONFIGS.iter().filter(|c| self.configs.is_empty() || self.configs.iter().any(|n| n == c.name))
+    }
+
+    fn requests(&self, config: &'static Config) -> impl Iterator<Item = &'static Request> {
+        config.requests.iter().filter(|r| self.only.is_empty() || self.only.iter().any(|n| n == r.name))
+    }
+}
+
+pub fn run(args: &[String]) -> Result<()> {
+    let options = Options::parse(args)?;
+    let binary = match &options.binary {
+        Some(path) => path.clone(),
         None => {
             must(cargo().args(["build", "--release", "--package", "tdb-server", "--bin", "tdb"]))?;
             root().join("target/release").join(format!("tdb{}", std::env::consts::EXE_SUFFIX))
@@ -143,31 +171,149 @@ pub fn run(args: &[String]) -> Result<()> {
     let preset = presets::preset("bench-small").context("the preset is gone")?;
     say("weights of bench-small in target/oracle-weights (3.6 GB, made once)");
     checkpoint::write(&preset, &work, Parts::ModelAndAutoencoders)?;
+    match &options.against {
+        Some(other) => compare(&options, &binary, other, &work),
+        None => alone(&options, &binary, &work),
+    }
+}
 
+/// Times of one server, beside recorded ones of the reference.
+fn alone(options: &Options, binary: &Path, work: &Path) -> Result<()> {
     println!(
         "| configuration | request | median s | min s | again s | reference s | times faster | floor s | times the floor | peak MB |"
     );
     println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|");
     let mut factors = Vec::new();
-    for config in CONFIGS.iter().filter(|c| configs.is_empty() || configs.iter().any(|n| n == c.name)) {
-        factors.extend(measure(config, &binary, &work, runs, &only)?);
+    for config in options.configs() {
+        factors.extend(measure(config, binary, work, options)?);
     }
     if !factors.is_empty() {
-        let mean = (factors.iter().map(|f: &f64| f.ln()).sum::<f64>() / factors.len() as f64).exp();
-        println!("\ngeometric mean: {mean:.1} times faster than the reference over {} requests", factors.len());
+        println!(
+            "\ngeometric mean: {:.1} times faster than the reference over {} requests",
+            mean(&factors),
+            factors.len()
+        );
     }
     Ok(())
 }
 
-/// Prints a row for each request; returns how many times faster than the reference they are.
-fn measure(config: &Config, binary: &Path, work: &Path, runs: usize, only: &[String]) -> Result<Vec<f64>> {
+fn mean(factors: &[f64]) -> f64 {
+    (factors.iter().map(|f: &f64| f.ln()).sum::<f64>() / factors.len() as f64).exp()
+}
+
+fn start(config: &Config, binary: &Path, work: &Path, log: &str) -> Result<(Server, f64)> {
     let mut args: Vec<String> = ["--model_name", "bench-small", "--models"].map(str::to_owned).into();
     args.push(work.to_string_lossy().into_owned());
     args.extend(config.args.iter().map(|&a| a.to_owned()));
-    let start = Instant::now();
-    let log = work.join(format!("bench-{}.log", config.name));
+    let begin = Instant::now();
+    let log = work.join(format!("bench-{}-{log}.log", config.name));
     let server = Server::start(binary, &args, &log, Duration::from_secs(300))?;
-    let ready = start.elapsed().as_secs_f64();
+    Ok((server, begin.elapsed().as_secs_f64()))
+}
+
+/// The server that is compared with: a program that is started, or one that runs already.
+enum Other {
+    Started { server: Server, ready: f64 },
+    At(SocketAddr),
+}
+
+impl Other {
+    fn open(given: &str, config: &Config, work: &Path) -> Result<Self> {
+        if let Some(address) = given.strip_prefix("http://") {
+            let address = address.trim_end_matches('/');
+            let found = address.to_socket_addrs().with_context(|| format!("--against {given}"))?.next();
+            return Ok(Other::At(found.with_context(|| format!("--against {given}: no such address"))?));
+        }
+        let (server, ready) = start(config, Path::new(given), work, "other")?;
+        Ok(Other::Started { server, ready })
+    }
+
+    fn address(&self) -> SocketAddr {
+        match self {
+            Other::Started { server, .. } => server.address,
+            Other::At(address) => *address,
+        }
+    }
+}
+
+/// Times of two servers that answer the same requests in turn, and their ratios: how the machine's speed changes while
+/// it is measured falls out of them.
+fn compare(options: &Options, binary: &Path, other: &str, work: &Path) -> Result<()> {
+    ensure!(
+        !other.starts_with("http://") || options.configs.len() == 1,
+        "--against {other}: that server has one configuration; name it with --configs (plain, mlp or both)"
+    );
+    println!("| configuration | request | this, s | other, s | other / this | quartiles | peak MB, this | other |");
+    println!("|---|---|--:|--:|--:|--:|--:|--:|");
+    let mut ratios = Vec::new();
+    for config in options.configs() {
+        let (server, ready) = start(config, binary, work, "this")?;
+        let other = Other::open(other, config, work)?;
+        let their_peak = || match &other {
+            Other::Started { server, .. } => peak_mb(server),
+            Other::At(_) => String::new(),
+        };
+        if let Other::Started { ready: theirs, .. } = &other {
+            let (name, ratio) = (config.name, theirs / ready);
+            println!(
+                "| {name} | ready | {ready:.3} | {theirs:.3} | {ratio:.2} | | {} | {} |",
+                peak_mb(&server),
+                their_peak()
+            );
+        }
+        for request in options.requests(config) {
+            let pairs = pairs(request, options.runs, [server.address, other.address()])
+                .with_context(|| format!("{} {}", config.name, request.name))?;
+            let sorted = |of: &dyn Fn(&[f64; 2]) -> f64| {
+                let mut all: Vec<f64> = pairs.iter().map(of).collect();
+                all.sort_by(f64::total_cmp);
+                all
+            };
+            let at = |sorted: &[f64], part: usize| sorted[(sorted.len() - 1) * part / 4];
+            let ratio = sorted(&|pair| pair[1] / pair[0]);
+            println!(
+                "| {} | {} | {:.3} | {:.3} | {:.2} | {:.2} to {:.2} | {} | {} |",
+                config.name,
+                request.name,
+                at(&sorted(&|pair| pair[0]), 2),
+                at(&sorted(&|pair| pair[1]), 2),
+                at(&ratio, 2),
+                at(&ratio, 1),
+                at(&ratio, 3),
+                peak_mb(&server),
+                their_peak()
+            );
+            ratios.push(at(&ratio, 2));
+        }
+    }
+    if !ratios.is_empty() {
+        println!("\ngeometric mean of the ratios: {:.2} over {} requests", mean(&ratios), ratios.len());
+    }
+    Ok(())
+}
+
+/// Seconds of both servers for the same requests, sent in turn; who comes first alternates.
+fn pairs(request: &Request, runs: usize, servers: [SocketAddr; 2]) -> Result<Vec<[f64; 2]>> {
+    let mut pairs = Vec::new();
+    // The first pair warms up the page cache and the pools.
+    for i in 0..=runs {
+        let (path, body) = body(request.kind, i);
+        let body = body.to_string();
+        let mut pair = [0.0; 2];
+        for turn in 0..2 {
+            let which = (turn + i) % 2;
+            pair[which] = timed(servers[which], path, &body)?;
+        }
+        if i > 0 {
+            pairs.push(pair);
+        }
+    }
+    Ok(pairs)
+}
+
+/// Prints a row for each request; returns how many times faster than the reference they are.
+fn measure(config: &'static Config, binary: &Path, work: &Path, options: &Options) -> Result<Vec<f64>> {
+    let (server, ready) = start(config, binary, work, "this")?;
     let factor = config.reference_start / ready;
     println!(
         "| {} | ready | {ready:.3} | | | {:.1} | {factor:.1} | | | {} |",
@@ -176,15 +322,16 @@ fn measure(config: &Config, binary: &Path, work: &Path, runs: usize, only: &[Str
         peak_mb(&server)
     );
     let mut factors = Vec::new();
-    for request in config.requests.iter().filter(|r| only.is_empty() || only.iter().any(|n| n == r.name)) {
+    for request in options.requests(config) {
         let mut times = Vec::new();
         let mut again = Vec::new();
         // The first one warms up the page cache and the pools.
-        for i in 0..=runs {
+        for i in 0..=options.runs {
             let (path, body) = body(request.kind, i);
             let body = body.to_string();
-            let first = timed(&server, path, &body).with_context(|| format!("{} {}", config.name, request.name))?;
-            let second = timed(&server, path, &body)?;
+            let first =
+                timed(server.address, path, &body).with_context(|| format!("{} {}", config.name, request.name))?;
+            let second = timed(server.address, path, &body)?;
             if i > 0 {
                 times.push(first);
                 again.push(second);
@@ -211,9 +358,9 @@ fn measure(config: &Config, binary: &Path, work: &Path, runs: usize, only: &[Str
     Ok(factors)
 }
 
-fn timed(server: &Server, path: &str, body: &str) -> Result<f64> {
+fn timed(server: SocketAddr, path: &str, body: &str) -> Result<f64> {
     let start = Instant::now();
-    let response = http::request(server.address, "POST", path, &[], Some(body.as_bytes()), Duration::from_secs(1800))?;
+    let response = http::request(server, "POST", path, &[], Some(body.as_bytes()), Duration::from_secs(1800))?;
     let seconds = start.elapsed().as_secs_f64();
     let text = || String::from_utf8_lossy(&response.body).chars().take(200).collect::<String>();
     ensure!(response.status == 200, "status {}: {}", response.status, text());

@@ -156,7 +156,7 @@ impl Ops {
             Ops::Fast => fast::normalize(x, scale, gain.map(Vector::host), bias.map(Vector::host)),
             Ops::Plain => {
                 let (gain, bias) = (gain.map(Vector::tensor).transpose()?, bias.map(Vector::tensor).transpose()?);
-                plain::affine(&x.broadcast_div(scale)?, gain, bias)
+                plain::affine(&plain::divide(x, scale)?, gain, bias)
             }
         }
     }
@@ -210,7 +210,7 @@ impl Ops {
     pub fn activate_vjp(self, dy: &Tensor, x: &Tensor, activation: Activation) -> Result<Tensor> {
         match self {
             Ops::Fast => fast::activate_vjp(dy, x, activation),
-            Ops::Plain => dy * plain::activation_derivative(x, activation)?,
+            Ops::Plain => plain::times(dy, &plain::activation_derivative(x, activation)?),
         }
     }
 
@@ -218,7 +218,7 @@ impl Ops {
     pub fn add(self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         match self {
             Ops::Fast => fast::zip("add", x, y, |x, y| x + y),
-            Ops::Plain => x + y,
+            Ops::Plain => plain::add(x, y),
         }
     }
 
@@ -226,7 +226,7 @@ impl Ops {
     pub fn subtract(self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         match self {
             Ops::Fast => fast::zip("subtract", x, y, |x, y| x - y),
-            Ops::Plain => x - y,
+            Ops::Plain => plain::subtract(x, y),
         }
     }
 
@@ -234,7 +234,7 @@ impl Ops {
     pub fn times(self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         match self {
             Ops::Fast => fast::zip("times", x, y, |x, y| x * y),
-            Ops::Plain => x * y,
+            Ops::Plain => plain::times(x, y),
         }
     }
 
@@ -308,7 +308,7 @@ impl Ops {
     /// `dy (1 - (y / cap)²)` for `y = cap tanh(x / cap)`; `y` may be `-inf` where `dy` is 0.
     pub fn softcap_vjp(self, dy: &Tensor, y: &Tensor, cap: f32) -> Result<Tensor> {
         let y = y.clamp(-cap, cap)?;
-        dy * (1.0 - (y / f64::from(cap))?.sqr()?)?
+        plain::times(dy, &(1.0 - (y / f64::from(cap))?.sqr()?)?)
     }
 }
 

@@ -5,8 +5,30 @@ use candle_core::{D, Result, Tensor};
 use super::{Rotation, Visible};
 use crate::config::Activation;
 
+/// `y` where `x` lies: callers may bring tensors of the host's. Nothing happens where both lie on one device.
+fn beside(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    y.to_device(x.device())
+}
+
+pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    x + beside(x, y)?
+}
+
+pub fn subtract(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    x - beside(x, y)?
+}
+
+pub fn times(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    x * beside(x, y)?
+}
+
+/// Row by row, with `scale: [N, 1]`.
+pub fn divide(x: &Tensor, scale: &Tensor) -> Result<Tensor> {
+    x.broadcast_div(&beside(x, scale)?)
+}
+
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, factor: f32) -> Result<Tensor> {
-    let mut y = x.contiguous()?.matmul(&weight.t()?)?;
+    let mut y = beside(weight, x)?.contiguous()?.matmul(&weight.t()?)?;
     if let Some(bias) = bias {
         y = y.broadcast_add(bias)?;
     }
@@ -16,9 +38,10 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, factor: f32) -
 pub fn linear_vjp(terms: &[(&Tensor, &super::Weight, f32)]) -> Result<Tensor> {
     let mut sum: Option<Tensor> = None;
     for (dy, weight, factor) in terms {
-        let dx = (dy.contiguous()?.matmul(weight.tensor()?)? * f64::from(*factor))?;
+        let weight = weight.tensor()?;
+        let dx = (beside(weight, dy)?.contiguous()?.matmul(weight)? * f64::from(*factor))?;
         sum = Some(match sum {
-            Some(sum) => (sum + dx)?,
+            Some(sum) => add(&sum, &dx)?,
             None => dx,
         });
     }
@@ -38,17 +61,17 @@ pub fn root_mean_square(x: &Tensor, epsilon: f32) -> Result<Tensor> {
 
 pub fn affine(x: &Tensor, gain: Option<&Tensor>, bias: Option<&Tensor>) -> Result<Tensor> {
     let x = match gain {
-        Some(gain) => x.broadcast_mul(gain)?,
+        Some(gain) => beside(gain, x)?.broadcast_mul(gain)?,
         None => x.clone(),
     };
     match bias {
-        Some(bias) => x.broadcast_add(bias),
+        Some(bias) => beside(bias, &x)?.broadcast_add(bias),
         None => Ok(x),
     }
 }
 
 pub fn scale_gradient(dy: &Tensor, x: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    (dy * x)?.sum_keepdim(D::Minus1)?.neg()? / scale.sqr()?
+    times(dy, x)?.sum_keepdim(D::Minus1)?.neg()? / beside(dy, scale)?.sqr()?
 }
 
 pub fn normalize_vjp(
@@ -59,8 +82,8 @@ pub fn normalize_vjp(
     computed_scale: &Tensor,
 ) -> Result<Tensor> {
     let width = x.dim(D::Minus1)? as f64;
-    let factor = (d_scale / (computed_scale * width)?)?;
-    dy.broadcast_div(scale)? + x.broadcast_mul(&factor)?
+    let factor = (beside(dy, d_scale)? / (beside(dy, computed_scale)? * width)?)?;
+    divide(dy, scale)? + beside(dy, x)?.broadcast_mul(&factor)?
 }
 
 /// `√(2/π)`
@@ -116,7 +139,7 @@ fn by_head(x: &Tensor, heads: usize) -> Result<Tensor> {
 
 pub fn head_products(a: &Tensor, b: &Tensor, hidden: Option<(Visible, f32)>) -> Result<Tensor> {
     let heads = a.dim(1)?;
-    let all = by_head(a, heads)?.matmul(&by_head(b, heads)?.t()?.contiguous()?)?;
+    let all = by_head(a, heads)?.matmul(&by_head(&beside(a, b)?, heads)?.t()?.contiguous()?)?;
     match hidden {
         Some((visible, value)) => mask(&all, visible, value),
         None => Ok(all),
@@ -125,12 +148,12 @@ pub fn head_products(a: &Tensor, b: &Tensor, hidden: Option<(Visible, f32)>) -> 
 
 pub fn head_mix(p: &Tensor, v: &Tensor) -> Result<Tensor> {
     let heads = p.dim(0)?;
-    p.contiguous()?.matmul(&by_head(v, heads)?)?.transpose(0, 1)?.contiguous()
+    p.contiguous()?.matmul(&by_head(&beside(p, v)?, heads)?)?.transpose(0, 1)?.contiguous()
 }
 
 pub fn head_mix_transposed(p: &Tensor, x: &Tensor, groups: usize) -> Result<Tensor> {
     let (heads, _, keys) = p.dims3()?;
-    let by_head = p.transpose(1, 2)?.contiguous()?.matmul(&by_head(x, heads)?)?;
+    let by_head = p.transpose(1, 2)?.contiguous()?.matmul(&by_head(&beside(p, x)?, heads)?)?;
     let width = by_head.dim(2)?;
     by_head.reshape((groups, heads / groups, keys, width))?.sum(1)?.transpose(0, 1)?.contiguous()
 }
@@ -160,7 +183,8 @@ pub fn softmax(logits: &Tensor) -> Result<Tensor> {
 }
 
 pub fn softmax_vjp(probs: &Tensor, d_probs: &Tensor) -> Result<Tensor> {
-    let mean = (probs * d_probs)?.sum_keepdim(D::Minus1)?;
+    let d_probs = beside(probs, d_probs)?;
+    let mean = (probs * &d_probs)?.sum_keepdim(D::Minus1)?;
     probs * d_probs.broadcast_sub(&mean)?
 }
 

@@ -242,6 +242,7 @@ fn open(args: &Args) -> anyhow::Result<Opened> {
         mlp_autoencoder: args.mlp_autoencoder.as_deref(),
         attn_autoencoder: args.attn_autoencoder.as_deref(),
         dead_latents: true,
+        device: None,
     };
     let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
     model::open(&wanted, &library::open(&args.data, EmbeddedRecords::LeftOut)?, runtime.handle())

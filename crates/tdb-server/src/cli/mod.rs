@@ -6,6 +6,7 @@
 
 mod cache;
 mod collate;
+mod device;
 mod embedded;
 mod eval;
 mod explain;

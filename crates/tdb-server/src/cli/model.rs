@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use tdb_data::{Error as DataError, Library};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
-use tdb_model::{AutoencoderSite, Config, NamedAutoencoder, Slot, Tokenizer, Transformer};
+use tdb_model::{AutoencoderSite, Config, Device, NamedAutoencoder, Slot, Tokenizer, Transformer};
 use tdb_scalars::Engine;
 use tokio::runtime::Handle;
 
@@ -18,12 +18,14 @@ use tokio::runtime::Handle;
 /// # Errors
 /// As [`open`].
 pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<Engine> {
+    let device = args.device.open()?;
     let wanted = Wanted {
         model: args.model.as_deref(),
         models: args.models.as_deref(),
         mlp_autoencoder: args.mlp_autoencoder.as_deref(),
         attn_autoencoder: args.attn_autoencoder.as_deref(),
         dead_latents: false,
+        device: Some(&device),
     };
     let Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder } = open(&wanted, library, runtime)?;
     Ok(Engine::new(name, model, tokenizer, mlp_autoencoder, attn_autoencoder))
@@ -40,6 +42,8 @@ pub struct Wanted<'a> {
     pub attn_autoencoder: Option<&'a str>,
     /// Keep latents that never fire, so that every latent of the files has its place.
     pub dead_latents: bool,
+    /// Where the model runs; without it, the processor.
+    pub device: Option<&'a Device>,
 }
 
 /// A model with its autoencoders, and the names of all.
@@ -59,7 +63,11 @@ pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow:
     let Found { name, folder, checkpoint } = find(wanted, library, runtime)?;
     let Checkpoint { config, weights, tokenizer, origin } = checkpoint;
     tracing::info!("model {name}: {origin}");
-    let mut model = Transformer::load(config.clone(), weights)?;
+    let device = wanted.device.unwrap_or(&Device::Cpu);
+    let mut model = Transformer::load_on(config.clone(), weights, device)?;
+    if !device.is_cpu() {
+        tracing::info!("the model runs on {}", model.device_name());
+    }
     let lookup = Lookup { model: &name, folder: folder.as_deref(), library, runtime, config: &config };
     let mut attached = [None, None];
     // The model inside the program comes with its autoencoders.

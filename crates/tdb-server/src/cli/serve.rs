@@ -1,6 +1,6 @@
 //! `tdb serve`: the debugger in the browser, and its interface for programs.
 
-use super::{embedded, library, model, stopping};
+use super::{device, embedded, library, model, stopping};
 use crate::app::App;
 use crate::config::{Limits, ServerConfig};
 use crate::model::{Ask, Model};
@@ -31,6 +31,10 @@ pub struct Args {
     /// Folder of model folders; each may have its autoencoders in autoencoders/<name>/
     #[arg(long, env = "TDB_MODELS", value_name = "FOLDER")]
     pub models: Option<PathBuf>,
+    /// Where the model runs: auto, cpu, cuda, cuda:NUMBER or metal. Auto takes a GPU that this program was built for
+    /// (docs/gpu.md), else the processor
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: device::Wanted,
     #[command(flatten)]
     pub data: library::DataArgs,
     /// Address or name to listen on

@@ -23,6 +23,7 @@ async fn info(app: App, (): ()) -> Result<ServerInfoResponse, ApiError> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: model.map(|model| model.model_info()),
         shape: model.and_then(|model| model.shape()),
+        device: model.and_then(|model| model.device()),
         mlp_autoencoder: model.and_then(|model| model.mlp_autoencoder()),
         attention_autoencoder: model.and_then(|model| model.attention_autoencoder()),
         limits: app.config().limits.response(),

@@ -93,6 +93,10 @@ impl Ask for FakeModel {
         }
     }
 
+    fn device(&self) -> Option<String> {
+        None
+    }
+
     fn shape(&self) -> Option<ModelShape> {
         None
     }
