@@ -90,6 +90,7 @@ pub struct Rotary {
 }
 
 /// How the frequencies of rotary positions are stretched for long contexts.
+#[allow(missing_docs, reason = "what is said of a variant names its fields")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RotaryScaling {
     /// Not at all.

@@ -4,6 +4,7 @@ use crate::checkpoint::CheckpointError;
 use crate::site::Point;
 
 /// Every error of this crate, with one sentence for a person.
+#[allow(missing_docs, reason = "what is said of a variant names its fields")]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `after_layer` said that the run should stop.

@@ -10,7 +10,9 @@ use crate::site::{Pass, Point, Site};
 /// Which entries of one dimension are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Index {
+    /// Every one.
     All,
+    /// One, counted from 0.
     At(usize),
 }
 
@@ -31,12 +33,15 @@ impl Index {
 /// in a list that set the same entry, the last wins in the forward pass and the first in the backward pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intervention {
+    /// What is set.
     pub site: Site,
     /// `None`: every layer (or the site has none).
     pub layer: Option<usize>,
+    /// Activations or gradients.
     pub pass: Pass,
     /// One entry per dimension of the site.
     pub indices: Vec<Index>,
+    /// What the entries meant become.
     pub value: f32,
 }
 

@@ -36,6 +36,8 @@
 //! `examples/` has whole programs: a neuron silenced while sampling, activations collected and encoded, and a model
 //! from a `VarBuilder`.
 
+#![warn(missing_docs)]
+
 pub mod checkpoint;
 pub mod config;
 mod error;

@@ -1,5 +1,7 @@
 //! Weight matrices that stay where they are: in a mapped file, in a buffer of ours or in a candle tensor.
 
+#![allow(unsafe_code, reason = "numbers are read from mapped files")]
+
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;

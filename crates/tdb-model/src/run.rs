@@ -355,6 +355,7 @@ impl Run {
 }
 
 /// Where a backward pass starts.
+#[allow(missing_docs, reason = "what is said of a variant names its fields")]
 #[derive(Clone, Debug)]
 pub enum Seed {
     /// Gradient at the logits: `[V]` at some of the tokens, zero at the others.

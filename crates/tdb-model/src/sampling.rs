@@ -14,6 +14,7 @@ use crate::tap::{Hooks, Tap};
 use crate::transformer::Transformer;
 
 /// How the next token is chosen from the logits.
+#[allow(missing_docs, reason = "what is said of a variant names its fields")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Choice {
     /// The token with the largest logit; of equal ones the first.
@@ -74,6 +75,7 @@ impl Cache {
         self.n_tokens
     }
 
+    /// Whether no token was seen.
     pub fn is_empty(&self) -> bool {
         self.n_tokens == 0
     }

@@ -134,13 +134,17 @@ impl Site {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pass {
+    /// From tokens to logits.
     Forward,
+    /// From the objective to its gradients.
     Backward,
 }
 
 /// A site in a layer; `layer` is `None` for sites that have no layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Point {
+    /// Which activation.
     pub site: Site,
+    /// Counted from 0.
     pub layer: Option<usize>,
 }

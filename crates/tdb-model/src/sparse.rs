@@ -8,6 +8,8 @@ pub struct SparseRows {
 }
 
 impl SparseRows {
+    /// Rows over `width` latents.
+    ///
     /// # Panics
     /// If a row is not ascending or reaches beyond `width`.
     pub fn new(width: usize, rows: Vec<Vec<(u32, f32)>>) -> Self {
@@ -22,6 +24,7 @@ impl SparseRows {
         self.rows.len()
     }
 
+    /// Whether there are no tokens.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -31,19 +34,23 @@ impl SparseRows {
         self.width
     }
 
+    /// The active latents of a token.
     pub fn row(&self, token: usize) -> &[(u32, f32)] {
         &self.rows[token]
     }
 
+    /// The active latents of every token.
     pub fn rows(&self) -> &[Vec<(u32, f32)>] {
         &self.rows
     }
 
+    /// The value of a latent at a token.
     pub fn get(&self, token: usize, index: usize) -> f32 {
         let row = &self.rows[token];
         row.binary_search_by_key(&(index as u32), |e| e.0).map_or(0.0, |at| row[at].1)
     }
 
+    /// Sets the value of a latent at a token.
     pub fn set(&mut self, token: usize, index: usize, value: f32) {
         let row = &mut self.rows[token];
         match row.binary_search_by_key(&(index as u32), |e| e.0) {

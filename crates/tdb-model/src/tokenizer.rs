@@ -43,6 +43,7 @@ enum Engine {
 }
 
 /// A text that does not name exactly one token.
+#[allow(missing_docs, reason = "what is said of a variant names its fields")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotOneToken {
     /// No token has this text. `tokens` is what it is split into, each decoded alone.

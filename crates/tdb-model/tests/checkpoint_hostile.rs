@@ -1,6 +1,7 @@
 //! `.pt` files that lie, are cut off or were changed: always an error that names the file, never a panic, and never
 //! more memory than a small multiple of the file.
 
+#![allow(unsafe_code, reason = "what is allocated is counted by an allocator of our own")]
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,5 +1,7 @@
 //! The bytes of a file, mapped, or of a buffer.
 
+#![allow(unsafe_code, reason = "files are mapped")]
+
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;

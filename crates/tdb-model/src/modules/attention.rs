@@ -78,15 +78,20 @@ impl AttentionState {
 /// Keys and values of earlier tokens, `[K, G, E]` each, as interventions and hooks left them.
 #[derive(Clone, Debug)]
 pub struct PastKeysValues {
+    /// Keys, after rotation.
     pub k: Tensor,
+    /// Values.
     pub v: Tensor,
 }
 
 /// Gradients at queries, keys and values: `[T, H, E]`, `[T, G, E]`, `[T, G, E]`.
 #[derive(Clone, Debug)]
 pub struct AttentionGradients {
+    /// Gradient at queries.
     pub q: Tensor,
+    /// Gradient at keys.
     pub k: Tensor,
+    /// Gradient at values.
     pub v: Tensor,
 }
 
@@ -103,8 +108,11 @@ impl AttentionGradients {
 /// Derivatives of queries, keys and values along a direction: `[T, H, E]`, `[T, G, E]`, `[T, G, E]`.
 #[derive(Clone, Debug)]
 pub struct AttentionDerivative {
+    /// Derivative of queries.
     pub q: Tensor,
+    /// Derivative of keys.
     pub k: Tensor,
+    /// Derivative of values.
     pub v: Tensor,
 }
 

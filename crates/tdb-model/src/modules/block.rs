@@ -18,10 +18,13 @@ use crate::weights::AutoencoderSite;
 /// The parts of one block.
 #[derive(Clone, Debug)]
 pub struct Block {
+    /// Norm before attention.
     pub attn_norm: Norm,
+    /// Attention.
     pub attn: Attention,
     /// Norm of what attention writes, where the family has one.
     attn_post_norm: Option<Norm>,
+    /// Norm before the MLP.
     pub mlp_norm: Norm,
     /// `None` if the model has no MLP layers.
     mlp: Option<Mlp>,

@@ -1,5 +1,7 @@
 //! Products of matrices that lie anywhere in memory: the one place that calls a matrix kernel.
 
+#![allow(unsafe_code, reason = "the product's kernel takes pointers")]
+
 use std::ops::Range;
 
 use gemm::Parallelism;

@@ -9,6 +9,8 @@
 //! `unsafe` because vector instructions need raw pointers and a processor that has them: [`Product::new`]
 //! checks both.
 
+#![allow(unsafe_code, reason = "vector instructions, behind a check that the processor has them")]
+
 use std::arch::x86_64::{
     __m256, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps,
     _mm256_castps256_ps128, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps,

@@ -1,5 +1,10 @@
 //! Running plain loops with the widest vectors that the processor has.
 
+#![allow(
+    unsafe_code,
+    reason = "functions compiled for vector instructions, behind a check that the processor has them"
+)]
+
 /// Calls `f`, compiled once for each instruction set, so that loops within it use vectors as wide as possible.
 /// The operations stay those that are written: the result is the same on every processor.
 #[inline(always)]
