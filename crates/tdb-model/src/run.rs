@@ -167,7 +167,7 @@ pub(crate) fn check_interventions(model: &Transformer, tokens: usize, interventi
     Ok(())
 }
 
-fn set_in_row(intervention: &Intervention, token: usize, row: &mut [f32], value: f32) {
+pub(crate) fn set_in_row(intervention: &Intervention, token: usize, row: &mut [f32], value: f32) {
     if !matches!(intervention.indices[0], Index::All) && intervention.indices[0] != Index::At(token) {
         return;
     }
@@ -423,7 +423,7 @@ impl Run {
         check_interventions(model, self.tokens.len(), options.interventions)?;
         self.check_seed(&seed)?;
         let BackwardOptions { interventions, hooks, keep, mut after_layer } = options;
-        let mut tap = Tap { interventions, hooks, keep, kept: BTreeMap::new() };
+        let mut tap = Tap { interventions, hooks, keep, ..Default::default() };
         let mut logits = BTreeMap::new();
         let (mut entry, mut dx) = match seed {
             Seed::Residual { point, gradient } => (Some(point), gradient),

@@ -4,12 +4,12 @@ use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 
 use crate::error::Error;
-use crate::intervention::{Index, Intervention};
+use crate::intervention::Intervention;
 use crate::modules::attention::PastKeysValues;
 use crate::modules::norm::Sites;
 use crate::numbers::Numbers;
 use crate::run;
-use crate::site::{Pass, Point, Site};
+use crate::site::{Point, Site};
 use crate::tap::{Hooks, Tap};
 use crate::transformer::Transformer;
 
@@ -99,7 +99,7 @@ pub fn advance(
     let (config, past) = (model.config(), cache.n_tokens);
     run::check_tokens(model, tokens, past)?;
     run::check_interventions(model, config.ctx_window, interventions)?;
-    let here: Vec<_> = interventions.iter().filter_map(|i| within(i, past, tokens.len())).collect();
+    let here: Vec<_> = interventions.iter().filter_map(|i| i.within(past, tokens.len())).collect();
     let mut tap = Tap {
         interventions: &here,
         hooks: hooks.as_mut().map(|hooks| &mut **hooks as &mut dyn Hooks),
@@ -118,7 +118,7 @@ pub fn advance(
     let row = x.narrow(0, tokens.len() - 1, 1)?;
     let logits = model.tensor(&[1, config.n_vocab], model.unembedding().logits(Numbers::of(&row)?.data()))?;
     // The one row stands at the last token.
-    let last: Vec<_> = here.iter().filter_map(|i| within(i, tokens.len() - 1, 1)).collect();
+    let last: Vec<_> = here.iter().filter_map(|i| i.within(tokens.len() - 1, 1)).collect();
     let mut tap = Tap {
         interventions: &last,
         hooks: hooks.as_mut().map(|hooks| &mut **hooks as &mut dyn Hooks),
@@ -128,23 +128,6 @@ pub fn advance(
     // Only now, so that a failed call leaves the cache as it was.
     *cache = Cache { n_tokens: past + tokens.len(), layers };
     Ok(Numbers::of(&logits)?.data().to_vec())
-}
-
-/// The same intervention with its token counted from `past` on; `None` if it means another token, or a key
-/// that comes later.
-fn within(intervention: &Intervention, past: usize, tokens: usize) -> Option<Intervention> {
-    if intervention.pass != Pass::Forward {
-        return None;
-    }
-    let mut intervention = intervention.clone();
-    if let Index::At(token) = intervention.indices[0] {
-        intervention.indices[0] = Index::At(token.checked_sub(past).filter(|t| *t < tokens)?);
-    }
-    let is_pair = matches!(intervention.site, Site::AttnQkLogits | Site::AttnQkProbs);
-    match intervention.indices.get(1) {
-        Some(Index::At(key)) if is_pair && *key >= past + tokens => None,
-        _ => Some(intervention),
-    }
 }
 
 /// Continues `prompt` until `limit` tokens are drawn, the context window is full, or `more` (called with

@@ -1,11 +1,14 @@
 //! What acts on a pass from outside, and what is kept of its gradients.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::intervention::Intervention;
+use crate::intervention::{Intervention, set_entries};
+use crate::numbers::Numbers;
+use crate::patch::Patch;
 use crate::site::{Pass, Point, Site};
 
 /// What a user of the library attaches to a pass: called at every point that it [`wants`](Hooks::wants), in the order
@@ -41,9 +44,39 @@ pub trait Hooks {
 pub(crate) struct Tap<'a> {
     pub interventions: &'a [Intervention],
     pub hooks: Option<&'a mut dyn Hooks>,
+    /// Runs whose rows are computed together, each with its own changes.
+    pub together: &'a [RowsOf],
     /// Sites whose gradients are kept.
     pub keep: &'a [Site],
     pub kept: BTreeMap<Point, Tensor>,
+}
+
+/// The rows of one run among those that are computed together, and what acts on them. Token indices count from the first of
+/// the rows.
+#[derive(Clone, Debug)]
+pub(crate) struct RowsOf {
+    pub rows: Range<usize>,
+    pub interventions: Vec<Intervention>,
+    /// They act after the interventions.
+    pub patches: Vec<Patch>,
+}
+
+impl RowsOf {
+    /// Whether something changes these rows at `point`.
+    pub fn touches(&self, point: Point) -> bool {
+        self.interventions.iter().any(|i| i.applies(point, Pass::Forward))
+            || self.patches.iter().any(|p| p.point == point)
+    }
+
+    /// Changes these rows alone, row-major, with dimensions `dims`.
+    pub fn set(&self, point: Point, data: &mut [f32], dims: &[usize]) {
+        for intervention in self.interventions.iter().filter(|i| i.applies(point, Pass::Forward)) {
+            set_entries(data, dims, &intervention.indices, |_| intervention.value);
+        }
+        for patch in self.patches.iter().filter(|p| p.point == point) {
+            set_entries(data, dims, &patch.indices, |n| patch.values.at(n));
+        }
+    }
 }
 
 impl Tap<'_> {
@@ -54,7 +87,9 @@ impl Tap<'_> {
 
     /// Whether an intervention or a hook may change what stands at `point`.
     pub fn touches(&self, point: Point, pass: Pass) -> bool {
-        self.interventions.iter().any(|i| i.applies(point, pass)) || self.wants(point, pass)
+        self.interventions.iter().any(|i| i.applies(point, pass))
+            || (pass == Pass::Forward && self.together.iter().any(|rows| rows.touches(point)))
+            || self.wants(point, pass)
     }
 
     /// Whether the gradients of this site are kept.
@@ -67,11 +102,26 @@ impl Tap<'_> {
         for intervention in self.interventions.iter().filter(|i| i.applies(point, Pass::Forward)) {
             activation = intervention.set(&activation, intervention.value)?;
         }
+        if self.together.iter().any(|rows| rows.touches(point)) {
+            activation = self.set_rows(point, &activation)?;
+        }
         if let Some(hooks) = self.hooks.as_deref_mut().filter(|hooks| hooks.wants(point, Pass::Forward)) {
             let answer = hooks.forward(point, &activation);
             return replaced(point, activation, answer);
         }
         Ok(activation)
+    }
+
+    /// Every run's changes in its own rows.
+    fn set_rows(&self, point: Point, activation: &Tensor) -> Result<Tensor> {
+        let mut data = Numbers::of(activation)?.to_row_major();
+        let mut dims = activation.dims().to_vec();
+        let width: usize = dims[1..].iter().product();
+        for of in self.together.iter().filter(|of| of.touches(point)) {
+            dims[0] = of.rows.len();
+            of.set(point, &mut data[of.rows.start * width..of.rows.end * width], &dims);
+        }
+        Ok(Tensor::from_vec(data, activation.dims(), activation.device())?)
     }
 
     /// The gradient that goes on from `point`, the reverse of [`Tap::forward`]: it is kept as it arrives, hooks see it,

@@ -4,7 +4,10 @@
 //! are views of them with dimensions `[Q, K, H]`. With fewer key/value heads than query heads, neighbouring query heads
 //! share one. Queries and keys carry the square root of the scale each.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
 use crate::config::{Config, NormKind, Positions, Rotary};
 use crate::error::Error;
@@ -13,7 +16,7 @@ use crate::modules::{Linear, Place};
 use crate::ops::{Ops, Rotation, Visible};
 use crate::site::{Pass, Point, Site};
 use crate::source::Weights;
-use crate::tap::Tap;
+use crate::tap::{RowsOf, Tap};
 
 /// The attention layer of one block, without the norm before it.
 #[derive(Clone, Debug)]
@@ -84,6 +87,25 @@ pub struct PastKeysValues {
     pub v: Tensor,
 }
 
+/// The rows of one run among those of several that are computed together.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub rows: Range<usize>,
+    /// `None` if the first row is the first token.
+    pub past: Option<PastKeysValues>,
+}
+
+/// What heads make of queries, keys and values: `[H, Q, K]` as they are stored, and `[Q, H, E]`.
+struct Attended {
+    logits: Tensor,
+    capped: Option<Tensor>,
+    softmax: Option<[Tensor; 2]>,
+    probs: Tensor,
+    probs_touched: bool,
+    /// Before anything acted on it.
+    v_out: Tensor,
+}
+
 /// Gradients at queries, keys and values: `[T, H, E]`, `[T, G, E]`, `[T, G, E]`.
 #[derive(Clone, Debug)]
 pub struct AttentionGradients {
@@ -124,6 +146,14 @@ fn seen(x: &Tensor) -> Result<Tensor> {
 /// The reverse of [`seen`].
 fn stored(x: &Tensor) -> Result<Tensor> {
     x.permute((2, 0, 1))?.contiguous()
+}
+
+/// Keys and values with those of earlier tokens before them.
+fn after_past(past: Option<&PastKeysValues>, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
+    match past {
+        Some(past) => Ok((Tensor::cat(&[&past.k, &k], 0)?, Tensor::cat(&[&past.v, &v], 0)?)),
+        None => Ok((k, v)),
+    }
 }
 
 impl Attention {
@@ -185,19 +215,70 @@ impl Attention {
     ) -> std::result::Result<AttentionState, Error> {
         let at = |site| Point { site, layer: Some(self.layer) };
         let first = past.map_or(Ok(0), |past| past.k.dim(0))?;
-        let (q, q_before) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, first, input)?;
+        let all = [(0..input.dim(0)?, first)];
+        let (q, q_before) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, &all, input)?;
         let q = tap.forward(at(Site::AttnQ), q)?;
-        let (k, k_before) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, first, input)?;
-        let mut k = tap.forward(at(Site::AttnK), k)?;
+        let (k, k_before) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, &all, input)?;
+        let k = tap.forward(at(Site::AttnK), k)?;
         let v = self.heads(&self.value.forward(input)?, self.n_kv_heads)?;
-        let mut v = tap.forward(at(Site::AttnV), v)?;
-        if let Some(past) = past {
-            k = Tensor::cat(&[&past.k, &k], 0)?;
-            v = Tensor::cat(&[&past.v, &v], 0)?;
-        }
+        let v = tap.forward(at(Site::AttnV), v)?;
+        let (k, v) = after_past(past, k, v)?;
+        let Attended { logits, capped, softmax, probs, probs_touched, v_out } = self.attend(&q, &k, &v, tap)?;
+        let v_out = tap.forward(at(Site::AttnVOut), v_out)?;
+        let delta = self.out.forward(&self.merged(&v_out)?)?;
+        Ok(AttentionState {
+            q,
+            k,
+            v,
+            qk_logits: seen(&logits)?,
+            qk_probs: seen(&probs)?,
+            v_out,
+            delta,
+            capped,
+            before_norm: q_before.zip(k_before).map(|(q, k)| [q, k]),
+            softmax,
+            probs_touched,
+        })
+    }
 
+    /// The layer's output for the rows of several runs, `[N, D]` to `[N, D]`. The rows of `tap.together` are those of
+    /// `parts`, in their order.
+    pub(crate) fn forward_together(
+        &self,
+        input: &Tensor,
+        parts: &[Part],
+        tap: &mut Tap<'_>,
+    ) -> std::result::Result<Tensor, Error> {
+        let at = |site| Point { site, layer: Some(self.layer) };
+        let first = |part: &Part| part.past.as_ref().map_or(Ok(0), |past| past.k.dim(0));
+        let rows = parts.iter().map(|part| Ok((part.rows.clone(), first(part)?))).collect::<Result<Vec<_>>>()?;
+        let (q, _) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, &rows, input)?;
+        let q = tap.forward(at(Site::AttnQ), q)?;
+        let (k, _) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, &rows, input)?;
+        let k = tap.forward(at(Site::AttnK), k)?;
+        let v = self.heads(&self.value.forward(input)?, self.n_kv_heads)?;
+        let v = tap.forward(at(Site::AttnV), v)?;
+        let together = tap.together;
+        let of_part = |(i, part): (usize, &Part)| {
+            let own = |x: &Tensor| x.narrow(0, part.rows.start, part.rows.len());
+            let (k, v) = after_past(part.past.as_ref(), own(&k)?, own(&v)?)?;
+            let alone = [RowsOf { rows: 0..part.rows.len(), ..together[i].clone() }];
+            let mut tap = Tap { together: &alone, ..Default::default() };
+            Ok(self.attend(&own(&q)?, &k, &v, &mut tap)?.v_out)
+        };
+        let v_out: Vec<Tensor> = match self.ops {
+            Ops::Fast => parts.par_iter().enumerate().map(of_part).collect::<std::result::Result<_, Error>>()?,
+            Ops::Plain => parts.iter().enumerate().map(of_part).collect::<std::result::Result<_, Error>>()?,
+        };
+        let v_out = tap.forward(at(Site::AttnVOut), Tensor::cat(&v_out, 0)?)?;
+        Ok(self.out.forward(&self.merged(&v_out)?)?)
+    }
+
+    /// `q: [Q, H, E]`, `k` and `v: [K, G, E]`; the last query stands at the last key.
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, tap: &mut Tap<'_>) -> std::result::Result<Attended, Error> {
+        let at = |site| Point { site, layer: Some(self.layer) };
         let visible = self.visible(q.dim(0)?, k.dim(0)?);
-        let mut logits = self.logits(&q, &k, visible)?;
+        let mut logits = self.logits(q, k, visible)?;
         let capped = self.softcap.map(|_| logits.clone());
         // Only an intervention or a hook can show a query a hidden key.
         let logits_touched = tap.touches(at(Site::AttnQkLogits), Pass::Forward);
@@ -218,21 +299,8 @@ impl Attention {
         if probs_touched {
             probs = stored(&tap.forward(at(Site::AttnQkProbs), seen(&probs)?)?)?;
         }
-        let v_out = tap.forward(at(Site::AttnVOut), self.ops.head_mix(&probs, &v)?)?;
-        let delta = self.out.forward(&self.merged(&v_out)?)?;
-        Ok(AttentionState {
-            q,
-            k,
-            v,
-            qk_logits: seen(&logits)?,
-            qk_probs: seen(&probs)?,
-            v_out,
-            delta,
-            capped,
-            before_norm: q_before.zip(k_before).map(|(q, k)| [q, k]),
-            softmax,
-            probs_touched,
-        })
+        let v_out = self.ops.head_mix(&probs, v)?;
+        Ok(Attended { logits, capped, softmax, probs, probs_touched, v_out })
     }
 
     /// As the pass computes it, without interventions and hooks: `x: [T, D]` after the norm.
@@ -468,17 +536,17 @@ impl Attention {
         self.rotary.as_ref().map(|rotary| Rotation { rotary, local: self.window.is_some(), first, inverse })
     }
 
-    /// Queries or keys, `[N, heads, E]`, and what they were before their norm.
+    /// Queries or keys, `[N, heads, E]`, and what they were before their norm. `rows` are ranges of rows with the position
+    /// of the first of each.
     fn project(
         &self,
         linear: &Linear,
         norm: Option<&Norm>,
         heads: usize,
-        first: usize,
+        rows: &[(Range<usize>, usize)],
         input: &Tensor,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let rotation = self.rotation(first, false);
-        if norm.is_none() && rotation.is_none() {
+        if norm.is_none() && self.rotary.is_none() {
             return Ok((self.heads(&linear.forward_scaled(input, self.factor)?, heads)?, None));
         }
         let before = self.heads(&linear.forward(input)?, heads)?;
@@ -486,10 +554,21 @@ impl Attention {
             Some(norm) => self.heads(&norm.apply(&self.head_rows(&before)?)?, heads)?,
             None => before.clone(),
         };
-        if let Some(rotation) = rotation {
-            x = self.ops.rotate(&x, rotation)?;
+        if self.rotary.is_some() {
+            x = self.rotated(&x, rows)?;
         }
         Ok(((x * f64::from(self.factor))?, norm.map(|_| before)))
+    }
+
+    fn rotated(&self, x: &Tensor, rows: &[(Range<usize>, usize)]) -> Result<Tensor> {
+        let turned = rows.iter().filter_map(|(rows, first)| {
+            let rotation = self.rotation(*first, false)?;
+            Some(x.narrow(0, rows.start, rows.len()).and_then(|x| self.ops.rotate(&x, rotation)))
+        });
+        match turned.collect::<Result<Vec<_>>>()?.as_slice() {
+            [all] => Ok(all.clone()),
+            parts => Tensor::cat(parts, 0),
+        }
     }
 
     /// The gradient at the projection's output, `[N, heads * E]`, and the factor that it still misses.

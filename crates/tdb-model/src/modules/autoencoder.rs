@@ -1,12 +1,13 @@
 //! Sparse autoencoders: latents of an activation, what each latent writes, and both within a pass.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::intervention::{Index, Intervention};
+use crate::intervention::Index;
 use crate::matrix::Matrix;
 use crate::modules::Place;
 use crate::numbers::Numbers;
@@ -345,12 +346,16 @@ impl Autoencoder {
             let dense = Tensor::from_vec(encoded.to_dense(), &dims, &self.place.device)?;
             latents = sparse(&tap.forward(latent, dense)?)?;
         } else {
-            set_sparse(&mut latents, latent, tap.interventions);
+            set_sparse(&mut latents, latent, tap);
         }
-        let reconstructed = tap.forward(reconstruction, self.decode(&latents)?)?;
-        let rest = self.place.ops.subtract(x, &self.decode(&encoded)?)?;
-        let rest = tap.forward(error, rest)?;
+        let computed = [self.decode(&latents)?, self.place.ops.subtract(x, &self.decode(&encoded)?)?];
+        let reconstructed = tap.forward(reconstruction, computed[0].clone())?;
+        let rest = tap.forward(error, computed[1].clone())?;
+        let mut same: Vec<bool> = (0..encoded.len()).map(|t| latents.row(t) == encoded.row(t)).collect();
+        keep_equal_rows(&mut same, &computed[0], &reconstructed)?;
+        keep_equal_rows(&mut same, &computed[1], &rest)?;
         let out = self.place.ops.add(&reconstructed, &rest)?;
+        let out = with_rows_of(out, x, &same)?;
         Ok((LatentState { encoded, latents, input, changed: Some([reconstructed, rest]) }, out))
     }
 
@@ -410,12 +415,12 @@ impl Autoencoder {
         }
         let dims = [d_reconstruction.dim(0)?, self.n_latents()];
         for intervention in tap.interventions.iter().rev().filter(|i| i.applies(latent, Pass::Backward)) {
-            for_each_entry(intervention, dims, |t, i| {
+            for_each_entry(&intervention.indices, dims, |t, i| {
                 replaced.insert((t, i), intervention.value);
             });
         }
         for intervention in tap.interventions.iter().filter(|i| i.applies(latent, Pass::Forward)) {
-            for_each_entry(intervention, dims, |t, i| {
+            for_each_entry(&intervention.indices, dims, |t, i| {
                 replaced.insert((t, i), 0.0);
             });
         }
@@ -432,24 +437,63 @@ fn sparse(dense: &Tensor) -> Result<SparseRows> {
     Ok(SparseRows::new(dense.dim(1)?, rows.collect()))
 }
 
-fn set_sparse(latents: &mut SparseRows, point: Point, interventions: &[Intervention]) {
-    for intervention in interventions.iter().filter(|i| i.applies(point, Pass::Forward)) {
-        for_each_entry(intervention, [latents.len(), latents.width()], |t, i| {
-            // An absent latent is zero already: setting it to zero must not make an entry of it.
-            if intervention.value != 0.0 || latents.get(t, i) != 0.0 {
-                latents.set(t, i, intervention.value);
-            }
-        });
+/// Clears the mark of every row in which `after` is not `before` to the bit.
+fn keep_equal_rows(same: &mut [bool], before: &Tensor, after: &Tensor) -> Result<()> {
+    if before.id() == after.id() {
+        return Ok(());
+    }
+    let (before, after) = (Numbers::of(before)?.to_row_major(), Numbers::of(after)?.to_row_major());
+    let width = (before.len() / same.len().max(1)).max(1);
+    let rows = before.chunks_exact(width).zip(after.chunks_exact(width));
+    same.iter_mut().zip(rows).for_each(|(same, (before, after))| *same &= before == after);
+    Ok(())
+}
+
+/// Rows that nothing changed go on as they came: reconstruction plus error is the same only up to rounding.
+fn with_rows_of(out: Tensor, x: &Tensor, same: &[bool]) -> Result<Tensor> {
+    if !same.contains(&true) {
+        return Ok(out);
+    }
+    let (mut data, x) = (Numbers::of(&out)?.to_row_major(), Numbers::of(x)?.to_row_major());
+    let width = out.dim(1)?;
+    for (t, _) in same.iter().enumerate().filter(|(_, same)| **same) {
+        data[t * width..][..width].copy_from_slice(&x[t * width..][..width]);
+    }
+    Tensor::from_vec(data, out.dims(), out.device())
+}
+
+fn set_sparse(latents: &mut SparseRows, point: Point, tap: &Tap<'_>) {
+    let all = 0..latents.len();
+    for intervention in tap.interventions.iter().filter(|i| i.applies(point, Pass::Forward)) {
+        set_latents(latents, all.clone(), &intervention.indices, |_| intervention.value);
+    }
+    for of in tap.together {
+        for intervention in of.interventions.iter().filter(|i| i.applies(point, Pass::Forward)) {
+            set_latents(latents, of.rows.clone(), &intervention.indices, |_| intervention.value);
+        }
+        for patch in of.patches.iter().filter(|patch| patch.point == point) {
+            set_latents(latents, of.rows.clone(), &patch.indices, |n| patch.values.at(n));
+        }
     }
 }
 
-fn for_each_entry(intervention: &Intervention, [tokens, width]: [usize; 2], mut f: impl FnMut(usize, usize)) {
-    let range = |index: Index, len: usize| match index {
-        Index::All => 0..len,
-        Index::At(i) => i..i + 1,
-    };
-    for t in range(intervention.indices[0], tokens) {
-        for i in range(intervention.indices[1], width) {
+/// Sets entries of some rows; token indices count from the first of them.
+fn set_latents(latents: &mut SparseRows, rows: Range<usize>, indices: &[Index], value: impl Fn(usize) -> f32) {
+    let mut n = 0;
+    for_each_entry(indices, [rows.len(), latents.width()], |t, i| {
+        let (t, value) = (rows.start + t, value(n));
+        n += 1;
+        // An absent latent is zero already: setting it to zero must not make an entry of it.
+        if value != 0.0 || latents.get(t, i) != 0.0 {
+            latents.set(t, i, value);
+        }
+    });
+}
+
+fn for_each_entry(indices: &[Index], [tokens, width]: [usize; 2], mut f: impl FnMut(usize, usize)) {
+    let [tokens, width] = [indices[0].range(tokens), indices[1].range(width)];
+    for t in tokens {
+        for i in width.clone() {
             f(t, i);
         }
     }

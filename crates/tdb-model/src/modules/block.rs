@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::config::{BlockOrder, Config, NormKind};
 use crate::error::Error;
 use crate::modules::Place;
-use crate::modules::attention::{Attention, AttentionState, PastKeysValues};
+use crate::modules::attention::{Attention, AttentionState, Part, PastKeysValues};
 use crate::modules::autoencoder::{Autoencoder, LatentState};
 use crate::modules::mlp::{Mlp, MlpState};
 use crate::modules::norm::{Norm, NormState, Sites};
@@ -61,6 +61,19 @@ pub struct LayerState {
     pub(crate) post_mlp: Tensor,
 }
 
+/// What follows the attention layer within a block.
+struct AfterAttention {
+    attn_delta: Tensor,
+    attn_latents: Option<LatentState>,
+    post_attn: Tensor,
+    mlp_norm: NormState,
+    mlp_in: Tensor,
+    mlp: Option<MlpState>,
+    mlp_unnormed: Option<Tensor>,
+    mlp_latents: Option<LatentState>,
+    post_mlp: Tensor,
+}
+
 impl Block {
     pub(crate) fn load(weights: &Weights, layer: usize, config: &Config, place: &Place) -> Result<Self, Error> {
         let name = |part: &str| format!("blocks.{layer}.{part}");
@@ -110,11 +123,52 @@ impl Block {
         let (attn_norm, attn_in) = self.attn_norm.forward(Sites::attention(self.layer), x, tap)?;
         let mut attn = self.attn.forward(&attn_in, past, tap)?;
         let attn_unnormed = self.attn_post_norm.as_ref().map(|_| attn.delta.clone());
-        if let Some(norm) = &self.attn_post_norm {
-            attn.delta = norm.apply(&attn.delta)?;
-        }
-        attn.delta = tap.forward(self.at(Site::ResidDeltaAttn), attn.delta)?;
-        let (attn_latents, write) = encoded(autoencoders.attention, self.layer, &attn.delta, tap)?;
+        let rest = self.after_attention(x, &attn.delta, autoencoders, tap)?;
+        let AfterAttention { attn_delta, attn_latents, post_attn, mlp_norm, mlp_in, .. } = rest;
+        attn.delta = attn_delta;
+        Ok(LayerState {
+            attn_norm,
+            attn_in,
+            attn,
+            attn_unnormed,
+            attn_latents,
+            post_attn,
+            mlp_norm,
+            mlp_in,
+            mlp: rest.mlp,
+            mlp_unnormed: rest.mlp_unnormed,
+            mlp_latents: rest.mlp_latents,
+            post_mlp: rest.post_mlp,
+        })
+    }
+
+    /// The residual stream after the block for the rows of several runs, `x: [N, D]` to `[N, D]`.
+    pub(crate) fn forward_together(
+        &self,
+        x: &Tensor,
+        parts: &[Part],
+        autoencoders: Autoencoders<'_>,
+        tap: &mut Tap<'_>,
+    ) -> Result<Tensor, Error> {
+        let (_, attn_in) = self.attn_norm.forward(Sites::attention(self.layer), x, tap)?;
+        let delta = self.attn.forward_together(&attn_in, parts, tap)?;
+        Ok(self.after_attention(x, &delta, autoencoders, tap)?.post_mlp)
+    }
+
+    /// `delta: [T, D]` is the attention layer's output before its norm, if it has one.
+    fn after_attention(
+        &self,
+        x: &Tensor,
+        delta: &Tensor,
+        autoencoders: Autoencoders<'_>,
+        tap: &mut Tap<'_>,
+    ) -> Result<AfterAttention, Error> {
+        let delta = match &self.attn_post_norm {
+            Some(norm) => norm.apply(delta)?,
+            None => delta.clone(),
+        };
+        let attn_delta = tap.forward(self.at(Site::ResidDeltaAttn), delta)?;
+        let (attn_latents, write) = encoded(autoencoders.attention, self.layer, &attn_delta, tap)?;
         let post_attn = tap.forward(self.at(Site::ResidPostAttn), self.ops.add(&write, x)?)?;
 
         let read = match self.order {
@@ -130,11 +184,8 @@ impl Block {
             None => (None, None, None, post_attn.clone()),
         };
         let post_mlp = tap.forward(self.at(Site::ResidPostMlp), post_mlp)?;
-        Ok(LayerState {
-            attn_norm,
-            attn_in,
-            attn,
-            attn_unnormed,
+        Ok(AfterAttention {
+            attn_delta,
             attn_latents,
             post_attn,
             mlp_norm,

@@ -46,13 +46,24 @@ impl Unembedding {
         }
     }
 
-    /// Logits of one row `x: [D]`, `[V]`.
+    /// Logits of rows `x: [N, D]`, row-major `[N, V]`.
     pub fn logits(&self, x: &[f32]) -> Vec<f32> {
         let weight = self.weight.matrix();
         let span = weight.span();
-        let mut out = vec![0.0; weight.rows()];
-        let x = View::new(x, 1, x.len());
-        matmul_into(&mut out, [weight.rows(), 1], x, View::of(weight, &span).t(), false, Threads::All);
+        self.products(x, weight.rows(), View::of(weight, &span))
+    }
+
+    /// Logits of some tokens for rows `x: [N, D]`, row-major `[N, tokens]`.
+    pub fn logits_of(&self, tokens: &[u32], x: &[f32]) -> Vec<f32> {
+        let weight = self.weight.matrix();
+        let rows: Vec<f32> = tokens.iter().flat_map(|token| weight.row(*token as usize)).collect();
+        self.products(x, tokens.len(), View::new(&rows, tokens.len(), weight.cols()))
+    }
+
+    fn products(&self, x: &[f32], n: usize, weight: View<'_>) -> Vec<f32> {
+        let x = View::new(x, x.len() / weight.cols, weight.cols);
+        let mut out = vec![0.0; x.rows * n];
+        matmul_into(&mut out, [n, 1], x, weight.t(), false, Threads::All);
         if let Some(cap) = self.softcap {
             out.iter_mut().for_each(|z| *z = cap * (*z / cap).tanh());
         }

@@ -1,0 +1,263 @@
+//! Many runs that differ from one in a few activations, computed together.
+//!
+//! A run that is patched first in layer `l` at token `t` has everything before that layer, and at every layer the rows of the
+//! tokens before `t`, from the run that it differs from: attention is causal. The rows that are left, of many runs, pass
+//! through each linear layer as one matrix; attention is computed run by run. Between layers only the residual stream of
+//! these rows is kept.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::intervention::{Index, Intervention, indices_within};
+use crate::modules::attention::{Part, PastKeysValues};
+use crate::modules::norm::Sites;
+use crate::numbers::Numbers;
+use crate::patch::{Patch, Values};
+use crate::run::{Run, check_interventions, set_in_row};
+use crate::site::{Point, Site};
+use crate::tap::{RowsOf, Tap};
+
+/// Which logits of the last token are computed for each run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logits<'a> {
+    /// Those of the whole vocabulary.
+    All,
+    /// Those of these tokens, in this order.
+    Of(&'a [u32]),
+}
+
+/// How runs are computed together.
+#[derive(Clone, Copy)]
+pub struct Together<'a> {
+    /// The interventions of the run that the others differ from.
+    pub interventions: &'a [Intervention],
+    pub logits: Logits<'a>,
+    /// So many rows of activations are computed at a time, at most; a single run may have more. Memory grows with it.
+    pub rows: usize,
+    /// Asked after every layer; `true` ends the work with [`Error::Cancelled`].
+    pub is_cancelled: &'a (dyn Fn() -> bool + 'a),
+}
+
+impl Default for Together<'_> {
+    fn default() -> Self {
+        Together { interventions: &[], logits: Logits::All, rows: 384, is_cancelled: &|| false }
+    }
+}
+
+/// Receives the logits of one run, as [`Together::logits`] asks for them.
+pub type EachRun<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Result<()>;
+
+/// One of the runs: which rows of it are computed.
+struct Variation<'a> {
+    index: usize,
+    patches: &'a [Patch],
+    /// The first layer that is computed.
+    layer: usize,
+    /// The first token that is computed.
+    token: usize,
+}
+
+/// The rows that are computed together at one layer.
+struct Rows<'a> {
+    of: Vec<&'a Variation<'a>>,
+    /// `[N, D]`, the residual stream.
+    x: Option<Tensor>,
+}
+
+impl Run {
+    /// Runs over the same tokens that differ from this one in patches, a list of them for each. `each` is given the index of
+    /// a run and its logits at the last token as soon as they are there; those patched in late layers come first.
+    ///
+    /// Every run is what [`crate::PatchHooks`] make of a run of its own. Hooks of this run are not called again.
+    ///
+    /// # Errors
+    /// If a patch or an intervention does not fit the model, not all layers of this run were computed, `each` returns an
+    /// error, or the work is cancelled.
+    pub fn vary(&self, runs: &[Vec<Patch>], options: Together<'_>, each: EachRun<'_>) -> Result<()> {
+        let (model, n_tokens) = (self.model(), self.tokens().len());
+        let n_layers = model.config().n_layers;
+        if self.n_layers() < n_layers {
+            let run = self.n_layers();
+            return Err(Error::input(format!(
+                "only {run} of {n_layers} layers were run, so nothing can differ from them"
+            )));
+        }
+        if options.logits == Logits::Of(&[]) {
+            return Err(Error::input("no token is named whose logit is to be computed"));
+        }
+        check_interventions(model, n_tokens, options.interventions)?;
+        runs.iter().flatten().try_for_each(|patch| patch.check(model, n_tokens))?;
+        let variation = |(index, patches): (usize, &'_ Vec<Patch>)| {
+            let layer = patches.iter().map(|p| p.first_layer(n_layers)).min().unwrap_or(n_layers);
+            let token = patches.iter().map(Patch::first_token).min().unwrap_or(n_tokens - 1);
+            (index, layer, token)
+        };
+        let mut all: Vec<Variation<'_>> = Vec::with_capacity(runs.len());
+        for (entry, patches) in runs.iter().enumerate().map(variation).zip(runs) {
+            all.push(Variation { index: entry.0, patches, layer: entry.1, token: entry.2 });
+        }
+        all.sort_by_key(|v| (std::cmp::Reverse(v.layer), std::cmp::Reverse(v.token)));
+        let mut rest = all.as_slice();
+        while !rest.is_empty() {
+            let n = fitting(rest, options.rows, n_tokens);
+            let (now, later) = rest.split_at(n);
+            self.vary_together(now, &options, each)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// `batch` is ordered by descending first layer.
+    fn vary_together(&self, batch: &[Variation<'_>], options: &Together<'_>, each: EachRun<'_>) -> Result<()> {
+        let model = self.model();
+        let n_layers = model.config().n_layers;
+        let mut waiting: Vec<&Variation<'_>> = batch.iter().collect();
+        let first = waiting.last().map_or(n_layers, |v| v.layer);
+        let mut rows = Rows { of: Vec::new(), x: None };
+        for layer in first..=n_layers {
+            while let Some(joins) = waiting.pop_if(|v| v.layer == layer) {
+                rows.of.push(joins);
+            }
+            self.join(&mut rows, layer, options)?;
+            if layer < n_layers
+                && let Some(x) = &rows.x
+            {
+                let parts = self.parts(&rows, layer)?;
+                let together = self.rows_of(&rows, options);
+                let mut tap = Tap { together: &together, ..Default::default() };
+                rows.x = Some(model.block(layer).forward_together(x, &parts, model.autoencoders(layer), &mut tap)?);
+            }
+            if (options.is_cancelled)() {
+                return Err(Error::Cancelled);
+            }
+        }
+        self.read(&rows, options, each)
+    }
+
+    /// Adds the rows of those runs that begin at this layer, as they are before it.
+    fn join(&self, rows: &mut Rows<'_>, layer: usize, options: &Together<'_>) -> Result<()> {
+        let n_tokens = self.tokens().len();
+        let before = match layer {
+            0 => Point { site: Site::ResidPostEmb, layer: None },
+            _ => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
+        };
+        let begin = rows.of.iter().filter(|v| v.layer == layer);
+        let mut parts: Vec<Tensor> = rows.x.take().into_iter().collect();
+        for v in begin {
+            let x = self.residual_before(layer).narrow(0, v.token, n_tokens - v.token)?;
+            let own = [rows_of(v, 0..n_tokens - v.token, v.token, options.interventions)];
+            let mut tap = Tap { together: &own, ..Default::default() };
+            parts.push(tap.forward(before, x)?);
+        }
+        rows.x = match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(Tensor::cat(&parts, 0)?),
+        };
+        Ok(())
+    }
+
+    fn parts(&self, rows: &Rows<'_>, layer: usize) -> Result<Vec<Part>> {
+        let (k, v) = (self.get(Site::AttnK, layer)?, self.get(Site::AttnV, layer)?);
+        let part = |(rows, of): (Range<usize>, &&Variation<'_>)| {
+            let past = match of.token {
+                0 => None,
+                n => Some(PastKeysValues { k: k.narrow(0, 0, n)?, v: v.narrow(0, 0, n)? }),
+            };
+            Ok(Part { rows, past })
+        };
+        self.ranges(rows).zip(&rows.of).map(part).collect()
+    }
+
+    /// Where the rows of each run stand.
+    fn ranges(&self, rows: &Rows<'_>) -> impl Iterator<Item = Range<usize>> {
+        let n_tokens = self.tokens().len();
+        let lens: Vec<usize> = rows.of.iter().map(|v| n_tokens - v.token).collect();
+        lens.into_iter().scan(0, |end, len| {
+            *end += len;
+            Some(*end - len..*end)
+        })
+    }
+
+    fn rows_of(&self, rows: &Rows<'_>, options: &Together<'_>) -> Vec<RowsOf> {
+        let ranges = self.ranges(rows).zip(&rows.of);
+        ranges.map(|(range, v)| rows_of(v, range, v.token, options.interventions)).collect()
+    }
+
+    /// The final norm and the logits of every run's last row.
+    fn read(&self, rows: &Rows<'_>, options: &Together<'_>, each: EachRun<'_>) -> Result<()> {
+        // So many rows of logits of the whole vocabulary are kept at a time.
+        const AT_A_TIME: usize = 32;
+        let Some(x) = &rows.x else { return Ok(()) };
+        let model = self.model();
+        let last = self.tokens().len() - 1;
+        let ends: Vec<usize> = self.ranges(rows).map(|range| range.end - 1).collect();
+        let ends = Tensor::from_iter(ends.into_iter().map(|end| end as u32), x.device())?;
+        let together: Vec<RowsOf> =
+            rows.of.iter().enumerate().map(|(i, v)| rows_of(v, i..i + 1, last, options.interventions)).collect();
+        let mut tap = Tap { together: &together, ..Default::default() };
+        let (_, x) = model.final_norm().forward(Sites::last(), &x.index_select(&ends, 0)?, &mut tap)?;
+        let x = Numbers::of(&x)?.to_row_major();
+        let width = model.config().d_model;
+        for (x, of) in x.chunks(AT_A_TIME * width).zip(rows.of.chunks(AT_A_TIME)) {
+            let logits = match options.logits {
+                Logits::All => model.unembedding().logits(x),
+                Logits::Of(tokens) => model.unembedding().logits_of(tokens, x),
+            };
+            for (row, v) in logits.chunks_exact(logits.len() / of.len()).zip(of) {
+                let mut row = row.to_vec();
+                self.intervene_in_logits(&mut row, options);
+                each(v.index, &row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn intervene_in_logits(&self, row: &mut [f32], options: &Together<'_>) {
+        let last = self.tokens().len() - 1;
+        let all = options.interventions.iter().filter_map(|i| i.within(last, 1)).filter(|i| i.site == Site::Logits);
+        for intervention in all {
+            match options.logits {
+                Logits::All => set_in_row(&intervention, 0, row, intervention.value),
+                Logits::Of(tokens) => {
+                    let mut whole = vec![0.0; self.model().config().n_vocab];
+                    tokens.iter().zip(&*row).for_each(|(token, value)| whole[*token as usize] = *value);
+                    set_in_row(&intervention, 0, &mut whole, intervention.value);
+                    tokens.iter().zip(row.iter_mut()).for_each(|(token, value)| *value = whole[*token as usize]);
+                }
+            }
+        }
+    }
+}
+
+/// How many of the first runs have at most `rows` rows together; at least one.
+fn fitting(runs: &[Variation<'_>], rows: usize, n_tokens: usize) -> usize {
+    let mut sum = 0;
+    let fits = |v: &&Variation<'_>| {
+        sum += n_tokens - v.token;
+        sum <= rows
+    };
+    runs.iter().take_while(fits).count().max(1)
+}
+
+/// What acts on the rows of a run, of which the first is that of token `from`.
+fn rows_of(of: &Variation<'_>, rows: Range<usize>, from: usize, interventions: &[Intervention]) -> RowsOf {
+    let n = rows.len();
+    let patch = |patch: &Patch| {
+        let indices = indices_within(patch.point.site, &patch.indices, from, n)?;
+        let values = match (&patch.values, indices[0]) {
+            // Numbers for all tokens: those of the rows.
+            (Values::Each(values), Index::All) => values[values.len() / (from + n) * from..].into(),
+            (Values::Each(values), Index::At(_)) => values.clone(),
+            (Values::Same(value), _) => return Some(Patch { indices, values: Values::Same(*value), ..*patch }),
+        };
+        Some(Patch { indices, values: Values::Each(values), ..*patch })
+    };
+    RowsOf {
+        interventions: interventions.iter().filter_map(|i| i.within(from, n)).collect(),
+        patches: of.patches.iter().filter_map(patch).collect(),
+        rows,
+    }
+}
