@@ -37,9 +37,12 @@ impl Collector {
         Collector { k, largest, entries: Vec::new(), bound }
     }
 
+    fn is_worse(&self, value: f32) -> bool {
+        if self.largest { value < self.bound } else { value > self.bound }
+    }
+
     fn offer(&mut self, entry: Entry) {
-        let worse = if self.largest { entry.value < self.bound } else { entry.value > self.bound };
-        if worse {
+        if self.is_worse(entry.value) {
             return;
         }
         self.entries.push(entry);
@@ -70,14 +73,24 @@ impl Collector {
 /// # Errors
 /// If the values cannot be computed.
 pub fn extremes(values: &Values<'_>, layer: usize, k: usize) -> Result<[Vec<Entry>; 2]> {
+    /// So many numbers are passed over at once where none of them can be among the first.
+    const BLOCK: usize = 64;
     let (mut top, mut bottom) = (Collector::new(k, true), Collector::new(k, false));
     let mut listed = Vec::new();
     let is_sparse = matches!(values, Values::Sparse(_));
-    let zeros_left_out = values.for_each(|at, value| {
-        top.offer(Entry { layer, at, value });
-        bottom.offer(Entry { layer, at, value });
+    let zeros_left_out = values.for_each_run(|first, step, run| {
         if is_sparse {
-            listed.push(at);
+            listed.extend((0..run.len()).map(|i| first + i * step));
+        }
+        for (block, numbers) in run.chunks(BLOCK).enumerate() {
+            if numbers.iter().fold(true, |all, x| all & top.is_worse(*x) & bottom.is_worse(*x)) {
+                continue;
+            }
+            for (i, &value) in numbers.iter().enumerate() {
+                let at = first + (block * BLOCK + i) * step;
+                top.offer(Entry { layer, at, value });
+                bottom.offer(Entry { layer, at, value });
+            }
         }
     })?;
     if zeros_left_out {

@@ -77,30 +77,30 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// Calls `f(flat index, value)` for entries in any order: all of them, or for sparse values the listed
-    /// ones. Returns whether some were left out (they are zero).
+    /// Calls `f(flat index of the first, distance of indices, numbers)` for runs of entries in any order: all of them,
+    /// or for sparse values the listed ones, each a run of its own. Returns whether some were left out (they are zero).
     ///
     /// # Errors
     /// If they cannot be computed.
-    pub fn for_each(&self, mut f: impl FnMut(usize, f32)) -> Result<bool> {
+    pub fn for_each_run(&self, mut f: impl FnMut(usize, usize, &[f32])) -> Result<bool> {
         match self {
             Values::Dense(tensor) => {
                 let numbers = Numbers::of(tensor)?;
-                for_each_as_they_lie(&numbers, f);
+                runs_as_they_lie(&numbers, f);
                 Ok(false)
             }
             Values::Sparse(rows) => {
                 let mut listed = 0;
                 for (token, row) in rows.rows().iter().enumerate() {
                     listed += row.len();
-                    row.iter().for_each(|&(i, x)| f(token * rows.width() + i as usize, x));
+                    row.iter().for_each(|(i, x)| f(token * rows.width() + *i as usize, 1, std::slice::from_ref(x)));
                 }
                 Ok(listed < rows.len() * rows.width())
             }
             Values::Rows { dims, row } => {
                 let width: usize = dims[1..].iter().product();
                 for first in 0..dims[0] {
-                    row(first)?.into_iter().enumerate().for_each(|(i, x)| f(first * width + i, x));
+                    f(first * width, 1, &row(first)?);
                 }
                 Ok(false)
             }
@@ -182,8 +182,8 @@ fn outermost_first(numbers: &Numbers<'_>) -> Vec<usize> {
     order
 }
 
-/// Calls `f(row-major index, value)` for all entries, as they lie in memory.
-fn for_each_as_they_lie(numbers: &Numbers<'_>, mut f: impl FnMut(usize, f32)) {
+/// Calls `f(row-major index of the first, distance of indices, numbers)` for all entries, as they lie in memory.
+fn runs_as_they_lie(numbers: &Numbers<'_>, mut f: impl FnMut(usize, usize, &[f32])) {
     let (dims, order) = (numbers.dims(), outermost_first(numbers));
     let Some((inner, outer)) = order.split_last() else { return };
     let step = |d: usize| dims[d + 1..].iter().product::<usize>();
@@ -192,7 +192,7 @@ fn for_each_as_they_lie(numbers: &Numbers<'_>, mut f: impl FnMut(usize, f32)) {
     for (at, run) in numbers.data().chunks_exact(dims[*inner].max(1)).enumerate() {
         unflatten(at, &outer_dims, &mut index);
         let first: usize = index.iter().zip(&outer_steps).map(|(i, step)| i * step).sum();
-        run.iter().enumerate().for_each(|(i, x)| f(first + i * step, *x));
+        f(first, step, run);
     }
 }
 
@@ -251,7 +251,9 @@ mod tests {
         for values in [&dense, &by_head, &transposed, &rows] {
             let mut entries = values.entries()?;
             let mut listed = vec![f32::NAN; 60];
-            values.for_each(|at, x| listed[at] = x)?;
+            values.for_each_run(|first, step, run| {
+                run.iter().enumerate().for_each(|(i, x)| listed[first + i * step] = *x);
+            })?;
             for keep in (0..8).map(|bits| [bits & 1 > 0, bits & 2 > 0, bits & 4 > 0]) {
                 let found = values.sum(&keep)?;
                 let mut expected = vec![0.0; found.data.len()];

@@ -234,6 +234,13 @@ impl Other {
             Other::At(address) => *address,
         }
     }
+
+    fn server(&self) -> Option<&Server> {
+        match self {
+            Other::Started { server, .. } => Some(server),
+            Other::At(_) => None,
+        }
+    }
 }
 
 /// Times of two servers that answer the same requests in turn, and their ratios: how the machine's speed changes while
@@ -243,53 +250,67 @@ fn compare(options: &Options, binary: &Path, other: &str, work: &Path) -> Result
         !other.starts_with("http://") || options.configs.len() == 1,
         "--against {other}: that server has one configuration; name it with --configs (plain, mlp or both)"
     );
-    println!("| configuration | request | this, s | other, s | other / this | quartiles | peak MB, this | other |");
-    println!("|---|---|--:|--:|--:|--:|--:|--:|");
-    let mut ratios = Vec::new();
+    println!(
+        "Ratios are other / this: above 1 this one is faster. Quartiles of the pairs; processor time of all pairs.\n"
+    );
+    println!(
+        "| configuration | request | this, s | other, s | ratio | quartiles | ratio of processor times | peak MB, this | other |"
+    );
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
+    let (mut ratios, mut of_work) = (Vec::new(), Vec::new());
     for config in options.configs() {
         let (server, ready) = start(config, binary, work, "this")?;
         let other = Other::open(other, config, work)?;
-        let their_peak = || match &other {
-            Other::Started { server, .. } => peak_mb(server),
-            Other::At(_) => String::new(),
-        };
+        let peaks = || format!("{} | {}", peak_mb(&server), other.server().map(peak_mb).unwrap_or_default());
         if let Other::Started { ready: theirs, .. } = &other {
             let (name, ratio) = (config.name, theirs / ready);
-            println!(
-                "| {name} | ready | {ready:.3} | {theirs:.3} | {ratio:.2} | | {} | {} |",
-                peak_mb(&server),
-                their_peak()
-            );
+            println!("| {name} | ready | {ready:.3} | {theirs:.3} | {ratio:.2} | | | {} |", peaks());
         }
         for request in options.requests(config) {
+            let before = [work_of(Some(&server)), work_of(other.server())];
             let pairs = pairs(request, options.runs, [server.address, other.address()])
                 .with_context(|| format!("{} {}", config.name, request.name))?;
-            let sorted = |of: &dyn Fn(&[f64; 2]) -> f64| {
-                let mut all: Vec<f64> = pairs.iter().map(of).collect();
-                all.sort_by(f64::total_cmp);
-                all
-            };
-            let at = |sorted: &[f64], part: usize| sorted[(sorted.len() - 1) * part / 4];
-            let ratio = sorted(&|pair| pair[1] / pair[0]);
+            let work = [work_of(Some(&server)), work_of(other.server())];
+            let spent = |i: usize| Some((work[i]? - before[i]?) as f64).filter(|ticks| *ticks > 0.0);
+            let work_ratio = spent(1).zip(spent(0)).map(|(theirs, ours)| theirs / ours);
+            let ratio = quartiles(pairs.iter().map(|[ours, theirs]| theirs / ours));
             println!(
                 "| {} | {} | {:.3} | {:.3} | {:.2} | {:.2} to {:.2} | {} | {} |",
                 config.name,
                 request.name,
-                at(&sorted(&|pair| pair[0]), 2),
-                at(&sorted(&|pair| pair[1]), 2),
-                at(&ratio, 2),
-                at(&ratio, 1),
-                at(&ratio, 3),
-                peak_mb(&server),
-                their_peak()
+                quartiles(pairs.iter().map(|pair| pair[0]))[1],
+                quartiles(pairs.iter().map(|pair| pair[1]))[1],
+                ratio[1],
+                ratio[0],
+                ratio[2],
+                work_ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+                peaks()
             );
-            ratios.push(at(&ratio, 2));
+            ratios.push(ratio[1]);
+            of_work.extend(work_ratio);
         }
     }
-    if !ratios.is_empty() {
-        println!("\ngeometric mean of the ratios: {:.2} over {} requests", mean(&ratios), ratios.len());
+    for (what, ratios) in [("ratios", ratios), ("ratios of processor times", of_work)] {
+        if !ratios.is_empty() {
+            println!("\ngeometric mean of the {what}: {:.2} over {} requests", mean(&ratios), ratios.len());
+        }
     }
     Ok(())
+}
+
+/// First, second and third.
+fn quartiles(numbers: impl Iterator<Item = f64>) -> [f64; 3] {
+    let mut sorted: Vec<f64> = numbers.collect();
+    sorted.sort_by(f64::total_cmp);
+    [1, 2, 3].map(|part| sorted[(sorted.len() - 1) * part / 4])
+}
+
+/// Processor time that a server has used so far, in the system's ticks, where the system tells.
+fn work_of(server: Option<&Server>) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/stat", server?.pid())).ok()?;
+    // The name in parentheses may hold spaces; what follows it starts with the third field.
+    let fields: Vec<&str> = status.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
 /// Seconds of both servers for the same requests, sent in turn; who comes first alternates.
