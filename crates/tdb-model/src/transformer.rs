@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Device, DeviceLocation, Tensor};
+use rayon::prelude::*;
 
 use crate::config::{Config, MlpKind};
 use crate::error::{Error, Result};
@@ -66,8 +67,10 @@ impl Transformer {
 
     fn load_with(config: Config, weights: impl Into<Weights>, place: Place) -> Result<Self> {
         let weights = weights.into();
-        let blocks = (0..config.n_layers).map(|layer| Block::load(&weights, layer, &config, &place));
-        let blocks: Vec<Block> = blocks.collect::<Result<_>>()?;
+        // Side by side: reading a matrix for the first time waits for the file. The first fault in order is told.
+        let blocks = (0..config.n_layers).into_par_iter().map(|layer| Block::load(&weights, layer, &config, &place));
+        let blocks: Vec<Result<Block>> = blocks.collect();
+        let blocks = blocks.into_iter().collect::<Result<Vec<_>>>()?;
         let none: Arc<[Option<Autoencoder>]> = vec![None; config.n_layers].into();
         Ok(Transformer {
             inner: Arc::new(Inner {

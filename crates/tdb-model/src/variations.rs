@@ -33,6 +33,7 @@ pub enum Logits<'a> {
 pub struct Together<'a> {
     /// The interventions of the run that the others differ from.
     pub interventions: &'a [Intervention],
+    /// Which logits are computed of each.
     pub logits: Logits<'a>,
     /// So many rows of activations are computed at a time, at most; a single run may have more. Memory grows with it.
     pub rows: usize,
