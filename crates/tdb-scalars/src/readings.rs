@@ -268,11 +268,12 @@ impl Engine {
         let (read, bias) = (block.mlp().read_direction(index), block.mlp().read_bias(index));
         let score = |rows: Range<usize>| -> Result<Vec<f32>> {
             let dims = [rows.len(), model.config().d_model];
-            let x = block.mlp_norm.apply(&model.tensor(&dims, model.embedding().rows(rows).into_owned())?)?;
+            let x = model.embedding().rows(rows);
             let Some(autoencoder) = autoencoder else {
-                let x = x.flatten_all()?.to_vec1::<f32>()?;
-                return Ok(x.chunks_exact(read.len()).map(|row| dot(row, &read) + bias).collect());
+                let scores = x.chunks_exact(read.len()).map(|row| dot(&block.mlp_norm.row(row), &read) + bias);
+                return Ok(scores.collect());
             };
+            let x = block.mlp_norm.apply(&model.tensor(&dims, x.into_owned())?)?;
             let state = block.mlp().apply(&x)?;
             let on_neurons = autoencoder.site() == AutoencoderSite::MlpPostAct;
             let input = if on_neurons { &state.post_act } else { &state.delta };

@@ -6,7 +6,7 @@ use crate::config::{Config, NormKind};
 use crate::error::Error;
 use crate::modules::Place;
 use crate::ops::rows::{self, axpy, dot};
-use crate::ops::{Ops, Vector};
+use crate::ops::{Ops, Vector, wide};
 use crate::site::{Pass, Point, Site};
 use crate::source::Weights;
 use crate::tap::Tap;
@@ -206,13 +206,15 @@ impl Norm {
 
     /// One row through the norm.
     pub fn row(&self, x: &[f32]) -> Vec<f32> {
-        let (mut out, scale) = self.centered_row(x);
-        out.iter_mut().for_each(|x| *x /= scale);
-        self.times_gain(&mut out);
-        if let Some(bias) = &self.bias {
-            axpy(&mut out, 1.0, bias.host());
-        }
-        out
+        wide(|| {
+            let (mut out, scale) = self.centered_row(x);
+            out.iter_mut().for_each(|x| *x /= scale);
+            self.times_gain(&mut out);
+            if let Some(bias) = &self.bias {
+                out.iter_mut().zip(bias.host()).for_each(|(x, bias)| *x += bias);
+            }
+            out
+        })
     }
 
     /// As [`Norm::vjp`], for one row.
@@ -242,6 +244,7 @@ impl Norm {
         d
     }
 
+    #[inline(always)]
     fn centered_row(&self, x: &[f32]) -> (Vec<f32>, f32) {
         let mut centered = x.to_vec();
         if self.kind.centers() {
@@ -251,6 +254,7 @@ impl Norm {
         (centered, scale)
     }
 
+    #[inline(always)]
     fn times_gain(&self, row: &mut [f32]) {
         if let Some(gain) = &self.gain {
             row.iter_mut().zip(gain.host()).for_each(|(x, gain)| *x *= gain);
