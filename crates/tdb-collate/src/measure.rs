@@ -208,7 +208,7 @@ pub fn measure(run: &Run, layer: usize, kind: Kind, writes: Option<&Tensor>) -> 
         (Kind::MlpLatent, _) => sparse(Slot::Mlp),
         (Kind::AttnLatent, _) => sparse(Slot::Attention),
         (Kind::Head, Some(writes)) => {
-            Some(Measured::Rows { data: write_norms(&run.get(Site::AttnQkProbs, layer)?, writes)?, values })
+            Some(Measured::Rows { data: write_norms(&write_shares(run, layer)?, writes)?, values })
         }
         (Kind::AttnLatentPairs, Some(writes)) => {
             latent_pairs(run, layer, writes)?.map(|entries| Measured::Sparse { entries, values })
@@ -227,7 +227,8 @@ fn latents(rows: &SparseRows) -> Vec<(u32, u32, f32)> {
     out
 }
 
-/// What each head would write at full attention to each token, `v[k, h] W_O^h`: `[K, H, D]`.
+/// What each head would write at full attention to each token, `v[k, h] W_O^h`: `[K, H, D]`. Where there is a norm after
+/// the layer, the division by its scale at the query is still to come.
 ///
 /// # Errors
 /// If an operation fails.
@@ -236,6 +237,16 @@ pub fn head_writes(model: &Transformer, run: &Run, layer: usize) -> Result<Tenso
     let write = |head| attn.write(head, &v.narrow(1, attn.kv_head(head), 1)?.squeeze(1)?);
     let writes: Vec<Tensor> = (0..model.config().n_heads).map(write).collect::<candle_core::Result<_>>()?;
     Ok(Tensor::stack(&writes, 1)?)
+}
+
+/// By what [`head_writes`] are multiplied on their way to the residual stream of each query, `[Q, K, H]`: the attention
+/// probabilities, divided by the scale of the norm after the layer where there is one.
+fn write_shares(run: &Run, layer: usize) -> Result<Tensor> {
+    let probs = run.get(Site::AttnQkProbs, layer)?;
+    match run.write_scale(Slot::Attention, layer)? {
+        Some(scale) => Ok(probs.broadcast_div(&scale.unsqueeze(1)?)?),
+        None => Ok(probs),
+    }
 }
 
 /// `probs[q, k, h] · |writes[k, h]|` for `k <= q`: `[H, pairs]`.
@@ -264,7 +275,7 @@ fn latent_pairs(run: &Run, layer: usize, writes: &Tensor) -> Result<Option<Vec<(
     let (Some(autoencoder), Some(state)) = (run.model().autoencoder(slot, layer), run.latents(slot, layer)) else {
         return Ok(None);
     };
-    let (probs, tokens) = (run.get(Site::AttnQkProbs, layer)?, run.tokens().len());
+    let (probs, tokens) = (write_shares(run, layer)?, run.tokens().len());
     let mut out = Vec::new();
     for first in (0..tokens).step_by(QUERIES) {
         let last = (first + QUERIES).min(tokens);

@@ -72,19 +72,24 @@ impl NormKind {
 pub enum Positions {
     /// A learned vector is added to the embedding.
     Learned,
-    /// Queries and keys are rotated.
-    Rotary(Rotary),
+    /// By layer: how queries and keys are rotated; `None`: not at all, so that the layer sees no positions.
+    Rotary(Vec<Option<Rotary>>),
+}
+
+impl Positions {
+    /// Every layer's queries and keys are rotated in the same way.
+    pub fn rotary(rotary: Rotary, n_layers: usize) -> Self {
+        Positions::Rotary(vec![Some(rotary); n_layers])
+    }
 }
 
 /// Rotary positions (Su et al. 2021), with the pairs `(i, i + dims / 2)` as Hugging Face has them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rotary {
     /// Leading dimensions of a head that are rotated; even.
     pub dims: usize,
     /// θ: pair `i` turns by `position * base^(-2i / dims)`.
     pub base: f32,
-    /// θ of the layers that have a window, where it is another one.
-    pub local_base: Option<f32>,
     /// How long contexts stretch the angles.
     pub scaling: RotaryScaling,
 }
@@ -95,7 +100,7 @@ pub struct Rotary {
 pub enum RotaryScaling {
     /// Not at all.
     None,
-    /// All frequencies are divided by `factor`, in layers without a window.
+    /// All frequencies are divided by `factor`.
     Linear { factor: f32 },
     /// Llama 3.1's: low frequencies are divided by `factor`, high ones are kept, those between are interpolated.
     Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context: usize },
@@ -106,6 +111,8 @@ pub enum RotaryScaling {
 pub struct AttentionSettings {
     /// Factor of `q · k`; its square root is a factor of queries and of keys each.
     pub scale: f32,
+    /// Whether that factor is divided by the layer's number, counted from 1.
+    pub inverse_layer_scale: bool,
     /// Which projections have a bias.
     pub bias: AttentionBias,
     /// Whether queries and keys are normalised (RMS over a head) before they are rotated.
@@ -192,6 +199,7 @@ impl Config {
             positions: Positions::Learned,
             attention: AttentionSettings {
                 scale: (1.0 / (d_head as f64).sqrt()) as f32,
+                inverse_layer_scale: false,
                 bias: AttentionBias::ALL,
                 qk_norm: false,
                 softcap: None,
@@ -207,9 +215,10 @@ impl Config {
         }
     }
 
-    /// Factor of queries and of keys: the square root of [`AttentionSettings::scale`].
-    pub fn qk_factor(&self) -> f32 {
-        f64::from(self.attention.scale).sqrt() as f32
+    /// Factor of a layer's queries and of its keys: the square root of what `q · k` is multiplied by.
+    pub fn qk_factor(&self, layer: usize) -> f32 {
+        let divisor = if self.attention.inverse_layer_scale { (layer + 1) as f64 } else { 1.0 };
+        (f64::from(self.attention.scale) / divisor).sqrt() as f32
     }
 }
 

@@ -307,6 +307,18 @@ impl Run {
         Ok(autoencoder.error(state)?)
     }
 
+    /// What the norm after a layer divided the layer's output by, `[T, 1]`; `None` if the family has no such norm. What a
+    /// neuron or a head adds to the residual stream is its write divided by this.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    ///
+    /// # Panics
+    /// If the layer was not run.
+    pub fn write_scale(&self, slot: Slot, layer: usize) -> Result<Option<Tensor>> {
+        self.model.block(layer).write_scale(slot, &self.layers[layer])
+    }
+
     /// Residual stream before a layer, `[T, D]`.
     ///
     /// # Panics

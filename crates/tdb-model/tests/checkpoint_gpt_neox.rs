@@ -48,7 +48,7 @@ fn shape() -> Config {
     let mut expected = Config::gpt2(LAYERS, D, HEADS, FF, CTX, VOCAB);
     expected.norm_epsilon = EPSILON as f32;
     expected.positions =
-        Positions::Rotary(Rotary { dims: ROTATED, base: BASE as f32, local_base: None, scaling: RotaryScaling::None });
+        Positions::rotary(Rotary { dims: ROTATED, base: BASE as f32, scaling: RotaryScaling::None }, LAYERS);
     expected.mlp = MlpKind::Plain(Activation::Gelu);
     expected.block = BlockOrder::Parallel;
     expected.tied = false;
@@ -312,7 +312,7 @@ fn settings_reach_the_configuration() {
     assert_eq!(open(json!({"use_parallel_residual": null, "attention_bias": null})), shape());
     assert_eq!(open(json!({"use_parallel_residual": false})).block, BlockOrder::Sequential);
     assert_eq!(open(json!({"hidden_act": "gelu_fast"})).mlp, MlpKind::Plain(Activation::GeluTanh));
-    let rotary = |dims, base| Positions::Rotary(Rotary { dims, base, local_base: None, scaling: RotaryScaling::None });
+    let rotary = |dims, base| Positions::rotary(Rotary { dims, base, scaling: RotaryScaling::None }, LAYERS);
     // 0.3 of 8 dimensions are 2.4, rounded down.
     assert_eq!(open(json!({"rotary_pct": 0.3, "rotary_emb_base": 1e6})).positions, rotary(2, 1e6));
 }

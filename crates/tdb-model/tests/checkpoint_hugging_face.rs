@@ -149,7 +149,7 @@ fn masks_are_ignored_and_anything_else_is_refused() {
         "transformer.h.01.ln_1.bias",
         "transformer.h.0.crossattention.c_attn.weight",
         "transformer.h.0.ln_1.gain",
-        "score.weight",
+        "scores.weight",
         "wte.weight",
         "h.0.attn.bias",
     ] {
@@ -186,7 +186,7 @@ fn shards_are_read_through_their_index() {
     let all = tensors("transformer.");
     let folder = written(&all, Dtype::F32);
     fs::remove_file(folder.path.join("model.safetensors")).unwrap();
-    folder.refused("model.safetensors.index.json", "");
+    folder.refused("a-gpt2", "model.safetensors.index.json");
     let (first, second) = all.split_at(11);
     let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
     write_tensors(&folder.path.join(names[0]), first, Dtype::F32);
@@ -221,15 +221,14 @@ fn settings_that_change_the_computation_are_refused() {
     let path = folder.path.join("config.json");
     for (key, value) in [
         ("activation_function", json!("quick_gelu")),
-        ("activation_function", Value::Null),
         ("layer_norm_epsilon", json!(0.0)),
         ("layer_norm_epsilon", json!(1e-60)),
         ("layer_norm_epsilon", json!("small")),
         ("scale_attn_weights", json!(1)),
-        ("scale_attn_by_inverse_layer_idx", json!(true)),
+        ("scale_attn_by_inverse_layer_idx", json!("yes")),
         ("add_cross_attention", json!(true)),
         ("tie_word_embeddings", json!("yes")),
-        ("model_type", json!("gpt_neo")),
+        ("model_type", json!("openai-gpt")),
         ("n_head", json!(3)),
         ("n_embd", json!(0)),
         ("n_embd", json!(1_u64 << 60)),
@@ -290,6 +289,8 @@ fn settings_reach_the_configuration() {
         ("task_specific_params", json!({"text-generation": {"do_sample": true}})),
         ("scale_attn_weights", json!(true)),
         ("tie_word_embeddings", json!(true)),
+        ("activation_function", Value::Null),
+        ("layer_norm_epsilon", Value::Null),
     ];
     assert_eq!(open(&unchanged), shape());
     for (name, activation) in [("gelu", Activation::Gelu), ("relu", Activation::Relu), ("silu", Activation::Silu)] {
@@ -299,6 +300,9 @@ fn settings_reach_the_configuration() {
     assert_eq!(open(&[("layer_norm_epsilon", json!(1e-6))]), Config { norm_epsilon: 1e-6, ..shape() });
     let mut unscaled = shape();
     unscaled.attention.scale = 1.0;
+    let mut by_layer = shape();
+    by_layer.attention.inverse_layer_scale = true;
+    assert_eq!(open(&[("scale_attn_by_inverse_layer_idx", json!(true))]), by_layer);
     assert_eq!(open(&[("scale_attn_weights", json!(false))]), unscaled);
 }
 

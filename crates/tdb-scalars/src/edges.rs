@@ -208,7 +208,9 @@ impl<'s> Along<'s, '_> {
         let (block, resid) = (self.block(), self.side.read_by(Slot::Mlp, self.layer)?);
         let resid = resid.narrow(0, self.edge.node.token(), 1)?;
         let state = block.mlp().apply(&block.mlp_norm.apply(&resid)?)?;
-        Ok(block.mlp().jvp(&state, &block.mlp_norm.jvp(&resid, &self.write, self.frozen_scale)?)?)
+        let mut derivative = block.mlp().jvp(&state, &block.mlp_norm.jvp(&resid, &self.write, self.frozen_scale)?)?;
+        derivative.delta = block.post_norm_jvp(Slot::Mlp, &state.delta, &derivative.delta)?;
+        Ok(derivative)
     }
 
     /// Of queries, keys and values, beside the layer as it is.
@@ -243,7 +245,8 @@ impl<'s> Along<'s, '_> {
             AutoencoderSite::ResidDeltaMlp => self.padded(&self.mlp()?.delta)?,
             AutoencoderSite::ResidDeltaAttn => {
                 let (state, derivative) = self.attention()?;
-                self.block().attn.jvp_output(&state, &derivative)?
+                let output = self.block().attn.jvp_output(&state, &derivative)?;
+                self.block().post_norm_jvp(Slot::Attention, &state.delta, &output)?
             }
         };
         let gradient = match attribution {

@@ -149,11 +149,12 @@ pub fn write_vector(side: &Side<'_>, node: Component) -> Result<Vec<f32>> {
         }
         Component::Node(Node::Neuron { layer, token, index }) => {
             let post_act = row_of(&side.get(Site::MlpPostAct, layer)?, token)?;
-            (side.model().block(layer).mlp().write_direction(index), post_act[index])
+            let factor = side.write_factor(Slot::Mlp, layer, token)?;
+            (side.model().block(layer).mlp().write_direction(index), post_act[index] * factor)
         }
         Component::Node(Node::Latent { slot, layer, token, index }) => {
             let activation = side.run.latents(slot, layer).map_or(0.0, |state| state.latents.get(token, index));
-            (compute::write_direction(side, slot, layer, index)?, activation)
+            (compute::write_direction(side, slot, layer, token, index)?, activation)
         }
     };
     Ok(direction.into_iter().map(|x| x * activation).collect())
@@ -276,8 +277,8 @@ impl Engine {
             let x = block.mlp_norm.apply(&model.tensor(&dims, x.into_owned())?)?;
             let state = block.mlp().apply(&x)?;
             let on_neurons = autoencoder.site() == AutoencoderSite::MlpPostAct;
-            let input = if on_neurons { &state.post_act } else { &state.delta };
-            Ok(autoencoder.pre_activation_of_latent(index, input)?)
+            let input = if on_neurons { state.post_act } else { block.post_norm(Slot::Mlp, &state.delta)? };
+            Ok(autoencoder.pre_activation_of_latent(index, &input)?)
         };
         const BLOCK: usize = 512;
         let n_vocab = model.config().n_vocab;

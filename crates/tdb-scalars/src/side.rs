@@ -15,6 +15,7 @@ use crate::interventions;
 use crate::nodes::EdgeNode;
 use crate::objective::Loss;
 use crate::slots;
+use crate::tensors::row_of;
 use crate::trace::{Trace, TraceSeed};
 use crate::values::wrap;
 
@@ -157,6 +158,30 @@ impl Side<'_> {
     pub fn read_by(&self, slot: Slot, layer: usize) -> Result<Tensor> {
         let point = Place::read_by(slot, self.model().config().block).residual_point(layer);
         self.get(point.site, point.layer)
+    }
+
+    /// A gradient at what a layer adds to the residual stream, `[T, D]`, for writes that the norm after the layer, where
+    /// the family has one, has yet to divide by its scale. That scale counts as constant.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn before_division(&self, slot: Slot, layer: usize, gradient: &Tensor) -> Result<Tensor> {
+        match self.run.write_scale(slot, layer)? {
+            Some(scale) => Ok(gradient.broadcast_div(&scale)?),
+            None => Ok(gradient.clone()),
+        }
+    }
+
+    /// What writes of a layer into one token are multiplied by on their way to the residual stream; 1 without a norm
+    /// after the layer.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn write_factor(&self, slot: Slot, layer: usize, token: usize) -> Result<f32> {
+        match self.run.write_scale(slot, layer)? {
+            Some(scale) => Ok(row_of(&scale, token)?[0].recip()),
+            None => Ok(1.0),
+        }
     }
 
     /// Where in the model the objective reads the residual stream: layer, and place relative to it.

@@ -8,7 +8,7 @@
 use candle_core::Tensor;
 use tdb_api::{AttentionTraceType, MirroredTraceConfig, PreOrPostAct};
 use tdb_model::numbers::{axpy, dot};
-use tdb_model::{AttentionGradients, Autoencoder, AutoencoderSite, Block, Point, Run, Transformer};
+use tdb_model::{AttentionGradients, Autoencoder, AutoencoderSite, Block, Point, Run, Slot, Transformer};
 
 use crate::error::{Result, bad};
 use crate::nodes::Node;
@@ -99,7 +99,11 @@ impl Trace {
                 self.latent(model, block, autoencoder, token, index, &resid)?
             }
             Node::Head { query, key, head, .. } if self.through == Some(AttentionTraceType::V) => {
-                let direction = self.downstream_gradient(run, loss, query)?;
+                let mut direction = self.downstream_gradient(run, loss, query)?;
+                if let Some(scale) = run.write_scale(Slot::Attention, layer)? {
+                    let scale = row_of(&scale, query)?[0];
+                    direction.iter_mut().for_each(|x| *x /= scale);
+                }
                 let direction = model.tensor(&[1, direction.len()], direction)?;
                 let direction = row_of(&block.attn.write_vjp(&direction)?.squeeze(0)?, head)?;
                 through_value(model, block, [query, key, head], &direction, &resid, true)?
@@ -143,18 +147,24 @@ impl Trace {
     ) -> Result<(f32, Tensor)> {
         if autoencoder.site() == AutoencoderSite::ResidDeltaAttn {
             let state = block.attn.apply(&block.attn_norm.apply(resid)?)?;
-            let (value, d_output) = self.read_latent(autoencoder, index, &state.delta.narrow(0, token, 1)?)?;
-            let gradients = block.attn.vjp_output(&state, token, &d_output)?;
+            let delta = state.delta.narrow(0, token, 1)?;
+            let written = block.post_norm(Slot::Attention, &delta)?;
+            let (value, d) = self.read_latent(autoencoder, index, &written)?;
+            let d = block.post_norm_vjp(Slot::Attention, &delta, &model.tensor(&[1, d.len()], d)?)?;
+            let gradients = block.attn.vjp_output(&state, token, &row_of(&d, 0)?)?;
             let gradient = block.attn_norm.vjp(resid, &block.attn.vjp(&state, &gradients)?, self.frozen_scale)?;
             return Ok((value, gradient));
         }
         let on_neurons = autoencoder.site() == AutoencoderSite::MlpPostAct;
         let row = resid.narrow(0, token, 1)?;
         let state = block.mlp().apply(&block.mlp_norm.apply(&row)?)?;
-        let input = if on_neurons { &state.post_act } else { &state.delta };
-        let (value, d) = self.read_latent(autoencoder, index, input)?;
+        let input = if on_neurons { state.post_act.clone() } else { block.post_norm(Slot::Mlp, &state.delta)? };
+        let (value, d) = self.read_latent(autoencoder, index, &input)?;
         let d = model.tensor(&[1, d.len()], d)?;
-        let d = if on_neurons { block.mlp().vjp_neurons(&state, &d)? } else { block.mlp().vjp(&state, &d)? };
+        let d = match on_neurons {
+            true => block.mlp().vjp_neurons(&state, &d)?,
+            false => block.mlp().vjp(&state, &block.post_norm_vjp(Slot::Mlp, &state.delta, &d)?)?,
+        };
         let gradient = block.mlp_norm.vjp(&row, &d, self.frozen_scale)?;
         Ok((value, at_token(&gradient, token, resid.dim(0)?)?))
     }

@@ -20,6 +20,7 @@ mod safetensors_writer;
 mod settings;
 mod table;
 mod tensor;
+mod tensor_files;
 mod zip_directory;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +49,8 @@ pub struct Checkpoint {
     pub tokenizer: Tokenizer,
     /// Which layout was read from where, for a person.
     pub origin: String,
+    /// What a person should know about how it was read, such as tensors that were left out.
+    pub notes: Vec<String>,
 }
 
 impl Checkpoint {

@@ -49,7 +49,11 @@ impl PtFile {
     fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, CheckpointError> {
         let damaged = |what: String| CheckpointError::damaged(path, what);
         if bytes.starts_with(&[0x80, 2]) {
-            return Err(damaged("the format of torch before 1.6: save it again with a newer one".to_owned()));
+            return Err(damaged(
+                "the format of torch before 1.6; a newer one writes it anew: \
+                 python -c \"import torch; f='FILE'; torch.save(torch.load(f, weights_only=True), f)\""
+                    .to_owned(),
+            ));
         }
         if !bytes.starts_with(b"PK\x03\x04") {
             let start = &bytes[..bytes.len().min(4)];
@@ -73,6 +77,10 @@ impl PtFile {
         let pickle_range = entry("data.pkl").map_err(damaged)?;
         let pickle = Pickle::read(&bytes[pickle_range.clone()]).map_err(damaged)?;
         Ok(PtFile { path: path.to_owned(), bytes, directory, pickle_range, pickle, prefix })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The file's top object, which has to be a tensor; `key` names it in errors.

@@ -37,7 +37,7 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let find = |key: &str| PtFile::open(&pieces.join(format!("{key}.pt")))?.tensor(key);
     let (table, tokenizer) = rayon::join(|| table.look_up(&pieces, find), Tokenizer::gpt2);
     let origin = format!("{} (pieces of torch.save)", folder.display());
-    Ok(Checkpoint { config, weights: table?.into(), tokenizer, origin })
+    Ok(Checkpoint { config, weights: table?.into(), tokenizer, origin, notes: Vec::new() })
 }
 
 /// Is this object the reference's kind of `config.json`?

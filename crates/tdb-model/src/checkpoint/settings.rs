@@ -30,9 +30,14 @@ impl<'a> Settings<'a> {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
-    /// Refuses a setting that is not in the list.
+    /// Whether it is in the file, if only as null.
+    pub fn has(&self, key: &str) -> bool {
+        self.json.contains_key(key)
+    }
+
+    /// Refuses a setting that is set and not in the list.
     pub fn only(&self, known: &[&str]) -> Result<(), CheckpointError> {
-        match self.json.keys().find(|key| !known.contains(&key.as_str())) {
+        match self.json.keys().find(|key| !known.contains(&key.as_str()) && self.get(key).is_some()) {
             None => Ok(()),
             Some(key) => Err(CheckpointError::unknown(self.path, key, known.join(", "))),
         }

@@ -71,6 +71,11 @@ impl Entries {
         }
     }
 
+    /// The `weight` of a norm that has nothing else.
+    pub fn gain(&mut self, key: &str, name: &str, width: usize) {
+        self.tensor(&format!("{key}.weight"), &format!("{name}.weight"), [width]);
+    }
+
     /// A projection's `weight` and, where it has one, `bias`. Several names: the file has these projections in one.
     /// `outputs` are all of them.
     pub fn linear(&mut self, key: &str, names: &[&str], [outputs, inputs]: [usize; 2], order: Order, bias: bool) {

@@ -13,7 +13,7 @@ use crate::config::{Config, NormKind, Positions, Rotary};
 use crate::error::Error;
 use crate::modules::norm::Norm;
 use crate::modules::{Linear, Place};
-use crate::ops::{Ops, Rotation, Visible};
+use crate::ops::{Ops, Rotation, Vector, Visible};
 use crate::site::{Pass, Point, Site};
 use crate::source::Weights;
 use crate::tap::{RowsOf, Tap};
@@ -27,6 +27,8 @@ pub struct Attention {
     out: Linear,
     /// Output weights of each head, `[D, E]`.
     out_by_head: Vec<crate::ops::Weight>,
+    /// What the norm after the layer, where there is one, multiplies its output by: a part of what heads write.
+    write_gain: Option<Vector>,
     query_norm: Option<Norm>,
     key_norm: Option<Norm>,
     rotary: Option<Rotary>,
@@ -163,6 +165,7 @@ impl Attention {
         name: &str,
         layer: usize,
         config: &Config,
+        write_gain: Option<Vector>,
         place: &Place,
     ) -> std::result::Result<Self, Error> {
         let (heads, groups, width, d_model) = (config.n_heads, config.n_kv_heads, config.d_head, config.d_model);
@@ -184,16 +187,17 @@ impl Attention {
             value: part("v", [groups * width, d_model], settings.bias.v)?,
             out,
             out_by_head,
+            write_gain,
             query_norm: norm("q_norm")?,
             key_norm: norm("k_norm")?,
             rotary: match &config.positions {
-                Positions::Rotary(rotary) => Some(rotary.clone()),
+                Positions::Rotary(layers) => layers.get(layer).copied().flatten(),
                 Positions::Learned => None,
             },
             n_heads: heads,
             n_kv_heads: groups,
             width,
-            factor: config.qk_factor(),
+            factor: config.qk_factor(layer),
             softcap: settings.softcap,
             window: settings.windows.get(layer).copied().flatten(),
             layer,
@@ -303,7 +307,8 @@ impl Attention {
         Ok(Attended { logits, capped, softmax, probs, probs_touched, v_out })
     }
 
-    /// As the pass computes it, without interventions and hooks: `x: [T, D]` after the norm.
+    /// As the pass computes it, without interventions and hooks: `x: [T, D]` after the norm. `delta` is what the output
+    /// projection gives, before the norm that some families have after it.
     ///
     /// # Errors
     /// If an operation fails.
@@ -494,12 +499,17 @@ impl Attention {
         self.out.jvp(&self.merged(&self.ops.add(&through_probs, &through_values)?)?)
     }
 
-    /// What one head writes for rows of weighted values, `[N, E]` to `[N, D]`: the output weights without the bias.
+    /// What one head writes for rows of weighted values, `[N, E]` to `[N, D]`: the output weights without the bias; where
+    /// there is a norm after the layer, before the division by its scale ([`crate::Run::write_scale`]).
     ///
     /// # Errors
     /// If an operation fails.
     pub fn write(&self, head: usize, x: &Tensor) -> Result<Tensor> {
-        self.ops.linear(x, &self.out_by_head[head], None, 1.0)
+        let written = self.ops.linear(x, &self.out_by_head[head], None, 1.0)?;
+        match &self.write_gain {
+            Some(gain) => self.ops.affine(&written, Some(gain), None),
+            None => Ok(written),
+        }
     }
 
     /// `d W_O` for rows `d: [N, D]`, head by head, `[N, H, E]`. Rows of zeros at both ends cost nothing.
@@ -507,7 +517,10 @@ impl Attention {
     /// # Errors
     /// If an operation fails.
     pub fn write_vjp(&self, d: &Tensor) -> Result<Tensor> {
-        self.heads(&self.out.vjp(d)?, self.n_heads)
+        match &self.write_gain {
+            Some(gain) => self.heads(&self.out.vjp(&self.ops.affine(d, Some(gain), None)?)?, self.n_heads),
+            None => self.heads(&self.out.vjp(d)?, self.n_heads),
+        }
     }
 
     /// Gradient at values, `[N, G, E]`, to the gradient at the layer's input through them alone, `[N, D]`.
@@ -533,7 +546,7 @@ impl Attention {
     }
 
     fn rotation(&self, first: usize, inverse: bool) -> Option<Rotation<'_>> {
-        self.rotary.as_ref().map(|rotary| Rotation { rotary, local: self.window.is_some(), first, inverse })
+        self.rotary.as_ref().map(|rotary| Rotation { rotary, first, inverse })
     }
 
     /// Queries or keys, `[N, heads, E]`, and what they were before their norm. `rows` are ranges of rows with the position

@@ -11,6 +11,7 @@ use crate::modules::mlp::{Mlp, MlpState};
 use crate::modules::norm::{Norm, NormState, Sites};
 use crate::ops::Ops;
 use crate::site::{Point, Site};
+use crate::slot::Slot;
 use crate::source::Weights;
 use crate::tap::Tap;
 use crate::weights::AutoencoderSite;
@@ -78,17 +79,21 @@ impl Block {
     pub(crate) fn load(weights: &Weights, layer: usize, config: &Config, place: &Place) -> Result<Self, Error> {
         let name = |part: &str| format!("blocks.{layer}.{part}");
         let norm = |part: &str| Norm::load(weights, &name(part), config.d_model, config, place);
-        let post_norm = |part: &str| match config.post_norms && config.norm != NormKind::LayerWithoutParameters {
-            true => norm(part).map(Some),
+        // Without a mean taken away, what parts of a layer write adds up behind the norm, too.
+        let kind = if config.norm == NormKind::RmsOnePlus { config.norm } else { NormKind::Rms };
+        let post_norm = |part: &str| match config.post_norms {
+            true => Norm::load_kind(weights, &name(part), config.d_model, kind, config.norm_epsilon, place).map(Some),
             false => Ok(None),
         };
+        let (attn_post_norm, mlp_post_norm) = (post_norm("attn_post_norm")?, post_norm("mlp_post_norm")?);
+        let gain = |norm: &Option<Norm>| norm.as_ref().and_then(Norm::gain_vector).cloned();
         Ok(Block {
             attn_norm: norm("attn_norm")?,
-            attn: Attention::load(weights, &name("attn"), layer, config, place)?,
-            attn_post_norm: post_norm("attn_post_norm")?,
+            attn: Attention::load(weights, &name("attn"), layer, config, gain(&attn_post_norm), place)?,
             mlp_norm: norm("mlp_norm")?,
-            mlp: Mlp::load(weights, &name("mlp"), config, place)?,
-            mlp_post_norm: post_norm("mlp_post_norm")?,
+            mlp: Mlp::load(weights, &name("mlp"), config, gain(&mlp_post_norm), place)?,
+            attn_post_norm,
+            mlp_post_norm,
             order: config.block,
             layer,
             ops: place.ops,
@@ -106,6 +111,47 @@ impl Block {
     /// Whether there is an MLP layer.
     pub fn has_mlp(&self) -> bool {
         self.mlp.is_some()
+    }
+
+    fn post_norm_of(&self, slot: Slot) -> Option<&Norm> {
+        match slot {
+            Slot::Attention => self.attn_post_norm.as_ref(),
+            Slot::Mlp => self.mlp_post_norm.as_ref(),
+        }
+    }
+
+    /// What the output projection of a layer gives, `[N, D]`, as it is added to the residual stream: through the norm
+    /// after the layer, where there is one.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn post_norm(&self, slot: Slot, x: &Tensor) -> Result<Tensor, Error> {
+        self.post_norm_of(slot).map_or_else(|| Ok(x.clone()), |norm| Ok(norm.apply(x)?))
+    }
+
+    /// Gradient at the result of [`Block::post_norm`] to the one at `x`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn post_norm_vjp(&self, slot: Slot, x: &Tensor, dy: &Tensor) -> Result<Tensor, Error> {
+        self.post_norm_of(slot).map_or_else(|| Ok(dy.clone()), |norm| Ok(norm.vjp(x, dy, false)?))
+    }
+
+    /// Derivative of [`Block::post_norm`] at `x` along `dx`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn post_norm_jvp(&self, slot: Slot, x: &Tensor, dx: &Tensor) -> Result<Tensor, Error> {
+        self.post_norm_of(slot).map_or_else(|| Ok(dx.clone()), |norm| Ok(norm.jvp(x, dx, false)?))
+    }
+
+    /// What the norm after a layer divided its output by, `[T, 1]`; `None` if there is none.
+    pub(crate) fn write_scale(&self, slot: Slot, state: &LayerState) -> Result<Option<Tensor>, Error> {
+        let output = match slot {
+            Slot::Attention => &state.attn_unnormed,
+            Slot::Mlp => &state.mlp_unnormed,
+        };
+        Ok(self.post_norm_of(slot).zip(output.as_ref()).map(|(norm, output)| norm.scale(output)).transpose()?)
     }
 
     fn at(&self, site: Site) -> Point {
@@ -271,7 +317,7 @@ impl Block {
         let dy = decoded(on(AutoencoderSite::ResidDeltaMlp), self.layer, dy, tap)?;
         let dy = tap.backward(self.at(Site::ResidDeltaMlp), dy)?;
         let dy = through_post_norm(self.mlp_post_norm.as_ref(), state.mlp_unnormed.as_ref(), dy)?;
-        let d_neurons = layer.write_vjp(&dy)?;
+        let d_neurons = layer.output_vjp(&dy)?;
         let d_neurons = decoded(on(AutoencoderSite::MlpPostAct), self.layer, d_neurons, tap)?;
         let d_post_act = tap.backward(self.at(Site::MlpPostAct), d_neurons)?;
         let (d_pre_act, d_up) = layer.activation_vjp(mlp, &d_post_act)?;

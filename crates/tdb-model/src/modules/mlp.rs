@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::config::{Activation, Config, MlpKind};
 use crate::error::Error;
 use crate::modules::{Linear, Place};
-use crate::ops::{Ops, rows};
+use crate::ops::{Ops, Vector, rows};
 use crate::source::Weights;
 
 /// The MLP layer of one block, without the norm before it.
@@ -20,6 +20,8 @@ pub struct Mlp {
     up: Option<Linear>,
     out: Linear,
     activation: Activation,
+    /// What the norm after the layer, where there is one, multiplies its output by: a part of what neurons write.
+    write_gain: Option<Vector>,
     write_norms: OnceLock<Vec<f32>>,
     ops: Ops,
 }
@@ -52,6 +54,7 @@ impl Mlp {
         weights: &Weights,
         name: &str,
         config: &Config,
+        write_gain: Option<Vector>,
         place: &Place,
     ) -> std::result::Result<Option<Self>, Error> {
         let (activation, gated) = match config.mlp {
@@ -66,7 +69,7 @@ impl Mlp {
             false => (part("in", inward)?, None),
         };
         let out = part("out", [config.d_model, config.d_ff])?;
-        Ok(Some(Mlp { gate, up, out, activation, write_norms: OnceLock::new(), ops: place.ops }))
+        Ok(Some(Mlp { gate, up, out, activation, write_gain, write_norms: OnceLock::new(), ops: place.ops }))
     }
 
     /// The nonlinearity.
@@ -93,7 +96,13 @@ impl Mlp {
         self.out.forward(neurons)
     }
 
-    /// As the pass computes it, without interventions and hooks: `x: [N, D]` after the norm.
+    /// The reverse of [`Mlp::output`]: `[T, D]` to `[T, F]`.
+    pub(crate) fn output_vjp(&self, d_delta: &Tensor) -> Result<Tensor> {
+        self.out.vjp(d_delta)
+    }
+
+    /// As the pass computes it, without interventions and hooks: `x: [N, D]` after the norm. `delta` is what the output
+    /// projection gives, before the norm that some families have after it.
     ///
     /// # Errors
     /// If an operation fails.
@@ -134,7 +143,7 @@ impl Mlp {
         self.read_vjp(&d_pre_act, d_up.as_ref())
     }
 
-    /// Gradient at the layer's output, `[T, D]`, to the gradient at the input, `[T, D]`.
+    /// Gradient at the output projection's output, `[T, D]`, to the gradient at the input, `[T, D]`.
     ///
     /// # Errors
     /// If an operation fails.
@@ -172,9 +181,14 @@ impl Mlp {
         self.gate.bias().map_or(0.0, |bias| bias[neuron])
     }
 
-    /// What a unit of a neuron's activation writes, `[D]`.
+    /// What a unit of a neuron's activation writes, `[D]`; where there is a norm after the layer, before the division by
+    /// its scale ([`crate::Run::write_scale`]), as for all writes here.
     pub fn write_direction(&self, neuron: usize) -> Vec<f32> {
-        self.out.weight().matrix().transpose().row(neuron)
+        let mut direction = self.out.weight().matrix().transpose().row(neuron);
+        if let Some(gain) = &self.write_gain {
+            direction.iter_mut().zip(gain.host()).for_each(|(x, gain)| *x *= gain);
+        }
+        direction
     }
 
     /// Lengths of all write directions, `[F]`. Computed once.
@@ -182,18 +196,19 @@ impl Mlp {
         self.write_norms.get_or_init(|| {
             let weight = self.out.weight().matrix();
             if weight.row_stride() == 1 {
-                let directions = weight.transpose();
                 let norm = |n: usize| {
-                    let row = directions.row(n);
+                    let row = self.write_direction(n);
                     rows::dot(&row, &row).sqrt()
                 };
-                return (0..directions.rows()).into_par_iter().map(norm).collect();
+                return (0..weight.cols()).into_par_iter().map(norm).collect();
             }
+            let gain = |d: usize| self.write_gain.as_ref().map_or(1.0, |gain| gain.host()[d]);
             let mut sums = vec![0.0; weight.cols()];
             let mut row = vec![0.0; weight.cols()];
             for d in 0..weight.rows() {
                 weight.copy_row(d, &mut row);
-                sums.iter_mut().zip(&row).for_each(|(sum, w)| *sum += w * w);
+                let gain = gain(d);
+                sums.iter_mut().zip(&row).for_each(|(sum, w)| *sum += (w * gain) * (w * gain));
             }
             sums.into_iter().map(f32::sqrt).collect()
         })
@@ -204,7 +219,11 @@ impl Mlp {
     /// # Errors
     /// If an operation fails.
     pub fn write(&self, x: &Tensor) -> Result<Tensor> {
-        self.out.jvp(x)
+        let written = self.out.jvp(x)?;
+        match &self.write_gain {
+            Some(gain) => self.ops.affine(&written, Some(gain), None),
+            None => Ok(written),
+        }
     }
 
     /// `d W_out` for rows `d: [N, D]`, `[N, F]`. Rows of zeros at both ends cost nothing.
@@ -212,6 +231,9 @@ impl Mlp {
     /// # Errors
     /// If an operation fails.
     pub fn write_vjp(&self, d: &Tensor) -> Result<Tensor> {
-        self.out.vjp(d)
+        match &self.write_gain {
+            Some(gain) => self.out.vjp(&self.ops.affine(d, Some(gain), None)?),
+            None => self.out.vjp(d),
+        }
     }
 }

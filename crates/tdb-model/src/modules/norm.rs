@@ -128,6 +128,15 @@ impl Norm {
         self.gain.as_ref().map(Vector::host)
     }
 
+    pub(crate) fn gain_vector(&self) -> Option<&Vector> {
+        self.gain.as_ref()
+    }
+
+    /// What rows are divided by, `[T, D]` to `[T, 1]`.
+    pub(crate) fn scale(&self, x: &Tensor) -> Result<Tensor> {
+        self.ops.root_mean_square(&self.centered(x)?, self.epsilon)
+    }
+
     /// `x: [T, D]` to `[T, D]`.
     pub(crate) fn forward(
         &self,

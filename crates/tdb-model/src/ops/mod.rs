@@ -54,8 +54,6 @@ impl Visible {
 #[derive(Clone, Copy, Debug)]
 pub struct Rotation<'a> {
     pub rotary: &'a Rotary,
-    /// Whether the layer has a window, which may change base and scaling.
-    pub local: bool,
     /// Position of the first row.
     pub first: usize,
     /// Backwards, as gradients go.
@@ -77,12 +75,10 @@ impl Rotation<'_> {
     }
 
     fn frequency(&self, pair: usize) -> f64 {
-        let local_base = self.rotary.local_base.filter(|_| self.local);
-        let base = f64::from(local_base.unwrap_or(self.rotary.base));
-        let plain = base.powf(-2.0 * pair as f64 / self.rotary.dims as f64);
+        let plain = f64::from(self.rotary.base).powf(-2.0 * pair as f64 / self.rotary.dims as f64);
         match self.rotary.scaling {
-            RotaryScaling::Linear { factor } if local_base.is_none() => plain / f64::from(factor),
-            RotaryScaling::None | RotaryScaling::Linear { .. } => plain,
+            RotaryScaling::None => plain,
+            RotaryScaling::Linear { factor } => plain / f64::from(factor),
             RotaryScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
                 let (factor, low, high) = (f64::from(factor), f64::from(low_freq_factor), f64::from(high_freq_factor));
                 let wavelength = 2.0 * std::f64::consts::PI / plain;

@@ -133,9 +133,9 @@ fn rotations_turn_and_turn_back() -> Result<()> {
         RotaryScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 32 },
     ];
     for (dims, scaling) in [4, 10].into_iter().flat_map(|dims| scalings.map(|scaling| (dims, scaling))) {
-        let rotary = Rotary { dims, base: 100.0, local_base: Some(10.0), scaling };
-        for (local, first) in [(false, 0), (true, 3)] {
-            let rotation = Rotation { rotary: &rotary, local, first, inverse: false };
+        let rotary = Rotary { dims, base: 100.0, scaling };
+        for first in [0, 3] {
+            let rotation = Rotation { rotary: &rotary, first, inverse: false };
             for x in layouts(&tensor(&[6, 3, 10], 1)?)? {
                 same("rotate", |ops| ops.rotate(&x, rotation))?;
                 let back = |ops: Ops| ops.rotate(&ops.rotate(&x, rotation)?, Rotation { inverse: true, ..rotation });

@@ -34,9 +34,9 @@ pub fn config() -> Config {
 
 /// Attention and MLP side by side, heads rotated in part.
 pub fn parallel_rotary() -> Config {
-    let rotary = Rotary { dims: 4, base: 30.0, local_base: None, scaling: RotaryScaling::None };
+    let rotary = Rotary { dims: 4, base: 30.0, scaling: RotaryScaling::None };
     Config {
-        positions: Positions::Rotary(rotary),
+        positions: Positions::rotary(rotary, 2),
         block: BlockOrder::Parallel,
         mlp: MlpKind::Plain(Activation::Gelu),
         ..config()
@@ -52,7 +52,7 @@ pub fn grouped_gated() -> Config {
         n_kv_heads: 2,
         norm: NormKind::Rms,
         norm_epsilon: 1e-6,
-        positions: Positions::Rotary(Rotary { dims: 8, base: 40.0, local_base: None, scaling }),
+        positions: Positions::rotary(Rotary { dims: 8, base: 40.0, scaling }, 2),
         mlp: MlpKind::Gated(Activation::Silu),
         mlp_bias: false,
         ..config()
@@ -63,13 +63,14 @@ pub fn grouped_gated() -> Config {
 
 /// Norms before and after with 1 + w, queries and keys normalised, a window, caps, a scaled embedding.
 pub fn capped_windowed() -> Config {
-    let rotary = Rotary { dims: 8, base: 50.0, local_base: Some(10.0), scaling: RotaryScaling::Linear { factor: 2.0 } };
+    let windowed = Rotary { dims: 8, base: 10.0, scaling: RotaryScaling::None };
+    let full = Rotary { base: 50.0, scaling: RotaryScaling::Linear { factor: 2.0 }, ..windowed };
     let mut config = Config {
         n_heads: 4,
         n_kv_heads: 1,
         norm: NormKind::RmsOnePlus,
         norm_epsilon: 1e-6,
-        positions: Positions::Rotary(rotary),
+        positions: Positions::Rotary(vec![Some(windowed), Some(full)]),
         mlp: MlpKind::Gated(Activation::GeluTanh),
         mlp_bias: false,
         post_norms: true,

@@ -104,13 +104,11 @@ fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
 }
 
 /// Angle of a pair of dimensions at a position.
-fn angle(rotary: &Rotary, local: bool, pair: usize, position: usize) -> f64 {
-    let base = f64::from(if local { rotary.local_base.unwrap_or(rotary.base) } else { rotary.base });
-    let plain = 1.0 / base.powf(2.0 * pair as f64 / rotary.dims as f64);
+fn angle(rotary: &Rotary, pair: usize, position: usize) -> f64 {
+    let plain = 1.0 / f64::from(rotary.base).powf(2.0 * pair as f64 / rotary.dims as f64);
     let frequency = match rotary.scaling {
         RotaryScaling::None => plain,
-        RotaryScaling::Linear { factor } if !local => plain / f64::from(factor),
-        RotaryScaling::Linear { .. } => plain,
+        RotaryScaling::Linear { factor } => plain / f64::from(factor),
         RotaryScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } => {
             // How often the original context turns this pair, between "keep" (1) and "divide" (0).
             let turns = original_context as f64 * plain / (2.0 * std::f64::consts::PI);
@@ -123,11 +121,11 @@ fn angle(rotary: &Rotary, local: bool, pair: usize, position: usize) -> f64 {
 }
 
 /// `[T, H, E]` with the pairs `(i, i + dims / 2)` turned.
-fn rotate(x: &Tensor, rotary: &Rotary, local: bool) -> Result<Tensor> {
+fn rotate(x: &Tensor, rotary: &Rotary) -> Result<Tensor> {
     let (t, _, e) = x.dims3()?;
     let half = rotary.dims / 2;
     let table = |f: fn(f64) -> f64| {
-        let all: Vec<f64> = (0..t * half).map(|i| f(angle(rotary, local, i % half, i / half))).collect();
+        let all: Vec<f64> = (0..t * half).map(|i| f(angle(rotary, i % half, i / half))).collect();
         Tensor::from_vec(all, (t, 1, half), &Device::Cpu)
     };
     let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
@@ -259,10 +257,13 @@ impl Pass2<'_> {
         if config.attention.qk_norm {
             x = self.rms(&format!("{name}_norm"), &x)?;
         }
-        if let Positions::Rotary(rotary) = &config.positions {
-            x = rotate(&x, rotary, config.attention.windows[i].is_some())?;
+        if let Positions::Rotary(layers) = &config.positions
+            && let Some(rotary) = &layers[i]
+        {
+            x = rotate(&x, rotary)?;
         }
-        x * f64::from(config.attention.scale).sqrt()
+        let divisor = if config.attention.inverse_layer_scale { (i + 1) as f64 } else { 1.0 };
+        x * (f64::from(config.attention.scale) / divisor).sqrt()
     }
 
     fn attention(&mut self, i: usize, input: &Tensor) -> Result<Tensor> {

@@ -21,12 +21,18 @@ use crate::values::Values;
 pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: usize) -> Result<Option<Values<'a>>> {
     let probs = || side.get(Site::AttnQkProbs, layer);
     let act_times_grad = || times(&probs()?, side.gradient(dst, Site::AttnQkProbs, layer)?.as_ref());
-    let write_norms = || times_by_key(&probs()?, &value_norms(side, layer)?);
+    let write_norms = || divided(side, layer, times_by_key(&probs()?, &value_norms(side, layer)?)?);
     let written = || along(side, layer, preceded_gradient(side, dst, layer)?.as_ref());
     Ok(Some(Values::Dense(match dst {
         Dst::UnflattenedAttnWriteNorm if pass == PassType::Backward => {
             match side.gradient(dst, Site::AttnQkProbs, layer)? {
-                Some(gradient) => times_by_key(&gradient, &value_norms(side, layer)?.recip()?)?,
+                Some(gradient) => {
+                    let scaled = match side.run.write_scale(Slot::Attention, layer)? {
+                        Some(scale) => gradient.broadcast_mul(&scale.unsqueeze(1)?)?,
+                        None => gradient,
+                    };
+                    times_by_key(&scaled, &value_norms(side, layer)?.recip()?)?
+                }
                 None => probs()?.zeros_like()?,
             }
         }
@@ -45,7 +51,10 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
         Dst::AttnWriteToFinalResidualGradPerSequenceToken => {
             all_keys_along(side, layer, preceded_gradient(side, dst, layer)?.as_ref())?
         }
-        Dst::AttnWriteNormPerSequenceToken => norms_per_head(side, layer, Site::AttnVOut)?,
+        Dst::AttnWriteNormPerSequenceToken => {
+            let norms = norms_per_head(side, layer, Site::AttnVOut)?;
+            side.before_division(Slot::Attention, layer, &norms)?
+        }
         Dst::AttnWeightedValue | Dst::AttnWrite | Dst::AttnWriteSumHeads => {
             return writes_by_row(side, dst, layer).map(Some);
         }
@@ -76,21 +85,35 @@ fn preceded_gradient(side: &Side<'_>, dst: Dst, layer: usize) -> Result<Option<T
 pub(super) fn along(side: &Side<'_>, layer: usize, gradient: Option<&Tensor>) -> Result<Tensor> {
     let (attn, probs) = (&side.model().block(layer).attn, side.get(Site::AttnQkProbs, layer)?);
     let Some(gradient) = gradient else { return Ok(probs.zeros_like()?) };
-    times(&probs, Some(&attn.vjp_probs(&side.get(Site::AttnV, layer)?, &attn.write_vjp(gradient)?)?))
+    let gradient = attn.write_vjp(&side.before_division(Slot::Attention, layer, gradient)?)?;
+    times(&probs, Some(&attn.vjp_probs(&side.get(Site::AttnV, layer)?, &gradient)?))
 }
 
 /// As [`along`], summed over the keys: `[T, H]`.
 fn all_keys_along(side: &Side<'_>, layer: usize, gradient: Option<&Tensor>) -> Result<Tensor> {
     let v_out = side.get(Site::AttnVOut, layer)?;
-    let gradient = gradient.map(|gradient| side.model().block(layer).attn.write_vjp(gradient)).transpose()?;
+    let seen = |gradient: &Tensor| -> Result<Tensor> {
+        let gradient = side.before_division(Slot::Attention, layer, gradient)?;
+        Ok(side.model().block(layer).attn.write_vjp(&gradient)?)
+    };
+    let gradient = gradient.map(seen).transpose()?;
     Ok(times(&v_out, gradient.as_ref())?.sum(2)?)
 }
 
-/// How much the values of each token add, at `query`, along what `read: [1, H, E]` reads of the heads: `[T]`.
+/// `[T, T, H]` divided by the scale of the norm after the layer at each query, where there is one.
+fn divided(side: &Side<'_>, layer: usize, x: Tensor) -> Result<Tensor> {
+    match side.run.write_scale(Slot::Attention, layer)? {
+        Some(scale) => Ok(x.broadcast_div(&scale.unsqueeze(1)?)?),
+        None => Ok(x),
+    }
+}
+
+/// How much the values of each token add, at `query`, along what `read: [1, H, E]` reads of the heads' writes: `[T]`.
 pub(crate) fn attended_reads(side: &Side<'_>, layer: usize, query: usize, read: &Tensor) -> Result<Vec<f32>> {
     let probs = side.get(Site::AttnQkProbs, layer)?.narrow(0, query, 1)?;
     let products = side.model().block(layer).attn.vjp_probs(&side.get(Site::AttnV, layer)?, read)?;
-    row_of(&sum_heads(&times(&probs, Some(&products))?)?, 0)
+    let factor = side.write_factor(Slot::Attention, layer, query)?;
+    row_of(&(sum_heads(&times(&probs, Some(&products))?)? * f64::from(factor))?, 0)
 }
 
 /// Values and writes of heads from every token into one, made anew for each.
@@ -108,13 +131,17 @@ fn writes_by_row<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Value
     let width = directions.first().map_or(0, |d| d.dims()[1]);
     let sum = dst == Dst::AttnWriteSumHeads;
     let row = move |query: usize| {
+        let factor = match dst {
+            Dst::AttnWeightedValue => 1.0,
+            _ => side.write_factor(Slot::Attention, layer, query)?,
+        };
         let probs = row_of(&probs, query)?;
         let directions = directions.iter().map(|d| Ok(Numbers::of(d)?)).collect::<Result<Vec<_>>>()?;
         let places = if sum { tokens } else { tokens * heads };
         let mut out = vec![0.0; places * width];
         for (at, p) in probs.iter().enumerate() {
             let (key, head) = (at / heads, at % heads);
-            axpy(&mut out[if sum { key } else { at } * width..][..width], *p, directions[head].row(key));
+            axpy(&mut out[if sum { key } else { at } * width..][..width], *p * factor, directions[head].row(key));
         }
         Ok(out)
     };
@@ -127,11 +154,12 @@ pub fn head_write(side: &Side<'_>, layer: usize, [query, key, head]: [usize; 3])
     let attn = &side.model().block(layer).attn;
     let p = side.get(Site::AttnQkProbs, layer)?.get(query)?.get(key)?.get(head)?.to_vec0::<f32>()?;
     let v = side.get(Site::AttnV, layer)?.narrow(0, key, 1)?;
+    let p = p * side.write_factor(Slot::Attention, layer, query)?;
     let value = (of_head(attn, &v, head, side.model().config().n_heads)? * f64::from(p))?;
     row_of(&attn.write(head, &value)?, 0)
 }
 
-/// `|v[k, h] W_O|`, `[T, H]`.
+/// `|v[k, h] W_O|`, `[T, H]`, before the division by the scale of a norm after the layer.
 fn value_norms(side: &Side<'_>, layer: usize) -> Result<Tensor> {
     norms_per_head(side, layer, Site::AttnV)
 }

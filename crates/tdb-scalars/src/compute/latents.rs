@@ -103,7 +103,7 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<O
             let row = move |t: usize| {
                 let mut out = vec![0.0; width * d_model];
                 for &(i, value) in latents.row(t) {
-                    let direction = write_direction(side, slot, layer, i as usize)?;
+                    let direction = write_direction(side, slot, layer, t, i as usize)?;
                     axpy(&mut out[i as usize * d_model..][..d_model], value, &direction);
                 }
                 Ok(out)
@@ -113,18 +113,19 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<O
     }))))
 }
 
-/// What a unit of one latent adds to the residual stream, `[D]`.
+/// What a unit of one latent adds to the residual stream of a token, `[D]`.
 ///
 /// # Errors
 /// If the layer has no such autoencoder.
-pub fn write_direction(side: &Side<'_>, slot: Slot, layer: usize, latent: usize) -> Result<Vec<f32>> {
+pub fn write_direction(side: &Side<'_>, slot: Slot, layer: usize, token: usize, latent: usize) -> Result<Vec<f32>> {
     let autoencoder = slots::in_layer(side.model(), slot, layer)?;
     let direction = autoencoder.direction(latent);
     if autoencoder.site() != AutoencoderSite::MlpPostAct {
         return Ok(direction.to_vec());
     }
     let neurons = side.model().tensor(&[1, direction.len()], direction.to_vec())?;
-    row_of(&side.model().block(layer).mlp().write(&neurons)?, 0)
+    let written = side.model().block(layer).mlp().write(&neurons)?;
+    row_of(&(written * f64::from(side.write_factor(Slot::Mlp, layer, token)?))?, 0)
 }
 
 fn layer_latents<'a>(side: &'a Side<'_>, slot: Slot, layer: usize) -> Result<(&'a Autoencoder, &'a SparseRows)> {
@@ -183,7 +184,9 @@ fn write_norms(side: &Side<'_>, slot: Slot, layer: usize, latents: &SparseRows) 
         let written = norms(&side.model().block(layer).mlp().write(&directions)?)?;
         found.extend(written.flatten_all()?.to_vec1::<f32>()?);
     }
-    Ok(latents.map(|_, i, x| x * found[distinct.binary_search(&(i as u32)).unwrap_or_default()]))
+    let factors: Vec<f32> =
+        (0..latents.len()).map(|t| side.write_factor(Slot::Mlp, layer, t)).collect::<Result<_>>()?;
+    Ok(latents.map(|t, i, x| x * found[distinct.binary_search(&(i as u32)).unwrap_or_default()] * factors[t]))
 }
 
 /// `latent * (its write · gradient)`; zero where the layer does not come before the gradient.
@@ -211,7 +214,7 @@ fn written_along(side: &Side<'_>, slot: Slot, layer: usize, gradient: Option<&Te
     match (gradient, autoencoder.site()) {
         // The same gradient seen from the neurons, among which the latents' directions are.
         (Some(gradient), AutoencoderSite::MlpPostAct) => {
-            along(autoencoder, latents, Some(&side.model().block(layer).mlp().write_vjp(gradient)?))
+            along(autoencoder, latents, Some(&mlp::at_neurons(side, layer, gradient)?))
         }
         _ => along(autoencoder, latents, gradient),
     }
@@ -354,6 +357,7 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
         let mut out = vec![0.0; n_heads * n_latents];
         for latent in active(t) {
             let by_head = times(&v_out.narrow(0, t, 1)?, Some(&read(latent)?))?.sum(2)?;
+            let by_head = (by_head * f64::from(side.write_factor(Slot::Attention, layer, t)?))?;
             for (head, x) in row_of(&by_head, 0)?.into_iter().enumerate() {
                 out[head * n_latents + latent] = x;
             }

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use tdb_api::DerivedScalarType as Dst;
-use tdb_model::Site;
+use tdb_model::{Site, Slot};
 
 use crate::derived::Place;
 use crate::error::Result;
@@ -28,8 +28,9 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<O
             let (tokens, d_ff, d_model) = (side.tokens(), config.d_ff, config.d_model);
             let row = move |t: usize| {
                 let mut out = Vec::with_capacity(d_ff * d_model);
+                let factor = side.write_factor(Slot::Mlp, layer, t)?;
                 for (neuron, activation) in row_of(&post_act, t)?.iter().enumerate() {
-                    out.extend(mlp.write_direction(neuron).iter().map(|d| activation * d));
+                    out.extend(mlp.write_direction(neuron).iter().map(|d| activation * factor * d));
                 }
                 Ok(out)
             };
@@ -42,7 +43,8 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<O
 /// Neurons times output weights, without the bias, `[T, D]`: what an autoencoder on the layer's output is applied
 /// to when its latents are computed after the fact.
 pub(super) fn without_bias(side: &Side<'_>, layer: usize) -> Result<Tensor> {
-    Ok(side.model().block(layer).mlp().write(&side.get(Site::MlpPostAct, layer)?)?)
+    let written = side.model().block(layer).mlp().write(&side.get(Site::MlpPostAct, layer)?)?;
+    side.before_division(Slot::Mlp, layer, &written)
 }
 
 /// `x[t, n] * (W_out[:, n] · gradient[t])`, `[T, F]`; zero where the layer does not come before the gradient.
@@ -56,12 +58,18 @@ pub(super) fn neurons_along(side: &Side<'_>, layer: usize, gradient: Option<&Ten
 }
 
 fn along(side: &Side<'_>, layer: usize, x: &Tensor, gradient: Option<&Tensor>) -> Result<Tensor> {
-    let gradient = gradient.map(|gradient| side.model().block(layer).mlp().write_vjp(gradient)).transpose()?;
-    times(x, gradient.as_ref())
+    times(x, gradient.map(|gradient| at_neurons(side, layer, gradient)).transpose()?.as_ref())
 }
 
-/// `x[t, n] * |W_out[:, n]|`, `[T, F]`.
+/// A gradient at the residual stream, `[T, D]`, along what each neuron writes there: `[T, F]`.
+pub(super) fn at_neurons(side: &Side<'_>, layer: usize, gradient: &Tensor) -> Result<Tensor> {
+    let gradient = side.before_division(Slot::Mlp, layer, gradient)?;
+    Ok(side.model().block(layer).mlp().write_vjp(&gradient)?)
+}
+
+/// `x[t, n] * |what neuron n writes|`, `[T, F]`.
 pub(super) fn times_write_norms(side: &Side<'_>, layer: usize, x: &Tensor) -> Result<Tensor> {
     let norms = side.model().block(layer).mlp().write_norms();
-    Ok(x.broadcast_mul(&side.model().tensor(&[norms.len()], norms.to_vec())?)?)
+    let norms = x.broadcast_mul(&side.model().tensor(&[norms.len()], norms.to_vec())?)?;
+    side.before_division(Slot::Mlp, layer, &norms)
 }

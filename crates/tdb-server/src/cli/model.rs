@@ -61,8 +61,9 @@ pub struct Opened {
 /// If one of them is not there or not what it should be: one sentence with file, tensor and cause.
 pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Result<Opened> {
     let Found { name, folder, checkpoint } = find(wanted, library, runtime)?;
-    let Checkpoint { config, weights, tokenizer, origin } = checkpoint;
+    let Checkpoint { config, weights, tokenizer, origin, notes } = checkpoint;
     tracing::info!("model {name}: {origin}");
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
     let device = wanted.device.unwrap_or(&Device::Cpu);
     let mut model = Transformer::load_on(config.clone(), weights, device)?;
     if !device.is_cpu() {

@@ -138,7 +138,7 @@ fn parts(layout: &Layout, passes: &[Pass]) -> Result<Vec<Vec<Part>>> {
         .layers
         .par_iter()
         .enumerate()
-        .map(|(layer, at)| of_layer(layout, at, &Stack { passes, layer: Some(layer) }))
+        .map(|(layer, at)| of_layer(layout, layer, at, passes))
         .collect::<Result<_>>()?;
     let stack = Stack { passes, layer: None };
     let (normalized, dy) = (stack.activation(Site::FinalLnNormalized)?, stack.gradient(Site::PostFinalLn)?);
@@ -146,12 +146,13 @@ fn parts(layout: &Layout, passes: &[Pass]) -> Result<Vec<Vec<Part>>> {
     Ok(parts)
 }
 
-fn of_layer(layout: &Layout, at: &LayerAt, stack: &Stack<'_>) -> Result<Vec<Part>> {
+fn of_layer(layout: &Layout, layer: usize, at: &LayerAt, passes: &[Pass]) -> Result<Vec<Part>> {
+    let stack = Stack { passes, layer: Some(layer) };
     let (d, d_ff) = (layout.config.d_model, layout.config.d_ff);
     let [attn_in, mlp_in] = [stack.activation(Site::AttnIn)?, stack.activation(Site::MlpIn)?];
     let [v_out, neurons] = [stack.activation(Site::AttnVOut)?, stack.activation(Site::MlpPostAct)?];
     let d_pre_act = stack.gradient(Site::MlpPreAct)?;
-    let d_qkv = stack.d_qkv(d, layout.config.qk_factor())?;
+    let d_qkv = stack.d_qkv(d, layout.config.qk_factor(layer))?;
     let norm = |normalized, dy| Ok::<_, Error>(norm_gradient(&stack.activation(normalized)?, &stack.gradient(dy)?, d));
     Ok(vec![
         (at.ln_1.all(), norm(Site::AttnLnNormalized, Site::AttnIn)?),

@@ -1,20 +1,20 @@
 //! GPT-2. Weights of its `Conv1D` are `[in, out]`, and one of them holds query, key and value side by side.
 
-use super::Family;
-use super::settings::{activation, refuse_unknown};
+use super::settings::{activation_or, refuse_unknown};
+use super::{Family, TRANSFORMER};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::settings::Settings;
 use crate::checkpoint::table::{Entries, Order};
-use crate::config::{Config, MlpKind};
+use crate::config::{Activation, Config, MlpKind};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt2",
     config,
     tensors,
-    prefix: "transformer.",
+    names: &TRANSFORMER,
     embedding: "wte.weight",
-    unembedding: "lm_head.weight",
     buffers,
+    other_parts: &[],
 };
 
 /// Settings that are read, or that mean something only in training or for another head.
@@ -47,10 +47,8 @@ const SETTINGS: [&str; 24] = [
 
 fn config(settings: &Settings<'_>) -> Result<Config, CheckpointError> {
     refuse_unknown(settings, &SETTINGS)?;
-    for key in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
-        if settings.flag(key, false)? {
-            return Err(settings.unexpected(key, "false"));
-        }
+    if settings.flag("add_cross_attention", false)? {
+        return Err(settings.unexpected("add_cross_attention", "false"));
     }
     let d_model = settings.size("n_embd")?;
     let n_heads = settings.divisor("n_head", "n_embd", d_model)?;
@@ -58,13 +56,22 @@ fn config(settings: &Settings<'_>) -> Result<Config, CheckpointError> {
     let context = if settings.get("n_positions").is_some() { "n_positions" } else { "n_ctx" };
     let (n_layers, n_vocab) = (settings.layers("n_layer")?, settings.size("vocab_size")?);
     let mut config = Config::gpt2(n_layers, d_model, n_heads, d_ff, settings.size(context)?, n_vocab);
-    config.mlp = MlpKind::Plain(activation(settings, "activation_function")?);
-    config.norm_epsilon = settings.positive("layer_norm_epsilon")? as f32;
+    config.mlp = MlpKind::Plain(activation_or(settings, "activation_function", Activation::GeluTanh)?);
+    config.norm_epsilon = epsilon(settings)?;
+    config.attention.inverse_layer_scale = settings.flag("scale_attn_by_inverse_layer_idx", false)?;
     config.tied = settings.flag("tie_word_embeddings", true)?;
     if !settings.flag("scale_attn_weights", true)? {
         config.attention.scale = 1.0;
     }
     Ok(config)
+}
+
+/// The first files say none, and mean what all models of the family have.
+pub(super) fn epsilon(settings: &Settings<'_>) -> Result<f32, CheckpointError> {
+    match settings.get("layer_norm_epsilon") {
+        Some(_) => Ok(settings.positive("layer_norm_epsilon")? as f32),
+        None => Ok(1e-5),
+    }
 }
 
 fn tensors(config: &Config) -> Entries {

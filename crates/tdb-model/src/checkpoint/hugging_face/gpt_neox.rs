@@ -11,11 +11,13 @@ pub(super) const FAMILY: Family = Family {
     model_type: "gpt_neox",
     config,
     tensors,
-    prefix: "gpt_neox.",
+    names: &[("gpt_neox.", UNEMBEDDING), ("", UNEMBEDDING)],
     embedding: "embed_in.weight",
-    unembedding: "embed_out.weight",
     buffers,
+    other_parts: &[],
 };
+
+const UNEMBEDDING: &str = "embed_out.weight";
 
 /// Settings that are read, or that mean something only in training or for another head.
 const SETTINGS: [&str; 22] = [
@@ -52,7 +54,7 @@ fn config(settings: &Settings<'_>) -> Result<Config, CheckpointError> {
     let mut config = Config::gpt2(n_layers, d_model, n_heads, d_ff, context, n_vocab);
     config.mlp = MlpKind::Plain(activation(settings, "hidden_act")?);
     config.norm_epsilon = settings.positive("layer_norm_eps")? as f32;
-    config.positions = Positions::Rotary(rotary(settings, config.d_head)?);
+    config.positions = Positions::rotary(rotary(settings, config.d_head)?, n_layers);
     config.tied = settings.flag("tie_word_embeddings", false)?;
     if settings.flag("use_parallel_residual", true)? {
         config.block = BlockOrder::Parallel;
@@ -83,7 +85,7 @@ fn rotary(settings: &Settings<'_>, d_head: usize) -> Result<Rotary, CheckpointEr
         let expected = format!("a share that makes an even number of the {d_head} dimensions of a head");
         return Err(settings.unexpected("rotary_pct", &expected));
     }
-    Ok(Rotary { dims, base: base as f32, local_base: None, scaling: RotaryScaling::None })
+    Ok(Rotary { dims, base: base as f32, scaling: RotaryScaling::None })
 }
 
 fn tensors(config: &Config) -> Entries {

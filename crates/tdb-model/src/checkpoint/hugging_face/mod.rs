@@ -3,14 +3,21 @@
 //! ```text
 //! <model>/config.json
 //! <model>/model.safetensors            or several files with model.safetensors.index.json
+//!                                      or pytorch_model.bin, or several files with pytorch_model.bin.index.json
 //! <model>/tokenizer.json
 //! ```
 //!
 //! A family of models is two things: how its `config.json` becomes a [`Config`], and a table of its tensors. A setting
 //! or a tensor that the family does not have is refused: it would silently change what the model computes.
 
+mod decoder;
+mod gemma;
 mod gpt2;
+mod gpt_neo;
 mod gpt_neox;
+mod llama;
+mod qwen;
+mod rope;
 mod settings;
 
 use std::path::Path;
@@ -20,9 +27,10 @@ use serde_json::{Map, Value as Json};
 use super::Checkpoint;
 use super::bytes::{Bytes, parse_json, read_json};
 use super::error::CheckpointError;
-use super::safetensors_file::{TensorFile, TensorFiles};
+use super::safetensors_file::TensorFile;
 use super::settings::Settings;
 use super::table::Entries;
+use super::tensor_files::TensorFiles;
 use crate::config::Config;
 use crate::source::Weights;
 use crate::tokenizer::Tokenizer;
@@ -34,15 +42,37 @@ struct Family {
     config: fn(&Settings<'_>) -> Result<Config, CheckpointError>,
     /// All tensors but the unembedding, their keys without the prefix.
     tensors: fn(&Config) -> Entries,
-    /// What stands before these keys, unless only the part below the unembedding was saved.
-    prefix: &'static str,
+    /// What may stand before these keys, and how the unembedding is called then.
+    names: &'static [(&'static str, &'static str)],
     embedding: &'static str,
-    unembedding: &'static str,
     /// Tensors of a layer that older versions saved although they follow from the settings.
     buffers: fn(layer: usize) -> Vec<String>,
+    /// How the names of tensors begin that belong to parts which read no text.
+    other_parts: &'static [&'static str],
 }
 
-const FAMILIES: [Family; 2] = [gpt2::FAMILY, gpt_neox::FAMILY];
+const FAMILIES: [Family; 12] = [
+    gpt2::FAMILY,
+    gpt_neo::FAMILY,
+    gpt_neox::FAMILY,
+    llama::LLAMA,
+    llama::MISTRAL,
+    llama::SMOLLM3,
+    qwen::QWEN2,
+    qwen::QWEN3,
+    gemma::GEMMA,
+    gemma::GEMMA2,
+    gemma::GEMMA3_TEXT,
+    gemma::GEMMA3,
+];
+
+/// The names that most families have for what is below the unembedding, if it was not saved alone.
+const MODEL: [(&str, &str); 2] = [("model.", "lm_head.weight"), ("", "lm_head.weight")];
+/// Those of GPT-2 and its kin.
+const TRANSFORMER: [(&str, &str); 2] = [("transformer.", "lm_head.weight"), ("", "lm_head.weight")];
+
+/// How the names of tensors begin that other tasks add: classes, answers, values of reinforcement learning.
+const HEADS: [&str; 6] = ["score.", "classifier.", "qa_outputs.", "multiple_choice_head.", "v_head.", "value_head."];
 
 /// Reads a folder; matrices of 32-bit floats stay in its files.
 ///
@@ -53,11 +83,12 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let json = read_json(&path)?;
     let (family, config) = read_config(&Settings::new(&path, &json))?;
     let (weights, tokenizer) = rayon::join(
-        || open_weights(family, &config, &TensorFiles::open(folder, "model")?),
+        || open_weights(family, &config, &TensorFiles::open(folder)?),
         || Tokenizer::from_file(&folder.join("tokenizer.json")),
     );
     let origin = format!("{} (Hugging Face)", folder.display());
-    Ok(Checkpoint { config, weights: weights?, tokenizer: tokenizer?, origin })
+    let (weights, notes) = weights?;
+    Ok(Checkpoint { config, weights, tokenizer: tokenizer?, origin, notes })
 }
 
 /// Reads a model whose three files are in memory, such as the one inside the program; `name` names it in errors.
@@ -75,9 +106,9 @@ pub fn from_bytes(
     let json = parse_json(&path, config)?;
     let (family, config) = read_config(&Settings::new(&path, &json))?;
     let file = TensorFile::from_bytes(&folder.join("model.safetensors"), Bytes::Static(safetensors))?;
-    let weights = open_weights(family, &config, &TensorFiles::single(file)?)?;
+    let (weights, notes) = open_weights(family, &config, &TensorFiles::single(file)?)?;
     let tokenizer = Tokenizer::from_bytes(&folder.join("tokenizer.json"), tokenizer)?;
-    Ok(Checkpoint { config, weights, tokenizer, origin: format!("{name} (inside the program)") })
+    Ok(Checkpoint { config, weights, tokenizer, origin: format!("{name} (inside the program)"), notes })
 }
 
 /// Is this object the kind of `config.json` that `transformers` writes?
@@ -86,34 +117,50 @@ pub(crate) fn is_config(config: &Map<String, Json>) -> bool {
 }
 
 fn read_config(settings: &Settings<'_>) -> Result<(&'static Family, Config), CheckpointError> {
-    let model_type = settings.text("model_type")?;
+    // The first files do not say what they are; the names of their settings do.
+    let first_files = ["n_embd", "n_head", "n_layer"].iter().all(|key| settings.get(key).is_some());
+    let model_type = match settings.get("model_type") {
+        None if first_files => gpt2::FAMILY.model_type,
+        _ => settings.text("model_type")?,
+    };
     let family = FAMILIES.iter().find(|family| family.model_type == model_type).ok_or_else(|| {
-        let known: Vec<String> = FAMILIES.iter().map(|family| format!("\"{}\"", family.model_type)).collect();
-        settings.unexpected("model_type", &known.join(" or "))
+        let known: Vec<&str> = FAMILIES.iter().map(|family| family.model_type).collect();
+        settings.unexpected("model_type", &format!("one of {}", known.join(", ")))
     })?;
     Ok((family, (family.config)(settings)?))
 }
 
-fn open_weights(family: &Family, config: &Config, files: &TensorFiles) -> Result<Weights, CheckpointError> {
+/// The tensors, and what a person should know about those that were left out.
+fn open_weights(
+    family: &Family,
+    config: &Config,
+    files: &TensorFiles,
+) -> Result<(Weights, Vec<String>), CheckpointError> {
     let shape = [config.n_vocab, config.d_model];
-    let embedding = format!("{}{}", family.prefix, family.embedding);
-    let prefix = if files.contains(&embedding) { family.prefix } else { "" };
+    let is_here = |names: &&(&str, &str)| files.contains(&format!("{}{}", names.0, family.embedding));
+    let (prefix, unembedding) = *family.names.iter().find(is_here).unwrap_or(&family.names[0]);
     let prefixed = |key: String| format!("{prefix}{key}");
     let mut table = (family.tensors)(config);
     table.prefix_keys(prefix);
     let mut ignored: Vec<String> = (0..config.n_layers).flat_map(family.buffers).map(prefixed).collect();
     match config.tied {
-        true => ignored.push(family.unembedding.to_owned()),
-        false => table.tensor(family.unembedding, "unembed.weight", shape),
+        true => ignored.push(unembedding.to_owned()),
+        false => table.tensor(unembedding, "unembed.weight", shape),
     }
+    let is_other = |key: &str| HEADS.iter().chain(family.other_parts).any(|start| key.starts_with(start));
+    let (others, ours): (Vec<&str>, Vec<&str>) = files.names().partition(|key| is_other(key));
     let known = format!("the tensors of a {} of {} layers", family.model_type, config.n_layers);
-    table.refuse_unknown(files.path(), files.names(), &ignored, &known)?;
+    table.refuse_unknown(files.path(), ours, &ignored, &known)?;
     let table = table.look_up(files.path(), |key| files.tensor(key))?;
-    if config.tied && files.contains(family.unembedding) {
+    if config.tied && files.contains(unembedding) {
         let embedding = format!("{prefix}{}", family.embedding);
-        expect_tied(files, family.unembedding, &embedding, shape)?;
+        expect_tied(files, unembedding, &embedding, shape)?;
     }
-    Ok(table.into())
+    let note = |first: &&str| {
+        let count = others.len();
+        format!("{}: {count} tensors of other tasks (`{first}` …) are left out", files.path().display())
+    };
+    Ok((table.into(), others.first().map(note).into_iter().collect()))
 }
 
 /// An unembedding that was saved although it is the token embedding has to be that.

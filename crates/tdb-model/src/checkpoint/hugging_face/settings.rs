@@ -5,17 +5,20 @@ use crate::checkpoint::settings::Settings;
 use crate::config::Activation;
 
 /// Settings that any configuration may have and that change nothing in what a model computes from a prompt.
-const NEUTRAL: [&str; 62] = [
+const NEUTRAL: [&str; 73] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
+    "_attn_implementation_internal",
     "_commit_hash",
     "_from_model_config",
     "_name_or_path",
     "_num_labels",
     "architectures",
+    "attn_implementation",
     "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
+    "cache_implementation",
     "chunk_size_feed_forward",
     "cross_attention_hidden_size",
     "decoder_start_token_id",
@@ -32,11 +35,15 @@ const NEUTRAL: [&str; 62] = [
     "gradient_checkpointing",
     "id2label",
     "initializer_range",
+    "is_composition",
     "is_decoder",
     "label2id",
+    "language",
     "length_penalty",
+    "license",
     "max_length",
     "min_length",
+    "name_or_path",
     "no_repeat_ngram_size",
     "num_beam_groups",
     "num_beams",
@@ -64,16 +71,24 @@ const NEUTRAL: [&str; 62] = [
     "top_p",
     "torch_dtype",
     "torchscript",
+    "transformers.js_config",
     "transformers_version",
     "typical_p",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_bfloat16",
     "use_cache",
+    "use_return_dict",
 ];
 
 /// Refuses a setting that is set and neither one of the family's nor neutral: nobody knows what it changes.
 pub(super) fn refuse_unknown(settings: &Settings<'_>, family: &[&str]) -> Result<(), CheckpointError> {
     if settings.flag("is_encoder_decoder", false)? {
         return Err(settings.unexpected("is_encoder_decoder", "false"));
+    }
+    if settings.get("quantization_config").is_some() {
+        let expected = "absent: quantised weights are not read; take the checkpoint that was quantised";
+        return Err(settings.unexpected("quantization_config", expected));
     }
     let known = |key: &str| family.contains(&key) || NEUTRAL.contains(&key) || key == "is_encoder_decoder";
     // Heads that were taken out, by layer; nearly every older file says that there are none.
@@ -83,6 +98,15 @@ pub(super) fn refuse_unknown(settings: &Settings<'_>, family: &[&str]) -> Result
         None => Ok(()),
         Some(key) => Err(CheckpointError::unknown(settings.path(), key, family.join(", "))),
     }
+}
+
+/// As [`activation`]; `absent` where no setting says it.
+pub(super) fn activation_or(
+    settings: &Settings<'_>,
+    key: &str,
+    absent: Activation,
+) -> Result<Activation, CheckpointError> {
+    if settings.get(key).is_some() { activation(settings, key) } else { Ok(absent) }
 }
 
 /// A nonlinearity by the name that `transformers` has for it.
