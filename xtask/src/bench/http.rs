@@ -15,11 +15,14 @@ use tdb_testkit::http;
 use tdb_testkit::presets;
 use tdb_testkit::server::Server;
 
+use super::floor::{Machine, Work};
 use crate::commands::{cargo, root, run as must, say};
 
 /// A server configuration, and what is known of it.
 struct Config {
     name: &'static str,
+    /// Weights of its encoders in all layers.
+    encoder_weights: f64,
     args: &'static [&'static str],
     /// Until it answers, seconds, of the reference.
     reference_start: f64,
@@ -31,9 +34,6 @@ struct Request {
     kind: Kind,
     /// Median seconds of the reference on two quiet cores (`None`: it was not measured, or needs more memory than 18 GB).
     reference: Option<f64>,
-    /// Seconds that the arithmetic alone takes on two cores of 105 GFLOP/s each and 25 GB/s together: forward, backward,
-    /// encodings, and the token readings of a hundred nodes.
-    floor: Option<f64>,
 }
 
 #[derive(Clone, Copy)]
@@ -58,59 +58,70 @@ enum Latents {
     Both,
 }
 
-const fn tdb(
-    name: &'static str,
-    tokens: usize,
-    latents: Latents,
-    reference: Option<f64>,
-    floor: Option<f64>,
-) -> Request {
-    Request { name, kind: Kind::Tdb { tokens, latents }, reference, floor }
+const fn tdb(name: &'static str, tokens: usize, latents: Latents, reference: Option<f64>) -> Request {
+    Request { name, kind: Kind::Tdb { tokens, latents }, reference }
+}
+
+/// 12 layers, latents times width.
+const MLP_ENCODERS: f64 = 12.0 * 32_768.0 * 768.0;
+const ATTENTION_ENCODERS: f64 = 12.0 * 10_240.0 * 768.0;
+
+impl Request {
+    /// What it has to compute at least, where that is known: a question is a pass in each direction and, of about a
+    /// hundred nodes, the tokens that each makes likelier and those that excite it.
+    fn work(&self, config: &Config) -> Option<Work> {
+        let encoder_weights = config.encoder_weights;
+        match self.kind {
+            Kind::Tdb { tokens, .. } => Some(Work { tokens, passes: 2, readings: 200, encoder_weights }),
+            Kind::DerivedScalars | Kind::AttentionScalars => {
+                Some(Work { tokens: 64, passes: 1, readings: 0, encoder_weights })
+            }
+            Kind::Ablation | Kind::TraceHead | Kind::LogitLens => None,
+        }
+    }
 }
 
 const CONFIGS: [Config; 3] = [
     Config {
         name: "plain",
+        encoder_weights: 0.0,
         args: &[],
         reference_start: 7.0,
         requests: &[
-            tdb("tdb_16", 16, Latents::None, Some(2.4), Some(0.10)),
-            tdb("tdb_64", 64, Latents::None, Some(4.5), Some(0.18)),
-            tdb("tdb_128", 128, Latents::None, Some(15.5), Some(0.29)),
-            tdb("tdb_256", 256, Latents::None, None, Some(0.53)),
-            Request { name: "ablate_64", kind: Kind::Ablation, reference: Some(8.9), floor: None },
-            Request { name: "trace_head_64", kind: Kind::TraceHead, reference: Some(3.8), floor: None },
-            Request {
-                name: "derived_scalars_64",
-                kind: Kind::DerivedScalars,
-                reference: Some(0.28),
-                floor: Some(0.054),
-            },
-            Request { name: "attention_scalars_64", kind: Kind::AttentionScalars, reference: None, floor: Some(0.054) },
-            Request { name: "logit_lens", kind: Kind::LogitLens, reference: Some(2.4), floor: None },
+            tdb("tdb_16", 16, Latents::None, Some(2.4)),
+            tdb("tdb_64", 64, Latents::None, Some(4.5)),
+            tdb("tdb_128", 128, Latents::None, Some(15.5)),
+            tdb("tdb_256", 256, Latents::None, None),
+            Request { name: "ablate_64", kind: Kind::Ablation, reference: Some(8.9) },
+            Request { name: "trace_head_64", kind: Kind::TraceHead, reference: Some(3.8) },
+            Request { name: "derived_scalars_64", kind: Kind::DerivedScalars, reference: Some(0.28) },
+            Request { name: "attention_scalars_64", kind: Kind::AttentionScalars, reference: None },
+            Request { name: "logit_lens", kind: Kind::LogitLens, reference: Some(2.4) },
         ],
     },
     Config {
         name: "mlp",
+        encoder_weights: MLP_ENCODERS,
         args: &["--mlp_autoencoder_name", "ae-resid-delta-mlp"],
         reference_start: 15.0,
         requests: &[
-            tdb("tdb_16", 16, Latents::None, Some(13.7), None),
-            tdb("tdb_64", 64, Latents::None, Some(18.3), None),
-            tdb("latents_16", 16, Latents::Mlp, Some(14.9), None),
-            tdb("latents_64", 64, Latents::Mlp, Some(17.5), None),
+            tdb("tdb_16", 16, Latents::None, Some(13.7)),
+            tdb("tdb_64", 64, Latents::None, Some(18.3)),
+            tdb("latents_16", 16, Latents::Mlp, Some(14.9)),
+            tdb("latents_64", 64, Latents::Mlp, Some(17.5)),
         ],
     },
     Config {
         name: "both",
+        encoder_weights: MLP_ENCODERS + ATTENTION_ENCODERS,
         args: &["--mlp_autoencoder_name", "ae-resid-delta-mlp", "--attn_autoencoder_name", "ae-resid-delta-attn"],
         reference_start: 21.0,
         requests: &[
-            tdb("tdb_16", 16, Latents::None, Some(16.6), Some(0.16)),
-            tdb("tdb_64", 64, Latents::None, Some(19.1), Some(0.42)),
-            tdb("latents_16", 16, Latents::Both, Some(16.4), Some(0.16)),
-            tdb("latents_64", 64, Latents::Both, Some(20.0), Some(0.42)),
-            tdb("latents_256", 256, Latents::Both, None, Some(1.52)),
+            tdb("tdb_16", 16, Latents::None, Some(16.6)),
+            tdb("tdb_64", 64, Latents::None, Some(19.1)),
+            tdb("latents_16", 16, Latents::Both, Some(16.4)),
+            tdb("latents_64", 64, Latents::Both, Some(20.0)),
+            tdb("latents_256", 256, Latents::Both, None),
         ],
     },
 ];
@@ -184,9 +195,12 @@ fn alone(options: &Options, binary: &Path, work: &Path) -> Result<()> {
     );
     println!("|---|---|--:|--:|--:|--:|--:|--:|--:|--:|");
     let mut factors = Vec::new();
+    let mut machine = Machine::measure()?;
     for config in options.configs() {
-        factors.extend(measure(config, binary, work, options)?);
+        factors.extend(measure(config, binary, work, options, &machine)?);
+        machine = machine.best(Machine::measure()?);
     }
+    println!("\n{}", machine.describe());
     if !factors.is_empty() {
         println!(
             "\ngeometric mean: {:.1} times faster than the reference over {} requests",
@@ -333,7 +347,13 @@ fn pairs(request: &Request, runs: usize, servers: [SocketAddr; 2]) -> Result<Vec
 }
 
 /// Prints a row for each request; returns how many times faster than the reference they are.
-fn measure(config: &'static Config, binary: &Path, work: &Path, options: &Options) -> Result<Vec<f64>> {
+fn measure(
+    config: &'static Config,
+    binary: &Path,
+    work: &Path,
+    options: &Options,
+    machine: &Machine,
+) -> Result<Vec<f64>> {
     let (server, ready) = start(config, binary, work, "this")?;
     let factor = config.reference_start / ready;
     println!(
@@ -364,6 +384,7 @@ fn measure(config: &'static Config, binary: &Path, work: &Path, options: &Option
         let seconds = |s: Option<f64>| s.map_or_else(String::new, |s| format!("{s}"));
         let ratio = |r: Option<f64>| r.map_or_else(String::new, |r| format!("{r:.1}"));
         let factor = request.reference.map(|r| r / median);
+        let floor = request.work(config).map(|work| machine.floor(work));
         factors.extend(factor);
         println!(
             "| {} | {} | {median:.3} | {least:.3} | {repeat:.3} | {} | {} | {} | {} | {} |",
@@ -371,8 +392,8 @@ fn measure(config: &'static Config, binary: &Path, work: &Path, options: &Option
             request.name,
             seconds(request.reference),
             ratio(factor),
-            seconds(request.floor),
-            ratio(request.floor.map(|f| median / f)),
+            floor.map_or_else(String::new, |floor| format!("{floor:.3}")),
+            ratio(floor.map(|floor| median / floor)),
             peak_mb(&server)
         );
     }

@@ -1,6 +1,7 @@
 //! Benchmarks.
 
 mod browser;
+mod floor;
 mod http;
 mod load;
 
