@@ -1,6 +1,7 @@
 //! What the server tells about itself beyond the reference's interface.
 
 use crate::inference::ModelInfoResponse;
+use crate::token_ref::TokenRef;
 use crate::wire::{wire_query, wire_struct};
 
 wire_struct! {
@@ -23,6 +24,15 @@ wire_struct! {
         pub n_latents: i64,
         /// The wire name of the tensor that it encodes.
         pub site: String,
+    }
+}
+
+wire_struct! {
+    /// A question to begin with.
+    pub struct SuggestedQuestion {
+        pub prompt: String,
+        pub target_tokens: Vec<TokenRef>,
+        pub distractor_tokens: Vec<TokenRef>,
     }
 }
 
@@ -78,6 +88,11 @@ wire_struct! {
         /// The same as `POST /model_info`; null when the server runs without a model.
         pub model: Option<ModelInfoResponse>,
         pub shape: Option<ModelShape>,
+        /// The token that texts begin with in the way of this kind of model; null if there is none. It is never put before
+        /// a prompt unless it stands there.
+        pub beginning_of_text: Option<Token>,
+        /// A question that the model can know, for those who have none yet.
+        pub suggested_question: Option<SuggestedQuestion>,
         /// Where the model runs: `cpu`, or a GPU by kind and number, such as `cuda:0`.
         pub device: Option<String>,
         pub mlp_autoencoder: Option<AutoencoderInfo>,

@@ -50,8 +50,8 @@ pub use inference::{
     InferenceAndTokenData, InferenceRequestSpec, InferenceResponse, LossFnConfig, LossFnName, ModelInfoResponse,
 };
 pub use info::{
-    AutoencoderInfo, LimitsResponse, ModelShape, ServerInfoResponse, Token, TokenizeRequest, TokenizeResponse,
-    VocabularyRequest,
+    AutoencoderInfo, LimitsResponse, ModelShape, ServerInfoResponse, SuggestedQuestion, Token, TokenizeRequest,
+    TokenizeResponse, VocabularyRequest,
 };
 pub use names::{
     ActivationLocationType, DerivedScalarType, Dimension, NodeType, PassType, ProcessingResponseDataType, SpecType,

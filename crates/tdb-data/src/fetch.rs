@@ -1,6 +1,10 @@
 //! Getting a file here, once, whatever the network does.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -9,7 +13,7 @@ use tokio::sync::Semaphore;
 use crate::{
     Error, Location, Mirror, Progress, Registry, Result,
     cache::{Cache, Meta},
-    local,
+    hub, local,
     location::Root,
     partial::{Partial, Transfer},
     stores::{Failure, Stores},
@@ -37,6 +41,8 @@ pub struct FetchConfig {
     /// Where Hugging Face repositories are served.
     pub hugging_face: String,
     pub hugging_face_token: Option<String>,
+    /// The cache of Hugging Face's own tools, which is read and not written to.
+    pub hub_cache: Option<PathBuf>,
     /// The files that this program carries, by the path after `embedded:`.
     pub embedded: fn(&str) -> Option<Bytes>,
 }
@@ -46,7 +52,8 @@ const CACHE_LIMIT: u64 = 50 << 30;
 
 impl FetchConfig {
     /// The cache in `TDB_CACHE` or the platform's cache folder, its size from `TDB_CACHE_SIZE` (bytes, or with `M`, `G`),
-    /// `TDB_OFFLINE`, and the variables that Hugging Face's own tools read (`HF_ENDPOINT`, `HF_TOKEN`).
+    /// `TDB_OFFLINE`, and the variables that Hugging Face's own tools read (`HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME`,
+    /// `HF_HUB_CACHE`, `HF_HUB_OFFLINE`).
     pub fn from_env() -> Result<Self> {
         let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
         let cache_limit = match var("TDB_CACHE_SIZE") {
@@ -59,14 +66,15 @@ impl FetchConfig {
                 Error::Config("no cache folder is known on this machine: set TDB_CACHE to a folder".into())
             })?,
             cache_limit,
-            offline: var("TDB_OFFLINE").is_some_and(|v| v != "0"),
+            offline: var("TDB_OFFLINE").is_some_and(|v| v != "0") || hub::is_offline_from_env(),
             mirrors: Vec::new(),
             retries: 6,
             pause: Duration::from_millis(250),
             parallel: 16,
             read_timeout: Duration::from_secs(30),
             hugging_face: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
-            hugging_face_token: var("HF_TOKEN"),
+            hugging_face_token: hub::token_from_env(),
+            hub_cache: hub::folder_from_env(),
             embedded: |_| None,
         })
     }
@@ -139,6 +147,11 @@ impl Fetcher {
     /// The cache.
     pub fn cache(&self) -> &Cache {
         &self.0.cache
+    }
+
+    /// The cache of Hugging Face's own tools, if there may be one.
+    pub(crate) fn hub_cache(&self) -> Option<&Path> {
+        self.0.config.hub_cache.as_deref()
     }
 
     /// Whether only the cache is used.

@@ -14,6 +14,7 @@ pub mod collated;
 mod error;
 mod explanation;
 mod fetch;
+pub mod hub;
 mod json;
 mod library;
 mod local;
@@ -37,7 +38,7 @@ pub use explanation::{
 pub use fetch::{FetchConfig, Fetcher, parse_size, platform_folder};
 pub use library::{FoundRecord, Library};
 pub use location::{Location, Mirror, Root};
-pub use model_files::{autoencoder_files, fetch_model};
+pub use model_files::{autoencoder_files, fetch_model, hub_model};
 pub use progress::Progress;
 pub use record::{ActivationRecord, MAX_RECORD_BYTES, Moments, NodeRecord};
 pub use registry::{

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::hub::{self, WEIGHTS};
+use crate::location::Root;
 use crate::{AutoencoderEntry, Error, Fetcher, Location, ModelEntry, ModelLayout, Progress, Result, json};
 
 /// A `config.json` or an index of shards is a few kilobytes.
@@ -12,8 +14,31 @@ const MAX_CONFIG_BYTES: usize = 16 << 20;
 /// A checkpoint with more layers than this is a mistake, not a model that this program can hold.
 const MAX_LAYERS: usize = 1000;
 
-/// A checkpoint in one file; large ones are in shards.
-const WHOLE: &str = "model.safetensors";
+/// Files of a Hugging Face repository beside settings and weights that it may have.
+const OPTIONAL: [&str; 7] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "generation_config.json",
+];
+
+/// The model that `name` means on Hugging Face's hub: `owner/name[@revision]`, with or without `hf:` before it; `None` if
+/// it has another form.
+pub fn hub_model(name: &str) -> Option<ModelEntry> {
+    let repository = name.strip_prefix("hf:").unwrap_or(name);
+    let location = Location::parse(&format!("hf:{repository}")).ok().filter(|location| location.path().is_empty())?;
+    Some(ModelEntry {
+        name: repository.rsplit('/').next()?.to_owned(),
+        title: repository.to_owned(),
+        location: location.to_string(),
+        layout: ModelLayout::HuggingFace,
+        n_layers: None,
+        alternative: None,
+    })
+}
 
 /// Fetches a model's checkpoint and returns the folder it is in on this machine. If the place in the registry cannot be
 /// read, its alternative is taken.
@@ -49,8 +74,11 @@ async fn fetch_folder(
     if let Some(folder) = fetcher.resolve(&base)?.local() {
         return Ok(folder.to_path_buf());
     }
+    if let Some(folder) = fetcher.hub_cache().and_then(|cache| hub::snapshot(cache, &base)) {
+        return Ok(folder);
+    }
     let config = base.join("config.json")?;
-    let config_text = fetcher.bytes(&config, MAX_CONFIG_BYTES).await?;
+    let config_text = fetcher.bytes(&config, MAX_CONFIG_BYTES).await.map_err(|error| of_hub(fetcher, &base, error))?;
     match layout {
         ModelLayout::Pieces => {
             #[derive(Deserialize)]
@@ -68,15 +96,13 @@ async fn fetch_folder(
         }
         ModelLayout::HuggingFace => {
             let mut absent = Vec::new();
-            for name in ["tokenizer.json", "vocab.json", "merges.txt", "generation_config.json", WHOLE] {
+            for name in OPTIONAL {
                 let location = base.join(name)?;
                 if fetcher.optional(&location, progress).await?.is_none() {
                     absent.push(location);
                 }
             }
-            if absent.iter().any(|location| location.path().ends_with(WHOLE)) {
-                fetcher.files(&shards(fetcher, &base).await?, progress).await?;
-            }
+            weights(fetcher, &base, progress, &mut absent).await?;
             // Only now: a repository that lacks what it needs may be about to be filled.
             absent.iter().try_for_each(|location| fetcher.note_absent(location))?;
         }
@@ -85,28 +111,77 @@ async fn fetch_folder(
     Ok(file.parent().map_or_else(|| file.clone(), PathBuf::from))
 }
 
-/// The shards that a repository's index names.
-async fn shards(fetcher: &Fetcher, base: &Location) -> Result<Vec<Location>> {
+/// Weights in whichever form the repository has them: one file, or those that an index names.
+async fn weights(
+    fetcher: &Fetcher,
+    base: &Location,
+    progress: &dyn Progress,
+    absent: &mut Vec<Location>,
+) -> Result<()> {
+    for name in WEIGHTS {
+        let whole = base.join(name)?;
+        if fetcher.optional(&whole, progress).await?.is_some() {
+            return Ok(());
+        }
+        absent.push(whole);
+        if let Some(shards) = shards(fetcher, base, name).await? {
+            fetcher.files(&shards, progress).await?;
+            return Ok(());
+        }
+    }
+    let [first, second] = WEIGHTS;
+    match fetcher.is_offline() {
+        true => Err(Error::Offline { location: base.join(first)?.to_string() }),
+        false => Err(Error::NotFound(format!("{base} has neither {first} nor {second} nor an index of their shards"))),
+    }
+}
+
+/// The shards that a repository's index of this file names; `None` if there is no index.
+async fn shards(fetcher: &Fetcher, base: &Location, name: &str) -> Result<Option<Vec<Location>>> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: std::collections::BTreeMap<String, String>,
     }
-    let index = base.join("model.safetensors.index.json")?;
-    let text = fetcher.bytes(&index, MAX_CONFIG_BYTES).await.map_err(|e| match e {
-        Error::NotFound(_) => Error::NotFound(format!("{base} has neither {WHOLE} nor an index of its shards")),
-        Error::Offline { .. } => match base.join(WHOLE) {
-            Ok(whole) => Error::Offline { location: whole.to_string() },
-            Err(error) => error,
-        },
-        other => other,
-    })?;
+    let index = base.join(&format!("{name}.index.json"))?;
+    let text = match fetcher.bytes(&index, MAX_CONFIG_BYTES).await {
+        Ok(text) => text,
+        Err(Error::NotFound(_) | Error::Offline { .. }) => return Ok(None),
+        Err(other) => return Err(other),
+    };
     fetcher.file(&index, &()).await?;
     let parsed: Index = json::parse(&index.to_string(), &text, MAX_CONFIG_BYTES)?;
     let names: std::collections::BTreeSet<String> = parsed.weight_map.into_values().collect();
-    names
-        .iter()
-        .map(|name| base.join(name).map_err(|e| Error::damaged(index.to_string(), format!("names the file {e}"))))
-        .collect()
+    let shard =
+        |name: &String| base.join(name).map_err(|e| Error::damaged(index.to_string(), format!("names the file {e}")));
+    names.iter().map(shard).collect::<Result<_>>().map(Some)
+}
+
+/// What keeps a repository of the hub from being fetched, with what helps.
+fn of_hub(fetcher: &Fetcher, base: &Location, error: Error) -> Error {
+    if !matches!(base.root(), Root::HuggingFace { .. }) {
+        return error;
+    }
+    match error {
+        Error::Offline { .. } => {
+            let models = fetcher.hub_cache().map(hub::models).unwrap_or_default();
+            let here = match fetcher.hub_cache() {
+                Some(_) if !models.is_empty() => format!("Hugging Face's cache has {}", models.join(", ")),
+                Some(cache) => format!("there is no model in Hugging Face's cache, {}", cache.display()),
+                None => "no cache of Hugging Face's is known here".to_owned(),
+            };
+            Error::NotFound(format!("{base} is not on this machine and offline mode is on; {here}"))
+        }
+        // The hub answers so, too, where there is no such repository.
+        Error::Denied { location, reason } => Error::Denied {
+            location,
+            reason: format!(
+                "{reason}; there is no such repository, or its licence has to be accepted on its page and HF_TOKEN set \
+                 to a token of that account"
+            ),
+        },
+        Error::NotFound(_) => Error::NotFound(format!("{base} has no config.json: it is no model of `transformers`")),
+        other => other,
+    }
 }
 
 /// An autoencoder's files, layer by layer, each layer's in the registry's order.

@@ -384,9 +384,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_the_reference_knows_is_built_in() {
+    fn all_that_the_reference_knows_is_built_in_and_two_models_of_the_hub() {
         let r = Registry::built_in().unwrap();
-        assert_eq!((r.models.len(), r.autoencoders.len(), r.records.len(), r.explanations.len()), (4, 5, 9, 2));
+        assert_eq!((r.models.len(), r.autoencoders.len(), r.records.len(), r.explanations.len()), (6, 5, 9, 2));
         let record = r.records_for("gpt2-small", "mlp_post_act").unwrap();
         assert_eq!(r.explanations_of(record).count(), 1);
         assert_eq!(r.records_for(&record.location.clone(), "anything").unwrap(), record);

@@ -10,6 +10,7 @@
 //! A token's identity is its id. Its text is what it stands for inside a text, and several tokens may have the same one:
 //! [`Tokenizer::single_token`] finds the one token of a text, whatever the tokenizer would put before that text.
 
+mod beginning;
 mod byte_level;
 mod json;
 mod other;
@@ -32,6 +33,8 @@ pub struct Tokenizer(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     engine: Engine,
+    /// The token that it would put before a text.
+    beginning: Option<u32>,
     /// A hash of every token's text with its id, ascending; made when a token is first looked for by its text.
     by_text: OnceLock<Vec<(u64, u32)>>,
 }
@@ -79,13 +82,13 @@ fn list_ids(ids: &[u32]) -> String {
 }
 
 impl Tokenizer {
-    fn new(engine: Engine) -> Self {
-        Self(Arc::new(Inner { engine, by_text: OnceLock::new() }))
+    fn new(engine: Engine, beginning: Option<u32>) -> Self {
+        Self(Arc::new(Inner { engine, beginning, by_text: OnceLock::new() }))
     }
 
     /// GPT-2's tokenizer: 50,257 tokens.
     pub fn gpt2() -> Self {
-        Self::new(Engine::ByteLevel(Box::new(byte_level::gpt2())))
+        Self::new(Engine::ByteLevel(Box::new(byte_level::gpt2())), None)
     }
 
     /// Reads a `tokenizer.json`.
@@ -103,10 +106,25 @@ impl Tokenizer {
     /// If the text does not describe a tokenizer.
     pub fn from_bytes(path: &Path, text: &[u8]) -> Result<Self, CheckpointError> {
         let damaged = |error: String| CheckpointError::damaged(path, format!("not a tokenizer: {error}"));
+        let description = serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
+        let beginning = beginning::beginning(&description);
         if let Some(bpe) = json::byte_level_bpe(text).map_err(damaged)? {
-            return Ok(Self::new(Engine::ByteLevel(Box::new(bpe))));
+            return Ok(Self::new(Engine::ByteLevel(Box::new(bpe)), beginning));
         }
-        Ok(Self::new(Engine::Other(Box::new(Other::from_bytes(text).map_err(damaged)?))))
+        Ok(Self::new(Engine::Other(Box::new(Other::from_bytes(text).map_err(damaged)?)), beginning))
+    }
+
+    /// The added token of this text, such as [`END_OF_TEXT`].
+    pub fn added(&self, text: &str) -> Option<u32> {
+        match &self.0.engine {
+            Engine::ByteLevel(bpe) => bpe.added(text),
+            Engine::Other(other) => other.token(text),
+        }
+    }
+
+    /// The token that the file's `post_processor` would put before a text. It is never put there by itself.
+    pub fn beginning(&self) -> Option<u32> {
+        self.0.beginning.filter(|id| self.contains(*id))
     }
 
     /// One more than the largest token.

@@ -14,6 +14,7 @@ pub struct Engine {
     tokenizer: Tokenizer,
     mlp_autoencoder: Option<String>,
     attn_autoencoder: Option<String>,
+    beginning: Option<u32>,
     /// By row of the vocabulary: whether readings leave it out.
     unread_tokens: Option<Vec<bool>>,
 }
@@ -34,8 +35,19 @@ impl Engine {
             attn_autoencoder: attn_autoencoder.filter(|_| model.has(Slot::Attention)),
             model,
             tokenizer,
+            beginning: None,
             unread_tokens,
         }
+    }
+
+    /// The same with the token that texts begin with in the way of the model's kind.
+    pub fn with_beginning(self, beginning: Option<u32>) -> Self {
+        Engine { beginning, ..self }
+    }
+
+    /// The token that texts begin with in the way of the model's kind; prompts have it only where it stands in them.
+    pub fn beginning(&self) -> Option<u32> {
+        self.beginning
     }
 
     pub fn name(&self) -> &str {

@@ -33,6 +33,7 @@ pub mod reply;
 mod server;
 mod socket;
 mod stop;
+mod suggestion;
 mod token;
 mod ui;
 mod unsent;

@@ -3,8 +3,11 @@
 use crate::config::Limits;
 use crate::error::ApiError;
 use crate::queue::Job;
+use crate::suggestion::suggest;
+use std::sync::OnceLock;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape,
+    SuggestedQuestion, Token,
 };
 use tdb_model::{Autoencoder, AutoencoderSite, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
@@ -17,6 +20,10 @@ pub trait Ask: Send + Sync {
     fn device(&self) -> Option<String>;
     fn mlp_autoencoder(&self) -> Option<AutoencoderInfo>;
     fn attention_autoencoder(&self) -> Option<AutoencoderInfo>;
+    /// The token that texts begin with in the way of the model's kind.
+    fn beginning_of_text(&self) -> Option<Token>;
+    /// A question that the model can know.
+    fn suggested_question(&self) -> Option<SuggestedQuestion>;
     fn tokenize(&self, text: &str) -> Vec<Token>;
     /// Tokens whose text begins with `prefix`, at most `limit`, in the order of their ids.
     fn vocabulary(&self, prefix: &str, limit: usize) -> Vec<Token>;
@@ -29,6 +36,8 @@ pub struct Model {
     engine: Engine,
     records: Box<dyn Records + Send>,
     bounds: Bounds,
+    /// Made when it is first asked for.
+    suggestion: OnceLock<Option<SuggestedQuestion>>,
 }
 
 impl std::fmt::Debug for Model {
@@ -39,7 +48,7 @@ impl std::fmt::Debug for Model {
 
 impl Model {
     pub fn new(engine: Engine, records: Box<dyn Records + Send>) -> Self {
-        Self { engine, records, bounds: Limits::default().bounds }
+        Self { engine, records, bounds: Limits::default().bounds, suggestion: OnceLock::new() }
     }
 
     /// With other bounds than the default.
@@ -81,6 +90,14 @@ impl Ask for Model {
     fn attention_autoencoder(&self) -> Option<AutoencoderInfo> {
         let name = self.engine.model_info().attention_autoencoder_name?;
         self.engine.model().any_autoencoder(Slot::Attention).map(|found| info(name, found))
+    }
+
+    fn beginning_of_text(&self) -> Option<Token> {
+        self.engine.beginning().map(|id| self.token(id))
+    }
+
+    fn suggested_question(&self) -> Option<SuggestedQuestion> {
+        self.suggestion.get_or_init(|| suggest(&self.engine)).clone()
     }
 
     fn tokenize(&self, text: &str) -> Vec<Token> {

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use leptos::ev;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use tdb_api::page::PageState;
+use tdb_api::SuggestedQuestion;
+use tdb_api::page::{PageState, SideState};
 
 use crate::answer::Answer;
 use crate::client::{Abort, Problem};
 use crate::dom;
-use crate::server::Server;
+use crate::server::{Health, Server};
 use crate::ui::Notices;
 use crate::view::ViewState;
 pub use ask::Busy;
@@ -214,10 +215,10 @@ impl Session {
         })
     }
 
-    /// The first question, as the page opens.
+    /// The first question, as the page opens: where the address names none, one that the server's model can know.
     pub fn begin(self) {
         let packed = self.page.with_untracked(|p| p.other.iter().find(|(n, _)| n == SHORT).map(|(_, v)| v.clone()));
-        let Some(packed) = packed else { return self.ask(false) };
+        let Some(packed) = packed else { return self.begin_unpacked() };
         spawn_local(async move {
             let query = dom::unpacked(&packed).await;
             if query.is_none() {
@@ -227,6 +228,28 @@ impl Session {
             self.history.set(History::new((page.clone(), view.clone())));
             self.page.set(page);
             self.view.set(view);
+            self.ask(false);
+        });
+    }
+
+    fn begin_unpacked(self) {
+        if self.page.with_untracked(|page| page.left != PageState::default().left) {
+            return self.ask(false);
+        }
+        let begun = StoredValue::new(false);
+        Effect::new(move |_| {
+            let (facts, health) = (self.server.facts.get(), self.server.health.get());
+            if begun.get_value() || facts.is_none() && !matches!(health, Health::Absent(_)) {
+                return;
+            }
+            begun.set_value(true);
+            let suggested = facts.and_then(|facts| facts.server).and_then(|server| server.suggested_question);
+            if let Some(SuggestedQuestion { prompt, target_tokens, distractor_tokens }) = suggested {
+                let (mut page, view) = (self.page.get_untracked(), self.view.get_untracked());
+                page.left = SideState { prompt, target_tokens, distractor_tokens, ..page.left };
+                self.history.set(History::new((page.clone(), view)));
+                self.page.set(page);
+            }
             self.ask(false);
         });
     }

@@ -4,8 +4,8 @@
 pub const TERMS: &[(&str, &str)] = &[
     (
         "Prompt",
-        "The text the model reads. The question is always about the token that follows its last one. GPT-2 saw \
-            <|endoftext|> before each text, so prompts usually begin with it.",
+        "The text the model reads. The question is always about the token that follows its last one. Many \
+            models saw a token such as <|endoftext|> or <bos> before each text, so their prompts usually begin with it.",
     ),
     (
         "Token",

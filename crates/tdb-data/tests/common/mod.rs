@@ -190,6 +190,8 @@ pub fn config(cache: &Path) -> FetchConfig {
     let mut config = FetchConfig::from_env().unwrap();
     config.cache = cache.to_path_buf();
     config.offline = false;
+    config.hub_cache = None;
+    config.hugging_face_token = None;
     config.pause = Duration::from_millis(5);
     config.read_timeout = Duration::from_millis(500);
     config

@@ -47,6 +47,8 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// Its tokenizer. It may have fewer tokens than the model has rows, or more, which the model then refuses.
     pub tokenizer: Tokenizer,
+    /// The token that texts begin with in the way of this kind of model, if there is one. It is never put there by itself.
+    pub beginning: Option<u32>,
     /// Which layout was read from where, for a person.
     pub origin: String,
     /// What a person should know about how it was read, such as tensors that were left out.

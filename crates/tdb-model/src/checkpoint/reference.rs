@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::table::{Entries, Order};
 use super::{Checkpoint, autoencoder};
 use crate::config::Config;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation};
 
 /// The only tokenizer that the reference's models name.
@@ -37,7 +37,8 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let find = |key: &str| PtFile::open(&pieces.join(format!("{key}.pt")))?.tensor(key);
     let (table, tokenizer) = rayon::join(|| table.look_up(&pieces, find), Tokenizer::gpt2);
     let origin = format!("{} (pieces of torch.save)", folder.display());
-    Ok(Checkpoint { config, weights: table?.into(), tokenizer, origin, notes: Vec::new() })
+    let beginning = tokenizer.added(END_OF_TEXT);
+    Ok(Checkpoint { config, weights: table?.into(), beginning, tokenizer, origin, notes: Vec::new() })
 }
 
 /// Is this object the reference's kind of `config.json`?

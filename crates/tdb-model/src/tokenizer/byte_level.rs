@@ -124,13 +124,18 @@ impl ByteLevelBpe {
         (!range.is_empty()).then(|| &self.bytes[range.start as usize..range.end as usize])
     }
 
+    /// The added token of this text.
+    pub fn added(&self, text: &str) -> Option<u32> {
+        self.added.iter().find(|(content, _)| content == text).map(|(_, id)| *id)
+    }
+
     /// The tokens of a text, added tokens included.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut at = 0;
         for found in self.added_pattern.iter().flat_map(|pattern| pattern.find_iter(text)) {
             self.encode_plain(&text[at..found.start()], &mut ids);
-            ids.extend(self.added.iter().find(|(content, _)| content == found.as_str()).map(|(_, id)| *id));
+            ids.extend(self.added(found.as_str()));
             at = found.end();
         }
         self.encode_plain(&text[at..], &mut ids);

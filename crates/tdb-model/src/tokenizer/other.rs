@@ -43,6 +43,11 @@ impl Other {
         self.n_vocab
     }
 
+    /// The token that stands so in the vocabulary.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(text)
+    }
+
     pub fn contains(&self, id: u32) -> bool {
         self.tokenizer.id_to_token(id).is_some()
     }

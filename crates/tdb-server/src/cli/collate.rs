@@ -46,9 +46,9 @@ pub struct Args {
     /// Tokens in an example
     #[arg(long, default_value_t = 64)]
     pub tokens: usize,
-    /// Put this token before every example; none if empty
-    #[arg(long, default_value = "<|endoftext|>")]
-    pub first: String,
+    /// Put this token before every example, none if empty; if not given, the one that the model's texts begin with
+    #[arg(long)]
+    pub first: Option<String>,
     /// Top examples of each unit
     #[arg(long, visible_alias = "top", default_value_t = Sizes::default().top)]
     pub k: usize,
@@ -130,7 +130,7 @@ pub enum Values {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // The text is looked at first: a wrong name should not cost the loading of a model.
     let corpus = describe_corpus(&args.text)?;
-    let Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder } = open(args)?;
+    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder } = open(args)?;
     let autoencoders = Autoencoders { mlp: mlp_autoencoder, attention: attn_autoencoder };
     let (shard, shards) = match &args.shard {
         Some(text) => {
@@ -142,10 +142,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(shards > 0, "--shards must be at least 1");
     let window = model.config().ctx_window;
     ensure!(args.tokens <= window, "--tokens is {}, but the model sees at most {window}", args.tokens);
-    let first = match args.first.as_str() {
-        "" => None,
-        token => Some(tokenizer.single_token(token).context("--first")?),
-    };
+    let first = model::first(args.first.as_deref(), &tokenizer, beginning)?;
     let n_layers = model.config().n_layers;
     let layers = args.layers.as_deref().map_or(Ok(0..n_layers), |text| parse_layers(text, n_layers))?;
     let plan = Plan {

@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use futures::{StreamExt, stream};
 use std::path::PathBuf;
 use tdb_data::{
-    AutoencoderEntry, Error, Fetcher, Library, Location, ModelEntry, Progress, RecordsEntry, autoencoder_files,
-    fetch_model,
+    AutoencoderEntry, Error, Fetcher, Library, Location, ModelEntry, Progress, RecordsEntry, Registry,
+    autoencoder_files, fetch_model, hub_model,
 };
 
 /// Fetch models, autoencoders, records and explanations into the cache, so that they are there without a network
@@ -15,7 +15,7 @@ use tdb_data::{
 /// What is there already is not fetched again, and what was begun is continued.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Models, by their registered names
+    /// Models: registered names, or owner/name[@revision] of Hugging Face's hub
     #[arg(value_name = "MODEL")]
     pub models: Vec<String>,
     /// Autoencoders of these models, by name, separated by commas; or "all"
@@ -46,6 +46,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(fetch(args, &library))
 }
 
+/// The model of a registered name, or of a name on Hugging Face's hub.
+///
+/// # Errors
+/// If it is neither.
+pub fn entry(registry: &Registry, name: &str) -> Result<ModelEntry, Error> {
+    registry.model(name).cloned().or_else(|unknown| match unknown.is_not_found() {
+        true => hub_model(name).ok_or(unknown),
+        false => Err(unknown),
+    })
+}
+
 /// The folder of a model's files, fetched with bars if they are not here.
 pub async fn model(fetcher: &Fetcher, entry: &ModelEntry) -> anyhow::Result<PathBuf> {
     let bars = Bars::of(&entry.name, &Location::parse(&entry.location)?.join("config.json")?, fetcher);
@@ -67,7 +78,7 @@ pub async fn autoencoder(fetcher: &Fetcher, entry: &AutoencoderEntry) -> anyhow:
 async fn fetch(args: &Args, library: &Library) -> anyhow::Result<()> {
     let (registry, fetcher) = (library.registry(), library.fetcher());
     for name in &args.models {
-        println!("{name}: {}", model(fetcher, registry.model(name)?).await?.display());
+        println!("{name}: {}", model(fetcher, &entry(registry, name)?).await?.display());
         let of_model = || registry.autoencoders.iter().filter(|a| a.model == *name);
         let wanted: Vec<_> = if args.autoencoders.iter().any(|a| a == "all") {
             of_model().collect()

@@ -1,13 +1,13 @@
 //! From a name to a model with its autoencoders.
 //!
-//! A name is looked up in this order: in the registry, as a folder below `--models`, as a path. Autoencoders likewise, the
-//! folder being `autoencoders/<name>/` of the model's.
+//! A name is looked up in this order: as a folder below `--models`, in the registry, as a path, on Hugging Face's hub.
+//! Autoencoders in the registry and as a path, or as the folder `autoencoders/<name>/` of the model's.
 
 use super::serve::Args;
 use super::{embedded, fetch};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
-use tdb_data::{Error as DataError, Library};
+use tdb_data::{Error as DataError, Library, hub};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
 use tdb_model::{AutoencoderSite, Config, Device, NamedAutoencoder, Slot, Tokenizer, Transformer};
 use tdb_scalars::Engine;
@@ -27,8 +27,9 @@ pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<
         dead_latents: false,
         device: Some(&device),
     };
-    let Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder } = open(&wanted, library, runtime)?;
-    Ok(Engine::new(name, model, tokenizer, mlp_autoencoder, attn_autoencoder))
+    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder } =
+        open(&wanted, library, runtime)?;
+    Ok(Engine::new(name, model, tokenizer, mlp_autoencoder, attn_autoencoder).with_beginning(beginning))
 }
 
 /// What is to be opened: names or paths.
@@ -51,6 +52,8 @@ pub struct Opened {
     pub name: String,
     pub model: Transformer,
     pub tokenizer: Tokenizer,
+    /// The token that texts begin with in the way of the model's kind.
+    pub beginning: Option<u32>,
     pub mlp_autoencoder: Option<String>,
     pub attn_autoencoder: Option<String>,
 }
@@ -61,7 +64,7 @@ pub struct Opened {
 /// If one of them is not there or not what it should be: one sentence with file, tensor and cause.
 pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Result<Opened> {
     let Found { name, folder, checkpoint } = find(wanted, library, runtime)?;
-    let Checkpoint { config, weights, tokenizer, origin, notes } = checkpoint;
+    let Checkpoint { config, weights, tokenizer, beginning, origin, notes } = checkpoint;
     tracing::info!("model {name}: {origin}");
     notes.iter().for_each(|note| tracing::warn!("{note}"));
     let device = wanted.device.unwrap_or(&Device::Cpu);
@@ -86,7 +89,7 @@ pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow:
         *attached = Some(name);
     }
     let [mlp_autoencoder, attn_autoencoder] = attached;
-    Ok(Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder })
+    Ok(Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder })
 }
 
 /// A model alone, from its name or path.
@@ -96,6 +99,18 @@ pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow:
 pub fn checkpoint(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Result<(String, Checkpoint)> {
     let Found { name, checkpoint, .. } = find(wanted, library, runtime)?;
     Ok((name, checkpoint))
+}
+
+/// The token that goes before every text: the one that is named, none where that is empty, or the model's own.
+///
+/// # Errors
+/// If there is no token of that text.
+pub fn first(named: Option<&str>, tokenizer: &Tokenizer, own: Option<u32>) -> anyhow::Result<Option<u32>> {
+    match named {
+        None => Ok(own),
+        Some("") => Ok(None),
+        Some(text) => Ok(Some(tokenizer.single_token(text).context("--first")?)),
+    }
 }
 
 struct Found {
@@ -114,14 +129,20 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
     if let Some(folder) = below.as_ref().filter(|folder| folder.is_dir()) {
         return opened(wanted.to_owned(), folder.clone());
     }
-    match library.registry().model(wanted) {
-        Ok(entry) => opened(wanted.to_owned(), runtime.block_on(fetch::model(library.fetcher(), entry))?),
-        Err(_) if Path::new(wanted).is_dir() => {
-            let folder = PathBuf::from(wanted);
-            // A path such as `.` has no name of its own until it is resolved.
-            let whole = folder.canonicalize().with_context(|| format!("{wanted} cannot be opened"))?;
-            let name = whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned());
-            opened(name, folder)
+    if library.registry().model(wanted).is_err() && Path::new(wanted).is_dir() {
+        let folder = PathBuf::from(wanted);
+        // A path such as `.` has no name of its own until it is resolved.
+        let whole = folder.canonicalize().with_context(|| format!("{wanted} cannot be opened"))?;
+        let name = match hub::repository_of(&whole) {
+            Some(repository) => repository.rsplit('/').next().unwrap_or_default().to_owned(),
+            None => whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
+        };
+        return opened(name, folder);
+    }
+    match fetch::entry(library.registry(), wanted) {
+        Ok(entry) => {
+            let folder = runtime.block_on(fetch::model(library.fetcher(), &entry))?;
+            opened(entry.name, folder)
         }
         Err(unknown @ DataError::NotFound(_)) => {
             let below = match below {
@@ -134,7 +155,13 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
     }
 }
 
-fn opened(name: String, folder: PathBuf) -> anyhow::Result<Found> {
+fn opened(name: String, mut folder: PathBuf) -> anyhow::Result<Found> {
+    // In a repository's folder of Hugging Face's cache the files lie deeper.
+    if !folder.join("config.json").exists()
+        && let Some(snapshot) = hub::snapshot_in(&folder)
+    {
+        folder = snapshot;
+    }
     let checkpoint = checkpoint::open(&folder)?;
     Ok(Found { name: address_name(&name), folder: Some(folder), checkpoint })
 }

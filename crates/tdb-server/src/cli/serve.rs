@@ -19,7 +19,8 @@ use tracing_subscriber::EnvFilter;
 /// Serve the debugger
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Model: a registered name, a folder below --models, or a path. Without it, the small model inside the program
+    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub. Without
+    /// it, the small model inside the program
     #[arg(long, alias = "model_name", alias = "model-name", value_name = "NAME|FOLDER")]
     pub model: Option<String>,
     /// Autoencoder on the MLP layers: a registered name, a folder below the model's autoencoders/, or a path

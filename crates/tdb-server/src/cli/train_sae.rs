@@ -53,12 +53,13 @@ pub struct Args {
     /// Highest learning rate
     #[arg(long, default_value_t = 0.002)]
     pub rate: f32,
-    /// Tokens per sequence; the model's context if not given
+    /// Tokens per sequence; if not given, the model's context, but no more than 1024
     #[arg(long)]
     pub context: Option<usize>,
-    /// Put this token before every sequence of the given text; none if empty
-    #[arg(long, default_value = "<|endoftext|>")]
-    pub first: String,
+    /// Put this token before every sequence of the given text, none if empty; if not given, the one that the model's texts
+    /// begin with
+    #[arg(long)]
+    pub first: Option<String>,
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Documents that may be left out because they cannot be read; one more ends the run
@@ -105,14 +106,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let library = library::open(&args.data, EmbeddedRecords::LeftOut)?;
     let (name, checkpoint) = super::model::checkpoint(&wanted, &library, runtime.handle())?;
     let model = Transformer::load(checkpoint.config, checkpoint.weights)?;
-    let context = args.context.unwrap_or(model.config().ctx_window);
+    let context = args.context.unwrap_or(model.config().ctx_window.min(1024));
     ensure!(
         (2..=model.config().ctx_window).contains(&context),
         "--context is {context}; this model takes 2 to {} tokens",
         model.config().ctx_window
     );
     let unreadable = Unreadable::up_to(args.max_unreadable);
-    let (mut source, text) = source(args, &model, checkpoint.tokenizer, context, &unreadable)?;
+    let first = super::model::first(args.first.as_deref(), &checkpoint.tokenizer, checkpoint.beginning)?;
+    let cutting = Cutting { tokens: context, first };
+    let (mut source, text) = source(args, &model, checkpoint.tokenizer, cutting, &unreadable)?;
     let recipe = SaeRecipe {
         seed: args.seed,
         site: args.site.into(),
@@ -173,18 +176,13 @@ fn source(
     args: &Args,
     model: &Transformer,
     tokenizer: Tokenizer,
-    context: usize,
+    cutting: Cutting,
     unreadable: &Unreadable,
 ) -> anyhow::Result<(Box<dyn TokenSource>, String)> {
     if args.text.is_empty() {
         let text = format!("the text that `tdb train --seed {TEXT_SEED} --print-text N` prints");
-        return Ok((Box::new(GrammarSource::new(tokenizer, TEXT_SEED, context)), text));
+        return Ok((Box::new(GrammarSource::new(tokenizer, TEXT_SEED, cutting.tokens)), text));
     }
-    let first = match args.first.as_str() {
-        "" => None,
-        token => Some(tokenizer.single_token(token).context("--first")?),
-    };
-    let cutting = Cutting { tokens: context, first };
     let names: Vec<String> = args.text.iter().map(|path| path.display().to_string()).collect();
     let n_vocab = model.config().n_vocab;
     let unreadable = unreadable.clone();

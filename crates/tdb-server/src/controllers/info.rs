@@ -23,6 +23,8 @@ async fn info(app: App, (): ()) -> Result<ServerInfoResponse, ApiError> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: model.map(|model| model.model_info()),
         shape: model.and_then(|model| model.shape()),
+        beginning_of_text: model.and_then(|model| model.beginning_of_text()),
+        suggested_question: model.and_then(|model| model.suggested_question()),
         device: model.and_then(|model| model.device()),
         mlp_autoencoder: model.and_then(|model| model.mlp_autoencoder()),
         attention_autoencoder: model.and_then(|model| model.attention_autoencoder()),

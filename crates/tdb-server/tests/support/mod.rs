@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tdb_api::stream::TdbEvent;
 use tdb_api::{
     AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, IndexMap, InferenceAndTokenData,
-    InferenceResponse, InferenceResponseAndResponseDict, ModelInfoResponse, ModelShape, Token,
+    InferenceResponse, InferenceResponseAndResponseDict, ModelInfoResponse, ModelShape, SuggestedQuestion, Token,
 };
 use tdb_scalars::Observer;
 use tdb_server::queue::Job;
@@ -106,6 +106,14 @@ impl Ask for FakeModel {
     }
 
     fn attention_autoencoder(&self) -> Option<AutoencoderInfo> {
+        None
+    }
+
+    fn beginning_of_text(&self) -> Option<Token> {
+        None
+    }
+
+    fn suggested_question(&self) -> Option<SuggestedQuestion> {
         None
     }
 

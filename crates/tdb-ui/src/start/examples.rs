@@ -17,7 +17,7 @@ struct Example {
 const EXAMPLES: [Example; 6] = [
     Example {
         title: "Indirect object",
-        prompt: "<|endoftext|>When Mary and John went to the store, John gave a drink to",
+        prompt: "When Mary and John went to the store, John gave a drink to",
         target: " Mary",
         distractor: " John",
         look: "Heads in late layers that attend from “ to” back to “ Mary” and write her name. Ablate the strongest, \
@@ -25,7 +25,7 @@ const EXAMPLES: [Example; 6] = [
     },
     Example {
         title: "Capitals",
-        prompt: "<|endoftext|>Paris, France. Ottawa,",
+        prompt: "Paris, France. Ottawa,",
         target: " Canada",
         distractor: " Germany",
         look: "MLP neurons at “ Ottawa” that know the country, and a head that carries what they wrote to the last \
@@ -33,14 +33,14 @@ const EXAMPLES: [Example; 6] = [
     },
     Example {
         title: "Greater than",
-        prompt: "<|endoftext|>The war lasted from the year 1732 to the year 17",
+        prompt: "The war lasted from the year 1732 to the year 17",
         target: "45",
         distractor: "12",
         look: "Heads that read “32” from the end, and neurons after them that favour every larger number at once.",
     },
     Example {
         title: "Induction",
-        prompt: "<|endoftext|>Say: lamp tree king, lamp tree",
+        prompt: "Say: lamp tree king, lamp tree",
         target: " king",
         distractor: " lamp",
         look: "A head at the last “ tree” that attends to the word after the first one. Trace its key: a head one \
@@ -48,7 +48,7 @@ const EXAMPLES: [Example; 6] = [
     },
     Example {
         title: "Pronoun",
-        prompt: "<|endoftext|>When Mary came back from the park,",
+        prompt: "When Mary came back from the park,",
         target: " she",
         distractor: " he",
         look: "A head that reads the name from the comma, and the embedding of the name itself, which already leans \
@@ -56,7 +56,7 @@ const EXAMPLES: [Example; 6] = [
     },
     Example {
         title: "Who else?",
-        prompt: "<|endoftext|>When Mary and John went to the store, Mary gave a drink to",
+        prompt: "When Mary and John went to the store, Mary gave a drink to",
         target: " John",
         distractor: " Mary",
         look: "The first question with the names' roles exchanged. Add a second prompt to compare the two token by \
@@ -71,9 +71,14 @@ pub fn Examples() -> impl IntoView {
     view! {
         <div class="examples">
             {EXAMPLES.iter().map(|e| {
+                // As the model's texts begin.
+                let prompt = move || {
+                    let beginning = server.facts.get().map(|facts| facts.beginning_of_text()).unwrap_or_default();
+                    format!("{beginning}{}", e.prompt)
+                };
                 let href = move || base().map(|base| {
                     let mut state = PageState::default();
-                    state.left.prompt = e.prompt.into();
+                    state.left.prompt = prompt();
                     state.left.target_tokens = vec![e.target.into()];
                     state.left.distractor_tokens = vec![e.distractor.into()];
                     let query = state.to_query();
@@ -82,7 +87,7 @@ pub fn Examples() -> impl IntoView {
                 view! {
                     <a class="card example" href=href>
                         <h3>{e.title}</h3>
-                        <span class="example-prompt">{e.prompt}</span>
+                        <span class="example-prompt">{prompt}</span>
                         <span>
                             <span class="token">{token_text(e.target)}</span>
                             " rather than "

@@ -66,8 +66,10 @@ pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<To
             <div class="field-head">
                 <label class="label" for=id>{move || label.get()}</label>
                 <Tip about="the prompt">
-                    "The text before the token in question. Models of GPT-2's kind have seen <|endoftext|> before \
-                        every text, so begin with it."
+                    "The text before the token in question. "
+                    {move || server.facts.get().map(|facts| facts.beginning_of_text()).filter(|b| !b.is_empty()).map(|b| {
+                        format!("This model has seen {b} before every text, so begin with it; it is not put there by itself.")
+                    })}
                 </Tip>
                 <span class="grow"></span>
                 <span class="label" class:field-error=too_long id=format!("{id}-count") aria-live="off">

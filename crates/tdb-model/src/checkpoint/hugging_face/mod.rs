@@ -4,7 +4,7 @@
 //! <model>/config.json
 //! <model>/model.safetensors            or several files with model.safetensors.index.json
 //!                                      or pytorch_model.bin, or several files with pytorch_model.bin.index.json
-//! <model>/tokenizer.json
+//! <model>/tokenizer.json               or vocab.json and merges.txt
 //! ```
 //!
 //! A family of models is two things: how its `config.json` becomes a [`Config`], and a table of its tensors. A setting
@@ -19,6 +19,7 @@ mod llama;
 mod qwen;
 mod rope;
 mod settings;
+mod tokenizer;
 
 use std::path::Path;
 
@@ -84,11 +85,12 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let (family, config) = read_config(&Settings::new(&path, &json))?;
     let (weights, tokenizer) = rayon::join(
         || open_weights(family, &config, &TensorFiles::open(folder)?),
-        || Tokenizer::from_file(&folder.join("tokenizer.json")),
+        || tokenizer::open(folder, family.model_type),
     );
     let origin = format!("{} (Hugging Face)", folder.display());
-    let (weights, notes) = weights?;
-    Ok(Checkpoint { config, weights, tokenizer: tokenizer?, origin, notes })
+    let ((weights, notes), tokenizer) = (weights?, tokenizer?);
+    let beginning = tokenizer::beginning(Some(folder), family.model_type, &tokenizer)?;
+    Ok(Checkpoint { config, weights, tokenizer, beginning, origin, notes })
 }
 
 /// Reads a model whose three files are in memory, such as the one inside the program; `name` names it in errors.
@@ -108,7 +110,9 @@ pub fn from_bytes(
     let file = TensorFile::from_bytes(&folder.join("model.safetensors"), Bytes::Static(safetensors))?;
     let (weights, notes) = open_weights(family, &config, &TensorFiles::single(file)?)?;
     let tokenizer = Tokenizer::from_bytes(&folder.join("tokenizer.json"), tokenizer)?;
-    Ok(Checkpoint { config, weights, tokenizer, origin: format!("{name} (inside the program)"), notes })
+    let beginning = tokenizer::beginning(None, family.model_type, &tokenizer)?;
+    let origin = format!("{name} (inside the program)");
+    Ok(Checkpoint { config, weights, tokenizer, beginning, origin, notes })
 }
 
 /// Is this object the kind of `config.json` that `transformers` writes?
