@@ -103,6 +103,16 @@ wire_enum! {
 }
 
 wire_enum! {
+    /// From which of its two pre-activations a trace of a gated neuron begins.
+    pub enum MlpTraceType {
+        /// What the activation function reads.
+        Gate = "gate",
+        /// What its result is multiplied with.
+        Up = "up",
+    }
+}
+
+wire_enum! {
     /// Whether a trace begins before or after the nonlinearity of its node.
     pub enum PreOrPostAct {
         Pre = "pre",
@@ -121,6 +131,8 @@ wire_struct! {
         pub detach_layer_norm_scale: bool,
         /// For heads, and only for them.
         pub attention_trace_type: Option<AttentionTraceType>,
+        /// For neurons of gated MLP layers, and only for them; the gate if it is left out.
+        pub mlp_trace_type: Option<MlpTraceType>,
         /// With a trace through a head's value: the node on which that head's effect is traced.
         pub downstream_trace_config: Option<Box<MirroredTraceConfig>>,
     }
@@ -133,6 +145,8 @@ wire_struct! {
         pub node_index: MirroredNodeIndex,
         /// For heads, and only for them.
         pub attention_trace_type: Option<AttentionTraceType>,
+        /// For neurons of gated MLP layers, and only for them; the gate if it is left out.
+        pub mlp_trace_type: Option<MlpTraceType>,
         /// Understood, but without effect: a request names its downstream node beside the upstream one.
         pub downstream_trace_config: Option<MirroredTraceConfig>,
     }

@@ -12,6 +12,8 @@ wire_struct! {
         pub d_model: i64,
         pub d_mlp: i64,
         pub vocab_size: i64,
+        /// Whether neurons have two pre-activations, a gate and what its activation is multiplied with.
+        pub mlp_is_gated: bool,
         /// The longest prompt that the model can take, in tokens.
         pub context_length: i64,
     }

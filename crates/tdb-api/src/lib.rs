@@ -43,7 +43,7 @@ pub use explanations::{
 };
 pub use index::{
     AblationSpec, AllOrOneIndex, AttentionTraceType, MirroredActivationIndex, MirroredNodeIndex, MirroredTraceConfig,
-    NodeAblation, NodeToTrace, PreOrPostAct,
+    MlpTraceType, NodeAblation, NodeToTrace, PreOrPostAct,
 };
 pub use indexmap::IndexMap;
 pub use inference::{

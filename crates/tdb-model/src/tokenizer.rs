@@ -19,6 +19,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
+
 use crate::checkpoint::CheckpointError;
 use byte_level::ByteLevelBpe;
 use other::Other;
@@ -35,7 +37,9 @@ struct Inner {
     engine: Engine,
     /// The token that it would put before a text.
     beginning: Option<u32>,
-    /// A hash of every token's text with its id, ascending; made when a token is first looked for by its text.
+    /// By id, every token's text, `None` where there is no token; made when a token is first looked for by its text.
+    texts: OnceLock<Vec<Option<Box<str>>>>,
+    /// A hash of every token's text with its id, ascending; made likewise.
     by_text: OnceLock<Vec<(u64, u32)>>,
 }
 
@@ -83,7 +87,7 @@ fn list_ids(ids: &[u32]) -> String {
 
 impl Tokenizer {
     fn new(engine: Engine, beginning: Option<u32>) -> Self {
-        Self(Arc::new(Inner { engine, beginning, by_text: OnceLock::new() }))
+        Self(Arc::new(Inner { engine, beginning, texts: OnceLock::new(), by_text: OnceLock::new() }))
     }
 
     /// GPT-2's tokenizer: 50,257 tokens.
@@ -209,13 +213,26 @@ impl Tokenizer {
         let hash = hash(text);
         let first = all.partition_point(|entry| entry.0 < hash);
         let same_hash = all[first..].iter().take_while(|entry| entry.0 == hash);
-        same_hash.map(|entry| entry.1).filter(|id| self.decode_token(*id) == text).collect()
+        let texts = self.texts();
+        same_hash.map(|entry| entry.1).filter(|id| texts[*id as usize].as_deref() == Some(text)).collect()
+    }
+
+    /// The tokens whose texts begin so, ascending.
+    pub fn tokens_beginning_with<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = u32> + 'a {
+        let ids = self.texts().iter().zip(0..);
+        ids.filter(move |(text, _)| text.as_ref().is_some_and(|text| text.starts_with(prefix))).map(|(_, id)| id)
+    }
+
+    fn texts(&self) -> &[Option<Box<str>>] {
+        self.0.texts.get_or_init(|| {
+            let ids = (0..u32::try_from(self.n_vocab()).unwrap_or(u32::MAX)).into_par_iter();
+            ids.map(|id| self.contains(id).then(|| self.decode_token(id).into_boxed_str())).collect()
+        })
     }
 
     fn hashes(&self) -> Vec<(u64, u32)> {
-        let ids = 0..u32::try_from(self.n_vocab()).unwrap_or(u32::MAX);
-        let mut all: Vec<(u64, u32)> =
-            ids.filter(|id| self.contains(*id)).map(|id| (hash(&self.decode_token(id)), id)).collect();
+        let texts = self.texts().iter().zip(0..);
+        let mut all: Vec<(u64, u32)> = texts.filter_map(|(text, id)| Some((hash(text.as_ref()?), id))).collect();
         all.sort_unstable();
         all
     }

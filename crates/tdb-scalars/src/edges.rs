@@ -114,7 +114,7 @@ fn attribution_gradient(side: &Side<'_>, dst: Dst, edge: &EdgeNode) -> Result<Te
     };
     let (node, frozen_scale) = (edge.node, edge.frozen_scale);
     let through = edge.through.filter(|_| matches!(node, Node::Head { .. }));
-    let trace = Trace { node, pre_activation: false, frozen_scale, through, downstream: None };
+    let trace = Trace { node, pre_activation: false, frozen_scale, through, up: false, downstream: None };
     Ok((trace.seed(&side.run, None)?.gradient * f64::from(factor))?)
 }
 

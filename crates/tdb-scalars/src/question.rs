@@ -2,7 +2,8 @@
 
 use tdb_api::{
     AttentionTraceType, BatchedTdbRequest, ComponentTypeForAttention, ComponentTypeForMlp, GroupId, MirroredNodeIndex,
-    NodeAblation, NodeToTrace, NodeType, PassType, ProcessingResponseData as Part, TdbRequestSpec, TokenRef, TopTokens,
+    MlpTraceType, NodeAblation, NodeToTrace, NodeType, PassType, ProcessingResponseData as Part, TdbRequestSpec,
+    TokenRef, TopTokens,
 };
 use tdb_model::Slot;
 
@@ -49,6 +50,8 @@ pub struct TracedNode {
     pub node: Node,
     /// For heads, and only for them.
     pub through: Option<AttentionTraceType>,
+    /// For neurons of gated MLP layers, and only for them; the gate if it is left out.
+    pub mlp: Option<MlpTraceType>,
 }
 
 /// What the run did, and which components did it.
@@ -104,6 +107,7 @@ impl Question {
         let traced = |traced: TracedNode| NodeToTrace {
             node_index: Component::Node(traced.node).to_wire(),
             attention_trace_type: traced.through,
+            mlp_trace_type: traced.mlp,
             downstream_trace_config: None,
         };
         let spec = TdbRequestSpec {

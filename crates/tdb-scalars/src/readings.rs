@@ -213,7 +213,8 @@ fn read_vector(side: &Side<'_>, node: Component) -> Result<Vec<f32>> {
             Ok(block.attn_norm.vjp_row(&resid, &row_of(&block.attn.value_vjp(&values)?, 0)?, true))
         }
         Component::Node(node @ Node::Latent { token, .. }) => {
-            let trace = Trace { node, pre_activation: true, frozen_scale: true, through: None, downstream: None };
+            let trace =
+                Trace { node, pre_activation: true, frozen_scale: true, through: None, up: false, downstream: None };
             row_of(&trace.seed(&side.run, None)?.gradient, token)
         }
         _ => bad!("only neurons and latents have tokens that excite them"),

@@ -191,6 +191,7 @@ fn trace_config(upstream: &NodeToTrace, downstream: Option<&NodeToTrace>) -> Res
         pre_or_post_act: PreOrPostAct::Pre,
         detach_layer_norm_scale: true,
         attention_trace_type: upstream.attention_trace_type,
+        mlp_trace_type: upstream.mlp_trace_type,
         downstream_trace_config: downstream.map(Box::new),
     })
 }

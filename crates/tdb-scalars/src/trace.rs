@@ -6,9 +6,9 @@
 //! of the layer norm before the node counts as constant ("frozen").
 
 use candle_core::Tensor;
-use tdb_api::{AttentionTraceType, MirroredTraceConfig, PreOrPostAct};
+use tdb_api::{AttentionTraceType, MirroredTraceConfig, MlpTraceType, PreOrPostAct};
 use tdb_model::numbers::{axpy, dot};
-use tdb_model::{AttentionGradients, Autoencoder, AutoencoderSite, Block, Point, Run, Slot, Transformer};
+use tdb_model::{AttentionGradients, Autoencoder, AutoencoderSite, Block, MlpKind, Point, Run, Slot, Transformer};
 
 use crate::error::{Result, bad};
 use crate::nodes::Node;
@@ -24,6 +24,8 @@ pub struct Trace {
     pub frozen_scale: bool,
     /// Heads only.
     pub through: Option<AttentionTraceType>,
+    /// Of a gated neuron: whether the pre-activation is what the gate's activation is multiplied with, not the gate.
+    pub up: bool,
     /// With [`AttentionTraceType::V`]: the node on which the head's effect is traced; `None` means the loss.
     pub downstream: Option<Box<Trace>>,
 }
@@ -53,6 +55,12 @@ impl Trace {
             }
             _ => {}
         }
+        let is_gated = matches!(node, Node::Neuron { .. }) && matches!(model.config().mlp, MlpKind::Gated(_));
+        if config.mlp_trace_type.is_some() && !is_gated {
+            return bad!(
+                "mlpTraceType belongs to neurons of gated MLP layers; leave it out for other nodes and models"
+            );
+        }
         let through_value = config.attention_trace_type == Some(AttentionTraceType::V);
         let downstream = match &config.downstream_trace_config {
             Some(_) if !through_value => {
@@ -74,6 +82,7 @@ impl Trace {
             pre_activation: config.pre_or_post_act == PreOrPostAct::Pre,
             frozen_scale: config.detach_layer_norm_scale,
             through: config.attention_trace_type,
+            up: config.mlp_trace_type == Some(MlpTraceType::Up),
             downstream,
         })
     }
@@ -124,8 +133,11 @@ impl Trace {
         let row = resid.narrow(0, token, 1)?;
         let state = block.mlp().apply(&block.mlp_norm.apply(&row)?)?;
         let (of, d_input) = if self.pre_activation {
-            let direction = block.mlp().read_direction(index);
-            (&state.pre_act, model.tensor(&[1, direction.len()], direction)?)
+            let (of, direction) = match (&state.up, block.mlp().up_direction(index)) {
+                (Some(up), Some(direction)) if self.up => (up, direction),
+                _ => (&state.pre_act, block.mlp().read_direction(index)),
+            };
+            (of, model.tensor(&[1, direction.len()], direction)?)
         } else {
             let mut d_post_act = vec![0.0; model.config().d_ff];
             d_post_act[index] = 1.0;

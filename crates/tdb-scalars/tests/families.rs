@@ -3,7 +3,7 @@
 //! their own; parallel blocks; norms after a layer; caps.
 
 use anyhow::{Context as _, Result};
-use tdb_api::AttentionTraceType;
+use tdb_api::{AttentionTraceType, MlpTraceType};
 use tdb_model::numbers::dot;
 use tdb_model::{BlockOrder, ForwardOptions, Site, Tensor, Transformer, checkpoint};
 use tdb_scalars::nodes::{Component, Node};
@@ -91,43 +91,52 @@ fn effects_on_a_traced_neuron_are_its_pre_activation() -> Result<()> {
         let engine = engine(&name)?;
         let model = engine.model();
         let (layer, token, index) = (1, TOKENS - 2, 3);
-        let node = Node::Neuron { layer, token, index };
-        let answer = engine.ask(&Question {
-            trace: Some(TracedNode { node, through: None }),
-            targets: Vec::new(),
-            distractors: Vec::new(),
-            ..question()
-        })?;
-        let run = model.forward(&engine.tokenizer().encode(PROMPT), ForwardOptions::default())?;
-        let value = answer.traced.context("no value")?;
-        let found = row(&run.get(Site::MlpPreAct, layer)?, token)?[index];
-        assert!((value - f64::from(found)).abs() < 1e-4, "{name}");
-
         let (block, order) = (model.block(layer), model.config().block);
-        let resid = match order {
-            BlockOrder::Sequential => run.get(Site::ResidPostAttn, layer)?,
-            BlockOrder::Parallel => run.residual_before(layer).clone(),
-        };
-        let read = block.mlp().read_direction(index);
-        let gradient = block.mlp_norm.vjp_row(&row(&resid, token)?, &read, true);
-        let mut constants = biases(model, &gradient, layer)? + f64::from(block.mlp().read_bias(index));
-        if order == BlockOrder::Sequential
-            && let Ok(bias) = model.weight(&format!("blocks.{layer}.attn.o.bias"))
-        {
-            constants += f64::from(dot(&gradient, &bias.to_vec1()?));
-        }
-        if let Ok(bias) = model.weight(&format!("blocks.{layer}.mlp_norm.bias")) {
-            constants += f64::from(dot(&read, &bias.to_vec1()?));
-        }
-        let sum = direct(&answer) + constants;
-        assert!((sum - value).abs() < 1e-3, "{name}: {sum} for {value}");
-        if order == BlockOrder::Parallel {
-            let beside = |effect: &&tdb_scalars::Effect| {
-                matches!(effect.component, Component::Node(Node::Head { layer: 1, .. })) && effect.direct != 0.0
+        let gate = (None, Site::MlpPreAct, block.mlp().read_direction(index), block.mlp().read_bias(index));
+        let up = block.mlp().up_direction(index);
+        let up = up.map(|read| (Some(MlpTraceType::Up), Site::MlpUp, read, block.mlp().up_bias(index)));
+        for (mlp, site, read, bias) in [Some(gate), up].into_iter().flatten() {
+            let node = Node::Neuron { layer, token, index };
+            let answer = engine.ask(&Question {
+                trace: Some(TracedNode { node, through: None, mlp }),
+                targets: Vec::new(),
+                distractors: Vec::new(),
+                ..question()
+            })?;
+            let run = model.forward(&engine.tokenizer().encode(PROMPT), ForwardOptions::default())?;
+            let value = answer.traced.context("no value")?;
+            let found = row(&run.get(site, layer)?, token)?[index];
+            assert!((value - f64::from(found)).abs() < 1e-4, "{name}, {site:?}");
+
+            let resid = match order {
+                BlockOrder::Sequential => run.get(Site::ResidPostAttn, layer)?,
+                BlockOrder::Parallel => run.residual_before(layer).clone(),
             };
-            assert_eq!(answer.effects.iter().find(beside), None, "attention beside a neuron does not write to it");
+            let gradient = block.mlp_norm.vjp_row(&row(&resid, token)?, &read, true);
+            let mut constants = biases(model, &gradient, layer)? + f64::from(bias);
+            if order == BlockOrder::Sequential
+                && let Ok(bias) = model.weight(&format!("blocks.{layer}.attn.o.bias"))
+            {
+                constants += f64::from(dot(&gradient, &bias.to_vec1()?));
+            }
+            if let Ok(bias) = model.weight(&format!("blocks.{layer}.mlp_norm.bias")) {
+                constants += f64::from(dot(&read, &bias.to_vec1()?));
+            }
+            let sum = direct(&answer) + constants;
+            assert!((sum - value).abs() < 1e-3, "{name}, {site:?}: {sum} for {value}");
+            if order == BlockOrder::Parallel {
+                let beside = |effect: &&tdb_scalars::Effect| {
+                    matches!(effect.component, Component::Node(Node::Head { layer: 1, .. })) && effect.direct != 0.0
+                };
+                assert_eq!(answer.effects.iter().find(beside), None, "attention beside a neuron does not write to it");
+            }
         }
     }
+    // What is not gated has no such input.
+    let node = Node::Neuron { layer: 1, token: 2, index: 3 };
+    let trace = Some(TracedNode { node, through: None, mlp: Some(MlpTraceType::Gate) });
+    let refused = engine("gpt-neo")?.ask(&Question { trace, ..question() }).map(|_| ());
+    assert!(refused.is_err_and(|error| error.to_string().contains("mlpTraceType")));
     Ok(())
 }
 
@@ -139,8 +148,8 @@ fn effects_on_a_traced_head_are_its_logit_and_its_write() -> Result<()> {
         let (layer, query, key, head) = (1, TOKENS - 1, TOKENS - 3, 1);
         let node = Node::Head { layer, query, key, head };
         for through in [AttentionTraceType::Q, AttentionTraceType::K, AttentionTraceType::V] {
-            let answer =
-                engine.ask(&Question { trace: Some(TracedNode { node, through: Some(through) }), ..question() })?;
+            let answer = engine
+                .ask(&Question { trace: Some(TracedNode { node, through: Some(through), mlp: None }), ..question() })?;
             let value = answer.traced.context("no value")?;
             let sum = direct(&answer);
             assert!((sum - value).abs() < 1e-3, "{name} through {through:?}: {sum} for {value}");

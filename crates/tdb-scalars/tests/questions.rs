@@ -91,7 +91,7 @@ fn a_question_may_start_from_a_latent() -> Result<()> {
         _ => None,
     });
     let node = latent.context("no active latent is listed")?;
-    question.trace = Some(TracedNode { node, through: None });
+    question.trace = Some(TracedNode { node, through: None, mlp: None });
     let traced = engine.ask(&question)?;
     assert!(traced.traced.context("no traced value")? > 0.0);
     assert_eq!(traced.difference, None);

@@ -9,7 +9,7 @@ use tdb_api::{
     AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape,
     SuggestedQuestion, Token,
 };
-use tdb_model::{Autoencoder, AutoencoderSite, Slot};
+use tdb_model::{Autoencoder, AutoencoderSite, MlpKind, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
 
 /// A model that can be asked. The engine is one; tests have their own.
@@ -78,6 +78,7 @@ impl Ask for Model {
             d_model: config.d_model as i64,
             d_mlp: config.d_ff as i64,
             vocab_size: config.n_vocab as i64,
+            mlp_is_gated: matches!(config.mlp, MlpKind::Gated(_)),
             context_length: config.ctx_window as i64,
         })
     }
@@ -105,11 +106,10 @@ impl Ask for Model {
     }
 
     fn vocabulary(&self, prefix: &str, limit: usize) -> Vec<Token> {
-        let ids = 0..u32::try_from(self.engine.tokenizer().n_vocab()).unwrap_or(u32::MAX);
-        let exact = self.engine.tokenizer().tokens_of_text(prefix).into_iter().map(|id| self.token(id));
-        let longer = ids.filter(|id| self.engine.tokenizer().contains(*id)).map(|id| self.token(id));
-        let longer = longer.filter(|token| token.text.starts_with(prefix) && token.text != prefix);
-        exact.chain(longer).take(limit).collect()
+        let tokenizer = self.engine.tokenizer();
+        let exact = tokenizer.tokens_of_text(prefix).into_iter().map(|id| self.token(id));
+        let longer = tokenizer.tokens_beginning_with(prefix).map(|id| self.token(id));
+        exact.chain(longer.filter(|token| token.text != prefix)).take(limit).collect()
     }
 
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError> {

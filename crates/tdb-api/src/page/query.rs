@@ -185,7 +185,12 @@ mod tests {
     }
 
     fn traced(attention_trace_type: Option<AttentionTraceType>) -> Option<NodeToTrace> {
-        Some(NodeToTrace { node_index: head(), attention_trace_type, downstream_trace_config: None })
+        Some(NodeToTrace {
+            node_index: head(),
+            attention_trace_type,
+            mlp_trace_type: None,
+            downstream_trace_config: None,
+        })
     }
 
     fn read(query: &str) -> PageState {

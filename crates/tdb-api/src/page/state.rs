@@ -114,7 +114,7 @@ mod tests {
         };
         let node_index =
             MirroredNodeIndex { node_type, tensor_indices, layer_index: Some(3), pass_type: PassType::Forward };
-        NodeToTrace { node_index, attention_trace_type: trace, downstream_trace_config: None }
+        NodeToTrace { node_index, attention_trace_type: trace, mlp_trace_type: None, downstream_trace_config: None }
     }
 
     fn ablation() -> NodeAblation {

@@ -181,6 +181,17 @@ impl Mlp {
         self.gate.bias().map_or(0.0, |bias| bias[neuron])
     }
 
+    /// Gradient of what a gated neuron's activated gate is multiplied with at the layer's input, `[D]`; `None` if neurons
+    /// are not gated.
+    pub fn up_direction(&self, neuron: usize) -> Option<Vec<f32>> {
+        self.up.as_ref().map(|up| up.weight().matrix().row(neuron))
+    }
+
+    /// That for an input of zeros.
+    pub fn up_bias(&self, neuron: usize) -> f32 {
+        self.up.as_ref().and_then(Linear::bias).map_or(0.0, |bias| bias[neuron])
+    }
+
     /// What a unit of a neuron's activation writes, `[D]`; where there is a norm after the layer, before the division by
     /// its scale ([`crate::Run::write_scale`]), as for all writes here.
     pub fn write_direction(&self, neuron: usize) -> Vec<f32> {

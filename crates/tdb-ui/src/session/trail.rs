@@ -1,6 +1,6 @@
 //! Ablations and traces as steps, and the way that traces have gone.
 
-use tdb_api::{AttentionTraceType, NodeAblation, NodeIndex, NodeToTrace, NodeType, page::PageState};
+use tdb_api::{AttentionTraceType, MlpTraceType, NodeAblation, NodeIndex, NodeToTrace, NodeType, page::PageState};
 
 use super::Session;
 use crate::json::Json;
@@ -37,7 +37,13 @@ impl Session {
 
     /// Asks what made `node` fire.
     pub fn trace(self, node: NodeIndex, through: Option<AttentionTraceType>) {
-        self.step(move |page, view| trace(page, view, node, through));
+        self.step(move |page, view| trace(page, view, traced(node, through)));
+    }
+
+    /// Asks what made the other factor of a gated neuron.
+    pub fn trace_up(self, node: NodeIndex) {
+        let node = NodeToTrace { mlp_trace_type: Some(MlpTraceType::Up), ..traced(node, None) };
+        self.step(move |page, view| trace(page, view, node));
     }
 
     /// Back to an earlier trace of the way here; `None` is the question of the logits.
@@ -48,19 +54,22 @@ impl Session {
 
 /// A value trace asks for the head's effect on the node that was traced before, if that can be asked, else on the
 /// logits.
-fn trace(page: &mut PageState, view: &mut ViewState, node: NodeIndex, through: Option<AttentionTraceType>) {
+fn trace(page: &mut PageState, view: &mut ViewState, node: NodeToTrace) {
     let before = page.left.upstream_node_to_trace.take();
     let mut trail = view.trail();
     if let Some(before) = &before {
         trail.push((before.clone(), page.left.downstream_node_to_trace.take()));
     }
-    page.left.downstream_node_to_trace = match through {
+    page.left.downstream_node_to_trace = match node.attention_trace_type {
         Some(AttentionTraceType::V) => before.filter(|b| b.attention_trace_type != Some(AttentionTraceType::V)),
         _ => None,
     };
-    page.left.upstream_node_to_trace =
-        Some(NodeToTrace { node_index: node, attention_trace_type: through, downstream_trace_config: None });
+    page.left.upstream_node_to_trace = Some(node);
     view.set_trail(&trail);
+}
+
+fn traced(node_index: NodeIndex, attention_trace_type: Option<AttentionTraceType>) -> NodeToTrace {
+    NodeToTrace { node_index, attention_trace_type, mlp_trace_type: None, downstream_trace_config: None }
 }
 
 fn trace_back(page: &mut PageState, view: &mut ViewState, to: Option<usize>) {

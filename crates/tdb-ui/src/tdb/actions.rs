@@ -9,6 +9,7 @@ use super::means::{self, Over};
 use crate::dom;
 use crate::format;
 use crate::names::{self, node_path};
+use crate::server::Server;
 use crate::session::Session;
 use crate::ui::Notices;
 
@@ -81,6 +82,11 @@ pub fn RowMenuView() -> impl IntoView {
     let session = Session::get();
     let slug = Slug::text();
     let notices = Notices::get();
+    let server = Server::get();
+    let is_gated = move || {
+        let shape = server.facts.with(|facts| facts.as_ref()?.server.as_ref()?.shape.clone());
+        shape.is_some_and(|shape| shape.mlp_is_gated)
+    };
     let node_ref = NodeRef::<html::Div>::new();
     let items = move || -> Vec<web_sys::HtmlElement> {
         let Some(root) = node_ref.get_untracked() else { return Vec::new() };
@@ -192,6 +198,15 @@ pub fn RowMenuView() -> impl IntoView {
                             }>{label}</button>
                         }
                     }).collect_view()}
+                    {(is_gated() && node.node_type == NodeType::MlpNeuron).then(|| {
+                        let node = node.clone();
+                        view! {
+                            <button type="button" role="menuitem" on:click=move |_| {
+                                close();
+                                session.trace_up(node.clone());
+                            }>"Trace what its gate is multiplied with"</button>
+                        }
+                    })}
                     {(!open.traces_only).then(|| href.map(|href| view! {
                         <a role="menuitem" tabindex="0" href=href target="_blank" rel="noopener">
                             "Open page"

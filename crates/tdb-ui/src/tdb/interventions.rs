@@ -1,7 +1,7 @@
 //! What is changed and what is traced, as chips that can be edited and removed.
 
 use leptos::prelude::*;
-use tdb_api::{AttentionTraceType, NodeIndex, NodeToTrace, NodeType, PassType};
+use tdb_api::{AttentionTraceType, MlpTraceType, NodeIndex, NodeToTrace, NodeType, PassType};
 
 use super::means::MeanValues;
 use crate::answer::Answer;
@@ -165,6 +165,7 @@ fn Trace() -> impl IntoView {
 
 fn short(node: &NodeToTrace) -> String {
     let through = node.attention_trace_type.map(|t| format!(" {t}")).unwrap_or_default();
+    let through = if node.mlp_trace_type == Some(MlpTraceType::Up) { " up".to_owned() } else { through };
     format!("{}{through}", names::node_name(&node.node_index))
 }
 
@@ -179,6 +180,9 @@ fn words(up: &NodeToTrace, down: Option<&NodeToTrace>, answer: &Answer) -> Strin
         }
         (Some(AttentionTraceType::V), Some(down)) => {
             format!("What did {name} move that excited {}? (through the value)", describe(&down.node_index, answer))
+        }
+        (None, _) if up.mlp_trace_type == Some(MlpTraceType::Up) => {
+            format!("What caused that by which the gate of {name} is multiplied?")
         }
         (None, _) => format!("What caused the activation of {name}?"),
     }

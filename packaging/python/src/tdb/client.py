@@ -273,7 +273,11 @@ class MirroredTraceConfig(TypedDict, total=False):
     preOrPostAct: Required['PreOrPostAct']
     detachLayerNormScale: Required[bool]
     attentionTraceType: 'AttentionTraceType'
+    mlpTraceType: 'MlpTraceType'
     downstreamTraceConfig: 'MirroredTraceConfig'
+
+
+MlpTraceType = Literal['gate', 'up']
 
 
 class ModelInfoResponse(TypedDict, total=False):
@@ -295,6 +299,7 @@ class ModelShape(TypedDict, total=False):
     dModel: Required[int]
     dMlp: Required[int]
     vocabSize: Required[int]
+    mlpIsGated: Required[bool]
     contextLength: Required[int]
 
 
@@ -372,6 +377,7 @@ class NodeToTrace(TypedDict, total=False):
 
     nodeIndex: Required['MirroredNodeIndex']
     attentionTraceType: 'AttentionTraceType'
+    mlpTraceType: 'MlpTraceType'
     downstreamTraceConfig: 'MirroredTraceConfig'
 
 
@@ -428,10 +434,21 @@ class ServerInfoResponse(TypedDict, total=False):
     version: Required[str]
     model: 'ModelInfoResponse'
     shape: 'ModelShape'
+    beginningOfText: 'Token'
+    suggestedQuestion: 'SuggestedQuestion'
+    device: str
     mlpAutoencoder: 'AutoencoderInfo'
     attentionAutoencoder: 'AutoencoderInfo'
     limits: Required['LimitsResponse']
     writesExplanations: Required[bool]
+
+
+class SuggestedQuestion(TypedDict, total=False):
+    """A question to begin with."""
+
+    prompt: Required[str]
+    targetTokens: Required[list['TokenRef']]
+    distractorTokens: Required[list['TokenRef']]
 
 
 class TdbRequestSpec(TypedDict, total=False):

@@ -18,14 +18,14 @@ pub(super) struct Decoder {
 }
 
 /// Settings that all these families have.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 17] = [
     "attention_bias",
-    "attention_dropout",
     "head_dim",
     "hidden_act",
     "hidden_size",
     "intermediate_size",
     "max_position_embeddings",
+    "model_type",
     "num_attention_heads",
     "num_hidden_layers",
     "num_key_value_heads",
@@ -36,7 +36,6 @@ const SETTINGS: [&str; 18] = [
     "rope_theta",
     "tie_word_embeddings",
     "vocab_size",
-    "model_type",
 ];
 
 impl Decoder {

@@ -17,22 +17,23 @@ pub(super) const FAMILY: Family = Family {
     other_parts: &[],
 };
 
-/// Settings that are read, or that mean something only in training or for another head.
+/// Settings that are read, mean something only for another head, or are another family's and stand in some files.
 const SETTINGS: [&str; 24] = [
     "activation_function",
     "add_cross_attention",
-    "attn_pdrop",
-    "embd_pdrop",
+    "hidden_act",
+    "intermediate_size",
     "layer_norm_epsilon",
+    "model_type",
     "n_ctx",
     "n_embd",
     "n_head",
     "n_inner",
     "n_layer",
     "n_positions",
+    "n_special",
     "predict_special_tokens",
     "reorder_and_upcast_attn",
-    "resid_pdrop",
     "scale_attn_by_inverse_layer_idx",
     "scale_attn_weights",
     "summary_activation",
@@ -42,7 +43,6 @@ const SETTINGS: [&str; 24] = [
     "summary_use_proj",
     "tie_word_embeddings",
     "vocab_size",
-    "model_type",
 ];
 
 fn config(settings: &Settings<'_>) -> Result<Config, CheckpointError> {

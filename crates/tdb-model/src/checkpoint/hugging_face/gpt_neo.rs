@@ -19,13 +19,10 @@ pub(super) const FAMILY: Family = Family {
 };
 
 /// Settings that are read, or that mean something only in training or for another head.
-const SETTINGS: [&str; 22] = [
+const SETTINGS: [&str; 18] = [
     "activation_function",
-    "attention_dropout",
     "attention_layers",
     "attention_types",
-    "classifier_dropout",
-    "embed_dropout",
     "hidden_size",
     "intermediate_size",
     "layer_norm_epsilon",
@@ -33,7 +30,6 @@ const SETTINGS: [&str; 22] = [
     "model_type",
     "num_heads",
     "num_layers",
-    "resid_dropout",
     "summary_activation",
     "summary_first_dropout",
     "summary_proj_to_labels",

@@ -20,18 +20,14 @@ pub(super) const FAMILY: Family = Family {
 const UNEMBEDDING: &str = "embed_out.weight";
 
 /// Settings that are read, or that mean something only in training or for another head.
-const SETTINGS: [&str; 22] = [
+const SETTINGS: [&str; 17] = [
     "attention_bias",
-    "attention_dropout",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
     "hidden_act",
-    "hidden_dropout",
-    "hidden_dropout_prob",
     "hidden_size",
     "intermediate_size",
     "layer_norm_eps",
     "max_position_embeddings",
+    "model_type",
     "num_attention_heads",
     "num_hidden_layers",
     "partial_rotary_factor",
@@ -42,7 +38,6 @@ const SETTINGS: [&str; 22] = [
     "tie_word_embeddings",
     "use_parallel_residual",
     "vocab_size",
-    "model_type",
 ];
 
 fn config(settings: &Settings<'_>) -> Result<Config, CheckpointError> {

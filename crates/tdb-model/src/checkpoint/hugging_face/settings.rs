@@ -4,8 +4,9 @@ use crate::checkpoint::CheckpointError;
 use crate::checkpoint::settings::Settings;
 use crate::config::Activation;
 
-/// Settings that any configuration may have and that change nothing in what a model computes from a prompt.
-const NEUTRAL: [&str; 73] = [
+/// Settings that any configuration may have and that change nothing in what a model computes from a prompt: names, how
+/// training and sampling go, dropout.
+const NEUTRAL: [&str; 86] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_attn_implementation_internal",
@@ -14,18 +15,24 @@ const NEUTRAL: [&str; 73] = [
     "_name_or_path",
     "_num_labels",
     "architectures",
+    "attention_dropout",
+    "attention_probs_dropout_prob",
     "attn_implementation",
+    "attn_pdrop",
     "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
     "cache_implementation",
     "chunk_size_feed_forward",
+    "classifier_dropout",
     "cross_attention_hidden_size",
     "decoder_start_token_id",
     "diversity_penalty",
     "do_sample",
     "dtype",
     "early_stopping",
+    "embd_pdrop",
+    "embed_dropout",
     "encoder_no_repeat_ngram_size",
     "eos_token_id",
     "exponential_decay_length_penalty",
@@ -33,7 +40,10 @@ const NEUTRAL: [&str; 73] = [
     "forced_bos_token_id",
     "forced_eos_token_id",
     "gradient_checkpointing",
+    "hidden_dropout",
+    "hidden_dropout_prob",
     "id2label",
+    "initializer_factor",
     "initializer_range",
     "is_composition",
     "is_decoder",
@@ -43,6 +53,7 @@ const NEUTRAL: [&str; 73] = [
     "license",
     "max_length",
     "min_length",
+    "model_parallel",
     "name_or_path",
     "no_repeat_ngram_size",
     "num_beam_groups",
@@ -58,6 +69,8 @@ const NEUTRAL: [&str; 73] = [
     "problem_type",
     "remove_invalid_values",
     "repetition_penalty",
+    "resid_dropout",
+    "resid_pdrop",
     "return_dict",
     "return_dict_in_generate",
     "sep_token_id",
@@ -73,6 +86,7 @@ const NEUTRAL: [&str; 73] = [
     "torchscript",
     "transformers.js_config",
     "transformers_version",
+    "type_vocab_size",
     "typical_p",
     "unsloth_fixed",
     "unsloth_version",
@@ -112,9 +126,9 @@ pub(super) fn activation_or(
 /// A nonlinearity by the name that `transformers` has for it.
 pub(super) fn activation(settings: &Settings<'_>, key: &str) -> Result<Activation, CheckpointError> {
     match settings.text(key)? {
-        // Three ways of writing the same formula.
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-        "gelu" => Ok(Activation::Gelu),
+        // Four ways of writing the same formula.
+        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => Ok(Activation::GeluTanh),
+        "gelu" | "gelu_python" => Ok(Activation::Gelu),
         "silu" | "swish" => Ok(Activation::Silu),
         "relu" => Ok(Activation::Relu),
         _ => {

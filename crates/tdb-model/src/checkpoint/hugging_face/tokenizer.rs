@@ -64,7 +64,7 @@ pub(super) fn beginning(
 
 /// What stands in a `tokenizer.json` for these files.
 fn describe(folder: &Path, model_type: &str) -> Result<Json, CheckpointError> {
-    let byte_level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": regex});
+    let byte_level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex});
     let (normalizer, pre_tokenizer) = match model_type {
         "gpt2" | "gpt_neo" => (Json::Null, byte_level(true)),
         "qwen2" | "qwen3" => {
@@ -86,7 +86,7 @@ fn describe(folder: &Path, model_type: &str) -> Result<Json, CheckpointError> {
     let added = added_tokens(folder, &vocab)?;
     Ok(json!({
         "added_tokens": added, "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
-        "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+        "decoder": byte_level(true), "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     }))
 }
 
