@@ -24,6 +24,8 @@ cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens 
 cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...] [--binary TDB] [--against TDB|http://HOST:PORT]
                                            latency and memory of a GPT-2-small-sized model beside the reference's;
                                            --against: two servers answer the same requests in turn
+cargo xtask bench effects [--embedded]
+                                           exact effects and patches: time, distance to estimates, bounds, false alarms
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
 cargo xtask fuzz [TARGET] [--seconds N] [--seed N]
                                            damaged input for every reader, an hour each; stops at the first panic

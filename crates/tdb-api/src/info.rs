@@ -63,6 +63,8 @@ wire_struct! {
         pub max_token_scores: i64,
         /// Bytes of the activations of all runs of one request.
         pub max_activation_bytes: i64,
+        /// Runs with a node removed or an activation patched, of one request.
+        pub max_varied_runs: i64,
         /// Seconds that one request may compute.
         pub max_seconds: i64,
         /// Requests that compute at the same time.

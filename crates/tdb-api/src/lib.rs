@@ -9,6 +9,7 @@
 
 mod attribution;
 mod batched;
+mod effects;
 mod error_body;
 mod explanations;
 mod index;
@@ -17,6 +18,7 @@ mod info;
 mod names;
 pub mod numbers;
 pub mod page;
+mod patch;
 mod records;
 pub mod routes;
 mod scalars;
@@ -37,6 +39,7 @@ pub use batched::{
     BatchedRequest, BatchedResponse, InferenceResponseAndResponseDict, InferenceSubRequest, ProcessingRequestSpec,
     ProcessingResponseData,
 };
+pub use effects::{AblateTo, Check, CheckName, EffectsRequest, EffectsResponse, NodeEffect, Price, SampledBound};
 pub use error_body::{ErrorBody, FIELD_HEADER};
 pub use explanations::{
     AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, ScoreRequest, ScoreResult,
@@ -56,6 +59,10 @@ pub use info::{
 pub use names::{
     ActivationLocationType, DerivedScalarType, Dimension, NodeType, PassType, ProcessingResponseDataType, SpecType,
     UnknownName,
+};
+pub use patch::{
+    PatchCell, PatchDirection, PatchGrid, PatchGroup, PatchMetric, PatchPath, PatchRequest, PatchResponse, PatchRuns,
+    PatchUnits, PatchedCell, TokenPair,
 };
 pub use records::{
     AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets,

@@ -119,6 +119,14 @@ routes! {
     ModelInfo: Post "/model_info", inference model_info, Nowhere () => ModelInfoResponse, reference;
     /// The debugger's question, answered in parts: lines of JSON, or server-sent events by the Accept header.
     BatchedTdbStream: Post "/batched_tdb/stream", inference batched_tdb_stream, Body BatchedTdbRequest => Events, ours;
+    /// What really happens to the debugger's objective when nodes are removed, one at a time.
+    Effects: Post "/effects", inference effects, Body EffectsRequest => EffectsResponse, ours;
+    /// As `/effects`, answered in parts: each node's effect when it is known.
+    EffectsStream: Post "/effects/stream", inference effects_stream, Body EffectsRequest => Events, ours;
+    /// What happens when activations of one prompt's run are put into another's.
+    Patch: Post "/patch", inference patch, Body PatchRequest => PatchResponse, ours;
+    /// As `/patch`, answered in parts: each cell when it is known.
+    PatchStream: Post "/patch/stream", inference patch_stream, Body PatchRequest => Events, ours;
     /// What a request may ask for at most.
     Limits: Get "/limits", info limits, Nowhere () => LimitsResponse, ours;
     /// Version, model, shapes, autoencoders and limits.

@@ -4,7 +4,9 @@
 
 use crate::attribution::TokenPairAttributionResponseData;
 use crate::batched::{BatchedResponse, InferenceResponseAndResponseDict, ProcessingResponseData};
+use crate::effects::{Check, NodeEffect, Price, SampledBound};
 use crate::inference::{InferenceAndTokenData, InferenceResponse};
+use crate::patch::{PatchRuns, PatchedCell};
 use crate::tokens::ScoredTokensResponseData;
 use crate::top_k::MultipleTopKDerivedScalarsResponseData;
 use crate::wire::{
@@ -94,6 +96,18 @@ pub enum TdbEvent {
     TokenReadings { side: usize, name: String, data: ScoredTokensResponseData },
     /// `tokenPairAttribution`.
     TokenPairs { side: usize, name: String, data: TokenPairAttributionResponseData },
+    /// What the answer about effects or patches will cost.
+    Price { price: Price },
+    /// The effect of one node.
+    NodeEffect { effect: NodeEffect },
+    /// What was found among nodes chosen at random.
+    SampledBound { bound: SampledBound },
+    /// The two runs that are patched.
+    PatchRuns { runs: PatchRuns },
+    /// One patched run.
+    PatchedCell { cell: PatchedCell },
+    /// What was checked.
+    Checks { checks: Vec<Check> },
     /// Everything was sent.
     Done,
     /// The question was not answered; `status` is what the unstreamed answer would have had.
@@ -107,7 +121,7 @@ pub enum TdbEvent {
 }
 
 /// The words of `event`.
-const EVENTS: [&str; 10] = [
+const EVENTS: [&str; 16] = [
     "tokens",
     "progress",
     "inference",
@@ -116,6 +130,12 @@ const EVENTS: [&str; 10] = [
     "node_groups",
     "token_readings",
     "token_pairs",
+    "price",
+    "node_effect",
+    "sampled_bound",
+    "patch_runs",
+    "patched_cell",
+    "checks",
     "done",
     "error",
 ];
@@ -159,6 +179,12 @@ impl Decode for TdbEvent {
             "token_pairs" => {
                 Self::TokenPairs { side: from.read("side")?, name: from.read("name")?, data: from.read("data")? }
             }
+            "price" => Self::Price { price: from.read("price")? },
+            "node_effect" => Self::NodeEffect { effect: from.read("effect")? },
+            "sampled_bound" => Self::SampledBound { bound: from.read("bound")? },
+            "patch_runs" => Self::PatchRuns { runs: from.read("runs")? },
+            "patched_cell" => Self::PatchedCell { cell: from.read("cell")? },
+            "checks" => Self::Checks { checks: from.read("checks")? },
             "done" => Self::Done,
             "error" => {
                 Self::Error { status: from.read("status")?, message: from.read("message")?, field: from.read("field")? }
@@ -272,6 +298,13 @@ impl Fold {
         use ProcessingResponseData as Part;
         match event {
             TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } => {}
+            // Parts of answers to other questions.
+            TdbEvent::Price { .. }
+            | TdbEvent::NodeEffect { .. }
+            | TdbEvent::SampledBound { .. }
+            | TdbEvent::PatchRuns { .. }
+            | TdbEvent::PatchedCell { .. }
+            | TdbEvent::Checks { .. } => {}
             TdbEvent::Inference { side, data } => self.at(side).run = Some(data),
             TdbEvent::OutputLogits { side, name, data } | TdbEvent::NodeGroups { side, name, data } => {
                 self.put(side, name, Part::MultipleTopKDerivedScalars(data));

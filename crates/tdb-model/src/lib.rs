@@ -41,6 +41,7 @@
 pub mod checkpoint;
 pub mod config;
 mod error;
+pub mod fault;
 pub mod guarded;
 pub mod intervention;
 mod matrix;

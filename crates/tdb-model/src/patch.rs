@@ -23,6 +23,7 @@ pub struct Patch {
     pub point: Point,
     /// One entry per dimension of the site.
     pub indices: Vec<Index>,
+    /// What they are set to.
     pub values: Values,
 }
 

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::intervention::{Index, Intervention, first_layer_reached};
+use crate::modules::attention::AttentionState;
 use crate::modules::autoencoder::{Autoencoder, LatentState};
 use crate::modules::block::LayerState;
 use crate::modules::norm::{NormState, Sites};
@@ -296,6 +297,11 @@ impl Run {
             Slot::Mlp => state.mlp_latents.as_ref(),
             Slot::Attention => state.attn_latents.as_ref(),
         }
+    }
+
+    /// Queries, keys, values and what was made of them in one layer; `None` if it was not run.
+    pub fn attention(&self, layer: usize) -> Option<&AttentionState> {
+        self.layers.get(layer).map(|state| &state.attn)
     }
 
     /// What the autoencoder of one layer leaves over, after interventions, `[T, n_inputs]`.

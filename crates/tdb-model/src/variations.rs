@@ -10,6 +10,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::fault::{self, Fault};
 use crate::intervention::{Index, Intervention, indices_within};
 use crate::modules::attention::{Part, PastKeysValues};
 use crate::modules::norm::Sites;
@@ -93,6 +94,7 @@ impl Run {
         let variation = |(index, patches): (usize, &'_ Vec<Patch>)| {
             let layer = patches.iter().map(|p| p.first_layer(n_layers)).min().unwrap_or(n_layers);
             let token = patches.iter().map(Patch::first_token).min().unwrap_or(n_tokens - 1);
+            let token = if fault::is(Fault::LateStart) { (token + 1).min(n_tokens - 1) } else { token };
             (index, layer, token)
         };
         let mut all: Vec<Variation<'_>> = Vec::with_capacity(runs.len());
@@ -161,6 +163,7 @@ impl Run {
     }
 
     fn parts(&self, rows: &Rows<'_>, layer: usize) -> Result<Vec<Part>> {
+        let layer = if fault::is(Fault::StaleCache) { 0 } else { layer };
         let (k, v) = (self.get(Site::AttnK, layer)?, self.get(Site::AttnV, layer)?);
         let part = |(rows, of): (Range<usize>, &&Variation<'_>)| {
             let past = match of.token {
@@ -207,7 +210,11 @@ impl Run {
                 Logits::All => model.unembedding().logits(x),
                 Logits::Of(tokens) => model.unembedding().logits_of(tokens, x),
             };
-            for (row, v) in logits.chunks_exact(logits.len() / of.len()).zip(of) {
+            let mut rows: Vec<&[f32]> = logits.chunks_exact(logits.len() / of.len()).collect();
+            if fault::is(Fault::MixedRuns) {
+                rows.rotate_left(1);
+            }
+            for (row, v) in rows.into_iter().zip(of) {
                 let mut row = row.to_vec();
                 self.intervene_in_logits(&mut row, options);
                 each(v.index, &row)?;
@@ -247,7 +254,13 @@ fn fitting(runs: &[Variation<'_>], rows: usize, n_tokens: usize) -> usize {
 fn rows_of(of: &Variation<'_>, rows: Range<usize>, from: usize, interventions: &[Intervention]) -> RowsOf {
     let n = rows.len();
     let patch = |patch: &Patch| {
-        let indices = indices_within(patch.point.site, &patch.indices, from, n)?;
+        if fault::is(Fault::IgnoredPatch) {
+            return None;
+        }
+        let mut indices = indices_within(patch.point.site, &patch.indices, from, n)?;
+        if let (true, Index::At(token)) = (fault::is(Fault::ShiftedPatch), indices[0]) {
+            indices[0] = Index::At((token + 1).min(n - 1));
+        }
         let values = match (&patch.values, indices[0]) {
             // Numbers for all tokens: those of the rows.
             (Values::Each(values), Index::All) => values[values.len() / (from + n) * from..].into(),

@@ -29,6 +29,8 @@ impl Observer for () {}
 pub struct RecordMaximum {
     /// Largest activation in the record's top examples.
     pub activation: f64,
+    /// Mean activation over the whole text, if it was collected.
+    pub mean: Option<f64>,
     /// For nodes with one value per pair of tokens: the sequences of the top examples, as lists of the
     /// values written into each token from it and the ones before.
     pub attention_sequences: Vec<Vec<Vec<f64>>>,
@@ -56,6 +58,15 @@ pub struct Context<'a> {
     pub records: &'a dyn Records,
     /// What the request may take at most.
     pub bounds: Bounds,
+}
+
+impl Context<'_> {
+    /// Tells a piece of the answer to whoever listens.
+    pub(crate) fn tell(&self, event: impl FnOnce() -> TdbEvent) {
+        if self.observer.listens() {
+            self.observer.event(event());
+        }
+    }
 }
 
 impl Default for Context<'_> {

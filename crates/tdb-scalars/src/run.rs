@@ -103,7 +103,13 @@ impl Engine {
     }
 
     /// A run after its forward pass: what it reached, and where its backward pass starts.
-    fn side<'e>(&'e self, plan: Plan, run: Run, context: &Context<'e>, edge: Option<EdgeNode>) -> Result<Side<'e>> {
+    pub(crate) fn side<'e>(
+        &'e self,
+        plan: Plan,
+        run: Run,
+        context: &Context<'e>,
+        edge: Option<EdgeNode>,
+    ) -> Result<Side<'e>> {
         let context = *context;
         let loss = plan.loss.as_ref().map(|loss| Ok(loss.value(&run.logits(plan.tokens.len() - 1)?)));
         let loss: Option<f32> = loss.transpose().map_err(|error: tdb_model::Error| Error::from(error))?;

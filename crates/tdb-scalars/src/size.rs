@@ -26,11 +26,13 @@ pub struct Bounds {
     pub token_scores: u64,
     /// Bytes of the activations of all runs.
     pub activation_bytes: u64,
+    /// Runs with something removed or patched.
+    pub varied_runs: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Bounds { answer_bytes: u64::MAX, token_scores: u64::MAX, activation_bytes: u64::MAX }
+        Bounds { answer_bytes: u64::MAX, token_scores: u64::MAX, activation_bytes: u64::MAX, varied_runs: u64::MAX }
     }
 }
 
@@ -199,7 +201,7 @@ impl Engine {
     }
 
     /// Activations of a run that are kept until its answer is made, in bytes.
-    fn activation_bytes(&self, tokens: u64) -> u64 {
+    pub(crate) fn activation_bytes(&self, tokens: u64) -> u64 {
         let config = self.model().config();
         let [layers, heads, d_model, d_ff] =
             [config.n_layers, config.n_heads, config.d_model, config.d_ff].map(|n| n as u64);

@@ -148,7 +148,7 @@ fn groups(mlp: ComponentTypeForMlp, attention: ComponentTypeForAttention) -> Ind
 }
 
 /// A null index means all entries along its axis, so that a whole head, layer or token can be set at once.
-fn ablation_spec(ablation: &NodeAblation) -> Result<AblationSpec> {
+pub(crate) fn ablation_spec(ablation: &NodeAblation) -> Result<AblationSpec> {
     let MirroredNodeIndex { node_type, tensor_indices, layer_index, .. } = &ablation.node_index;
     let all_or_one = |index: &Option<i64>| index.map_or(AllOrOneIndex::All, AllOrOneIndex::One);
     let (Some(first), Some(last)) = (tensor_indices.first().map(all_or_one), tensor_indices.last().map(all_or_one))

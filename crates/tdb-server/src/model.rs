@@ -6,8 +6,8 @@ use crate::queue::Job;
 use crate::suggestion::suggest;
 use std::sync::OnceLock;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ModelInfoResponse, ModelShape,
-    SuggestedQuestion, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, EffectsRequest, EffectsResponse,
+    ModelInfoResponse, ModelShape, PatchRequest, PatchResponse, SuggestedQuestion, Token,
 };
 use tdb_model::{Autoencoder, AutoencoderSite, MlpKind, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
@@ -29,6 +29,8 @@ pub trait Ask: Send + Sync {
     fn vocabulary(&self, prefix: &str, limit: usize) -> Vec<Token>;
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
     fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
+    fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError>;
+    fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError>;
 }
 
 /// The engine with the stored records that activations are normalised by.
@@ -118,6 +120,14 @@ impl Ask for Model {
 
     fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError> {
         Ok(self.engine.batched_tdb(request, &self.context(job))?)
+    }
+
+    fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError> {
+        Ok(self.engine.effects(request, &self.context(job))?)
+    }
+
+    fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError> {
+        Ok(self.engine.patch(request, &self.context(job))?)
     }
 }
 

@@ -8,9 +8,9 @@ use serde::Serialize;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
     BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
-    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, InferenceRequestSpec,
-    InferenceSubRequest, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, ProcessingRequestSpec,
-    TdbRequestSpec,
+    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, EffectsRequest, EffectsResponse,
+    InferenceRequestSpec, InferenceSubRequest, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse,
+    PatchRequest, PatchResponse, ProcessingRequestSpec, TdbRequestSpec,
 };
 
 /// One kind of question.
@@ -175,6 +175,69 @@ impl Question for BatchedRequest {
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
         model.batched(&self, job)
+    }
+}
+
+impl Question for EffectsRequest {
+    type Answer = EffectsResponse;
+
+    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+        let ablations = self.node_ablations.as_ref().map_or(0, Vec::len);
+        at_most(FieldPath::of("nodeAblations"), "entries", ablations, limits.ablations)?;
+        at_most(FieldPath::of("targetTokens"), "entries", self.target_tokens.len(), limits.ablations)?;
+        at_most(FieldPath::of("distractorTokens"), "entries", self.distractor_tokens.len(), limits.ablations)?;
+        let runs = usize::try_from(limits.bounds.varied_runs).unwrap_or(usize::MAX);
+        at_most(FieldPath::of("nodes"), "entries", self.nodes.len(), runs)?;
+        match usize::try_from(self.random_nodes) {
+            Ok(n) if n <= runs => Ok(()),
+            Ok(_) => {
+                let what = format!("is {}; this server takes at most {runs}", self.random_nodes);
+                Err(ApiError::BadField { field: FieldPath::of("randomNodes"), what })
+            }
+            Err(_) => {
+                let what = format!("is {}; give 0 or more", self.random_nodes);
+                Err(ApiError::BadField { field: FieldPath::of("randomNodes"), what })
+            }
+        }
+    }
+
+    fn prompts(&self) -> Vec<(FieldPath, &str)> {
+        vec![(FieldPath::of("prompt"), &self.prompt)]
+    }
+
+    fn weight(&self) -> u64 {
+        let nodes = self.nodes.len() as u64 + u64::try_from(self.random_nodes).unwrap_or(0);
+        self.prompt.len() as u64 * (1 + nodes / 8)
+    }
+
+    fn answer(self, model: &dyn Ask, job: &Job) -> Result<EffectsResponse, ApiError> {
+        model.effects(&self, job)
+    }
+}
+
+impl Question for PatchRequest {
+    type Answer = PatchResponse;
+
+    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+        let tokens = |tokens: &Option<Vec<_>>| tokens.as_ref().map_or(0, Vec::len);
+        at_most(FieldPath::of("targetTokens"), "entries", tokens(&self.target_tokens), limits.ablations)?;
+        at_most(FieldPath::of("distractorTokens"), "entries", tokens(&self.distractor_tokens), limits.ablations)
+    }
+
+    fn prompts(&self) -> Vec<(FieldPath, &str)> {
+        let (clean, corrupted) = (FieldPath::of("cleanPrompt"), FieldPath::of("corruptedPrompt"));
+        vec![(clean, &self.clean_prompt), (corrupted, &self.corrupted_prompt)]
+    }
+
+    fn weight(&self) -> u64 {
+        // Heat maps take as many runs as the model has layers and the prompt tokens.
+        let grids = self.grids.as_ref().map_or(4, Vec::len) as u64;
+        let cells = self.cells.as_ref().map_or(0, Vec::len) + self.units.as_ref().map_or(0, Vec::len);
+        self.clean_prompt.len() as u64 * (1 + grids * 8 + cells as u64)
+    }
+
+    fn answer(self, model: &dyn Ask, job: &Job) -> Result<PatchResponse, ApiError> {
+        model.patch(&self, job)
     }
 }
 

@@ -26,6 +26,7 @@ impl Records for StoredRecords {
         });
         Ok(RecordMaximum {
             activation: f64::from(found.record.max_activation()),
+            mean: found.record.moments.mean,
             attention_sequences: sequences.collect(),
         })
     }

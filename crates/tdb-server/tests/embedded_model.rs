@@ -8,8 +8,8 @@ use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 use std::path::Path;
 use support::Client;
-use tdb_api::BatchedResponse;
 use tdb_api::stream::{TdbEvent, fold};
+use tdb_api::{BatchedResponse, EffectsResponse, PatchResponse};
 use tdb_model::{Transformer, checkpoint};
 use tdb_scalars::{Bounds, Engine};
 use tdb_server::model::Model;
@@ -143,4 +143,67 @@ async fn what_would_be_too_large_is_refused_with_what_would_pass() {
     let refused = client.post("/batched_tdb", &question()).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     assert!(refused.message().contains("bytes of activations"), "{}", refused.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn effects_and_patches_are_told_in_parts_that_are_the_whole_answer() {
+    let client = client();
+    let neuron = json!({ "nodeType": "mlp_neuron", "tensorIndices": [3, 5], "layerIndex": 1, "passType": "forward" });
+    let head =
+        json!({ "nodeType": "attention_head", "tensorIndices": [13, 3, 1], "layerIndex": 3, "passType": "forward" });
+    let prompt = "When Mary and John went to the store, John gave a drink to";
+    let body = json!({
+        "prompt": prompt, "targetTokens": [" Mary"], "distractorTokens": [" John"], "nodes": [neuron, head],
+        "randomNodes": 10,
+    });
+    let whole: EffectsResponse = serde_json::from_slice(&client.post("/effects", &body).await.body).unwrap();
+    let lines = client.post("/effects/stream", &body).await;
+    assert_eq!(lines.status, StatusCode::OK, "{}", String::from_utf8_lossy(&lines.body));
+    let events = |body: &[u8]| -> Vec<TdbEvent> {
+        std::str::from_utf8(body).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let mut nodes = Vec::new();
+    for event in events(&lines.body) {
+        match event {
+            TdbEvent::Price { price } => assert_eq!(price, whole.price),
+            TdbEvent::NodeEffect { effect } => nodes.push(effect),
+            TdbEvent::SampledBound { bound } => assert_eq!(Some(bound), whole.sampled),
+            TdbEvent::Checks { checks } => assert_eq!(checks, whole.checks),
+            TdbEvent::Done => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((nodes.len(), whole.nodes.len()), (2, 2));
+    assert!(nodes.iter().all(|effect| whole.nodes.contains(effect)));
+
+    let body = json!({
+        "cleanPrompt": prompt, "corruptedPrompt": "When John and Mary went to the store, Mary gave a drink to",
+        "targetTokens": [" Mary"], "distractorTokens": [" John"], "grids": ["heads"],
+    });
+    let whole: PatchResponse = serde_json::from_slice(&client.post("/patch", &body).await.body).unwrap();
+    let lines = client.post("/patch/stream", &body).await;
+    let mut cells = Vec::new();
+    for event in events(&lines.body) {
+        match event {
+            TdbEvent::PatchRuns { runs } => assert_eq!(runs, whole.runs),
+            TdbEvent::PatchedCell { cell } => cells.push(cell),
+            TdbEvent::Price { .. } | TdbEvent::Checks { .. } | TdbEvent::Done => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(cells.len(), whole.cells.len());
+    assert!(cells.iter().all(|cell| whole.cells.contains(cell)));
+
+    let mut bad = body.clone();
+    bad["corruptedPrompt"] = json!("When John and Mary");
+    for path in ["/patch", "/patch/stream"] {
+        let refused = client.post(path, &bad).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        assert!(refused.message().contains("alignment"), "{}", refused.message());
+    }
+    bad["metric"] = json!("logit_diff");
+    assert_eq!(client.post("/patch", &bad).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    bad =
+        json!({ "prompt": prompt, "targetTokens": [" Mary"], "distractorTokens": [], "nodes": [], "randomNodes": -1 });
+    assert!(client.post("/effects", &bad).await.message().contains("give 0 or more"));
 }

@@ -30,6 +30,7 @@ pub fn App() -> impl IntoView {
                 <Routes fallback=NotFound>
                     <Route path=path!("/") view=crate::start::StartPage />
                     <Route path=path!("/:model/tdb_alpha") view=crate::tdb::DebuggerPage />
+                    <Route path=path!("/:model/patch") view=crate::patch::PatchPage />
                     <Route path=path!("/:model/:node_type/:layer/:index") view=crate::node::NodePage />
                 </Routes>
             </main>

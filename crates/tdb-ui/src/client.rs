@@ -1,15 +1,15 @@
 //! The only module that talks to the server.
 //!
-//! [`call`] asks any route of [`tdb_api::routes`], [`stream`] reads the streamed answer to the debugger's question.
+//! [`call`] asks any route of [`tdb_api::routes`], [`stream`] reads an answer that is sent in parts.
 //! Each call ends in data or in a [`Problem`] that a person can act on; one whose [`Abort`] was dropped ends in
 //! [`Kind::Aborted`].
 
 use std::cell::RefCell;
 
-use tdb_api::routes::{BatchedTdbStream, Method, Place, Route};
-use tdb_api::stream::TdbEvent;
+use tdb_api::routes::{Method, Place, Route};
+use tdb_api::stream::{Events, TdbEvent};
 use tdb_api::wire::{Decode, FieldPath, from_json, to_query};
-use tdb_api::{BatchedTdbRequest, ErrorBody, FIELD_HEADER};
+use tdb_api::{ErrorBody, FIELD_HEADER};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{AbortController, AbortSignal, Headers, ReadableStreamDefaultReader, RequestInit, Response};
@@ -151,13 +151,13 @@ pub async fn call<R: Route<Answer: Decode>>(
     from_json(&text).map_err(|e| Problem::unreadable(R::PATH, e))
 }
 
-/// Asks the debugger's question and hands over each event of the answer as it arrives.
-pub async fn stream(
-    request: &BatchedTdbRequest,
+/// Asks a route that answers in parts, and hands over each event of the answer as it arrives.
+pub async fn stream<R: Route<Answer = Events>>(
+    request: &R::Request,
     signal: Option<AbortSignal>,
     mut event: impl FnMut(TdbEvent),
 ) -> Result<(), Problem> {
-    let response = send(Call::of::<BatchedTdbStream>(request, "application/x-ndjson"), signal).await?;
+    let response = send(Call::of::<R>(request, "application/x-ndjson"), signal).await?;
     lines_of(&response, &mut |line: &str| {
         event(from_json(line).map_err(|e| Problem::unreadable("the question", e))?);
         Ok(())

@@ -17,6 +17,7 @@ mod json;
 mod names;
 mod node;
 mod panic;
+mod patch;
 mod records;
 mod remote;
 mod requests;

@@ -6,6 +6,7 @@ mod attention;
 mod candidates;
 mod circuit;
 mod effects;
+mod exact;
 mod explain;
 mod export;
 mod interventions;
@@ -43,6 +44,7 @@ pub fn DebuggerPage() -> impl IntoView {
     explain::Explanations::provide();
     actions::RowMenu::provide();
     selected_node::SelectedNode::provide();
+    exact::ExactEffects::provide();
     session.begin();
     shortcuts(session);
     let shows = move |panel: &'static str| session.view.with(|v| v.shows(panel));

@@ -1,6 +1,7 @@
 //! Benchmarks.
 
 mod browser;
+mod effects;
 mod floor;
 mod http;
 mod load;
@@ -12,7 +13,8 @@ pub fn run(args: &[String]) -> Result<()> {
         Some((what, rest)) if what == "http" => http::run(rest),
         Some((what, rest)) if what == "browser" => browser::run(rest),
         Some((what, rest)) if what == "load" => load::run(rest),
-        Some((what, _)) => bail!("bench {what}: the benchmarks are: http, browser, load"),
+        Some((what, rest)) if what == "effects" => effects::run(rest),
+        Some((what, _)) => bail!("bench {what}: the benchmarks are: http, browser, load, effects"),
         None => http::run(&[]).and_then(|()| browser::run(&[])),
     }
 }

@@ -11,8 +11,11 @@ use rayon::prelude::*;
 
 use crate::config::{Config, NormKind, Positions, Rotary};
 use crate::error::Error;
+use crate::fault::{self, Fault};
 use crate::modules::norm::Norm;
 use crate::modules::{Linear, Place};
+use crate::numbers::Numbers;
+use crate::ops::rows::{dot, softmax};
 use crate::ops::{Ops, Rotation, Vector, Visible};
 use crate::site::{Pass, Point, Site};
 use crate::source::Weights;
@@ -229,7 +232,7 @@ impl Attention {
         let (k, v) = after_past(past, k, v)?;
         let Attended { logits, capped, softmax, probs, probs_touched, v_out } = self.attend(&q, &k, &v, tap)?;
         let v_out = tap.forward(at(Site::AttnVOut), v_out)?;
-        let delta = self.out.forward(&self.merged(&v_out)?)?;
+        let delta = self.output(&v_out)?;
         Ok(AttentionState {
             q,
             k,
@@ -275,7 +278,15 @@ impl Attention {
             Ops::Plain => parts.iter().enumerate().map(of_part).collect::<std::result::Result<_, Error>>()?,
         };
         let v_out = tap.forward(at(Site::AttnVOut), Tensor::cat(&v_out, 0)?)?;
-        Ok(self.out.forward(&self.merged(&v_out)?)?)
+        Ok(self.output(&v_out)?)
+    }
+
+    /// What heads write together, `[N, H, E]` to `[N, D]`.
+    fn output(&self, v_out: &Tensor) -> Result<Tensor> {
+        match fault::is(Fault::DroppedBias) {
+            true => self.out.jvp(&self.merged(v_out)?),
+            false => self.out.forward(&self.merged(v_out)?),
+        }
     }
 
     /// `q: [Q, H, E]`, `k` and `v: [K, G, E]`; the last query stands at the last key.
@@ -373,6 +384,7 @@ impl Attention {
             // The probabilities that went on may be others than the logits gave.
             return Ok(match state.probs_touched {
                 true => self.ops.softmax_vjp(&self.ops.softmax(&stored(&state.qk_logits)?, None)?, &d_probs)?,
+                false if fault::is(Fault::SoftmaxWithoutMean) => (probs * &d_probs)?,
                 false => self.ops.softmax_vjp(probs, &d_probs)?,
             });
         };
@@ -460,6 +472,64 @@ impl Attention {
         seen(&self.ops.head_products(d_v_out, v, None)?)
     }
 
+    /// What other inputs at single tokens do to an objective through the softmax beyond first order in the logits,
+    /// `Σ dp (p' - p) - Σ dl (l' - l)` over all pairs and heads: large where the softmax is saturated, so that its slope tells
+    /// nothing. `d_probs: [T, T, H]` is the gradient `dp` at the probabilities, `dl` the one at the logits that follows from
+    /// it. Row `n` of `inputs: [N, D]` stands in the place of the layer's input at `tokens[n]`, one at a time.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn beyond_first_order(
+        &self,
+        state: &AttentionState,
+        d_probs: &Tensor,
+        tokens: &[usize],
+        inputs: &Tensor,
+    ) -> Result<Vec<f64>> {
+        let rows: Vec<_> = tokens.iter().enumerate().map(|(n, token)| (n..n + 1, *token)).collect();
+        let (q_new, _) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, &rows, inputs)?;
+        let (k_new, _) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, &rows, inputs)?;
+        let host = |x: &Tensor| Ok::<_, candle_core::Error>(Numbers::of(x)?.to_row_major());
+        let [q, k, q_new, k_new] = [host(&state.q)?, host(&state.k)?, host(&q_new)?, host(&k_new)?];
+        let logits = host(&stored(&state.qk_logits)?)?;
+        let [probs, d_probs] = [host(&stored(&state.qk_probs)?)?, host(&stored(d_probs)?)?];
+        let (n_tokens, width) = (state.q.dim(0)?, self.width);
+        let row = |x: &[f32], heads: usize, token: usize, head: usize| {
+            let from = (token * heads + head) * width;
+            from..(from + width).min(x.len())
+        };
+        let logit = |q: &[f32], k: &[f32]| {
+            let logit = dot(q, k);
+            self.softcap.map_or(logit, |cap| cap * (logit / cap).tanh())
+        };
+        let of_input = |(n, &token): (usize, &usize)| {
+            let mut sum = 0.0;
+            for head in 0..self.n_heads {
+                let group = self.kv_head(head);
+                let k_changed = &k_new[row(&k_new, self.n_kv_heads, n, group)];
+                for query in token..n_tokens {
+                    let pairs = (head * n_tokens + query) * n_tokens..(head * n_tokens + query + 1) * n_tokens;
+                    let before = &logits[pairs.clone()];
+                    let q_row = match query == token {
+                        true => &q_new[row(&q_new, self.n_heads, n, head)],
+                        false => &q[row(&q, self.n_heads, query, head)],
+                    };
+                    let mut after = before.to_vec();
+                    for key in (0..n_tokens).filter(|key| before[*key] != f32::NEG_INFINITY) {
+                        if key == token {
+                            after[key] = logit(q_row, k_changed);
+                        } else if query == token {
+                            after[key] = logit(q_row, &k[row(&k, self.n_kv_heads, key, group)]);
+                        }
+                    }
+                    sum += beyond_first_order_of_row(before, &after, &probs[pairs.clone()], &d_probs[pairs]);
+                }
+            }
+            sum
+        };
+        Ok(tokens.par_iter().enumerate().map(of_input).collect())
+    }
+
     /// Queries, keys and values along `dx: [T, D]` at the layer's input.
     ///
     /// # Errors
@@ -505,6 +575,7 @@ impl Attention {
     /// # Errors
     /// If an operation fails.
     pub fn write(&self, head: usize, x: &Tensor) -> Result<Tensor> {
+        let head = if fault::is(Fault::PermutedHeads) { (head + 1) % self.n_heads } else { head };
         let written = self.ops.linear(x, &self.out_by_head[head], None, 1.0)?;
         match &self.write_gain {
             Some(gain) => self.ops.affine(&written, Some(gain), None),
@@ -628,6 +699,20 @@ impl Attention {
     fn merged(&self, x: &Tensor) -> Result<Tensor> {
         x.flatten_from(1)
     }
+}
+
+/// `Σ dp (p' - p) - Σ dl (l' - l)` for one query, of which `before` are the logits `l` and `after` the logits `l'`.
+fn beyond_first_order_of_row(before: &[f32], after: &[f32], probs: &[f32], d_probs: &[f32]) -> f64 {
+    let mut new = after.to_vec();
+    softmax(&mut new);
+    let mean: f64 = probs.iter().zip(d_probs).map(|(p, d)| f64::from(*p) * f64::from(*d)).sum();
+    let mut sum = 0.0;
+    for key in (0..before.len()).filter(|key| before[*key] != f32::NEG_INFINITY) {
+        let (p, d) = (f64::from(probs[key]), f64::from(d_probs[key]));
+        let moved = f64::from(after[key]) - f64::from(before[key]);
+        sum += d * (f64::from(new[key]) - p) - p * (d - mean) * moved;
+    }
+    sum
 }
 
 /// `[H, 1, K]` as the row of one query in `[H, T, K]`, zero elsewhere.

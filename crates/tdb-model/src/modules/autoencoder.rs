@@ -7,6 +7,7 @@ use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Error;
+use crate::fault::{self, Fault};
 use crate::intervention::Index;
 use crate::matrix::Matrix;
 use crate::modules::Place;
@@ -220,6 +221,7 @@ impl Autoencoder {
         out.par_chunks_mut(self.n_inputs()).zip(latents.rows().par_iter()).for_each(|(out, row)| {
             out.copy_from_slice(&self.weights.decoder_bias);
             for &(latent, value) in row {
+                let value = if fault::is(Fault::DoubledDictionary) { 2.0 * value } else { value };
                 axpy(out, value, self.direction(latent as usize));
             }
         });

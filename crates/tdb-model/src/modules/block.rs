@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::config::{BlockOrder, Config, NormKind};
 use crate::error::Error;
+use crate::fault::{self, Fault};
 use crate::modules::Place;
 use crate::modules::attention::{Attention, AttentionState, Part, PastKeysValues};
 use crate::modules::autoencoder::{Autoencoder, LatentState};
@@ -225,6 +226,7 @@ impl Block {
         let (mlp, mlp_unnormed, mlp_latents, post_mlp) = match &self.mlp {
             Some(layer) => {
                 let (mlp, unnormed, latents, write) = self.forward_mlp(layer, &mlp_in, autoencoders.mlp, tap)?;
+                let write = if fault::is(Fault::DoubledWrite) { (&write + &write)? } else { write };
                 (Some(mlp), unnormed, latents, self.ops.add(&write, &post_attn)?)
             }
             None => (None, None, None, post_attn.clone()),

@@ -18,6 +18,7 @@ mod serve;
 mod stopping;
 mod train;
 mod train_sae;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -43,6 +44,7 @@ enum Command {
     Fetch(fetch::Args),
     Cache(cache::Args),
     Explain(explain::Args),
+    Verify(verify::Args),
 }
 
 /// Does what the command line says.
@@ -61,6 +63,7 @@ pub fn run() -> anyhow::Result<()> {
         Some(Command::Fetch(args)) => fetch::run(args),
         Some(Command::Cache(args)) => cache::run(args),
         Some(Command::Explain(args)) => explain::run(args),
+        Some(Command::Verify(args)) => verify::run(args),
     }
 }
 

@@ -69,6 +69,10 @@ pub struct Args {
         num_args = 0..=1, default_missing_value = "true", value_name = "True|False", hide = true
     )]
     pub cuda_memory_debugging: bool,
+    /// In a program that was built for tests: a mistake that the engine makes, to see that a check finds it
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "MISTAKE")]
+    pub plant_fault: Option<String>,
 }
 
 /// Who may use the server
@@ -132,6 +136,10 @@ fn truth(text: &str) -> Result<bool, String> {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     start_log(args.operation.log_format);
+    #[cfg(debug_assertions)]
+    if let Some(word) = &args.plant_fault {
+        plant_fault(word)?;
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
     let own_model = args.model.as_deref().is_none_or(|model| model == embedded::NAME);
@@ -152,6 +160,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(listen(args, app, &path))?;
     // Computations that were cut are not waited for.
     runtime.shutdown_background();
+    Ok(())
+}
+
+#[cfg(debug_assertions)]
+fn plant_fault(word: &str) -> anyhow::Result<()> {
+    use tdb_model::fault::{Fault, plant};
+    let found = Fault::ALL.iter().find(|fault| fault.word() == word);
+    plant(*found.with_context(|| format!("--plant-fault is \"{word}\", which is no mistake that can be planted"))?);
+    tracing::warn!("the engine makes the mistake \"{word}\"");
     Ok(())
 }
 

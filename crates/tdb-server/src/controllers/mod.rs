@@ -46,6 +46,7 @@ pub fn pages(document: Bytes, docs: String) -> Router<App> {
         .route("/openapi.json", get(move || json(document.clone())))
         .route("/docs", get(move || html(page.clone())))
         .route("/{model}/tdb_alpha", get(|headers: HeaderMap| async move { ui::index(&headers, StatusCode::OK) }))
+        .route("/{model}/patch", get(|headers: HeaderMap| async move { ui::index(&headers, StatusCode::OK) }))
         .route("/{model}/{node_type}/{layer}/{index}", get(node_page))
 }
 

@@ -1,4 +1,4 @@
-//! The debugger's question, each part of the answer sent as soon as it is ready: as lines of JSON, or as server-sent
+//! Questions to the model, each part of the answer sent as soon as it is ready: as lines of JSON, or as server-sent
 //! events for whoever accepts those.
 
 use crate::app::App;
@@ -13,12 +13,14 @@ use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use std::convert::Infallible;
 use std::sync::Arc;
+use tdb_api::routes;
 use tdb_api::stream::{Events, TdbEvent};
-use tdb_api::{BatchedTdbRequest, routes};
 use tokio::sync::mpsc::unbounded_channel;
 
 pub fn add(api: &mut Api) {
-    api.route(routes::BatchedTdbStream, batched_tdb_stream);
+    api.route(routes::BatchedTdbStream, ask);
+    api.route(routes::EffectsStream, ask);
+    api.route(routes::PatchStream, ask);
 }
 
 /// How events are written.
@@ -47,7 +49,7 @@ impl<S: Stream<Item = Bytes> + Send + 'static> Reply<Events> for Parts<S> {
     }
 }
 
-async fn batched_tdb_stream(app: App, question: BatchedTdbRequest) -> Result<impl Reply<Events>, ApiError> {
+async fn ask<Q: Question>(app: App, question: Q) -> Result<impl Reply<Events>, ApiError> {
     let model = app.model()?;
     let limits = app.config().limits.clone();
     question.check(&limits)?;

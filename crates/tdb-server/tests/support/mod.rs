@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tdb_api::stream::TdbEvent;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, IndexMap, InferenceAndTokenData,
-    InferenceResponse, InferenceResponseAndResponseDict, ModelInfoResponse, ModelShape, SuggestedQuestion, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, EffectsRequest, EffectsResponse, IndexMap,
+    InferenceAndTokenData, InferenceResponse, InferenceResponseAndResponseDict, ModelInfoResponse, ModelShape,
+    PatchRequest, PatchResponse, SuggestedQuestion, Token,
 };
 use tdb_scalars::Observer;
 use tdb_server::queue::Job;
@@ -126,6 +127,14 @@ impl Ask for FakeModel {
     }
 
     fn batched(&self, _: &BatchedRequest, _: &Job) -> Result<BatchedResponse, ApiError> {
+        Err(ApiError::Bad("not asked for here".into()))
+    }
+
+    fn effects(&self, _: &EffectsRequest, _: &Job) -> Result<EffectsResponse, ApiError> {
+        Err(ApiError::Bad("not asked for here".into()))
+    }
+
+    fn patch(&self, _: &PatchRequest, _: &Job) -> Result<PatchResponse, ApiError> {
         Err(ApiError::Bad("not asked for here".into()))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use tdb_api::page::PageState;
-use tdb_api::routes::BatchedTdb;
+use tdb_api::routes::{BatchedTdb, BatchedTdbStream};
 use tdb_api::stream::{Fold, FoldError, Folded, ProgressPass, TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS, TdbEvent};
 use tdb_api::wire::FieldPath;
 use tdb_api::{BatchedResponse, BatchedTdbRequest, TokenRef};
@@ -162,7 +162,7 @@ impl Session {
         let signal = || self.abort.with_value(|a| a.as_ref().map(Abort::signal));
         let mut fold = Fold::new(request.sub_requests.len());
         let mut failed = None;
-        let streamed = client::stream(request, signal(), |event| {
+        let streamed = client::stream::<BatchedTdbStream>(request, signal(), |event| {
             if self.is_present(id) && failed.is_none() {
                 failed = self.hear(id, event, &mut fold, request).err();
             }

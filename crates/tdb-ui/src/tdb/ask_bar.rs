@@ -4,6 +4,7 @@ use leptos::prelude::*;
 use tdb_api::TokenRef;
 use tdb_api::page::{PageState, SideState};
 
+use super::Slug;
 use super::options::Options;
 use super::prompt::PromptEditor;
 use super::question::{side, side_mut};
@@ -93,6 +94,13 @@ pub fn AskBar() -> impl IntoView {
                         <button type="button" class="button small plain" on:click=add>"Add second prompt"</button>
                     }.into_any()
                 }}
+                <a
+                    class="button small plain"
+                    href=move || session.page.with(|page| crate::patch::address(&Slug::text(), page))
+                    title="Patch activations between this prompt and another one"
+                >
+                    "Patch"
+                </a>
                 <Options />
                 <SnapshotsMenu />
                 <ShareMenu />

@@ -14,6 +14,7 @@ use tdb_api::stream::TOP_K_COMPONENTS;
 use tdb_api::{MultipleTopKDerivedScalarsResponseData, NodeIndex};
 
 use super::actions::{RowMenu, cannot_ablate, node_href, traces};
+use super::exact::{ExactEffects, ExactFooter};
 use super::{Slug, explain::Explanations, selected_node::SelectedNode};
 use crate::answer::{Answer, Compared, Metric};
 use crate::dom;
@@ -58,6 +59,7 @@ pub struct Table {
     /// The line that the keyboard is at, by its key.
     active: RwSignal<Option<String>>,
     explanations: Explanations,
+    exact: ExactEffects,
     shape: Memo<Shape>,
     menu: RowMenu,
 }
@@ -72,10 +74,12 @@ struct Shape {
     to: bool,
     from: bool,
     explanation: bool,
+    /// Exact effects, of the left side.
+    exact: bool,
 }
 
 impl Shape {
-    fn of(session: Session, narrow: bool, can_explain: bool) -> Self {
+    fn of(session: Session, narrow: bool, can_explain: bool, exact: bool) -> Self {
         let two_sided = session.answer.with(|a| a.is_two_sided());
         session.view.with(|v| {
             let shows = |column: &str| v.shows_column(column, narrow);
@@ -88,6 +92,7 @@ impl Shape {
                 to: shows("to"),
                 from: shows("from"),
                 explanation: can_explain && shows("explanation"),
+                exact,
             }
         })
     }
@@ -102,14 +107,15 @@ impl Table {
             }
         });
         on_cleanup(move || resized.remove());
-        let explanations = Explanations::get();
+        let (explanations, exact) = (Explanations::get(), ExactEffects::get());
         Self {
             session,
             open: RwSignal::default(),
             groups: RwSignal::default(),
             active: RwSignal::new(None),
             explanations,
-            shape: Memo::new(move |_| Shape::of(session, narrow.get(), explanations.are_here())),
+            exact,
+            shape: Memo::new(move |_| Shape::of(session, narrow.get(), explanations.are_here(), exact.has_column())),
             menu: RowMenu::get(),
         }
     }
@@ -309,6 +315,7 @@ pub fn NodeTable() -> impl IntoView {
                     is_empty.then(|| view! { <p class="quiet empty">{what}</p> })
                 }}
             </div>
+            <ExactFooter />
         </section>
     }
 }

@@ -7,6 +7,9 @@ from typing import Any, Iterator, Literal, Required, TypedDict, Union
 from .transport import Transport
 
 
+AblateTo = Literal['zero', 'prompt_mean', 'collated_mean']
+
+
 class AblationSpec(TypedDict, total=False):
     """Entries of a tensor that are set to a value during the run."""
 
@@ -65,6 +68,19 @@ class BatchedTdbRequest(TypedDict, total=False):
     """One side, or two to be compared: their node tables hold the same nodes."""
 
     subRequests: Required[list['TdbRequestSpec']]
+
+
+class Check(TypedDict, total=False):
+    """One check of an answer: what was found, and what it may be at most."""
+
+    name: Required['CheckName']
+    passed: Required[bool]
+    found: Required[float]
+    limit: Required[float]
+    sentence: Required[str]
+
+
+CheckName = Literal['sum', 'writes', 'identity', 'difference', 'whole', 'gradient', 'sharing', 'dictionary']
 
 
 ComponentTypeForAttention = Literal['attention_head', 'autoencoder_latent']
@@ -144,6 +160,32 @@ class DerivedScalarsResponseData(TypedDict, total=False):
 
 
 Dimension = Literal['sequence_tokens', 'attended_to_sequence_tokens', 'max_context_length', 'residual_stream_channels', 'vocab_size', 'attn_heads', 'query_and_key_channels', 'value_channels', 'mlp_acts', 'layers', 'singleton', 'autoencoder_latents', 'autoencoder_latents_by_token_pair']
+
+
+class EffectsRequest(TypedDict, total=False):
+    """Which nodes to remove, one at a time, from the run that answers the debugger's question."""
+
+    prompt: Required[str]
+    targetTokens: Required[list['TokenRef']]
+    distractorTokens: Required[list['TokenRef']]
+    nodeAblations: list['NodeAblation']
+    nodes: Required[list['MirroredNodeIndex']]
+    ablateTo: 'AblateTo'
+    datasets: list[str]
+    betterEstimates: bool
+    randomNodes: int
+    seed: int
+    onlyPrice: bool
+
+
+class EffectsResponse(TypedDict, total=False):
+    """The exact effects of the nodes asked about."""
+
+    objective: Required[float]
+    price: Required['Price']
+    nodes: Required[list['NodeEffect']]
+    sampled: 'SampledBound'
+    checks: Required[list['Check']]
 
 
 class ExistingExplanationsRequest(TypedDict, total=False):
@@ -227,6 +269,7 @@ class LimitsResponse(TypedDict, total=False):
     maxAnswerBytes: Required[int]
     maxTokenScores: Required[int]
     maxActivationBytes: Required[int]
+    maxVariedRuns: Required[int]
     maxSeconds: Required[int]
     workers: Required[int]
     queueLength: Required[int]
@@ -363,6 +406,19 @@ class NodeAblation(TypedDict, total=False):
     value: Required[float]
 
 
+class NodeEffect(TypedDict, total=False):
+    """One node's part in the objective, found by removing it and estimated. All figures have the sign of what the
+    node does: a node that helps the targets has positive ones.
+    """
+
+    nodeIndex: Required['MirroredNodeIndex']
+    exact: Required[float]
+    estimate: Required[float]
+    correctedEstimate: float
+    droppedEstimate: float
+    parts: Required[bool]
+
+
 class NodeIdAndDatasets(TypedDict, total=False):
     """A component and where its record may be found."""
 
@@ -387,10 +443,114 @@ NodeType = Literal['attention_head', 'qk_channel', 'v_channel', 'mlp_neuron', 'a
 PassType = Literal['forward', 'backward']
 
 
+class PatchCell(TypedDict, total=False):
+    """Activations that are patched at the same time. The first index of each is a token of the patched run."""
+
+    sites: Required[list['MirroredActivationIndex']]
+
+
+PatchDirection = Literal['denoising', 'noising']
+
+
+PatchGrid = Literal['residual', 'attention', 'mlp', 'heads']
+
+
+PatchGroup = Literal['residual', 'attention', 'mlp', 'heads', 'cells', 'units', 'paths']
+
+
+PatchMetric = Literal['logit_difference', 'log_probability', 'probability', 'kl_divergence']
+
+
+PatchPath = TypedDict('PatchPath', {
+    'from': Required['MirroredActivationIndex'],
+    'toLayer': Required[int],
+    'toHead': Required[int],
+    'through': Required['AttentionTraceType'],
+}, total=False)
+
+
+class PatchRequest(TypedDict, total=False):
+    """Two prompts, what to patch between them, and how to measure it."""
+
+    cleanPrompt: Required[str]
+    corruptedPrompt: Required[str]
+    direction: 'PatchDirection'
+    metric: 'PatchMetric'
+    targetTokens: list['TokenRef']
+    distractorTokens: list['TokenRef']
+    alignment: list['TokenPair']
+    grids: list['PatchGrid']
+    cells: list['PatchCell']
+    units: list['PatchUnits']
+    paths: list['PatchPath']
+    onlyPrice: bool
+
+
+class PatchResponse(TypedDict, total=False):
+    """What patching did."""
+
+    runs: Required['PatchRuns']
+    price: Required['Price']
+    cells: Required[list['PatchedCell']]
+    checks: Required[list['Check']]
+
+
+class PatchRuns(TypedDict, total=False):
+    """The two runs, before anything is patched."""
+
+    cleanTokens: Required[list[str]]
+    corruptedTokens: Required[list[str]]
+    alignment: Required[list['TokenPair']]
+    clean: Required[float]
+    corrupted: Required[float]
+    denominator: Required[float]
+    remark: str
+
+
+class PatchUnits(TypedDict, total=False):
+    """The units of one layer at one token, each patched alone."""
+
+    activationLocationType: Required['ActivationLocationType']
+    layerIndex: Required[int]
+    tokenIndex: Required[int]
+    most: int
+
+
+class PatchedCell(TypedDict, total=False):
+    """The patched run's metric."""
+
+    group: Required['PatchGroup']
+    index: Required[int]
+    layerIndex: int
+    tokenIndex: int
+    unit: int
+    metric: Required[float]
+    effect: float
+
+
 PreOrPostAct = Literal['pre', 'post']
 
 
+class Price(TypedDict, total=False):
+    """What an answer costs."""
+
+    runs: Required[int]
+    limit: Required[int]
+    seconds: Required[float]
+
+
 ProcessingResponseDataType = Literal['derived_scalars_response_data', 'derived_attention_scalars_response_data', 'multiple_top_k_derived_scalars_response_data', 'scored_tokens_response_data', 'token_pair_attribution_response_data']
+
+
+class SampledBound(TypedDict, total=False):
+    """What was not looked at: exact effects of nodes chosen at random among those that were not asked about."""
+
+    nodes: Required[int]
+    population: Required[int]
+    largest: Required[float]
+    nodeIndex: Required['MirroredNodeIndex']
+    share: Required[float]
+    sentence: Required[str]
 
 
 class ScoreRequest(TypedDict, total=False):
@@ -529,6 +689,13 @@ class TokenAndScalar(TypedDict, total=False):
     normalizedScalar: Required[float]
 
 
+class TokenPair(TypedDict, total=False):
+    """A token of the clean prompt and the one of the corrupted prompt that takes its place."""
+
+    clean: Required[int]
+    corrupted: Required[int]
+
+
 class TokenPairAttributionRequestSpec(TypedDict, total=False):
     """Attended-to tokens of the nodes that another part of the same request found."""
 
@@ -642,6 +809,14 @@ class Client(Transport):
         """The debugger's question, for one prompt or two."""
         return self.request('POST', '/batched_tdb', body=body)
 
+    def effects(self, body: 'EffectsRequest') -> 'EffectsResponse':
+        """What really happens to the debugger's objective when nodes are removed, one at a time."""
+        return self.request('POST', '/effects', body=body)
+
+    def patch(self, body: 'PatchRequest') -> 'PatchResponse':
+        """What happens when activations of one prompt's run are put into another's."""
+        return self.request('POST', '/patch', body=body)
+
     def model_info(self) -> 'ModelInfoResponse':
         """Which model and autoencoders the server has."""
         return self.request('POST', '/model_info')
@@ -649,6 +824,14 @@ class Client(Transport):
     def batched_tdb_stream(self, body: 'BatchedTdbRequest') -> Iterator[dict[str, Any]]:
         """The debugger's question, answered in parts: lines of JSON, or server-sent events by the Accept header."""
         return self.stream('POST', '/batched_tdb/stream', body=body)
+
+    def effects_stream(self, body: 'EffectsRequest') -> Iterator[dict[str, Any]]:
+        """As `/effects`, answered in parts: each node's effect when it is known."""
+        return self.stream('POST', '/effects/stream', body=body)
+
+    def patch_stream(self, body: 'PatchRequest') -> Iterator[dict[str, Any]]:
+        """As `/patch`, answered in parts: each cell when it is known."""
+        return self.stream('POST', '/patch/stream', body=body)
 
     def limits(self) -> 'LimitsResponse':
         """What a request may ask for at most."""

@@ -11,7 +11,7 @@ use crate::view::{Sort, SortBy};
 /// The columns' widths as a custom property: head and rows share it.
 pub fn template(table: Table) -> String {
     table.shape.with(|shape| {
-        let n = shape.sides.len() * shape.metrics.len();
+        let n = shape.sides.len() * shape.metrics.len() + usize::from(shape.exact);
         let (name, token, value) = match (shape.narrow, shape.two_sided) {
             (true, _) => (118, 48, 62),
             (_, true) => (146, 84, 58),
@@ -110,6 +110,18 @@ pub fn Head(table: Table) -> impl IntoView {
                         }
                     }).collect_view()
                 }}
+                <Show when=move || table.shape.with(|s| s.exact)>
+                    <div
+                        class="cell head num"
+                        role="columnheader"
+                        title="What the objective loses when this node alone is set to zero, computed by a run without it. ≠ marks \
+                            where the estimated total effect parts from it by more than 20 % and 2 % of the objective."
+                    >
+                        <span class="sort-label">
+                            {move || if table.shape.with(|s| s.two_sided) { "Exact left" } else { "Exact effect" }}
+                        </span>
+                    </div>
+                </Show>
                 <Show when=move || table.shape.with(|s| s.explanation)>
                     <div
                         class="cell head explanation"

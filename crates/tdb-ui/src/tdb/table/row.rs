@@ -4,6 +4,7 @@ use leptos::prelude::*;
 
 use super::super::Slug;
 use super::super::actions::{cannot_ablate, node_href, traces};
+use super::super::exact;
 use super::super::explain::{Explained, explained_text};
 use super::Table;
 use crate::answer::{Answer, Compared, Metric};
@@ -52,6 +53,19 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
             cells.map(|(m, v)| value_cell(&line, &answer, m, v)).collect_view()
         }
     };
+    let exact = {
+        let node = match &line {
+            Line::Group { .. } => None,
+            Line::Node { row, .. } => Some(answer.rows[*row].node.clone()),
+        };
+        move || {
+            let node = node.clone();
+            table.shape.with(|s| s.exact).then(|| match node {
+                Some(node) => exact::cell(table.exact, node),
+                None => view! { <div class="cell" role="gridcell"></div> }.into_any(),
+            })
+        }
+    };
     let label = match &line {
         Line::Group { name, rows, .. } => format!("{name}, {} nodes", rows.len()),
         Line::Node { row, .. } => answer.rows[*row].name.clone(),
@@ -86,6 +100,7 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
             </div>
             {places}
             {values}
+            {exact}
             {explanation}
         </div>
     }

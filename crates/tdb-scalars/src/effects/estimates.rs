@@ -1,0 +1,177 @@
+//! What gradients say about removed nodes, in three ways.
+//!
+//! The plain estimate is first order: activation times gradient. Two of its faults and their corrections are those of AtP*
+//! (Kramár et al. 2024, arXiv 2403.00745). Where a softmax is saturated, its slope tells nothing of what a changed query or
+//! key does, so that each softmax is computed anew for the changed query and key. Where effects of two signs through
+//! different layers cancel, the mean size of the estimates with one layer's gradient dropped, divided by the number of layers
+//! less one (a node has none where its own layer is dropped), does not cancel.
+
+use rayon::prelude::*;
+use tdb_api::MirroredNodeIndex;
+use tdb_model::{
+    AutoencoderSite, BackwardOptions, Gradients, Index, Intervention, Numbers, Pass, Point, Run, Seed, Site, Slot,
+};
+
+use crate::effects::nodes::Entries;
+use crate::error::{Error, Result};
+use crate::slots;
+use crate::tensors::row_of;
+
+/// Sites at which nodes have their activation.
+const NODE_SITES: [Site; 6] =
+    [Site::ResidPostEmb, Site::AttnQkProbs, Site::AttnVOut, Site::MlpPostAct, Site::MlpLatent, Site::AttnLatent];
+
+/// A node and what removing it changes.
+pub struct Removal {
+    pub node: MirroredNodeIndex,
+    pub entries: Entries,
+    /// Its activations.
+    pub values: Vec<f32>,
+    /// What they are set to.
+    pub to: Vec<f32>,
+}
+
+impl Removal {
+    /// `Σ (activation - what it is set to) gradient`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn first_order(&self, run: &Run, gradients: &Gradients) -> Result<f64> {
+        let Some(gradient) = self.entries.gradient(run.model(), gradients)? else { return Ok(0.0) };
+        let terms = self.values.iter().zip(&self.to).zip(gradient);
+        Ok(terms.map(|((x, to), g)| f64::from(x - to) * f64::from(g)).sum())
+    }
+
+    /// What its write to the residual stream changes by, `[D]`.
+    fn write_change(&self, run: &Run) -> Result<Vec<f32>> {
+        let model = run.model();
+        let change: Vec<f32> = self.values.iter().zip(&self.to).map(|(x, to)| to - x).collect();
+        let Point { site, layer } = self.entries.point;
+        let (Some(layer), false) = (layer, site == Site::ResidPostEmb) else { return Ok(change) };
+        let block = model.block(layer);
+        let scaled = |direction: &[f32]| direction.iter().map(|x| x * change[0]).collect::<Vec<_>>();
+        match (site, self.entries.indices.as_slice()) {
+            (Site::MlpPostAct, &[_, Index::At(neuron)]) => Ok(scaled(&block.mlp().write_direction(neuron))),
+            (Site::AttnVOut, &[_, Index::At(head), _]) => {
+                row_of(&block.attn.write(head, &model.tensor(&[1, change.len()], change)?)?, 0)
+            }
+            (Site::AttnQkProbs, &[_, Index::At(key), Index::At(head)]) => {
+                let value = run.get(Site::AttnV, layer)?.get(key)?.get(block.attn.kv_head(head))?.unsqueeze(0)?;
+                row_of(&block.attn.write(head, &(value * f64::from(change[0]))?)?, 0)
+            }
+            (_, &[_, Index::At(latent)]) if let Some(slot) = Slot::at(site) => {
+                let autoencoder = slots::in_layer(model, slot, layer)?;
+                let direction = scaled(autoencoder.direction(latent));
+                match autoencoder.site() {
+                    AutoencoderSite::MlpPostAct => {
+                        row_of(&block.mlp().write(&model.tensor(&[1, direction.len()], direction)?)?, 0)
+                    }
+                    _ => Ok(direction),
+                }
+            }
+            _ => Err(Error::Internal(format!("what stands at {site:?} writes nothing"))),
+        }
+    }
+}
+
+/// The gradients of an objective whose gradient at the last token's logits is given, `[V]`.
+///
+/// # Errors
+/// If the work is cancelled.
+pub fn gradients(
+    run: &Run,
+    at_logits: Vec<f32>,
+    interventions: &[Intervention],
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<Gradients> {
+    let seed = Seed::Logits([(run.tokens().len() - 1, at_logits)].into());
+    let mut after_layer = |_| !is_cancelled();
+    let options =
+        BackwardOptions { interventions, keep: &NODE_SITES, after_layer: Some(&mut after_layer), ..Default::default() };
+    Ok(run.backward(seed, options)?)
+}
+
+/// First-order estimates with every softmax that a node's write reaches directly computed anew. `None` for models that
+/// normalise what their layers write: there a node's write is no sum of its parts.
+///
+/// # Errors
+/// If the work is cancelled.
+pub fn corrected(
+    run: &Run,
+    removals: &[Removal],
+    gradients: &Gradients,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<Option<Vec<f64>>> {
+    let model = run.model();
+    if model.config().post_norms {
+        return Ok(None);
+    }
+    let mut out = removals.iter().map(|r| r.first_order(run, gradients)).collect::<Result<Vec<_>>>()?;
+    let writes = removals.par_iter().map(|r| r.write_change(run)).collect::<Result<Vec<_>>>()?;
+    for layer in 0..model.config().n_layers {
+        if is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let (Some(d_probs), Some(state)) = (gradients.get(Site::AttnQkProbs, layer)?, run.attention(layer)) else {
+            continue;
+        };
+        // Attention reads what was written in earlier layers.
+        let reach = |r: &Removal| r.entries.point.layer.is_none_or(|l| l < layer);
+        let reached: Vec<usize> = (0..removals.len()).filter(|i| reach(&removals[*i])).collect();
+        let residual = Numbers::of(run.residual_before(layer))?.to_row_major();
+        let width = model.config().d_model;
+        let mut rows = Vec::with_capacity(reached.len() * width);
+        for &i in &reached {
+            let before = &residual[removals[i].entries.token() * width..][..width];
+            rows.extend(before.iter().zip(&writes[i]).map(|(x, change)| x + change));
+        }
+        if reached.is_empty() {
+            continue;
+        }
+        let block = model.block(layer);
+        let inputs = block.attn_norm.apply(&model.tensor(&[reached.len(), width], rows)?)?;
+        let tokens: Vec<usize> = reached.iter().map(|i| removals[*i].entries.token()).collect();
+        let beyond = block.attn.beyond_first_order(state, &d_probs, &tokens, &inputs)?;
+        // What removing a node adds to the objective is what the node takes away.
+        reached.iter().zip(beyond).for_each(|(i, beyond)| out[*i] -= beyond);
+    }
+    Ok(Some(out))
+}
+
+/// `1 / (L - 1) Σ_l |estimate with the gradient through layer l dropped|`; `None` for a model of one layer.
+///
+/// # Errors
+/// If the work is cancelled.
+pub fn dropped(
+    run: &Run,
+    removals: &[Removal],
+    at_logits: &[f32],
+    interventions: &[Intervention],
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<Option<Vec<f64>>> {
+    let n_layers = run.model().config().n_layers;
+    if n_layers < 2 {
+        return Ok(None);
+    }
+    let mut out = vec![0.0; removals.len()];
+    for layer in 0..n_layers {
+        let drop = |site| Intervention {
+            site,
+            layer: Some(layer),
+            pass: Pass::Backward,
+            indices: vec![Index::All, Index::All],
+            value: 0.0,
+        };
+        let mut all = interventions.to_vec();
+        all.push(drop(Site::ResidDeltaAttn));
+        if run.model().site_dims(Site::ResidDeltaMlp, 1).is_some() {
+            all.push(drop(Site::ResidDeltaMlp));
+        }
+        let gradients = gradients(run, at_logits.to_vec(), &all, is_cancelled)?;
+        for (out, removal) in out.iter_mut().zip(removals) {
+            *out += removal.first_order(run, &gradients)?.abs();
+        }
+    }
+    out.iter_mut().for_each(|x| *x /= (n_layers - 1) as f64);
+    Ok(Some(out))
+}

@@ -1,0 +1,327 @@
+//! Exact effects of nodes: what becomes of the objective when each is removed.
+
+mod estimates;
+mod nodes;
+mod sample;
+
+use tdb_api::stream::TdbEvent;
+use tdb_api::{
+    AblateTo, EffectsRequest, EffectsResponse, InferenceRequestSpec, MirroredNodeIndex, NodeEffect, Price, TokenRef,
+};
+use tdb_model::{ForwardOptions, Index, Intervention, Pass, Patch, Run, Site, Slot, Together, Values};
+
+pub(crate) use nodes::Entries;
+pub(crate) use sample::Random;
+
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::error::{Result, bad};
+use crate::ledger::{self, Checked};
+use crate::metric::Metric;
+use crate::price::{self, price};
+use crate::side::Plan;
+use crate::tdb::ablation_spec;
+use estimates::Removal;
+
+/// Exact effect and estimate part where they differ by more than this share of the exact effect ...
+const APART: f64 = 0.2;
+/// ... and this share of the objective.
+const NOTICEABLE: f64 = 0.02;
+
+/// The run that nodes are removed from.
+struct Base {
+    run: Run,
+    interventions: Vec<Intervention>,
+    metric: Metric,
+    objective: f64,
+    /// `[V]`
+    at_logits: Vec<f32>,
+}
+
+impl Engine {
+    /// `POST /effects`. The same request gives the same answer.
+    ///
+    /// # Errors
+    /// [`crate::Error::Bad`] with what is wrong and what would be right; [`crate::Error::Cancelled`] if the observer wants no
+    /// more.
+    pub fn effects(&self, request: &EffectsRequest, context: &Context<'_>) -> Result<EffectsResponse> {
+        let plan = self.plan_of_effects(request)?;
+        let entries = |node| Entries::of(self.model(), plan.tokens.len(), node);
+        let listed = request.nodes.iter().map(entries).collect::<Result<Vec<_>>>()?;
+        let metric = Metric::logit_difference(self, &request.target_tokens, &request.distractor_tokens)?;
+        let random = usize::try_from(request.random_nodes).unwrap_or(0);
+        let price = self.price_of_effects(&plan, &listed, random, request, context)?;
+        context.tell(|| TdbEvent::Price { price: price.clone() });
+        if request.only_price {
+            return Ok(EffectsResponse { objective: 0.0, price, nodes: Vec::new(), sampled: None, checks: Vec::new() });
+        }
+        let base = self.base(plan, metric, context)?;
+        let removals = self.removals(&base, &request.nodes, &listed, request, context)?;
+        let nodes = self.listed(&base, &removals, request, context)?;
+        let sampled = match random {
+            0 => None,
+            n => {
+                let (others, population) = sample::others(&base.run, &request.nodes, n, request.seed.cast_unsigned())?;
+                let entries = others
+                    .iter()
+                    .map(|node| Entries::of(self.model(), base.run.tokens().len(), node))
+                    .collect::<Result<Vec<_>>>()?;
+                let removals = self.removals(&base, &others, &entries, request, context)?;
+                let exact = base.exact(&removals, context, &mut |_, _| {})?;
+                sample::bound(&others, &exact, population)
+            }
+        };
+        if let Some(bound) = &sampled {
+            context.tell(|| TdbEvent::SampledBound { bound: bound.clone() });
+        }
+        let checks = self.check_effects(&base, &removals, &nodes, request)?;
+        context.tell(|| TdbEvent::Checks { checks: checks.clone() });
+        Ok(EffectsResponse { objective: base.objective, price, nodes, sampled, checks })
+    }
+
+    /// The checks of an answer about `prompt`, in which the likeliest next token is the target and the second the
+    /// distractor; also those of patching it with its own tokens in another order.
+    ///
+    /// # Errors
+    /// If the prompt is empty or too long, or an operation fails.
+    pub fn verify(&self, prompt: &str) -> Result<Vec<tdb_api::Check>> {
+        let tokens = self.tokenizer().encode(prompt);
+        let run = self.model().forward(&tokens, ForwardOptions::default())?;
+        let logits = run.logits(tokens.len() - 1)?;
+        let mut order: Vec<u32> = (0..logits.len() as u32).filter(|t| self.has_token(*t as usize)).collect();
+        order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]));
+        let token = |at: usize| order.get(at).map(|id| TokenRef::Id { id: i64::from(*id), text: None });
+        let request = EffectsRequest {
+            prompt: prompt.to_owned(),
+            target_tokens: token(0).into_iter().collect(),
+            distractor_tokens: token(1).into_iter().collect(),
+            node_ablations: None,
+            nodes: self.some_nodes(&run, 24, 0)?,
+            ablate_to: AblateTo::Zero,
+            datasets: None,
+            better_estimates: false,
+            random_nodes: 0,
+            seed: 0,
+            only_price: false,
+        };
+        let mut checks = self.effects(&request, &Context::default())?.checks;
+        let mut others = tokens.clone();
+        others.reverse();
+        let other = self.model().forward(&others, ForwardOptions::default())?;
+        let metric = Metric::logit_difference(self, &request.target_tokens, &request.distractor_tokens)?;
+        checks.push(Checked { run: &run, interventions: &[], metric: &metric }.whole(&other)?);
+        Ok(checks)
+    }
+
+    fn plan_of_effects(&self, request: &EffectsRequest) -> Result<Plan> {
+        let ablations = request.node_ablations.iter().flatten().map(ablation_spec).collect::<Result<_>>()?;
+        Plan::new(
+            self,
+            &InferenceRequestSpec {
+                prompt: request.prompt.clone(),
+                ablation_specs: Some(ablations),
+                loss_fn_config: None,
+                trace_config: None,
+                activation_index_for_within_layer_grad: None,
+            },
+        )
+    }
+
+    fn price_of_effects(
+        &self,
+        plan: &Plan,
+        listed: &[Entries],
+        random: usize,
+        request: &EffectsRequest,
+        context: &Context<'_>,
+    ) -> Result<Price> {
+        let (config, tokens) = (self.model().config(), plan.tokens.len());
+        let rows = |entries: &Entries| {
+            let layers = config.n_layers - entries.point.layer.unwrap_or(0);
+            (layers * (tokens - entries.token())) as f64
+        };
+        // A node chosen at random stands in the middle of the model and the prompt, on average.
+        let anywhere = (config.n_layers * tokens) as f64 / 4.0;
+        let mut all = listed.iter().map(rows).sum::<f64>() + random as f64 * anywhere;
+        // The run itself, its gradients, and the checks.
+        all += 8.0 * (config.n_layers * tokens) as f64;
+        if request.better_estimates {
+            all += 2.0 * (config.n_layers * config.n_layers * tokens) as f64;
+        }
+        let runs = listed.len() + random;
+        if runs as u64 > context.bounds.varied_runs {
+            let limit = context.bounds.varied_runs;
+            return bad!(
+                "nodes: {} nodes and {random} random ones are {runs} runs; this server computes at most {limit} for one request",
+                listed.len()
+            );
+        }
+        Ok(price(self.model(), runs, all, context))
+    }
+
+    fn base(&self, plan: Plan, metric: Metric, context: &Context<'_>) -> Result<Base> {
+        let mut after_layer = |_| !context.observer.is_cancelled();
+        let options = ForwardOptions {
+            interventions: &plan.interventions,
+            after_layer: Some(&mut after_layer),
+            ..Default::default()
+        };
+        let run = self.model().forward(&plan.tokens, options)?;
+        let logits = run.logits(plan.tokens.len() - 1)?;
+        let objective = metric.value_of_all(&logits);
+        let at_logits = metric.gradient(&logits);
+        Ok(Base { run, interventions: plan.interventions, metric, objective, at_logits })
+    }
+
+    fn removals(
+        &self,
+        base: &Base,
+        nodes: &[MirroredNodeIndex],
+        entries: &[Entries],
+        request: &EffectsRequest,
+        context: &Context<'_>,
+    ) -> Result<Vec<Removal>> {
+        let removal = |(node, entries): (&MirroredNodeIndex, &Entries)| {
+            Ok(Removal {
+                node: node.clone(),
+                entries: entries.clone(),
+                values: entries.values(&base.run)?,
+                to: nodes::removed(&base.run, entries, node, request, context)?,
+            })
+        };
+        nodes.iter().zip(entries).map(removal).collect()
+    }
+
+    fn listed(
+        &self,
+        base: &Base,
+        removals: &[Removal],
+        request: &EffectsRequest,
+        context: &Context<'_>,
+    ) -> Result<Vec<NodeEffect>> {
+        let is_cancelled = || context.observer.is_cancelled();
+        let gradients = base.gradients_with_fixed_scale(&is_cancelled)?;
+        let mut effects = Vec::with_capacity(removals.len());
+        for removal in removals {
+            effects.push(NodeEffect {
+                node_index: removal.node.clone(),
+                exact: 0.0,
+                estimate: removal.first_order(&base.run, &gradients)?,
+                corrected_estimate: None,
+                dropped_estimate: None,
+                parts: false,
+            });
+        }
+        if request.better_estimates {
+            let (run, at_logits, own) = (&base.run, &base.at_logits, &base.interventions);
+            let gradients = estimates::gradients(run, at_logits.clone(), own, &is_cancelled)?;
+            let corrected = estimates::corrected(run, removals, &gradients, &is_cancelled)?;
+            let dropped = estimates::dropped(run, removals, at_logits, own, &is_cancelled)?;
+            for (i, effect) in effects.iter_mut().enumerate() {
+                effect.corrected_estimate = corrected.as_ref().map(|all| all[i]);
+                effect.dropped_estimate = dropped.as_ref().map(|all| all[i]);
+            }
+        }
+        base.exact(removals, context, &mut |i, exact| {
+            let effect = &mut effects[i];
+            effect.exact = exact;
+            let apart = (exact - effect.estimate).abs();
+            effect.parts = apart > APART * exact.abs() && apart > NOTICEABLE * base.objective.abs();
+            context.tell(|| TdbEvent::NodeEffect { effect: effect.clone() });
+        })?;
+        Ok(effects)
+    }
+
+    fn check_effects(
+        &self,
+        base: &Base,
+        removals: &[Removal],
+        effects: &[NodeEffect],
+        request: &EffectsRequest,
+    ) -> Result<Vec<tdb_api::Check>> {
+        let checked = Checked { run: &base.run, interventions: &base.interventions, metric: &base.metric };
+        let seed = request.seed.cast_unsigned();
+        let mut checks = checked.of_run(seed)?;
+        let no = || false;
+        let mut entries: Vec<Entries> = removals.iter().map(|r| r.entries.clone()).collect();
+        if entries.is_empty() {
+            entries = self.some_entries(&base.run, seed)?;
+        }
+        checks.push(checked.gradient(&entries, &base.gradients_with_fixed_scale(&no)?, seed)?);
+        let patches: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
+        let exact: Vec<f64> = effects.iter().map(|effect| base.objective - effect.exact).collect();
+        checks.extend(checked.sharing(&patches, &exact, seed)?);
+        checks.extend(ledger::dictionaries(&checked)?);
+        Ok(checks)
+    }
+
+    /// Entries of some neurons and heads, for checks of an answer that lists no node.
+    fn some_entries(&self, run: &Run, seed: u64) -> Result<Vec<Entries>> {
+        let nodes = self.some_nodes(run, 8, seed)?;
+        nodes.iter().map(|node| Entries::of(self.model(), run.tokens().len(), node)).collect()
+    }
+
+    /// Neurons, heads and active latents, chosen at random.
+    fn some_nodes(&self, run: &Run, n: usize, seed: u64) -> Result<Vec<MirroredNodeIndex>> {
+        let types = [tdb_api::NodeType::AttentionHead, tdb_api::NodeType::MlpNeuron];
+        let node = |node_type, indices: &[i64]| MirroredNodeIndex {
+            node_type,
+            tensor_indices: indices.iter().copied().map(Some).collect(),
+            layer_index: Some(0),
+            pass_type: tdb_api::PassType::Forward,
+        };
+        let mut listed = vec![node(types[0], &[0, 0, 0])];
+        if self.model().site_dims(Site::MlpPostAct, 1).is_some() {
+            listed.push(node(types[1], &[0, 0]));
+        }
+        for (slot, node_type) in [
+            (Slot::Mlp, tdb_api::NodeType::MlpAutoencoderLatent),
+            (Slot::Attention, tdb_api::NodeType::AttentionAutoencoderLatent),
+        ] {
+            if self.model().autoencoder(slot, 0).is_some() {
+                listed.push(node(node_type, &[0, 0]));
+            }
+        }
+        Ok(sample::others(run, &listed, n, seed)?.0)
+    }
+}
+
+impl Removal {
+    fn patches(&self) -> Vec<Patch> {
+        vec![self.entries.set_to(Values::Each(self.to.as_slice().into()))]
+    }
+}
+
+impl Base {
+    /// The gradients of the node table: the scale of the final norm counts as constant.
+    fn gradients_with_fixed_scale(&self, is_cancelled: &dyn Fn() -> bool) -> Result<tdb_model::Gradients> {
+        let mut all = self.interventions.clone();
+        all.push(Intervention {
+            site: Site::FinalLnScale,
+            layer: None,
+            pass: Pass::Backward,
+            indices: vec![Index::All, Index::All],
+            value: 0.0,
+        });
+        estimates::gradients(&self.run, self.at_logits.clone(), &all, is_cancelled)
+    }
+
+    /// The objective minus that without each node, in their order; `each` is told as soon as one is known.
+    fn exact(&self, removals: &[Removal], context: &Context<'_>, each: &mut dyn FnMut(usize, f64)) -> Result<Vec<f64>> {
+        let runs: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
+        let mut out = vec![0.0; runs.len()];
+        let is_cancelled = || context.observer.is_cancelled();
+        let options = Together {
+            interventions: &self.interventions,
+            logits: self.metric.logits(),
+            rows: price::ROWS,
+            is_cancelled: &is_cancelled,
+        };
+        self.run.vary(&runs, options, &mut |i, logits| {
+            out[i] = self.objective - self.metric.value(logits);
+            each(i, out[i]);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+}

@@ -1,0 +1,156 @@
+//! Nodes chosen at random, and what follows from the largest effect among them.
+
+use std::collections::{BTreeSet, HashSet};
+
+use tdb_api::{MirroredNodeIndex, NodeType, PassType, SampledBound};
+use tdb_model::{Run, Slot};
+
+use crate::error::Result;
+use crate::rank::node_key;
+use crate::slots;
+
+/// Deterministic random numbers: splitmix64 (Steele, Lea, Flood 2014).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
+    }
+}
+
+/// All nodes of some types in a run. Latents that are zero have no effect and are not among them.
+struct Population {
+    parts: Vec<Part>,
+}
+
+struct Part {
+    node_type: NodeType,
+    layer: Option<usize>,
+    len: usize,
+    /// Active latents, by token and latent.
+    active: Vec<(usize, usize)>,
+    /// Units of one token.
+    width: usize,
+}
+
+impl Population {
+    fn new(run: &Run, types: &BTreeSet<NodeType>) -> Result<Self> {
+        let (config, tokens) = (run.model().config(), run.tokens().len());
+        let mut parts = Vec::new();
+        for &node_type in types {
+            for layer in 0..config.n_layers {
+                let none = Part { node_type, layer: Some(layer), len: 0, active: Vec::new(), width: 1 };
+                parts.push(match node_type {
+                    NodeType::Layer if layer == 0 => Part { layer: None, len: tokens, ..none },
+                    NodeType::Layer => continue,
+                    NodeType::MlpNeuron => Part { len: tokens * config.d_ff, width: config.d_ff, ..none },
+                    NodeType::AttentionHead => {
+                        Part { len: tokens * (tokens + 1) / 2 * config.n_heads, width: config.n_heads, ..none }
+                    }
+                    _ => {
+                        let active = match slots::of_latents(run.model(), node_type)? {
+                            Some(slot) => active(run, slot, layer),
+                            None => Vec::new(),
+                        };
+                        Part { len: active.len(), active, ..none }
+                    }
+                });
+            }
+        }
+        Ok(Population { parts })
+    }
+
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len).sum()
+    }
+
+    fn node(&self, mut at: usize) -> Option<MirroredNodeIndex> {
+        let part = self.parts.iter().find(|part| {
+            let here = at < part.len;
+            if !here {
+                at -= part.len;
+            }
+            here
+        })?;
+        let indices = match part.node_type {
+            NodeType::Layer => vec![at, 0],
+            NodeType::AttentionHead => {
+                let (pair, head) = (at / part.width, at % part.width);
+                // Pairs row by row: (0, 0), (1, 0), (1, 1), (2, 0) ...
+                let query = (((8 * pair + 1) as f64).sqrt() as usize).saturating_sub(1) / 2;
+                let query = (query.saturating_sub(1)..=query + 1).rfind(|q| q * (q + 1) / 2 <= pair)?;
+                vec![query, pair - query * (query + 1) / 2, head]
+            }
+            _ => match part.active.get(at) {
+                Some(&(token, latent)) => vec![token, latent],
+                None => vec![at / part.width, at % part.width],
+            },
+        };
+        Some(MirroredNodeIndex {
+            node_type: part.node_type,
+            tensor_indices: indices.into_iter().map(|i| Some(i as i64)).collect(),
+            layer_index: part.layer.map(|layer| layer as i64),
+            pass_type: PassType::Forward,
+        })
+    }
+}
+
+fn active(run: &Run, slot: Slot, layer: usize) -> Vec<(usize, usize)> {
+    let Some(state) = run.latents(slot, layer) else { return Vec::new() };
+    let rows = state.latents.rows().iter().enumerate();
+    rows.flat_map(|(t, row)| row.iter().filter(|e| e.1 != 0.0).map(move |e| (t, e.0 as usize))).collect()
+}
+
+/// Nodes of the types of `listed`, without them; and among how many they were chosen.
+///
+/// # Errors
+/// If an autoencoder is missing.
+pub fn others(run: &Run, listed: &[MirroredNodeIndex], n: usize, seed: u64) -> Result<(Vec<MirroredNodeIndex>, usize)> {
+    let population = Population::new(run, &listed.iter().map(|node| node.node_type).collect())?;
+    let all = population.len();
+    let mut taken: HashSet<_> = listed.iter().map(node_key).collect();
+    let others = all.saturating_sub(taken.len());
+    let mut random = Random::new(seed);
+    let mut out = Vec::new();
+    // Few are drawn from very many, or nearly all from few: then the draws that repeat are more.
+    for _ in 0..n.min(others) * 64 {
+        if out.len() == n.min(others) {
+            break;
+        }
+        if let Some(node) = population.node(random.below(all))
+            && taken.insert(node_key(&node))
+        {
+            out.push(node);
+        }
+    }
+    Ok((out, others))
+}
+
+/// What the largest of these effects says about the nodes that were not chosen: if more than a share `s` of them had a larger
+/// one, none of `n` chosen ones would be among those with probability `(1 - s)^n`, which is below 5 % for `s = 3 / n`.
+pub fn bound(nodes: &[MirroredNodeIndex], effects: &[f64], population: usize) -> Option<SampledBound> {
+    let (at, largest) = effects.iter().map(|x| x.abs()).enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let n = nodes.len();
+    let share = (3.0 / n as f64).min(1.0);
+    let percent = 100.0 * share;
+    Some(SampledBound {
+        nodes: n as i64,
+        population: population as i64,
+        largest,
+        node_index: nodes[at].clone(),
+        share,
+        sentence: format!(
+            "Of {n} other nodes chosen at random among {population}, the largest exact effect was {largest:.4}; with 95 % \
+             confidence at most {percent:.1} % of the rest exceed it."
+        ),
+    })
+}

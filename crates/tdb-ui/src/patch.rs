@@ -1,0 +1,329 @@
+//! The patch bench: two prompts, and what happens when activations of one run are put into the other.
+
+mod drill;
+mod form;
+mod maps;
+mod state;
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use leptos_router::hooks::{use_location, use_params_map};
+use tdb_api::page::PageState;
+use tdb_api::routes::PatchStream;
+use tdb_api::stream::TdbEvent;
+use tdb_api::{Check, PatchRequest, PatchRuns, PatchedCell, Price, TokenRef};
+
+use crate::client::{self, Abort, Kind, Problem};
+use crate::dom::{self, set_title};
+use crate::format;
+use crate::json::Json;
+use crate::ui::{JsonButton, Ledger, Notices, ProblemCard};
+use state::{Asked, Place};
+
+/// Milliseconds between two drawings of what has come.
+const DRAWN_EVERY: f64 = 150.0;
+
+/// What one request has been answered so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    pub runs: Option<PatchRuns>,
+    pub price: Option<Price>,
+    pub cells: Vec<PatchedCell>,
+    pub checks: Vec<Check>,
+    pub problem: Option<Problem>,
+    pub done: bool,
+}
+
+/// The page's state: what is asked, what was answered, what is chosen.
+#[derive(Clone, Copy)]
+pub struct Bench {
+    /// As it stands in the form.
+    pub draft: RwSignal<Asked>,
+    /// As it was asked.
+    pub asked: RwSignal<Option<Asked>>,
+    /// The heat maps.
+    pub maps: RwSignal<Found>,
+    /// What the chosen cells contain.
+    pub drilled: RwSignal<Found>,
+    /// The chosen cells; one opens its parts, several are patched together.
+    pub chosen: RwSignal<Vec<Place>>,
+    past: RwSignal<Vec<(Asked, Vec<Place>)>>,
+    path: StoredValue<String>,
+    aborts: [StoredValue<Option<Abort>, LocalStorage>; 2],
+    ids: [StoredValue<u32>; 2],
+}
+
+impl Bench {
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    /// Asks for the heat maps of what stands in the form.
+    pub fn run(self) {
+        self.remember();
+        self.chosen.set(Vec::new());
+        self.ask_again();
+    }
+
+    fn ask_again(self) {
+        let asked = self.draft.get_untracked();
+        self.asked.set(Some(asked.clone()));
+        self.drilled.set(Found::default());
+        self.write_url(true);
+        let request = asked.request();
+        self.ask(0, request, self.maps);
+        self.drill();
+    }
+
+    /// Chooses a cell; with `together`, besides those that are chosen.
+    pub fn choose(self, place: Place, together: bool) {
+        self.remember();
+        self.chosen.update(|chosen| match (together, chosen.iter().position(|p| *p == place)) {
+            (true, Some(at)) => {
+                chosen.remove(at);
+            }
+            (true, None) => chosen.push(place),
+            (false, Some(_)) if chosen.len() == 1 => chosen.clear(),
+            (false, _) => *chosen = vec![place],
+        });
+        self.write_url(true);
+        self.drill();
+    }
+
+    fn drill(self) {
+        self.drilled.set(Found::default());
+        let Some(asked) = self.asked.get_untracked() else { return };
+        if let Some(request) = asked.drill(&self.chosen.get_untracked()) {
+            self.ask(1, request, self.drilled);
+        }
+    }
+
+    fn ask(self, which: usize, request: PatchRequest, into: RwSignal<Found>) {
+        let (abort, id) = (self.aborts[which], self.ids[which]);
+        let mine = id.get_value() + 1;
+        id.set_value(mine);
+        abort.set_value(Abort::new());
+        let signal = abort.with_value(|a| a.as_ref().map(Abort::signal));
+        let before = into.get_untracked().runs;
+        into.set(Found { runs: before, ..Found::default() });
+        spawn_local(async move {
+            let mut so_far = Found::default();
+            let mut drawn = dom::now();
+            let is_present = || id.try_get_value() == Some(mine);
+            let outcome = client::stream::<PatchStream>(&request, signal, |event| {
+                match event {
+                    TdbEvent::Price { price } => so_far.price = Some(price),
+                    TdbEvent::PatchRuns { runs } => so_far.runs = Some(runs),
+                    TdbEvent::PatchedCell { cell } => so_far.cells.push(cell),
+                    TdbEvent::Checks { checks } => so_far.checks = checks,
+                    TdbEvent::Error { status, message, field } => {
+                        so_far.problem = Some(Problem::refused(status, &message, field));
+                    }
+                    _ => {}
+                }
+                let now = dom::now();
+                if now - drawn > DRAWN_EVERY && is_present() {
+                    drawn = now;
+                    into.set(so_far.clone());
+                }
+            })
+            .await;
+            if !is_present() {
+                return;
+            }
+            match outcome {
+                Err(problem) if problem.kind == Kind::Aborted => return,
+                Err(problem) => so_far.problem = Some(problem),
+                Ok(()) => so_far.done = true,
+            }
+            into.set(so_far);
+        });
+    }
+
+    fn remember(self) {
+        if let Some(asked) = self.asked.get_untracked() {
+            self.past.update(|past| past.push((asked, self.chosen.get_untracked())));
+        }
+    }
+
+    /// Back to the state before the last step.
+    pub fn undo(self) {
+        let Some((asked, chosen)) = self.past.try_update(Vec::pop).flatten() else { return };
+        let same = self.asked.get_untracked().as_ref() == Some(&asked);
+        self.draft.set(asked);
+        self.chosen.set(chosen);
+        if same {
+            self.write_url(true);
+            self.drill();
+        } else {
+            self.ask_again();
+        }
+    }
+
+    pub fn can_undo(self) -> bool {
+        self.past.with(|past| !past.is_empty())
+    }
+
+    /// The address of what is shown.
+    pub fn url(self) -> String {
+        let asked = self.asked.get_untracked().unwrap_or_else(|| self.draft.get_untracked());
+        format!("{}?{}", self.path.get_value(), asked.to_query(&self.chosen.get_untracked()))
+    }
+
+    fn write_url(self, push: bool) {
+        let (path, query) = dom::location();
+        let url = self.url();
+        if path == self.path.get_value() && format!("{path}{query}") != url {
+            dom::set_url(&url, push);
+        }
+    }
+}
+
+/// The address of the bench for a question: the right prompt is the corrupted one, or else one with the tokens exchanged.
+pub fn address(slug: &str, page: &PageState) -> String {
+    let first = |tokens: &[TokenRef]| tokens.first().map(|token| token.text().to_owned()).unwrap_or_default();
+    let mut asked = Asked {
+        clean: page.left.prompt.clone(),
+        target: first(&page.left.target_tokens),
+        distractor: first(&page.left.distractor_tokens),
+        ..Asked::default()
+    };
+    let other = page.right.as_ref().map(|right| right.prompt.clone()).or_else(|| asked.swapped());
+    asked.corrupted = other.unwrap_or_else(|| asked.clean.clone());
+    format!("/{slug}/patch?{}", asked.to_query(&[]))
+}
+
+#[component]
+pub fn PatchPage() -> impl IntoView {
+    let params = use_params_map();
+    let slug = params.read_untracked().get("model").unwrap_or_default();
+    set_title(&format!("{slug}: patch bench"));
+    let location = use_location();
+    let (draft, chosen) = Asked::from_query(&location.search.get_untracked());
+    let bench = Bench {
+        draft: RwSignal::new(draft),
+        asked: RwSignal::new(None),
+        maps: RwSignal::default(),
+        drilled: RwSignal::default(),
+        chosen: RwSignal::new(chosen),
+        past: RwSignal::default(),
+        path: StoredValue::new(location.pathname.get_untracked()),
+        aborts: [StoredValue::new_local(None), StoredValue::new_local(None)],
+        ids: [StoredValue::new(0), StoredValue::new(0)],
+    };
+    provide_context(bench);
+    bench.ask_again();
+    let listener = window_event_listener(leptos::ev::popstate, move |_| {
+        let (path, query) = dom::location();
+        if path == bench.path.get_value() {
+            let (asked, chosen) = Asked::from_query(&query);
+            bench.draft.set(asked);
+            bench.chosen.set(chosen);
+            bench.ask_again();
+        }
+    });
+    on_cleanup(move || listener.remove());
+    let retry = Callback::new(move |()| bench.run());
+    view! {
+        <div class="page stack patch-page">
+            <h1>"Patch bench"</h1>
+            <p class="quiet">
+                "Two prompts that the model answers differently. Each cell is a run of one prompt with an activation of the other's \
+                    run in its place: where does that restore the answer, or break it?"
+            </p>
+            <form::Form />
+            {move || bench.maps.with(|maps| maps.problem.clone()).map(|problem| view! {
+                <ProblemCard problem=problem retry=retry />
+            })}
+            <Runs />
+            <maps::Maps />
+            <drill::Drill />
+        </div>
+    }
+}
+
+/// The two runs in numbers, the checks, and ways to hand the result on.
+#[component]
+fn Runs() -> impl IntoView {
+    let bench = Bench::get();
+    let notices = Notices::get();
+    let copy = move |_| {
+        let link = format!("{}{}", dom::origin(), bench.url());
+        spawn_local(async move {
+            let done = dom::copy(&link).await;
+            notices.say(if done { "Link copied." } else { "The browser did not allow copying." });
+        });
+    };
+    let json = Callback::new(move |()| bench.export());
+    let checks = Signal::derive(move || bench.maps.with(|maps| maps.checks.clone()));
+    let text = move || {
+        bench.maps.with(|maps| {
+            let progress = match (&maps.price, maps.done, &maps.problem) {
+                (Some(price), false, None) => {
+                    Some(format!("{} of {} runs, about {:.1} s", maps.cells.len(), price.runs, price.seconds))
+                }
+                _ => None,
+            };
+            let runs = maps.runs.clone();
+            view! {
+                {runs.map(|runs| {
+                    let figure = |name: &'static str, value: f64| view! {
+                        <span class="figure" title=format::full(value)>
+                            {name}" "<strong data-figure=name data-value=format::full(value)>{format::signed(value)}</strong>
+                        </span>
+                    };
+                    view! {
+                        {figure("clean", runs.clean)}
+                        {figure("corrupted", runs.corrupted)}
+                        {figure("denominator", runs.denominator)}
+                        {runs.remark.map(|remark| view! { <span class="field-warning" id="remark">{remark}</span> })}
+                    }
+                })}
+                <span class="quiet" aria-live="polite">{progress}</span>
+            }
+        })
+    };
+    view! {
+        <section class="row" id="patch-runs" aria-label="The two runs">
+            {text}
+            <span class="grow"></span>
+            <button
+                type="button"
+                class="button small"
+                id="undo"
+                disabled=move || !bench.can_undo()
+                on:click=move |_| bench.undo()
+            >
+                "Undo"
+            </button>
+            <button type="button" class="button small" on:click=copy>"Copy link"</button>
+            <JsonButton what="the patches" value=json />
+        </section>
+        <Ledger checks=checks />
+    }
+}
+
+impl Bench {
+    /// What is shown, with the request and the address that ask it again.
+    fn export(self) -> Json {
+        #[derive(serde::Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Export {
+            link: String,
+            request: Option<PatchRequest>,
+            runs: Option<PatchRuns>,
+            cells: Vec<PatchedCell>,
+            chosen: Vec<PatchedCell>,
+            checks: Vec<Check>,
+        }
+        let maps = self.maps.get_untracked();
+        Json::of(&Export {
+            link: format!("{}{}", dom::origin(), self.url()),
+            request: self.asked.get_untracked().map(|asked| asked.request()),
+            runs: maps.runs,
+            cells: maps.cells,
+            chosen: self.drilled.get_untracked().cells,
+            checks: maps.checks,
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! The heat maps: one row a layer, one column a token or a head.
+
+use std::collections::HashMap;
+
+use leptos::prelude::*;
+use tdb_api::{PatchDirection, PatchGroup, PatchedCell};
+
+use super::state::Place;
+use super::{Bench, Found};
+use crate::format;
+use crate::ui::{DivergingLegend, fill_style, sign_class, token_text};
+
+const MAPS: [(PatchGroup, &str, &str); 4] = [
+    (PatchGroup::Residual, "Residual stream before each layer", "map-residual"),
+    (PatchGroup::Attention, "Attention layers", "map-attention"),
+    (PatchGroup::Mlp, "MLP layers", "map-mlp"),
+    (PatchGroup::Heads, "Heads, at all tokens", "map-heads"),
+];
+
+#[component]
+pub fn Maps() -> impl IntoView {
+    let bench = Bench::get();
+    let most = Signal::derive(move || bench.maps.with(|maps| scale(maps).0));
+    view! {
+        <section class="stack" aria-label="Heat maps">
+            <div class="row">
+                <span class="quiet">
+                    "1 is the whole difference between the two runs. Press a cell to open it; with Ctrl or Shift, to patch \
+                        several at once."
+                </span>
+                <DivergingLegend most=most />
+            </div>
+            <div class="patch-maps">
+                {MAPS.map(|(group, title, id)| view! { <Map group=group title=title id=id /> })}
+            </div>
+        </section>
+    }
+}
+
+/// The largest value that colours stand for, and whether effects are shown rather than the metric.
+fn scale(found: &Found) -> (f64, bool) {
+    let divided = found.runs.as_ref().is_none_or(|runs| runs.remark.is_none());
+    match divided {
+        true => (1.0, true),
+        false => (found.cells.iter().map(|cell| cell.metric.abs()).fold(1e-9, f64::max), false),
+    }
+}
+
+fn place(cell: &PatchedCell) -> Option<Place> {
+    Some(Place { group: cell.group, layer: cell.layer_index?, at: cell.token_index.or(cell.unit)? })
+}
+
+#[component]
+fn Map(group: PatchGroup, title: &'static str, id: &'static str) -> impl IntoView {
+    let bench = Bench::get();
+    let cells = Memo::new(move |_| {
+        bench.maps.with(|maps| maps.cells.iter().filter(|cell| cell.group == group).cloned().collect::<Vec<_>>())
+    });
+    let body = move || {
+        let cells = cells.get();
+        let (most, divided) = bench.maps.with(scale);
+        let heads: Vec<AnyView> = match group {
+            PatchGroup::Heads => {
+                let n = cells.iter().filter_map(|cell| cell.unit).max().map_or(0, |n| n + 1);
+                (0..n).map(|head| view! { <th scope="col">{head}</th> }.into_any()).collect()
+            }
+            _ => token_heads(bench),
+        };
+        let columns = heads.len() as i64;
+        let layers = cells.iter().filter_map(|cell| cell.layer_index).max().map_or(0, |n| n + 1);
+        let by_place: HashMap<(i64, i64), PatchedCell> =
+            cells.into_iter().filter_map(|cell| place(&cell).map(|p| ((p.layer, p.at), cell))).collect();
+        // As in the model's pictures, later layers stand above earlier ones.
+        let rows = (0..layers).rev().map(|layer| {
+            let row = (0..columns).map(|at| match by_place.get(&(layer, at)) {
+                Some(cell) => cell_view(bench, Place { group, layer, at }, cell, most, divided),
+                None => view! { <td class="quiet"></td> }.into_any(),
+            });
+            view! { <tr><th scope="row">{layer}</th>{row.collect_view()}</tr> }
+        });
+        view! {
+            <table class="heat" id=id>
+                <thead><tr><td></td>{heads}</tr></thead>
+                <tbody>{rows.collect_view()}</tbody>
+            </table>
+        }
+    };
+    view! {
+        <section class="card" class:stale=move || !bench.maps.with(|maps| maps.done || maps.problem.is_some())>
+            <div class="card-head"><h2>{title}</h2></div>
+            <div class="card-body heat-scroll" tabindex="0" role="group" aria-label=title>{body}</div>
+        </section>
+    }
+}
+
+/// Two digits, with a sign only where there is something.
+fn short(value: f64) -> String {
+    let text = format!("{:.2}", value.abs());
+    if value < 0.0 && text != "0.00" { format!("−{text}") } else { text }
+}
+
+/// The patched run's tokens.
+fn token_heads(bench: Bench) -> Vec<AnyView> {
+    let direction = bench.asked.with(|asked| asked.as_ref().map(|asked| asked.direction));
+    let (mine, other) = bench.maps.with(|maps| {
+        let runs = maps.runs.clone();
+        let (clean, corrupted) = runs.map(|runs| (runs.clean_tokens, runs.corrupted_tokens)).unwrap_or_default();
+        match direction {
+            Some(PatchDirection::Noising) => (clean, corrupted),
+            _ => (corrupted, clean),
+        }
+    });
+    let same_length = mine.len() == other.len();
+    let head = |(i, token): (usize, &String)| {
+        let differs = same_length && other.get(i) != Some(token);
+        view! {
+            <th scope="col" class="patch-token" class:differs=differs>
+                <span class="token-plain">{token_text(token)}</span>
+                <span class="token-index">{i}</span>
+            </th>
+        }
+        .into_any()
+    };
+    mine.iter().enumerate().map(head).collect()
+}
+
+fn cell_view(bench: Bench, place: Place, cell: &PatchedCell, most: f64, divided: bool) -> AnyView {
+    let value = cell.effect.filter(|_| divided).unwrap_or(cell.metric);
+    let label = match cell.effect {
+        Some(effect) => {
+            format!("{}: effect {}, metric {}", place.label(), format::full(effect), format::full(cell.metric))
+        }
+        None => format!("{}: metric {}", place.label(), format::full(cell.metric)),
+    };
+    let is_chosen = move || bench.chosen.with(|chosen| chosen.contains(&place));
+    // What is patched at a token can reach later tokens in later layers, and its own.
+    let is_reached = move || {
+        bench.chosen.with(|chosen| match chosen.as_slice() {
+            [from] if from.group != PatchGroup::Heads && place.group != PatchGroup::Heads => {
+                place.at >= from.at && (place.layer > from.layer || (place.layer == from.layer && place.at == from.at))
+            }
+            _ => false,
+        })
+    };
+    view! {
+        <td class=format!("fill {}", sign_class(value)) class:reached=is_reached style=fill_style(value, most)>
+            <button
+                type="button"
+                class="map-cell"
+                class:chosen=is_chosen
+                aria-pressed=move || is_chosen().to_string()
+                aria-label=label.clone()
+                title=label
+                data-group=place.group.as_str()
+                data-layer=place.layer.to_string()
+                data-at=place.at.to_string()
+                data-value=format::full(value)
+                on:click=move |e| bench.choose(place, e.ctrl_key() || e.shift_key() || e.meta_key())
+            >
+                {short(value)}
+            </button>
+        </td>
+    }
+    .into_any()
+}

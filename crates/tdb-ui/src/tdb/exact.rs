@@ -1,0 +1,236 @@
+//! Exact effects of the nodes in the table: asked for after the estimates have come, and shown in the same rows.
+
+use std::collections::HashMap;
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use tdb_api::routes::EffectsStream;
+use tdb_api::stream::TdbEvent;
+use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, NodeType, Price, SampledBound};
+
+use crate::answer::Answer;
+use crate::client::{self, Abort, Kind, Problem};
+use crate::dom;
+use crate::format;
+use crate::session::Session;
+use crate::ui::{Ledger, sign_class};
+
+const STORED: &str = "tdb.exact";
+
+/// Other nodes that are removed, too, to tell what was not looked at.
+const RANDOM_NODES: i64 = 60;
+
+/// More nodes than this are asked about only on demand.
+const MOST_UNASKED: usize = 300;
+
+/// Milliseconds between two drawings of what has come.
+const DRAWN_EVERY: f64 = 120.0;
+
+type Key = (NodeType, Option<i64>, Vec<Option<i64>>);
+
+fn key(node: &NodeIndex) -> Key {
+    (node.node_type, node.layer_index, node.tensor_indices.clone())
+}
+
+/// What has come so far.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    effects: HashMap<Key, NodeEffect>,
+    price: Option<Price>,
+    bound: Option<SampledBound>,
+    checks: Vec<Check>,
+    problem: Option<Problem>,
+    done: bool,
+}
+
+#[derive(Clone, Copy)]
+pub struct ExactEffects {
+    pub is_on: RwSignal<bool>,
+    found: RwSignal<Found>,
+    asked: RwSignal<Option<EffectsRequest>>,
+}
+
+impl ExactEffects {
+    /// Follows the session's answers.
+    pub fn provide() {
+        let exact = Self {
+            is_on: RwSignal::new(dom::stored(STORED).as_deref() != Some("off")),
+            found: RwSignal::default(),
+            asked: RwSignal::new(None),
+        };
+        provide_context(exact);
+        exact.follow(Session::get());
+    }
+
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    /// Whether the table has a column for them.
+    pub fn has_column(self) -> bool {
+        self.is_on.get() && self.asked.with(Option::is_some)
+    }
+
+    pub fn of(self, node: &NodeIndex) -> Option<NodeEffect> {
+        self.found.with(|found| found.effects.get(&key(node)).cloned())
+    }
+
+    fn follow(self, session: Session) {
+        let request = Memo::new(move |_| {
+            let ready = self.is_on.get() && session.busy.with(Option::is_none);
+            ready.then(|| session.answer.with(|answer| request_of(answer))).flatten()
+        });
+        let abort = StoredValue::new_local(None::<Abort>);
+        let id = StoredValue::new(0u32);
+        Effect::new(move |_| {
+            let mine = id.get_value() + 1;
+            id.set_value(mine);
+            abort.set_value(None);
+            let request = request.get();
+            self.asked.set(request.clone());
+            self.found.set(Found::default());
+            let Some(request) = request else { return };
+            abort.set_value(Abort::new());
+            let signal = abort.with_value(|a| a.as_ref().map(Abort::signal));
+            spawn_local(async move {
+                let mut so_far = Found::default();
+                let mut drawn = dom::now();
+                let is_present = || id.try_get_value() == Some(mine);
+                let outcome = client::stream::<EffectsStream>(&request, signal, |event| {
+                    match event {
+                        TdbEvent::Price { price } => so_far.price = Some(price),
+                        TdbEvent::NodeEffect { effect } => {
+                            so_far.effects.insert(key(&effect.node_index), effect);
+                        }
+                        TdbEvent::SampledBound { bound } => so_far.bound = Some(bound),
+                        TdbEvent::Checks { checks } => so_far.checks = checks,
+                        TdbEvent::Error { status, message, field } => {
+                            so_far.problem = Some(Problem::refused(status, &message, field));
+                        }
+                        _ => {}
+                    }
+                    let now = dom::now();
+                    if now - drawn > DRAWN_EVERY && is_present() {
+                        drawn = now;
+                        self.found.set(so_far.clone());
+                    }
+                })
+                .await;
+                if !is_present() {
+                    return;
+                }
+                match outcome {
+                    Err(problem) if problem.kind == Kind::Aborted => return,
+                    // A server without this route: there is no such column.
+                    Err(problem) if problem.is_missing_route() => return self.asked.set(None),
+                    Err(problem) => so_far.problem = Some(problem),
+                    Ok(()) => {}
+                }
+                so_far.done = true;
+                self.found.set(so_far);
+            });
+        });
+    }
+}
+
+/// The question about the left side's nodes; none while a node is traced, which has another objective.
+fn request_of(answer: &Answer) -> Option<EffectsRequest> {
+    let side = answer.request.sub_requests.first()?;
+    let nodes: Vec<NodeIndex> = answer.rows.iter().map(|row| row.node.clone()).collect();
+    if side.upstream_node_to_trace.is_some() || nodes.is_empty() || nodes.len() > MOST_UNASKED {
+        return None;
+    }
+    Some(EffectsRequest {
+        prompt: side.prompt.clone(),
+        target_tokens: side.target_tokens.clone(),
+        distractor_tokens: side.distractor_tokens.clone(),
+        node_ablations: side.node_ablations.clone(),
+        nodes,
+        ablate_to: AblateTo::Zero,
+        datasets: None,
+        better_estimates: false,
+        random_nodes: RANDOM_NODES,
+        seed: 0,
+        only_price: false,
+    })
+}
+
+/// The cell of one node.
+pub fn cell(exact: ExactEffects, node: NodeIndex) -> AnyView {
+    let effect = Memo::new(move |_| exact.of(&node));
+    let shown = move || match effect.get() {
+        None => view! { <div class="cell num quiet" role="gridcell">"…"</div> }.into_any(),
+        Some(effect) => {
+            let full = format::full(effect.exact);
+            let title = format!(
+                "Exact {full}; estimated {}; difference {}{}",
+                format::full(effect.estimate),
+                format::full(effect.exact - effect.estimate),
+                if effect.parts { ". They part by more than 20 % and 2 % of the objective." } else { "" },
+            );
+            view! {
+                <div
+                    class=format!("cell num exact {}", sign_class(effect.exact))
+                    class:parts=effect.parts
+                    role="gridcell"
+                    title=title
+                    data-value=full
+                    data-parts=effect.parts.to_string()
+                    data-exact=""
+                >
+                    {format::signed(effect.exact)}
+                    {effect.parts.then_some(" ≠")}
+                </div>
+            }
+            .into_any()
+        }
+    };
+    shown.into_any()
+}
+
+/// What is below the table: the price while it is computed, how many estimates are off, what was not looked at, the checks.
+#[component]
+pub fn ExactFooter() -> impl IntoView {
+    let exact = ExactEffects::get();
+    let toggle = move |_| {
+        let on = !exact.is_on.get_untracked();
+        dom::store(STORED, (!on).then_some("off"));
+        exact.is_on.set(on);
+    };
+    let text = move || {
+        if !exact.is_on.get() || exact.asked.with(Option::is_none) {
+            return ().into_any();
+        }
+        exact.found.with(|found| {
+            if let Some(problem) = &found.problem {
+                return view! { <span class="field-error">{problem.message.clone()}</span> }.into_any();
+            }
+            let nodes = found.effects.len();
+            if !found.done {
+                let price = found.price.as_ref();
+                let price = price.map(|p| format!("{} runs, about {:.1} s; ", p.runs, p.seconds)).unwrap_or_default();
+                return view! { <span>{price}{nodes}" nodes are done."</span> }.into_any();
+            }
+            let off = found.effects.values().filter(|effect| effect.parts).count();
+            let bound = found.bound.as_ref().map(|bound| bound.sentence.clone());
+            view! {
+                <span id="exact-apart">
+                    {off}" of "{nodes}
+                    " estimates part from the exact effect by more than 20 % and 2 % of the objective (≠)."
+                </span>
+                <span id="exact-bound">{bound}</span>
+            }
+            .into_any()
+        })
+    };
+    view! {
+        <div class="table-foot" id="exact">
+            <label class="row small-text">
+                <input type="checkbox" prop:checked=move || exact.is_on.get() on:change=toggle />
+                "Exact effects"
+            </label>
+            <span class="grow small-text foot-text" aria-live="polite">{text}</span>
+            <Ledger checks=Signal::derive(move || exact.found.with(|found| found.checks.clone())) />
+        </div>
+    }
+}

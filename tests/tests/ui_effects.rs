@@ -1,0 +1,160 @@
+//! Exact effects beside estimates, the patch bench, and the checks of an answer, in a browser.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
+mod ui_support;
+
+use serde_json::{Value, json};
+use tdb_testkit::server::Server;
+use tdb_tests::browser::Browser;
+use tdb_tests::serving;
+use ui_support::*;
+
+const SWAPPED: &str = "<|endoftext|>When John and Mary went to the store, Mary gave a drink to";
+
+/// Asks about Mary and John, and waits for the exact effects.
+async fn ask(server: &Server, browser: &Browser) {
+    open_debugger(server, browser).await;
+    write(browser, "#prompt", IOI).await;
+    write(browser, "#target-0", " Mary").await;
+    write(browser, "#distractor-0", " John").await;
+    submit(browser).await;
+    browser.until("document.querySelector('#exact-bound')?.innerText.includes('95 % confidence')").await.unwrap();
+}
+
+async fn patched(server: &Server, more: Value) -> Value {
+    let mut body = json!({
+        "cleanPrompt": IOI, "corruptedPrompt": SWAPPED, "targetTokens": [" Mary"], "distractorTokens": [" John"],
+    });
+    for (key, value) in more.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    post(server, "/patch", body).await
+}
+
+async fn checks(browser: &Browser) -> (u64, u64) {
+    browser.until("document.querySelector('.ledger')").await.unwrap();
+    browser.ask("document.querySelector('.ledger summary').click()").await.unwrap();
+    (count(browser, ".ledger li").await, count(browser, ".ledger li.failed").await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exact_effects_arrive_in_the_rows_of_their_estimates() {
+    let (server, browser) = start().await;
+    ask(&server, &browser).await;
+    let script = "return [...document.querySelectorAll('.line')].slice(0, 8).map(line => [
+        line.querySelector('.node-name').innerText,
+        line.querySelector('[data-exact]').dataset.value, line.querySelector('[data-exact]').dataset.parts,
+        line.querySelector('[data-column=\"act_times_grad.Left\"]').dataset.value])";
+    let rows = browser.ask(script).await.unwrap();
+    let objective: f64 =
+        browser.see("#summary strong").await.unwrap().attr("data-value").await.unwrap().unwrap().parse().unwrap();
+    let number = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
+    for row in rows.as_array().unwrap() {
+        let (exact, estimate) = (number(&row[1]), number(&row[3]));
+        let apart = (exact - estimate).abs();
+        let parts = apart > 0.2 * exact.abs() && apart > 0.02 * objective.abs();
+        assert_eq!(row[2], parts.to_string(), "{row}");
+    }
+    assert!(browser.text().await.unwrap().contains("estimates part from the exact effect"));
+    let (all, failed) = checks(&browser).await;
+    assert!(all >= 6 && failed == 0, "{all} checks, {failed} failed");
+    accessible(&browser, "the debugger with exact effects").await;
+
+    // Without them there is no column, also after the page is opened again.
+    click(&browser, "#exact input").await;
+    browser.until("!document.querySelector('[data-exact]')").await.unwrap();
+    browser.driver.refresh().await.unwrap();
+    answered(&browser).await;
+    assert_eq!(count(&browser, "[data-exact]").await, 0);
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_patch_bench_finds_what_moves_the_name_and_every_state_is_a_link() {
+    let (server, browser) = start().await;
+    ask(&server, &browser).await;
+    browser.ask("document.querySelector('.ask-foot a[href*=\"/patch\"]').click()").await.unwrap();
+    browser.until("document.querySelector('.ledger')").await.unwrap();
+    assert_eq!(value(&browser, "#corrupted").await, SWAPPED, "the names are exchanged");
+
+    // Every cell is the server's.
+    let answer = patched(&server, json!({})).await;
+    let script = "return [...document.querySelectorAll('.map-cell')].map(c => [c.dataset.group, c.dataset.layer, c.dataset.at, c.dataset.value])";
+    let cells = browser.ask(script).await.unwrap();
+    let cells = cells.as_array().unwrap();
+    assert_eq!(cells.len(), answer["cells"].as_array().unwrap().len());
+    let number = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
+    for cell in answer["cells"].as_array().unwrap() {
+        let at = if cell["tokenIndex"].is_null() { &cell["unit"] } else { &cell["tokenIndex"] };
+        let same =
+            |c: &&Value| c[0] == cell["group"] && c[1] == cell["layerIndex"].to_string() && c[2] == at.to_string();
+        let shown = cells.iter().find(same).unwrap_or_else(|| panic!("no cell for {cell}"));
+        assert_eq!(number(&shown[3]), cell["effect"].as_f64().unwrap(), "{cell}");
+    }
+    // What the last token reads in the middle layers carries the name: heads that move it.
+    let strongest =
+        cells.iter().filter(|c| c[0] == "attention").max_by(|a, b| number(&a[3]).total_cmp(&number(&b[3]))).unwrap();
+    assert_eq!((strongest[2].as_str(), number(&strongest[3]) > 0.5), (Some("14"), true), "{strongest}");
+    let layer = strongest[1].as_str().unwrap().to_owned();
+
+    // It opens into its heads, whose effects are the server's, too.
+    click(&browser, &format!("#map-attention [data-layer='{layer}'][data-at='14']")).await;
+    browser.until("document.querySelectorAll('#drill td').length === 32").await.unwrap();
+    let units = json!({ "grids": [], "units": [{
+        "activationLocationType": "attn.v_out", "layerIndex": layer.parse::<i64>().unwrap(), "tokenIndex": 14,
+    }] });
+    let heads = patched(&server, units).await;
+    let most = heads["cells"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["effect"].as_f64().unwrap())
+        .fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
+    let shown: f64 =
+        browser.see("#drill td").await.unwrap().attr("data-value").await.unwrap().unwrap().parse().unwrap();
+    assert_eq!(shown, most, "the strongest head stands first");
+    let link = address(&browser).await;
+    assert!(link.contains("cells=attention."), "{link}");
+
+    // Two cells together, and back.
+    browser.ask(&format!("document.querySelector('#map-mlp [data-layer=\"{layer}\"][data-at=\"14\"]').dispatchEvent(new MouseEvent('click', {{ bubbles: true, ctrlKey: true }}))")).await.unwrap();
+    browser.read("2 cells patched together").await.unwrap();
+    browser.until("document.querySelectorAll('#drill td').length === 1").await.unwrap();
+    click(&browser, "#undo").await;
+    browser.until("document.querySelectorAll('#drill td').length === 32").await.unwrap();
+    accessible(&browser, "the patch bench").await;
+
+    // The link opens the same state; the other direction and a metric without a distractor answer, too.
+    browser.driver.goto(&link).await.unwrap();
+    browser.until("document.querySelectorAll('#drill td').length === 32").await.unwrap();
+    choose(&browser, "#direction", "noising").await;
+    choose(&browser, "#metric", "kl_divergence").await;
+    click(&browser, "#patch").await;
+    browser
+        .until(
+            "document.querySelector('[data-figure=clean]')?.dataset.value === '0' && document.querySelector('.ledger')",
+        )
+        .await
+        .unwrap();
+    assert_eq!(checks(&browser).await.1, 0);
+
+    // Prompts that do not fit are told, and what stands stays.
+    write(&browser, "#corrupted", "Too short").await;
+    click(&browser, "#patch").await;
+    browser.read("say in alignment which tokens stand for each other").await.unwrap();
+    assert_eq!(value(&browser, "#clean").await, IOI);
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_engine_turns_a_check_red() {
+    let server = serving::serve(&["--plant-fault", "dropped-bias"]).unwrap();
+    let browser = Browser::start().await.unwrap();
+    browser.resize(1440, 900).await.unwrap();
+    ask(&server, &browser).await;
+    let (_, failed) = checks(&browser).await;
+    assert_eq!(failed, 1);
+    browser.see(".ledger.bad li.failed[data-check=writes]").await.unwrap();
+    browser.finish().await.unwrap();
+}
