@@ -89,6 +89,10 @@ wire_struct! {
         pub has_attention_autoencoder: bool,
         /// The name of that autoencoder.
         pub attention_autoencoder_name: Option<String>,
+        /// The name of the dictionary on the residual stream, whose latents can then be asked for. Left out where there
+        /// is none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub residual_autoencoder_name: Option<String>,
         /// Number of layers.
         pub n_layers: i64,
     }

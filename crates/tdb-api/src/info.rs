@@ -24,8 +24,16 @@ wire_struct! {
     pub struct AutoencoderInfo {
         pub name: String,
         pub n_latents: i64,
-        /// The wire name of the tensor that it encodes.
+        /// Which activation it reads and reconstructs: `resid_pre`, `attn_v_out`, `resid_delta_attn`, `resid_post_attn`,
+        /// `mlp_in`, `mlp_post_act`, `resid_delta_mlp`, `resid_post_mlp`, or `mlp_transcoder` from an MLP layer's input to
+        /// its output.
         pub site: String,
+        /// The layers of the model that have it.
+        pub layers: Vec<i64>,
+        /// What is done to its input first: `none`, `centered`, `layer-norm` or `constant-norm`.
+        pub normalization: String,
+        /// Whether something goes from its input to its output beside the latents.
+        pub has_skip: bool,
     }
 }
 
@@ -101,6 +109,7 @@ wire_struct! {
         pub device: Option<String>,
         pub mlp_autoencoder: Option<AutoencoderInfo>,
         pub attention_autoencoder: Option<AutoencoderInfo>,
+        pub residual_autoencoder: Option<AutoencoderInfo>,
         pub limits: LimitsResponse,
         /// Whether new explanations can be written and scored here: whether a language model is set up.
         pub writes_explanations: bool,

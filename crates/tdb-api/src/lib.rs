@@ -12,6 +12,7 @@ mod batched;
 mod effects;
 mod error_body;
 mod explanations;
+mod fidelity;
 mod index;
 mod inference;
 mod info;
@@ -44,6 +45,7 @@ pub use error_body::{ErrorBody, FIELD_HEADER};
 pub use explanations::{
     AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, ScoreRequest, ScoreResult,
 };
+pub use fidelity::{DictionaryFidelity, DictionaryFidelityRequest, DictionaryFidelityResponse, LayerFidelity};
 pub use index::{
     AblationSpec, AllOrOneIndex, AttentionTraceType, MirroredActivationIndex, MirroredNodeIndex, MirroredTraceConfig,
     MlpTraceType, NodeAblation, NodeToTrace, PreOrPostAct,

@@ -81,6 +81,8 @@ impl TokenEffects {
 pub enum LayerPart {
     /// The embeddings.
     Embedding,
+    /// Latents of the residual stream.
+    Residual,
     /// Heads and latents of attention.
     Attention,
     /// Neurons and latents of the MLP.
@@ -92,7 +94,10 @@ impl LayerPart {
     pub fn of(node_type: NodeType) -> Self {
         match node_type {
             NodeType::Layer => Self::Embedding,
-            NodeType::AttentionHead | NodeType::AttentionAutoencoderLatent => Self::Attention,
+            NodeType::ResidualAutoencoderLatent | NodeType::ResidualAutoencoderError => Self::Residual,
+            NodeType::AttentionHead | NodeType::AttentionAutoencoderLatent | NodeType::AttentionAutoencoderError => {
+                Self::Attention
+            }
             _ => Self::Mlp,
         }
     }

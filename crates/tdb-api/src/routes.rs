@@ -115,6 +115,9 @@ routes! {
     Batched: Post "/batched", inference batched, Body BatchedRequest => BatchedResponse, reference;
     /// The debugger's question, for one prompt or two.
     BatchedTdb: Post "/batched_tdb", inference batched_tdb, Body BatchedTdbRequest => BatchedResponse, reference;
+    /// How well the loaded dictionaries reconstruct what they stand in for, on one prompt.
+    DictionaryFidelity: Post "/dictionary_fidelity", inference dictionary_fidelity,
+        Body DictionaryFidelityRequest => DictionaryFidelityResponse, ours;
     /// Which model and autoencoders the server has.
     ModelInfo: Post "/model_info", inference model_info, Nowhere () => ModelInfoResponse, reference;
     /// The debugger's question, answered in parts: lines of JSON, or server-sent events by the Accept header.

@@ -41,6 +41,14 @@ wire_struct! {
         pub component_type_for_mlp: ComponentTypeForMlp,
         /// Heads or latents.
         pub component_type_for_attention: ComponentTypeForAttention,
+        /// The layer of the residual dictionary whose latents the node table lists. Dictionaries of several layers
+        /// describe the same stream at different times, so that direct effects add up for one of them only: of the
+        /// other nodes, the table lists those that write after it. Null: no latents of the residual stream.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub residual_cut_layer: Option<i64>,
+        /// Whether the table lists what dictionaries leave over, and what goes beside a transcoder's latents, as nodes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub list_error_nodes: Option<bool>,
         /// How many of the largest and of the smallest nodes, for each column of the table and each type of node.
         pub top_and_bottom_k_for_node_table: i64,
         /// Accepted, without effect on the answer: a page may hide those layers.

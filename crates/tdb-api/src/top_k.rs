@@ -52,6 +52,10 @@ wire_struct! {
         pub top_and_bottom_k: Option<i64>,
         /// Whether the scalars themselves or their gradients are compared.
         pub pass_type: PassType = PassType::Forward,
+        /// Only the residual dictionary's latents and error of this layer, and of other nodes those that write to the
+        /// residual stream after it. Null: all nodes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub residual_cut_layer: Option<i64>,
         /// The axes that the sums over all nodes keep.
         pub dimensions_to_keep_for_intermediate_sum: Vec<Dimension> =
             vec![Dimension::SequenceTokens, Dimension::AttendedToSequenceTokens],

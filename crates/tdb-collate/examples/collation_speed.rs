@@ -63,16 +63,18 @@ fn autoencoders(site: AutoencoderSite, n_latents: usize) -> NamedAutoencoder {
         let seed = 5000 + 10 * l as u64 + site as u64 * 1000;
         let matrix = |seed| Matrix::from_vec(n_latents, WIDTH, numbers(seed, n_latents * WIDTH, 0.06));
         AutoencoderWeights {
+            normalization: Default::default(),
             encoder_pre_bias: vec![0.0; WIDTH],
             encoder: matrix(seed),
             latent_bias: vec![0.0; n_latents],
             activation: LatentActivation::TopK { k: 32, relu: true },
             decoder: matrix(seed + 1).transpose(),
             decoder_bias: vec![0.0; WIDTH],
+            skip: None,
             activation_frequency: None,
         }
     };
-    NamedAutoencoder { name: format!("{site:?}"), site, layers: (0..LAYERS).map(one).collect() }
+    NamedAutoencoder::of_every_layer(site.name(), site, (0..LAYERS).map(one).collect())
 }
 
 /// GFLOP/s of all cores together, each with a product of its own.

@@ -76,9 +76,11 @@ pub fn summarize(
 /// The model with only those autoencoders that are asked about.
 fn only(model: &Transformer, layers: &Range<usize>, kinds: &[Kind]) -> Result<Transformer> {
     let mut out = model.clone();
-    for (slot, of) in
-        [(Slot::Mlp, &[Kind::MlpLatent][..]), (Slot::Attention, &[Kind::AttnLatent, Kind::AttnLatentPairs])]
-    {
+    for (slot, of) in [
+        (Slot::Mlp, &[Kind::MlpLatent][..]),
+        (Slot::Attention, &[Kind::AttnLatent, Kind::AttnLatentPairs]),
+        (Slot::Residual, &[Kind::ResidualLatent]),
+    ] {
         let any = of.iter().any(|kind| kinds.contains(kind));
         let wanted = |layer: usize| model.autoencoder(slot, layer).filter(|_| any && layers.contains(&layer)).cloned();
         let wanted = (0..model.config().n_layers).map(wanted).collect();

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use tdb_model::numbers::Numbers;
-use tdb_model::{Result, Run, Site, Slot, SparseRows, Transformer};
+use tdb_model::{AutoencoderSite, Result, Run, Site, Slot, SparseRows, Transformer};
 
 use crate::unit::Kind;
 
@@ -207,6 +207,7 @@ pub fn measure(run: &Run, layer: usize, kind: Kind, writes: Option<&Tensor>) -> 
         (Kind::Neuron, _) => Some(Measured::Columns(run.get(Site::MlpPostAct, layer)?)),
         (Kind::MlpLatent, _) => sparse(Slot::Mlp),
         (Kind::AttnLatent, _) => sparse(Slot::Attention),
+        (Kind::ResidualLatent, _) => sparse(Slot::Residual),
         (Kind::Head, Some(writes)) => {
             Some(Measured::Rows { data: write_norms(&write_shares(run, layer)?, writes)?, values })
         }
@@ -263,6 +264,15 @@ fn write_norms(probs: &Tensor, writes: &Tensor) -> Result<Vec<f32>> {
     Ok(out)
 }
 
+/// `Σ_h probs[q, k, h] v[k, h] · rows[l, h]` for rows at the heads' outputs, `[L, H * E]`: `[L, q + 1]`.
+fn head_products(run: &Run, layer: usize, query: usize, rows: &Tensor) -> Result<Tensor> {
+    let (attn, config) = (&run.model().block(layer).attn, run.model().config());
+    let rows = rows.reshape(((), config.n_heads, config.d_head))?;
+    let probs = run.get(Site::AttnQkProbs, layer)?.narrow(0, query, 1)?;
+    let products = attn.vjp_probs(&run.get(Site::AttnV, layer)?, &rows)?;
+    Ok(products.broadcast_mul(&probs)?.sum(2)?.narrow(1, 0, query + 1)?.contiguous()?)
+}
+
 /// Queries whose writes are summed over heads at a time: bounds the buffer of `[K, queries, D]`.
 const QUERIES: usize = 16;
 
@@ -287,10 +297,15 @@ fn latent_pairs(run: &Run, layer: usize, writes: &Tensor) -> Result<Option<Vec<(
             if active.is_empty() {
                 continue;
             }
-            let rows: Vec<f32> = active.iter().flat_map(|l| autoencoder.encoder_row(*l as usize)).collect();
+            let input = state.input.get(query)?.to_vec1::<f32>()?;
+            let read = |latent: &u32| autoencoder.read_gradient(*latent as usize, &input, true);
+            let rows: Vec<f32> = active.iter().flat_map(read).collect();
             let rows = run.model().tensor(&[active.len(), autoencoder.n_inputs()], rows)?;
-            let keys = summed.narrow(0, 0, query + 1)?.narrow(1, query - first, 1)?.squeeze(1)?;
-            let products = rows.matmul(&keys.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+            let products = match autoencoder.site() {
+                AutoencoderSite::AttnVOut => head_products(run, layer, query, &rows)?,
+                _ => rows.matmul(&summed.narrow(0, 0, query + 1)?.narrow(1, query - first, 1)?.squeeze(1)?.t()?)?,
+            };
+            let products = products.flatten_all()?.to_vec1::<f32>()?;
             let start = query * (query + 1) / 2;
             for (latent, row) in active.iter().zip(products.chunks_exact(query + 1)) {
                 out.extend(row.iter().enumerate().map(|(key, value)| (*latent, (start + key) as u32, *value)));

@@ -12,7 +12,7 @@ pub enum Kind {
     /// Norm of what a head writes at a token because of a token that it attends to, per token pair.
     #[serde(rename = "attn_write_norm")]
     Head,
-    /// Latent of the autoencoder on the MLP, per token.
+    /// Latent of the dictionary on the MLP layer (autoencoder or transcoder), per token.
     #[serde(rename = "mlp_autoencoder_latent")]
     MlpLatent,
     /// Latent of the autoencoder on the attention layer's output, per token.
@@ -22,10 +22,15 @@ pub enum Kind {
     /// attend to; per token pair, 0 where the latent is not active.
     #[serde(rename = "flattened_attn_write_to_latent_summed_over_heads")]
     AttnLatentPairs,
+    /// Latent of the dictionary on the residual stream, per token.
+    #[serde(rename = "residual_autoencoder_latent")]
+    ResidualLatent,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Neuron, Self::Head, Self::MlpLatent, Self::AttnLatent, Self::AttnLatentPairs];
+    /// Files know a kind by its place in this list.
+    pub const ALL: [Self; 6] =
+        [Self::Neuron, Self::Head, Self::MlpLatent, Self::AttnLatent, Self::AttnLatentPairs, Self::ResidualLatent];
 
     /// The derived scalar's name on the wire.
     pub fn scalar(self) -> &'static str {
@@ -35,6 +40,7 @@ impl Kind {
             Self::MlpLatent => "mlp_autoencoder_latent",
             Self::AttnLatent => "attention_autoencoder_latent",
             Self::AttnLatentPairs => "flattened_attn_write_to_latent_summed_over_heads",
+            Self::ResidualLatent => "residual_autoencoder_latent",
         }
     }
 
@@ -54,6 +60,7 @@ impl Kind {
             Self::Neuron => model.config().d_ff,
             Self::Head => model.config().n_heads,
             Self::MlpLatent => model.autoencoder(Slot::Mlp, layer).map_or(0, Autoencoder::n_latents),
+            Self::ResidualLatent => model.autoencoder(Slot::Residual, layer).map_or(0, Autoencoder::n_latents),
             Self::AttnLatent | Self::AttnLatentPairs => {
                 model.autoencoder(Slot::Attention, layer).map_or(0, Autoencoder::n_latents)
             }

@@ -37,6 +37,7 @@ fn values(run: &Run, layer: usize, kind: Kind, unit: usize) -> Vec<f32> {
         Kind::Neuron => (0..tokens).map(|t| post_act.at(&[t, unit])).collect(),
         Kind::MlpLatent => (0..tokens).map(|t| latents(Slot::Mlp).get(t, unit)).collect(),
         Kind::AttnLatent => (0..tokens).map(|t| latents(Slot::Attention).get(t, unit)).collect(),
+        Kind::ResidualLatent => (0..tokens).map(|t| latents(Slot::Residual).get(t, unit)).collect(),
         Kind::Head => {
             pairs().map(|(q, k)| write(q, k, unit).iter().map(|x| x * x).sum::<f64>().sqrt() as f32).collect()
         }

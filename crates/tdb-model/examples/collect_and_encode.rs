@@ -27,14 +27,14 @@ fn main() -> Result<()> {
     let path = folder.join("autoencoders").join(&name);
     let named = checkpoint::open_autoencoder(&path, None, model.config())?;
     let site = named.site;
-    let weights = named.layers.into_iter().nth(LAYER).context("the autoencoder has no such layer")?;
+    let at = named.indices.iter().position(|layer| *layer == LAYER).context("the autoencoder has no such layer")?;
+    let weights = named.layers[at].clone();
     let autoencoder = Autoencoder::new(site, weights)?;
 
     // Collect: one row per token.
-    let read = match site {
-        AutoencoderSite::MlpPostAct => Site::MlpPostAct,
-        AutoencoderSite::ResidDeltaMlp => Site::ResidDeltaMlp,
-        AutoencoderSite::ResidDeltaAttn => Site::ResidDeltaAttn,
+    let read = match site.reads() {
+        Site::ResidLatentInput => Site::ResidPostMlp,
+        read => read,
     };
     let (mut parts, mut tokens) = (Vec::new(), Vec::new());
     for prompt in PROMPTS {
@@ -47,7 +47,7 @@ fn main() -> Result<()> {
 
     // Encode, and measure what is lost.
     let latents = autoencoder.encode(&rows)?;
-    let error = (&rows - autoencoder.decode(&latents)?)?;
+    let error = (&rows - autoencoder.decode(&latents, &rows)?)?;
     let square = |x: &Tensor| -> Result<f64> { Ok(Numbers::of(x)?.data().iter().map(|x| f64::from(*x).powi(2)).sum()) };
     let active: usize = latents.rows().iter().map(Vec::len).sum();
     println!("{} tokens, {} latents of layer {LAYER} in {name}", tokens.len(), autoencoder.n_latents());

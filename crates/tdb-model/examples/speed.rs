@@ -97,16 +97,18 @@ impl Source for Procedural {
 fn autoencoders(config: &Config, n_latents: usize) -> NamedAutoencoder {
     let d = config.d_model;
     let layer = |i: usize| AutoencoderWeights {
+        normalization: Default::default(),
         encoder_pre_bias: numbers("pre", d, 0.1, 0.0),
         encoder: matrix(&format!("enc.{i}"), n_latents, d, 4.0, false),
         latent_bias: numbers("bias", n_latents, 0.1, -4.5),
         activation: LatentActivation::Relu,
         decoder: matrix(&format!("dec.{i}"), d, n_latents, 1.75 * (n_latents as f64 / d as f64).sqrt(), true),
         decoder_bias: numbers("pre", d, 0.1, 0.0),
+        skip: None,
         activation_frequency: None,
     };
     let layers = (0..config.n_layers).map(layer).collect();
-    NamedAutoencoder { name: "procedural".to_owned(), site: AutoencoderSite::ResidDeltaMlp, layers }
+    NamedAutoencoder::of_every_layer("procedural", AutoencoderSite::ResidDeltaMlp, layers)
 }
 
 /// User and system time of this process so far, in seconds.

@@ -87,4 +87,4 @@ pub use tap::Hooks;
 pub use tokenizer::{NotOneToken, Tokenizer};
 pub use transformer::Transformer;
 pub use variations::{EachRun, Logits, Together};
-pub use weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder};
+pub use weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder, Normalization};

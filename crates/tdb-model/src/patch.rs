@@ -126,6 +126,10 @@ impl Patch {
         match (self.point.site, self.point.layer) {
             (Site::ResidPostEmb, _) => 0,
             (Site::ResidPostMlp, Some(layer)) => layer + 1,
+            // A dictionary before a layer acts at the end of the one before that.
+            (site, Some(layer)) if Slot::at(site) == Some(Slot::Residual) || site == Site::ResidLatentInput => {
+                layer.saturating_sub(1)
+            }
             (_, Some(layer)) => layer,
             (_, None) => n_layers,
         }

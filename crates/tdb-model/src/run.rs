@@ -9,13 +9,14 @@ use crate::error::{Error, Result};
 use crate::intervention::{Index, Intervention, first_layer_reached};
 use crate::modules::attention::AttentionState;
 use crate::modules::autoencoder::{Autoencoder, LatentState};
-use crate::modules::block::LayerState;
+use crate::modules::block::{LayerState, input_of, off_stream, on_stream};
 use crate::modules::norm::{NormState, Sites};
 use crate::numbers::Numbers;
 use crate::site::{Pass, Point, Site};
 use crate::slot::Slot;
 use crate::tap::{Hooks, Tap};
 use crate::transformer::Transformer;
+use crate::weights::AutoencoderSite;
 
 /// Called after each layer with its index; `false` ends the run with [`Error::Cancelled`].
 pub type AfterLayer<'a> = &'a mut dyn FnMut(usize) -> bool;
@@ -43,6 +44,8 @@ pub struct Run {
     tokens: Vec<u32>,
     /// `[T, D]`
     post_emb: Tensor,
+    /// Of a dictionary before the first layer.
+    embedding_latents: Option<LatentState>,
     /// As many as were run.
     layers: Vec<Arc<LayerState>>,
     /// `None` if not all layers were run.
@@ -76,10 +79,17 @@ impl Transformer {
         let mut tap = Tap { interventions: options.interventions, hooks: options.hooks, ..Default::default() };
         let reached = first_layer_reached(options.interventions, n_layers);
         let reached = (0..reached).find(|layer| hooked(&tap, *layer)).unwrap_or(reached);
-        let shared = options.shared.filter(|s| s.tokens == tokens && !tap.touches(EMBEDDING, Pass::Forward));
-        let post_emb = match shared {
-            Some(shared) => shared.post_emb.clone(),
-            None => tap.forward(EMBEDDING, self.embedding().forward(tokens, 0)?)?,
+        // A dictionary before a layer acts at the end of the one before that.
+        let reached = if self.has(Slot::Residual) { reached.saturating_sub(1) } else { reached };
+        let changes_embedding = tap.touches(EMBEDDING, Pass::Forward) || self.changes_embedding(&tap);
+        let shared = options.shared.filter(|s| s.tokens == tokens && !changes_embedding);
+        let (embedding_latents, post_emb) = match shared {
+            Some(shared) => (shared.embedding_latents.clone(), shared.post_emb.clone()),
+            None => {
+                let embedded = self.embedding().forward(tokens, 0)?;
+                let (latents, embedded) = on_stream(self.on_embedding(), embedded, &mut tap)?;
+                (latents, tap.forward(EMBEDDING, embedded)?)
+            }
         };
         let mut after_layer = options.after_layer;
         let n_run = options.layers.unwrap_or(n_layers).min(n_layers);
@@ -106,9 +116,18 @@ impl Transformer {
             tokens: tokens.to_vec(),
             logit_interventions: logit_interventions.cloned().collect(),
             post_emb,
+            embedding_latents,
             layers,
             end,
         })
+    }
+
+    /// Whether something acts on a dictionary that stands before the first layer.
+    fn changes_embedding(&self, tap: &Tap<'_>) -> bool {
+        let Some((layer, _)) = self.on_embedding() else { return false };
+        let slot = Slot::Residual;
+        let sites = [Site::ResidLatentInput, slot.latent(), slot.reconstruction(), slot.error()];
+        sites.iter().any(|&site| tap.touches(Point { site, layer: Some(layer) }, Pass::Forward))
     }
 
     fn finish(&self, last: &Tensor, tap: &mut Tap<'_>) -> Result<End> {
@@ -211,6 +230,9 @@ impl Run {
         if let Some(slot) = Slot::at(site) {
             return self.get_of_autoencoder(slot, site, index);
         }
+        if site == Site::ResidLatentInput {
+            return Ok(self.latents_of(Slot::Residual, index)?.1.input.clone());
+        }
         let mlp = || state.mlp.as_ref().ok_or_else(missing);
         Ok(match site {
             Site::AttnLnCentered => state.attn_norm.centered.clone(),
@@ -292,10 +314,39 @@ impl Run {
 
     /// What the autoencoder of one layer made of this run; `None` if the layer has none or was not run.
     pub fn latents(&self, slot: Slot, layer: usize) -> Option<&LatentState> {
+        if slot == Slot::Residual {
+            return self.residual_latents(layer);
+        }
         let state = self.layers.get(layer)?;
         match slot {
             Slot::Mlp => state.mlp_latents.as_ref(),
-            Slot::Attention => state.attn_latents.as_ref(),
+            _ => state.attn_latents.as_ref(),
+        }
+    }
+
+    /// What a dictionary before the first layer reads, `[T, D]`.
+    pub(crate) fn embedding_read(&self) -> Option<&Tensor> {
+        self.embedding_latents.as_ref().map(|state| &state.input)
+    }
+
+    fn residual_latents(&self, layer: usize) -> Option<&LatentState> {
+        match (self.model.autoencoder(Slot::Residual, layer)?.site(), layer) {
+            (AutoencoderSite::ResidPre, 0) => self.embedding_latents.as_ref(),
+            (AutoencoderSite::ResidPre, layer) => self.layers.get(layer - 1)?.end_latents.as_ref(),
+            (AutoencoderSite::ResidPostAttn, layer) => self.layers.get(layer)?.middle_latents.as_ref(),
+            (_, layer) => self.layers.get(layer)?.end_latents.as_ref(),
+        }
+    }
+
+    /// What a unit of a latent writes at each token, in units of its direction; `None` means 1 everywhere, also where
+    /// there is no dictionary.
+    ///
+    /// # Errors
+    /// If the tensor cannot be read.
+    pub fn latent_scales(&self, slot: Slot, layer: usize) -> Result<Option<Vec<f32>>> {
+        match (self.model.autoencoder(slot, layer), self.latents(slot, layer)) {
+            (Some(autoencoder), Some(state)) => Ok(autoencoder.latent_scales(&state.input)?),
+            _ => Ok(None),
         }
     }
 
@@ -378,8 +429,8 @@ impl Run {
 pub enum Seed {
     /// Gradient at the logits: `[V]` at some of the tokens, zero at the others.
     Logits(BTreeMap<usize, Vec<f32>>),
-    /// Gradient at the residual stream, `[T, D]`, at [`Site::ResidPostEmb`], [`Site::ResidPostAttn`] or
-    /// [`Site::ResidPostMlp`]; everything later has none.
+    /// Gradient at the residual stream, `[T, D]`, at [`Site::ResidPostEmb`], [`Site::ResidPostAttn`],
+    /// [`Site::ResidPostMlp`] or [`Site::ResidLatentInput`]; everything later has none.
     Residual { point: Point, gradient: Tensor },
 }
 
@@ -464,7 +515,13 @@ impl Run {
             go_on(&mut after_layer, layer)?;
         }
         if arrived(EMBEDDING) {
-            tap.backward(EMBEDDING, dx)?;
+            dx = tap.backward(EMBEDDING, dx)?;
+            dx = off_stream(model.on_embedding(), self.embedding_latents.as_ref(), dx, &mut tap)?;
+        }
+        if let Some(point) = input_of(model.on_embedding())
+            && arrived(point)
+        {
+            tap.backward(point, dx)?;
         }
         Ok(Gradients { by_point: tap.kept, model: Some(model.clone()), logits })
     }
@@ -490,6 +547,7 @@ impl Run {
                 let exists = match (point.site, point.layer) {
                     (Site::ResidPostEmb, None) => true,
                     (Site::ResidPostAttn | Site::ResidPostMlp, Some(layer)) => layer < n_layers,
+                    (Site::ResidLatentInput, Some(layer)) => self.latents(Slot::Residual, layer).is_some(),
                     _ => false,
                 };
                 if !exists || gradient.dims() != [tokens, config.d_model] {

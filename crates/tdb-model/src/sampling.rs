@@ -6,6 +6,7 @@ use candle_transformers::generation::{LogitsProcessor, Sampling};
 use crate::error::Error;
 use crate::intervention::Intervention;
 use crate::modules::attention::PastKeysValues;
+use crate::modules::block::on_stream;
 use crate::modules::norm::Sites;
 use crate::numbers::Numbers;
 use crate::run;
@@ -106,6 +107,7 @@ pub fn advance(
         ..Default::default()
     };
     let x = model.embedding().forward(tokens, past)?;
+    let (_, x) = on_stream(model.on_embedding(), x, &mut tap)?;
     let mut x = tap.forward(Point { site: Site::ResidPostEmb, layer: None }, x)?;
     let mut layers = Vec::with_capacity(config.n_layers);
     for layer in 0..config.n_layers {

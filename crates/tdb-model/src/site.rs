@@ -63,23 +63,33 @@ pub enum Site {
     PostFinalLn,
     /// `[T, V]`; has no layer.
     Logits,
-    /// `[T, L]` latents of the MLP autoencoder.
+    /// `[T, L]` latents of the MLP dictionary.
     MlpLatent,
-    /// `[T, F or D]` what the MLP autoencoder makes of its input.
+    /// `[T, F or D]` what the MLP dictionary makes of its input.
     MlpReconstruction,
-    /// `[T, F or D]` the rest, added back so that the model computes as without autoencoder.
+    /// `[T, F or D]` the rest, added back so that the model computes as without dictionary.
     MlpError,
-    /// `[T, L]` latents of the attention autoencoder.
+    /// `[T, L]` latents of the attention dictionary.
     AttnLatent,
-    /// `[T, D]` what the attention autoencoder makes of its input.
+    /// `[T, D or H·E]` what the attention dictionary makes of its input.
     AttnReconstruction,
-    /// `[T, D]` the rest, added back.
+    /// `[T, D or H·E]` the rest, added back.
     AttnError,
+    /// `[T, D]` the residual stream as the residual dictionary of this layer reads it, before that changes anything.
+    /// Where the dictionary stands (before, in or after the layer) is its own setting; interventions and hooks act on
+    /// [`Site::ResidPostEmb`], [`Site::ResidPostAttn`] and [`Site::ResidPostMlp`], which come right after it.
+    ResidLatentInput,
+    /// `[T, L]` latents of the residual dictionary.
+    ResidLatent,
+    /// `[T, D]` what the residual dictionary makes of its input.
+    ResidReconstruction,
+    /// `[T, D]` the rest, added back.
+    ResidError,
 }
 
 impl Site {
     /// Every site, in the order of the computation but for the autoencoders', which come last.
-    pub const ALL: [Site; 34] = [
+    pub const ALL: [Site; 38] = [
         Site::ResidPostEmb,
         Site::AttnLnCentered,
         Site::AttnLnScale,
@@ -114,6 +124,10 @@ impl Site {
         Site::AttnLatent,
         Site::AttnReconstruction,
         Site::AttnError,
+        Site::ResidLatentInput,
+        Site::ResidLatent,
+        Site::ResidReconstruction,
+        Site::ResidError,
     ];
 
     /// Whether there is one such tensor per layer rather than one in all.

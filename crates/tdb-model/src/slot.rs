@@ -1,26 +1,35 @@
-//! Where in a block an autoencoder sits.
+//! Where in a block a dictionary stands.
 
 use crate::site::Site;
 use crate::weights::AutoencoderSite;
 
-/// The two places of a block that can have an autoencoder.
+/// The places of a block that can have a dictionary each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Slot {
-    /// On the MLP layer: its neurons or its output.
+    /// On the MLP layer: its input, its neurons, its output, or from its input to its output.
     Mlp,
-    /// On the output of the attention layer.
+    /// On the attention layer: its heads' outputs or its output.
     Attention,
+    /// On the residual stream before, in the middle of, or after a layer.
+    Residual,
 }
 
 impl Slot {
-    /// Both of them.
-    pub const ALL: [Slot; 2] = [Slot::Mlp, Slot::Attention];
+    /// All of them.
+    pub const ALL: [Slot; 3] = [Slot::Mlp, Slot::Attention, Slot::Residual];
 
-    /// The slot of an autoencoder that reads this activation.
+    /// The slot of a dictionary at this site.
     pub fn of(site: AutoencoderSite) -> Self {
         match site {
-            AutoencoderSite::MlpPostAct | AutoencoderSite::ResidDeltaMlp => Slot::Mlp,
-            AutoencoderSite::ResidDeltaAttn => Slot::Attention,
+            AutoencoderSite::MlpIn
+            | AutoencoderSite::MlpPostAct
+            | AutoencoderSite::ResidDeltaMlp
+            | AutoencoderSite::MlpTranscoder
+            | AutoencoderSite::MlpTranscoderOfNormalized => Slot::Mlp,
+            AutoencoderSite::AttnVOut | AutoencoderSite::ResidDeltaAttn => Slot::Attention,
+            AutoencoderSite::ResidPre | AutoencoderSite::ResidPostAttn | AutoencoderSite::ResidPostMlp => {
+                Slot::Residual
+            }
         }
     }
 
@@ -29,6 +38,7 @@ impl Slot {
         match self {
             Slot::Mlp => Site::MlpLatent,
             Slot::Attention => Site::AttnLatent,
+            Slot::Residual => Site::ResidLatent,
         }
     }
 
@@ -37,6 +47,7 @@ impl Slot {
         match self {
             Slot::Mlp => Site::MlpReconstruction,
             Slot::Attention => Site::AttnReconstruction,
+            Slot::Residual => Site::ResidReconstruction,
         }
     }
 
@@ -45,6 +56,7 @@ impl Slot {
         match self {
             Slot::Mlp => Site::MlpError,
             Slot::Attention => Site::AttnError,
+            Slot::Residual => Site::ResidError,
         }
     }
 
@@ -57,6 +69,7 @@ impl Slot {
         match self {
             Slot::Mlp => 0,
             Slot::Attention => 1,
+            Slot::Residual => 2,
         }
     }
 }

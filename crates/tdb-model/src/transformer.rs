@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::config::{Config, MlpKind};
 use crate::error::{Error, Result};
+use crate::matrix::Matrix;
 use crate::modules::Place;
 use crate::modules::autoencoder::Autoencoder;
 use crate::modules::block::{Autoencoders, Block};
@@ -14,17 +15,18 @@ use crate::modules::embedding::Embedding;
 use crate::modules::norm::Norm;
 use crate::modules::unembedding::Unembedding;
 use crate::ops::Ops;
+use crate::ops::rows::dot;
 use crate::site::Site;
 use crate::slot::Slot;
 use crate::source::Weights;
-use crate::weights::{AutoencoderSite, NamedAutoencoder};
+use crate::weights::{AutoencoderSite, AutoencoderWeights, NamedAutoencoder, Normalization};
 
 /// The modules of a model and, per layer, at most one autoencoder in each [`Slot`]. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Transformer {
     inner: Arc<Inner>,
     /// By slot and layer.
-    autoencoders: [Arc<[Option<Autoencoder>]>; 2],
+    autoencoders: [Arc<[Option<Autoencoder>]>; 3],
 }
 
 #[derive(Debug)]
@@ -82,7 +84,7 @@ impl Transformer {
                 weights,
                 place,
             }),
-            autoencoders: [none.clone(), none],
+            autoencoders: [none.clone(), none.clone(), none],
         })
     }
 
@@ -152,22 +154,75 @@ impl Transformer {
         &self.inner.unembedding
     }
 
-    /// The same model with autoencoders, one for each of its layers, in the slot that their site says.
+    /// The same model with dictionaries in some of its layers, in the slot that their site says.
     ///
     /// # Errors
-    /// If number of layers, widths or numbers of latents do not fit.
+    /// If there already are some in that slot, the model lacks a layer, or widths or numbers of latents do not fit.
     pub fn attach(self, autoencoders: NamedAutoencoder) -> Result<Self> {
-        let NamedAutoencoder { site, layers, .. } = autoencoders;
-        let place = &self.inner.place;
-        let layers = layers.into_iter().map(|weights| Autoencoder::on(site, weights, place.clone()).map(Some));
-        let layers = layers.collect::<Result<_>>()?;
-        self.attach_layers(Slot::of(site), layers)
+        let NamedAutoencoder { site, layers, indices, name } = autoencoders;
+        let (slot, n_layers) = (Slot::of(site), self.config().n_layers);
+        let mut attached: Vec<Option<Autoencoder>> = vec![None; n_layers];
+        if self.has(slot) {
+            let what = format!("{name} stands at {}, where another dictionary is loaded already", site.name());
+            return Err(Error::Autoencoder { what });
+        }
+        for (index, weights) in indices.into_iter().zip(layers) {
+            let Some(place) = attached.get_mut(index) else {
+                let what = format!("{name} has a dictionary for layer {index}, but the model has layers 0..{n_layers}");
+                return Err(Error::Autoencoder { what });
+            };
+            let (site, weights) = self.with_the_norms_gain(site, index, weights)?;
+            *place = Some(Autoencoder::on(site, weights, self.inner.place.clone())?);
+        }
+        self.attach_layers(slot, attached)
     }
 
-    /// The same model with these autoencoders in a slot, one entry per layer.
+    /// A transcoder that reads the MLP's input before its norm's gain and bias, as one that reads it after them:
+    /// `W n = W (y - bias) / gain` with `y = n gain + bias`.
+    fn with_the_norms_gain(
+        &self,
+        site: AutoencoderSite,
+        layer: usize,
+        mut weights: AutoencoderWeights,
+    ) -> Result<(AutoencoderSite, AutoencoderWeights)> {
+        if site != AutoencoderSite::MlpTranscoderOfNormalized {
+            return Ok((site, weights));
+        }
+        let refused =
+            |what: String| Err(Error::Autoencoder { what: format!("the transcoder of layer {layer} {what}") });
+        if weights.normalization != Normalization::None || weights.skip.is_some() {
+            return refused(
+                "reads normalised inputs, and normalises or skips them besides, which is not computed".into(),
+            );
+        }
+        let norm = &self.block(layer).mlp_norm;
+        let Some(gain) = norm.gain() else { return Ok((AutoencoderSite::MlpTranscoder, weights)) };
+        if gain.len() != weights.encoder.cols() {
+            let (found, expected) = (weights.encoder.cols(), gain.len());
+            return refused(format!(
+                "has inputs of width {found}, but the MLP's input is {expected} wide in this model"
+            ));
+        }
+        if let Some(at) = gain.iter().position(|gain| gain.abs() < 1e-8) {
+            return refused(format!("cannot read channel {at} of the MLP's input, which the norm multiplies with 0"));
+        }
+        let (n_latents, width) = (weights.encoder.rows(), weights.encoder.cols());
+        let mut encoder = weights.encoder.to_vec();
+        for (row, latent_bias) in encoder.chunks_exact_mut(width).zip(&mut weights.latent_bias) {
+            row.iter_mut().zip(gain).for_each(|(x, gain)| *x /= gain);
+            if let Some(bias) = norm.bias() {
+                *latent_bias -= dot(row, bias);
+            }
+        }
+        weights.encoder_pre_bias.iter_mut().zip(gain).for_each(|(bias, gain)| *bias *= gain);
+        weights.encoder = Matrix::from_vec(n_latents, width, encoder);
+        Ok((AutoencoderSite::MlpTranscoder, weights))
+    }
+
+    /// The same model with these dictionaries in a slot, one entry per layer.
     ///
     /// # Errors
-    /// As [`Transformer::attach`]; also if one reads an activation of the other slot.
+    /// As [`Transformer::attach`]; also if one reads an activation of another slot.
     pub fn attach_layers(mut self, slot: Slot, autoencoders: Vec<Option<Autoencoder>>) -> Result<Self> {
         self.check(slot, &autoencoders)?;
         self.autoencoders[slot.index()] = autoencoders.into();
@@ -184,7 +239,10 @@ impl Transformer {
                 config.n_layers
             ));
         }
-        let mut n_latents = None;
+        if slot == Slot::Mlp && config.mlp == MlpKind::None && autoencoders.iter().any(Option::is_some) {
+            return refused("the model has no MLP layers, which the dictionary reads".to_owned());
+        }
+        let mut found_before = None;
         for (layer, autoencoder) in autoencoders.iter().enumerate() {
             let Some(autoencoder) = autoencoder else { continue };
             let site = autoencoder.site();
@@ -192,6 +250,7 @@ impl Transformer {
                 let kind = match slot {
                     Slot::Mlp => "MLP",
                     Slot::Attention => "attention layer",
+                    Slot::Residual => "residual stream",
                 };
                 return refused(format!(
                     "the autoencoder of layer {layer} reads {site:?}, which is not a site of the {kind}"
@@ -203,10 +262,25 @@ impl Transformer {
                     "the autoencoder of layer {layer} has inputs of width {found}, but {site:?} is {expected} wide in this model"
                 ));
             }
-            let (expected, found) = (*n_latents.get_or_insert(autoencoder.n_latents()), autoencoder.n_latents());
+            let (expected, found) = (site.output_width(config), autoencoder.n_outputs());
             if found != expected {
                 return refused(format!(
-                    "the autoencoder of layer {layer} has {found} latents, that of another layer {expected}"
+                    "the transcoder of layer {layer} has outputs of width {found}, but what the MLP writes is {expected} wide in this model"
+                ));
+            }
+            let found = (autoencoder.n_latents(), site);
+            let expected = *found_before.get_or_insert(found);
+            if found.0 != expected.0 {
+                return refused(format!(
+                    "the autoencoder of layer {layer} has {} latents, that of another layer {}",
+                    found.0, expected.0
+                ));
+            }
+            if found.1 != expected.1 {
+                return refused(format!(
+                    "the autoencoder of layer {layer} stands at {}, that of another layer at {}",
+                    site.name(),
+                    expected.1.name()
                 ));
             }
         }
@@ -233,8 +307,29 @@ impl Transformer {
         self.any_autoencoder(Slot::Mlp).map(Autoencoder::site)
     }
 
+    /// The layers that have a dictionary in a slot, ascending.
+    pub fn layers_with(&self, slot: Slot) -> impl Iterator<Item = usize> {
+        self.autoencoders[slot.index()].iter().enumerate().filter(|(_, found)| found.is_some()).map(|(layer, _)| layer)
+    }
+
     pub(crate) fn autoencoders(&self, layer: usize) -> Autoencoders<'_> {
-        Autoencoders { mlp: self.autoencoder(Slot::Mlp, layer), attention: self.autoencoder(Slot::Attention, layer) }
+        let stream = |site, layer: usize| {
+            let found = self.autoencoders[Slot::Residual.index()].get(layer)?.as_ref();
+            found.filter(|found| found.site() == site).map(|found| (layer, found))
+        };
+        Autoencoders {
+            mlp: self.autoencoder(Slot::Mlp, layer),
+            attention: self.autoencoder(Slot::Attention, layer),
+            middle: stream(AutoencoderSite::ResidPostAttn, layer),
+            // What stands before the next layer stands after this one.
+            end: stream(AutoencoderSite::ResidPostMlp, layer).or_else(|| stream(AutoencoderSite::ResidPre, layer + 1)),
+        }
+    }
+
+    /// The dictionary before the first layer.
+    pub(crate) fn on_embedding(&self) -> Option<(usize, &Autoencoder)> {
+        let found = self.autoencoder(Slot::Residual, 0).filter(|found| found.site() == AutoencoderSite::ResidPre);
+        found.map(|found| (0, found))
     }
 
     /// Dimensions of a site for a prompt of `tokens` tokens; `None` if the model has no such site (an
@@ -246,7 +341,10 @@ impl Transformer {
         if let Some(slot) = Slot::at(site) {
             let autoencoder = self.any_autoencoder(slot)?;
             let is_latent = site == slot.latent();
-            return Some(vec![tokens, if is_latent { autoencoder.n_latents() } else { autoencoder.n_inputs() }]);
+            return Some(vec![tokens, if is_latent { autoencoder.n_latents() } else { autoencoder.n_outputs() }]);
+        }
+        if site == Site::ResidLatentInput && !self.has(Slot::Residual) {
+            return None;
         }
         Some(match site {
             Site::AttnLnScale | Site::MlpLnScale | Site::FinalLnScale => vec![tokens, 1],

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::intervention::{Index, Intervention, indices_within};
 use crate::modules::attention::{Part, PastKeysValues};
+use crate::modules::block::on_stream;
 use crate::modules::norm::Sites;
 use crate::numbers::Numbers;
 use crate::patch::{Patch, Values};
@@ -149,9 +150,13 @@ impl Run {
         let begin = rows.of.iter().filter(|v| v.layer == layer);
         let mut parts: Vec<Tensor> = rows.x.take().into_iter().collect();
         for v in begin {
-            let x = self.residual_before(layer).narrow(0, v.token, n_tokens - v.token)?;
             let own = [rows_of(v, 0..n_tokens - v.token, v.token, options.interventions)];
             let mut tap = Tap { together: &own, ..Default::default() };
+            let mut x = self.residual_before(layer).narrow(0, v.token, n_tokens - v.token)?;
+            if let Some(read) = self.embedding_read().filter(|_| layer == 0) {
+                let read = read.narrow(0, v.token, n_tokens - v.token)?;
+                x = on_stream(self.model().on_embedding(), read, &mut tap)?.1;
+            }
             parts.push(tap.forward(before, x)?);
         }
         rows.x = match parts.len() {

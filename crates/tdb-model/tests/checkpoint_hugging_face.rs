@@ -359,15 +359,17 @@ fn autoencoder(site: AutoencoderSite, activation: &LatentActivation) -> NamedAut
         (from..from + len).map(|i| (i as f32 - 20.0) / 8.0 + layer as f32).collect()
     };
     let layer = |layer: usize| AutoencoderWeights {
+        normalization: Default::default(),
         encoder_pre_bias: numbers(layer, 1, width),
         encoder: Matrix::from_vec(7, width, numbers(layer, 2, 7 * width)),
         latent_bias: numbers(layer, 3, 7),
         activation: activation.clone(),
         decoder: Matrix::from_vec(width, 7, numbers(layer, 4, 7 * width)),
         decoder_bias: numbers(layer, 1, width),
+        skip: None,
         activation_frequency: Some(vec![0.5; 7]),
     };
-    NamedAutoencoder { name: "mine".into(), site, layers: (0..LAYERS).map(layer).collect() }
+    NamedAutoencoder::of_every_layer("mine", site, (0..LAYERS).map(layer).collect())
 }
 
 pub fn assert_same(left: &NamedAutoencoder, right: &NamedAutoencoder) {
@@ -417,10 +419,12 @@ fn our_autoencoders_come_back_as_they_were() {
     assert_eq!(bytes(&same), bytes(&same));
     let other = AutoencoderSite::ResidDeltaMlp;
     let text = checkpoint::open_autoencoder(&folder, Some(other), &shape()).unwrap_err().to_string();
-    assert!(text.contains("MlpPostAct"), "{text}");
+    assert!(text.contains("mlp_post_act"), "{text}");
     let deeper = Config { n_layers: 3, ..shape() };
-    let text = checkpoint::open_autoencoder(&folder, None, &deeper).unwrap_err().to_string();
-    assert!(text.contains("2.safetensors"), "{text}");
+    assert_eq!(checkpoint::open_autoencoder(&folder, None, &deeper).unwrap().indices, [0, 1]);
+    let shallower = Config { n_layers: 1, ..shape() };
+    let text = checkpoint::open_autoencoder(&folder, None, &shallower).unwrap_err().to_string();
+    assert!(text.contains("1.safetensors") && text.contains("layer"), "{text}");
     let wider = Config { d_ff: 8, ..shape() };
     let text = checkpoint::open_autoencoder(&folder, None, &wider).unwrap_err().to_string();
     assert!(text.contains("[8]") && text.contains("[6]"), "{text}");
@@ -440,7 +444,7 @@ fn our_autoencoders_say_what_does_not_fit() {
         ("\"k\":\"3\"", "\"l\":\"3\"", "`k` is missing"),
         ("\"topk\"", "\"tanh\"", "tanh"),
         ("\"layer\":\"1\"", "\"layer\":\"0\"", "layer"),
-        ("\"version\":\"1\"", "\"version\":\"2\"", "version"),
+        ("\"version\":\"1\"", "\"version\":\"3\"", "version"),
         ("tdb-autoencoder", "xyz-autoencoder", "xyz-autoencoder"),
         ("resid_delta_mlp", "resid_delta_all", "resid_delta_all"),
         ("\"post_activation\":\"relu\"", "\"post_activation\":\"tanh\"", "tanh"),

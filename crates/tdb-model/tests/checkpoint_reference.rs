@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tdb_model::checkpoint::{self, CheckpointError};
-use tdb_model::{AutoencoderSite, Config, LatentActivation, Matrix, NamedAutoencoder};
+use tdb_model::checkpoint::{self, CheckpointError, DictionaryOptions};
+use tdb_model::{AutoencoderSite, Config, LatentActivation, Matrix, NamedAutoencoder, Normalization};
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::{self, Preset};
 use tdb_testkit::torch::{self, Tensor, Value};
@@ -152,7 +152,7 @@ fn a_site_has_to_be_known_and_to_fit() {
     let folder = root.join("autoencoders").join("mine");
     fs::rename(root.join("autoencoders").join("ae-resid-delta-mlp"), &folder).unwrap();
     let text = message(checkpoint::open_autoencoder(&folder, None, &config).unwrap_err(), "mine");
-    assert!(text.contains("resid-delta-attn"), "{text}");
+    assert!(text.contains("resid_delta_attn") && text.contains("site=NAME"), "{text}");
     let site = Some(AutoencoderSite::ResidDeltaMlp);
     assert_eq!(checkpoint::open_autoencoder(&folder, site, &config).unwrap().n_latents(), 256);
     let site = Some(AutoencoderSite::MlpPostAct);
@@ -263,9 +263,15 @@ fn activations_are_never_guessed() {
     assert!(topk(Value::Int(2), "ReLU").is_ok());
     let version_5 = folder.with_file_name("resid_delta_attn_v5_32k");
     fs::rename(&folder, &version_5).unwrap();
-    let refused = checkpoint::open_autoencoder(&version_5, None, &config).unwrap_err().to_string();
-    assert!(refused.contains("v5") && refused.contains("normalised"), "{refused}");
+    let normalization = |said: Option<Normalization>, folder: &Path| {
+        let options = DictionaryOptions { normalization: said, ..Default::default() };
+        checkpoint::open_dictionary(folder, &options, &config).unwrap().layers[0].normalization
+    };
+    assert_eq!(normalization(None, &version_5), Normalization::LAYER_NORM);
+    assert_eq!(normalization(Some(Normalization::None), &version_5), Normalization::None);
     fs::rename(&version_5, &folder).unwrap();
+    assert_eq!(normalization(None, &folder), Normalization::None);
+    assert_eq!(normalization(Some(Normalization::LAYER_NORM), &folder), Normalization::LAYER_NORM);
 
     named(load(vec![]), "`activation` is missing");
     named(load(vec![("latents_mean_square", numbers(&[5])), last()]), "`activation` is missing");

@@ -167,11 +167,11 @@ fn settings_decide_what_is_computed() {
         assert!(text.contains("blocks.") && text.contains(what), "{text}");
     };
     for (key, value, what) in [
-        ("architecture", json!("gated"), "gated"),
-        ("architecture", json!("transcoder"), "transcoder"),
+        ("architecture", json!("temporal"), "temporal"),
+        ("architecture", json!("transcoder"), "hook_name_out"),
         ("architecture", json!(7), "7"),
         ("activation_fn_str", json!("tanh-relu"), "tanh-relu"),
-        ("normalize_activations", json!("layer_norm"), "layer_norm"),
+        ("normalize_activations", json!("covariance_whitening"), "covariance_whitening"),
         ("normalize_activations", json!("expected_average_only_in"), "expected_average_only_in"),
         ("normalize_activations", json!(true), "true"),
         ("finetuning_scaling_factor", json!(true), "finetuning_scaling_factor"),
@@ -179,7 +179,7 @@ fn settings_decide_what_is_computed() {
         ("rescale_acts_by_decoder_norm", json!(true), "rescale_acts_by_decoder_norm"),
         ("hook_head_index", json!(3), "hook_head_index"),
         ("apply_b_dec_to_input", json!("yes"), "yes"),
-        ("hook_name", json!("blocks.0.hook_resid_pre"), "hook_resid_pre"),
+        ("hook_name", json!("blocks.0.attn.hook_q"), "attn.hook_q"),
         ("hook_name", json!("blocks.9.hook_mlp_out"), "from 0 to 1"),
         ("hook_name", Value::Null, "hook_name"),
         ("hook_layer", json!(5), "hook_layer"),
@@ -206,17 +206,17 @@ fn settings_decide_what_is_computed() {
 }
 
 #[test]
-fn every_layer_has_to_be_there_once() {
+fn a_layer_is_there_once_or_not_at_all() {
     let folder = Folder::new();
     let write = |name: &str, hook: &str| write_layer(&folder.path.join(name), &version_6("standard", hook, 4), 4, &[]);
     write("a", "blocks.1.hook_mlp_out");
-    assert!(folder.open().unwrap_err().contains("layer 0"));
+    assert_eq!(folder.open().unwrap().indices, [1]);
     write("b", "blocks.0.hook_attn_out");
     assert!(folder.open().unwrap_err().contains("same site"));
     write("b", "blocks.1.hook_mlp_out");
-    assert!(folder.open().unwrap_err().contains("one autoencoder a layer"));
+    assert!(folder.open().unwrap_err().contains("one dictionary a layer"));
     write("b", "blocks.0.hook_mlp_out");
-    folder.open().unwrap();
+    assert_eq!(folder.open().unwrap().indices, [0, 1]);
 }
 
 #[test]

@@ -8,6 +8,8 @@ use tdb_api::{
     TopTokensAttendedTo,
 };
 
+use tdb_model::Slot;
+
 use crate::context::Context;
 use crate::derived;
 use crate::engine::Engine;
@@ -103,6 +105,12 @@ impl Engine {
             (false, None) => bad!("\"{dst}\" needs a layerIndex in 0..{n_layers}"),
             (false, Some(layer)) => match usize::try_from(layer).ok().filter(|l| *l < n_layers) {
                 Some(layer) if side.layers(dst)?.contains(&Some(layer)) => Ok(Some(layer)),
+                Some(layer) if !derived::is_within_layer(dst) => {
+                    if let Some(slot) = crate::compute::slot_of(side, dst)? {
+                        crate::slots::in_layer(self.model(), slot, layer)?;
+                    }
+                    bad!("\"{dst}\" does not exist in layer {layer}")
+                }
                 Some(layer) => bad!(
                     "\"{dst}\" exists only in the layer that activationIndexForWithinLayerGrad names, not in {layer}"
                 ),
@@ -137,7 +145,8 @@ impl Engine {
             Dst::MlpPostAct
             | Dst::OnlineAutoencoderLatent
             | Dst::OnlineMlpAutoencoderLatent
-            | Dst::OnlineAttentionAutoencoderLatent => readings::read_node(side, first)?,
+            | Dst::OnlineAttentionAutoencoderLatent
+            | Dst::OnlineResidualAutoencoderLatent => readings::read_node(side, first)?,
             other => {
                 return bad!(
                     "numTopTokens is defined for neurons and latents (\"mlp_post_act\", \"online_mlp_autoencoder_latent\", ...), not for \"{other}\""
@@ -248,7 +257,7 @@ impl Engine {
         for node in &node_indices {
             let attribution = match node.node_type {
                 NodeType::AttentionAutoencoderLatent => match readings::read_node(side, node)? {
-                    Component::Node(Node::Latent { layer, token, index, .. }) => {
+                    Component::Node(Node::Latent { slot: Slot::Attention, layer, token, index }) => {
                         readings::token_pair_attribution(side, layer, token, index)?
                     }
                     _ => None,

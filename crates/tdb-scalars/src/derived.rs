@@ -1,7 +1,9 @@
 //! What each derived scalar is about: its dimensions, its kind of node, where in a layer it stands.
 
 use tdb_api::{DerivedScalarType as Dst, Dimension, NodeType, PassType};
-use tdb_model::{BlockOrder, Point, Site, Slot};
+use tdb_model::{Autoencoder, AutoencoderSite, BlockOrder, Point, Site, Slot, Transformer};
+
+use crate::dictionary::{self, Quantity};
 
 use Dimension::{
     AttendedToSequenceTokens as Keys, AttnHeads as Heads, AutoencoderLatents as Latents, MlpActs as Neurons,
@@ -21,6 +23,7 @@ pub fn dimensions(dst: Dst) -> &'static [Dimension] {
         | Dst::ResidDeltaMlpFromMlpPostAct
         | Dst::OnlineResidualMlpAutoencoderError
         | Dst::OnlineResidualAttentionAutoencoderError
+        | Dst::OnlineResidualAutoencoderError
         | Dst::PreviousLayerResidPostMlp
         | Dst::AutoencoderLatentGradWrtResidualInput
         | Dst::SingleNodeWrite
@@ -89,34 +92,12 @@ pub fn dimensions(dst: Dst) -> &'static [Dimension] {
         Dst::AttnWriteToLatentSummedOverHeads => &[Tokens, Keys, One],
         Dst::AttnWriteToLatentPerSequenceTokenBatched => &[Tokens, Heads, Latents],
         Dst::MlpWrite => &[Tokens, Neurons, Channels],
-        Dst::OnlineAutoencoderWrite | Dst::OnlineMlpAutoencoderWrite | Dst::OnlineAttentionAutoencoderWrite => {
-            &[Tokens, Latents, Channels]
-        }
-        Dst::AutoencoderLatent
-        | Dst::MlpAutoencoderLatent
-        | Dst::AttentionAutoencoderLatent
-        | Dst::AutoencoderWriteNorm
-        | Dst::MlpAutoencoderWriteNorm
-        | Dst::AttentionAutoencoderWriteNorm
-        | Dst::OnlineAutoencoderLatent
-        | Dst::OnlineMlpAutoencoderLatent
-        | Dst::OnlineAttentionAutoencoderLatent
-        | Dst::OnlineAutoencoderActTimesGrad
-        | Dst::OnlineMlpAutoencoderActTimesGrad
-        | Dst::OnlineAttentionAutoencoderActTimesGrad
-        | Dst::OnlineAutoencoderWriteNorm
-        | Dst::OnlineMlpAutoencoderWriteNorm
-        | Dst::OnlineAttentionAutoencoderWriteNorm
-        | Dst::OnlineAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineAutoencoderWriteToFinalActivationResidualGrad
-        | Dst::OnlineMlpAutoencoderWriteToFinalActivationResidualGrad
-        | Dst::OnlineAttentionAutoencoderWriteToFinalActivationResidualGrad
-        | Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched
+        Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched
         | Dst::OnlineAutoencoderOutEdgeAttribution
         | Dst::OnlineAutoencoderInEdgeAttribution
         | Dst::OnlineAutoencoderInEdgeActivation => &[Tokens, Latents],
+        // The test of this file goes through all names.
+        other => dictionary::describe(other).map_or(&[], dictionary::DictionaryScalar::dimensions),
     }
 }
 
@@ -177,6 +158,10 @@ pub fn is_about_edge_node(dst: Dst) -> bool {
     matches!(dst, Dst::SingleNodeWrite | Dst::SingleNodeWriteToFinalResidualGrad | Dst::GradOfSingleSubnodeAttribution)
 }
 
+/// Where an objective may read the residual stream.
+const RESIDUAL_STREAM: [Site; 4] =
+    [Site::ResidPostEmb, Site::ResidPostAttn, Site::ResidPostMlp, Site::ResidLatentInput];
+
 /// Sites whose gradients a derived scalar reads; none if it needs no backward pass.
 pub fn gradient_sites(dst: Dst, pass: PassType) -> Vec<Site> {
     let mut sites: Vec<Site> = raw_site(dst).filter(|_| pass == PassType::Backward).into_iter().collect();
@@ -189,9 +174,6 @@ pub fn gradient_sites(dst: Dst, pass: PassType) -> Vec<Site> {
         Dst::PreviousLayerResidPostMlp if pass == PassType::Backward => {
             sites.extend([Site::ResidPostEmb, Site::ResidPostMlp]);
         }
-        Dst::OnlineAutoencoderActTimesGrad
-        | Dst::OnlineMlpAutoencoderActTimesGrad
-        | Dst::OnlineAttentionAutoencoderActTimesGrad => sites.extend(Slot::ALL.map(Slot::latent)),
         Dst::OnlineMlpAutoencoderErrorActTimesGrad => sites.push(Site::MlpError),
         Dst::TokenAttribution => sites.push(Site::ResidPostEmb),
         // Where the objective reads the residual stream depends on the request.
@@ -204,14 +186,15 @@ pub fn gradient_sites(dst: Dst, pass: PassType) -> Vec<Site> {
         | Dst::ResidPostEmbeddingProjToFinalResidualGrad
         | Dst::ResidPostMlpProjToFinalResidualGrad
         | Dst::ResidPostAttnProjToFinalResidualGrad
-        | Dst::OnlineAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad
         | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad
-        | Dst::SingleNodeWriteToFinalResidualGrad => {
-            sites.extend([Site::ResidPostEmb, Site::ResidPostAttn, Site::ResidPostMlp]);
-        }
+        | Dst::SingleNodeWriteToFinalResidualGrad => sites.extend(RESIDUAL_STREAM),
         _ => {}
+    }
+    if let Some(found) = dictionary::describe(dst) {
+        sites.extend(found.gradient_sites());
+        if found.quantity == Quantity::WriteToFinalResidual {
+            sites.extend(RESIDUAL_STREAM);
+        }
     }
     sites
 }
@@ -231,26 +214,8 @@ pub fn is_flattened(dst: Dst) -> bool {
 
 /// The kind of node that the last dimension counts. Latents are told apart by the wire names.
 pub fn node_type(dst: Dst) -> NodeType {
-    match dst {
-        Dst::MlpAutoencoderLatent
-        | Dst::MlpAutoencoderWriteNorm
-        | Dst::OnlineMlpAutoencoderLatent
-        | Dst::OnlineMlpAutoencoderWrite
-        | Dst::OnlineMlpAutoencoderWriteNorm
-        | Dst::OnlineMlpAutoencoderActTimesGrad
-        | Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineMlpAutoencoderWriteToFinalActivationResidualGrad => return NodeType::MlpAutoencoderLatent,
-        Dst::AttentionAutoencoderLatent
-        | Dst::AttentionAutoencoderWriteNorm
-        | Dst::OnlineAttentionAutoencoderLatent
-        | Dst::OnlineAttentionAutoencoderWrite
-        | Dst::OnlineAttentionAutoencoderWriteNorm
-        | Dst::OnlineAttentionAutoencoderActTimesGrad
-        | Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineAttentionAutoencoderWriteToFinalActivationResidualGrad => {
-            return NodeType::AttentionAutoencoderLatent;
-        }
-        _ => {}
+    if let Some(found) = dictionary::describe(dst) {
+        return found.node_type();
     }
     match dimensions(dst).last() {
         Some(Dimension::MlpActs) => NodeType::MlpNeuron,
@@ -264,40 +229,113 @@ pub fn node_type(dst: Dst) -> NodeType {
     }
 }
 
-/// Places along a layer. What is written at one place reaches what reads at a later one of the same layer.
+/// Places along a layer. What is written at one place reaches what reads at a later one of the same layer. A dictionary
+/// on the residual stream reads and writes right before the place where the stream goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
+    /// A dictionary before the first layer.
+    EmbeddingDictionary,
     EndOfPreviousLayer,
     Attn,
+    MiddleDictionary,
     ResidPostAttn,
     Mlp,
+    EndDictionary,
     ResidPostMlp,
 }
 
+/// A place of a layer.
+pub type LayerPlace = (usize, Place);
+
 impl Place {
-    /// Where attention or MLP read the residual stream: in parallel blocks both before either has written.
-    pub fn read_by(slot: Slot, order: BlockOrder) -> Self {
-        match (slot, order) {
-            (Slot::Mlp, BlockOrder::Sequential) => Place::ResidPostAttn,
-            (Slot::Attention, _) | (Slot::Mlp, BlockOrder::Parallel) => Place::EndOfPreviousLayer,
+    /// Where attention or MLP read the residual stream: in parallel blocks both before either has written. A residual
+    /// dictionary reads where it stands.
+    pub fn read_by(model: &Transformer, slot: Slot, layer: usize) -> LayerPlace {
+        match (slot, model.config().block) {
+            (Slot::Residual, _) => Self::of_residual_dictionary(model, layer),
+            (Slot::Mlp, BlockOrder::Sequential) => (layer, Place::ResidPostAttn),
+            (Slot::Attention, _) | (Slot::Mlp, BlockOrder::Parallel) => (layer, Place::EndOfPreviousLayer),
         }
     }
 
-    /// Where attention or MLP write to the residual stream.
-    pub fn written_by(slot: Slot) -> Self {
+    /// Where attention, MLP or a residual dictionary write to the residual stream.
+    pub fn written_by(model: &Transformer, slot: Slot, layer: usize) -> LayerPlace {
         match slot {
-            Slot::Mlp => Place::Mlp,
-            Slot::Attention => Place::Attn,
+            Slot::Mlp => (layer, Place::Mlp),
+            Slot::Attention => (layer, Place::Attn),
+            Slot::Residual => Self::of_residual_dictionary(model, layer),
+        }
+    }
+
+    fn of_residual_dictionary(model: &Transformer, layer: usize) -> LayerPlace {
+        let site = model.any_autoencoder(Slot::Residual).map(Autoencoder::site);
+        match (site, layer) {
+            (Some(AutoencoderSite::ResidPre), 0) => (0, Place::EmbeddingDictionary),
+            (Some(AutoencoderSite::ResidPre), layer) => (layer - 1, Place::EndDictionary),
+            (Some(AutoencoderSite::ResidPostAttn), layer) => (layer, Place::MiddleDictionary),
+            (_, layer) => (layer, Place::EndDictionary),
+        }
+    }
+
+    /// The residual stream that attention, the MLP or a residual dictionary of a layer reads, as a point of a pass:
+    /// `[T, D]`.
+    pub fn point_read_by(model: &Transformer, slot: Slot, layer: usize) -> Point {
+        match slot {
+            Slot::Residual => Point { site: Site::ResidLatentInput, layer: Some(layer) },
+            _ => {
+                let (layer, place) = Self::read_by(model, slot, layer);
+                place.residual_point(layer)
+            }
         }
     }
 
     /// The residual stream at this place of `layer`, as a point of a pass: `[T, D]`.
     pub fn residual_point(self, layer: usize) -> Point {
         match (self, layer) {
-            (Place::EndOfPreviousLayer, 0) => Point { site: Site::ResidPostEmb, layer: None },
-            (Place::EndOfPreviousLayer, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
-            (Place::ResidPostMlp, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer) },
+            (Place::EmbeddingDictionary | Place::EndOfPreviousLayer, 0) => {
+                Point { site: Site::ResidPostEmb, layer: None }
+            }
+            (Place::EmbeddingDictionary | Place::EndOfPreviousLayer, layer) => {
+                Point { site: Site::ResidPostMlp, layer: Some(layer - 1) }
+            }
+            (Place::EndDictionary | Place::ResidPostMlp, layer) => {
+                Point { site: Site::ResidPostMlp, layer: Some(layer) }
+            }
             (_, layer) => Point { site: Site::ResidPostAttn, layer: Some(layer) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scalar_is_described() {
+        for dst in Dst::ALL {
+            assert!(!dimensions(*dst).is_empty(), "{dst} has no dimensions");
+        }
+    }
+
+    /// Every name about a dictionary's parts is in the table; its words say which part and quantity it is.
+    #[test]
+    fn names_say_what_the_table_says() {
+        for dst in Dst::ALL.iter().filter(|dst| dst.as_str().contains("error_node") || dst.as_str().contains("skip")) {
+            assert!(dictionary::describe(*dst).is_some(), "{dst}");
+        }
+        for dst in Dst::ALL {
+            let Some(found) = dictionary::describe(*dst) else { continue };
+            let name = dst.as_str();
+            let slot = match found.slot {
+                Some(Slot::Mlp) => "mlp_",
+                Some(Slot::Attention) => "attention_",
+                Some(Slot::Residual) => "residual_autoencoder",
+                None => "autoencoder_",
+            };
+            assert!(name.trim_start_matches("online_").starts_with(slot), "{name}: {found:?}");
+            assert_eq!(name.contains("act_times_grad"), found.quantity == Quantity::ActTimesGrad, "{name}");
+            assert_eq!(name.contains("final_residual"), found.quantity == Quantity::WriteToFinalResidual, "{name}");
+            assert_eq!(name.contains("error"), found.part == dictionary::Part::Error, "{name}");
         }
     }
 }

@@ -66,7 +66,8 @@ pub(crate) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: Option<usize>) -> 
         (Dst::SingleNodeWrite, Some(_)) => written(side, edge)?,
         (Dst::SingleNodeWriteToFinalResidualGrad, Some(_)) => {
             let gradient = side.final_residual_gradient(dst)?;
-            let precedes = side.precedes_final_residual(Some(edge.node.layer()), edge.node.writes_at());
+            let (layer, place) = edge.node.writes_at(side.model());
+            let precedes = side.precedes_final_residual(Some(layer), place);
             dots(&written(side, edge)?, gradient.as_ref().filter(|_| precedes))?
         }
         (Dst::GradOfSingleSubnodeAttribution, Some(_)) => attribution_gradient(side, dst, edge)?,
@@ -134,8 +135,8 @@ fn out_edges<'a>(side: &'a Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode) ->
         _ => slots::only(side.model(), dst.as_str())?,
     };
     let gradient = attribution_gradient(side, dst, edge)?;
-    let reads = (edge.node.layer(), edge.node.reads_at(side.model().config().block));
-    compute::along_gradient(side, dst, layer, Some(&gradient).filter(|_| (layer, Place::written_by(slot)) < reads))
+    let precedes = Place::written_by(side.model(), slot, layer) < edge.node.reads_at(side.model());
+    compute::along_gradient(side, dst, layer, Some(&gradient).filter(|_| precedes))
 }
 
 /// Derivatives of all nodes of a layer along the named upstream node's write; zero where the layer does not follow it.
@@ -154,17 +155,13 @@ fn in_edges<'a>(side: &'a Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode) -> 
             | Dst::AttnQueryInEdgeActivation
             | Dst::AttnKeyInEdgeActivation
     );
-    let reads = (layer, Place::read_by(slot, side.model().config().block));
-    let follows = (edge.node.layer(), edge.node.writes_at()) < reads;
+    let follows = edge.node.writes_at(side.model()) < Place::read_by(side.model(), slot, layer);
     // Activations along a write are told with the scale held fixed, attributions as the inspection says.
     let along = Along { side, layer, write: write(side, edge)?, edge, frozen_scale: !attribution || edge.frozen_scale };
     if matches!(dst, Dst::OnlineAutoencoderInEdgeAttribution | Dst::OnlineAutoencoderInEdgeActivation) {
         return along.latents(dst, slot, follows, attribution);
     }
-    let site = match slot {
-        Slot::Mlp => Site::MlpPostAct,
-        Slot::Attention => Site::AttnQkProbs,
-    };
+    let site = if slot == Slot::Mlp { Site::MlpPostAct } else { Site::AttnQkProbs };
     let derivative = match dst {
         _ if !follows => return Ok(Values::Dense(side.get(site, layer)?.zeros_like()?)),
         Dst::MlpInEdgeAttribution | Dst::MlpInEdgeActivation => along.padded(&along.mlp()?.post_act)?,
@@ -201,6 +198,13 @@ impl<'s> Along<'s, '_> {
     /// `[1, N]` at the token of the write, `[T, N]`.
     fn padded(&self, row: &Tensor) -> Result<Tensor> {
         at_token(row, self.edge.node.token(), self.side.tokens())
+    }
+
+    /// Of the MLP's input at the token of the write, `[1, D]`.
+    fn mlp_input(&self) -> Result<Tensor> {
+        let (block, resid) = (self.block(), self.side.read_by(Slot::Mlp, self.layer)?);
+        let resid = resid.narrow(0, self.edge.node.token(), 1)?;
+        Ok(block.mlp_norm.jvp(&resid, &self.write, self.frozen_scale)?)
     }
 
     /// Of neurons and the layer's output at the token of the write, one row each.
@@ -248,7 +252,21 @@ impl<'s> Along<'s, '_> {
                 let output = self.block().attn.jvp_output(&state, &derivative)?;
                 self.block().post_norm_jvp(Slot::Attention, &state.delta, &output)?
             }
+            AutoencoderSite::AttnVOut => {
+                let (state, derivative) = self.attention()?;
+                self.block().attn.jvp_heads(&state, &derivative)?
+            }
+            AutoencoderSite::MlpIn | AutoencoderSite::MlpTranscoder | AutoencoderSite::MlpTranscoderOfNormalized => {
+                self.padded(&self.mlp_input()?)?
+            }
+            AutoencoderSite::ResidPre | AutoencoderSite::ResidPostAttn | AutoencoderSite::ResidPostMlp => {
+                self.padded(&self.write)?
+            }
         };
+        let Some(state) = self.side.run.latents(slot, self.layer) else {
+            return bad!("layer {} has no latents in this run", self.layer);
+        };
+        let input = autoencoder.normalized_jvp(&state.input, &input)?;
         let gradient = match attribution {
             true => self.side.gradients(dst)?.at_reconstruction(slot, self.layer),
             false => None,

@@ -14,6 +14,7 @@ pub struct Engine {
     tokenizer: Tokenizer,
     mlp_autoencoder: Option<String>,
     attn_autoencoder: Option<String>,
+    residual_autoencoder: Option<String>,
     beginning: Option<u32>,
     /// By row of the vocabulary: whether readings leave it out.
     unread_tokens: Option<Vec<bool>>,
@@ -33,11 +34,26 @@ impl Engine {
             name: name.into(),
             mlp_autoencoder: mlp_autoencoder.filter(|_| model.has(Slot::Mlp)),
             attn_autoencoder: attn_autoencoder.filter(|_| model.has(Slot::Attention)),
+            residual_autoencoder: None,
             model,
             tokenizer,
             beginning: None,
             unread_tokens,
         }
+    }
+
+    /// What the dictionary in a slot is called.
+    pub(crate) fn dictionary_name(&self, slot: Slot) -> Option<&str> {
+        match slot {
+            Slot::Mlp => self.mlp_autoencoder.as_deref(),
+            Slot::Attention => self.attn_autoencoder.as_deref(),
+            Slot::Residual => self.residual_autoencoder.as_deref(),
+        }
+    }
+
+    /// With the name of the dictionary on the residual stream.
+    pub fn with_residual_autoencoder(self, name: Option<String>) -> Self {
+        Engine { residual_autoencoder: name.filter(|_| self.model.has(Slot::Residual)), ..self }
     }
 
     /// The same with the token that texts begin with in the way of the model's kind.
@@ -113,6 +129,7 @@ impl Engine {
             mlp_autoencoder_name: self.mlp_autoencoder.clone(),
             has_attention_autoencoder: self.model.has(Slot::Attention),
             attention_autoencoder_name: self.attn_autoencoder.clone(),
+            residual_autoencoder_name: self.residual_autoencoder.clone(),
             n_layers: self.model.config().n_layers as i64,
         }
     }

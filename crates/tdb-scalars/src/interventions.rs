@@ -37,26 +37,50 @@ pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
         Location::OnlineAutoencoderLatent => slots::only(model, name)?.latent(),
         Location::OnlineMlpAutoencoderLatent => slots::require(model, Slot::Mlp, name)?.latent(),
         Location::OnlineAttentionAutoencoderLatent => slots::require(model, Slot::Attention, name)?.latent(),
-        Location::OnlineMlpAutoencoderError | Location::OnlineResidualMlpAutoencoderError => {
-            slots::require(model, Slot::Mlp, name)?;
-            let site = model.any_autoencoder(Slot::Mlp).map(|autoencoder| autoencoder.site());
-            let on_neurons = site == Some(AutoencoderSite::MlpPostAct);
-            if on_neurons != (location == Location::OnlineMlpAutoencoderError) {
-                return bad!(
-                    "\"{name}\" is not the error of the autoencoder that is loaded, which reads {}",
-                    match on_neurons {
-                        true => "MLP neurons",
-                        false => "the output of the MLP layers",
-                    }
-                );
-            }
-            Site::MlpError
+        Location::OnlineResidualAutoencoderLatent => slots::require(model, Slot::Residual, name)?.latent(),
+        Location::OnlineResidualAutoencoderError => slots::require(model, Slot::Residual, name)?.error(),
+        Location::OnlineMlpAutoencoderError => {
+            error_of(model, Slot::Mlp, name, |site| site == AutoencoderSite::MlpPostAct)?
+        }
+        Location::OnlineResidualMlpAutoencoderError => {
+            error_of(model, Slot::Mlp, name, AutoencoderSite::writes_residual_stream)?
         }
         Location::OnlineResidualAttentionAutoencoderError => {
-            slots::require(model, Slot::Attention, name)?;
-            Site::AttnError
+            error_of(model, Slot::Attention, name, AutoencoderSite::writes_residual_stream)?
         }
     })
+}
+
+/// The site of what a slot's dictionary leaves over, if it stands where the name says.
+pub(crate) fn error_of(
+    model: &Transformer,
+    slot: Slot,
+    name: &str,
+    fits: impl Fn(AutoencoderSite) -> bool,
+) -> Result<Site> {
+    slots::require(model, slot, name)?;
+    match model.any_autoencoder(slot).map(|found| found.site()) {
+        Some(site) if !fits(site) => {
+            bad!("\"{name}\" is not the error of the autoencoder that is loaded, which reads {}", read_by(site))
+        }
+        _ => Ok(slot.error()),
+    }
+}
+
+/// What a dictionary reads, in a sentence.
+pub(crate) fn read_by(site: AutoencoderSite) -> &'static str {
+    match site {
+        AutoencoderSite::MlpPostAct => "MLP neurons",
+        AutoencoderSite::ResidDeltaMlp => "the output of the MLP layers",
+        AutoencoderSite::ResidDeltaAttn => "the output of the attention layers",
+        AutoencoderSite::AttnVOut => "the outputs of heads",
+        AutoencoderSite::MlpIn | AutoencoderSite::MlpTranscoder | AutoencoderSite::MlpTranscoderOfNormalized => {
+            "the input of the MLP layers"
+        }
+        AutoencoderSite::ResidPre | AutoencoderSite::ResidPostAttn | AutoencoderSite::ResidPostMlp => {
+            "the residual stream"
+        }
+    }
 }
 
 /// # Errors
@@ -72,6 +96,9 @@ pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> 
     let Some(dims) = model.site_dims(site, tokens) else {
         return bad!("\"{location}\" does not exist in this model");
     };
+    if let (Some(slot), Some(layer)) = (Slot::at(site), layer) {
+        slots::in_layer(model, slot, layer)?;
+    }
     if tensor_indices.len() != dims.len() {
         let (found, need) = (tensor_indices.len(), dims.len());
         return bad!("an ablation of \"{location}\" has {found} tensor indices, but that tensor has {need} dimensions");

@@ -216,7 +216,7 @@ impl Checked<'_> {
         let (mut random, last) = (Random::new(seed ^ 1), self.tokens() - 1);
         let mut estimates = Vec::with_capacity(nodes.len());
         for node in nodes {
-            let gradient = node.gradient(self.model(), gradients)?;
+            let gradient = node.gradient(self.run, gradients)?;
             let terms = node.values(self.run)?.into_iter().zip(gradient.unwrap_or_default());
             estimates.push(terms.map(|(x, g)| f64::from(x) * f64::from(g)).sum::<f64>());
         }
@@ -317,8 +317,8 @@ pub(crate) fn dictionaries(checked: &Checked<'_>) -> Result<Vec<Check>> {
         for layer in 0..model.config().n_layers {
             let Some(state) = run.latents(slot, layer) else { continue };
             let rest = Numbers::of(&run.latent_error(slot, layer)?)?.to_row_major();
-            let input = Numbers::of(&state.input)?.to_row_major();
-            let width = state.input.dim(1)?;
+            let input = Numbers::of(&state.target)?.to_row_major();
+            let width = state.target.dim(1)?;
             // The first token's activations are unlike all others'.
             let from = if checked.tokens() > 1 { width } else { 0 };
             left += rest[from..].iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
@@ -329,7 +329,11 @@ pub(crate) fn dictionaries(checked: &Checked<'_>) -> Result<Vec<Check>> {
         let without = checked.metric.value(&checked.vary(&[errors])?[0]);
         let with = checked.objective()?;
         let share = left / all.max(f64::MIN_POSITIVE);
-        let layers = if slot == Slot::Mlp { "MLP" } else { "attention" };
+        let layers = match slot {
+            Slot::Mlp => "MLP",
+            Slot::Attention => "attention",
+            Slot::Residual => "residual stream's",
+        };
         let sentence = format!(
             "The {layers} autoencoders leave {:.1} % of this prompt's activations over; with what they make alone, the \
              objective is {without:.4} instead of {with:.4}.",

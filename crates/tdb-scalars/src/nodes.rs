@@ -3,9 +3,9 @@
 use std::fmt;
 
 use tdb_api::{AttentionTraceType, MirroredTraceConfig, NodeType, PassType};
-use tdb_model::{Autoencoder, BlockOrder, Slot, Transformer};
+use tdb_model::{Autoencoder, Point, Slot, Transformer};
 
-use crate::derived::Place;
+use crate::derived::{LayerPlace, Place};
 use crate::error::{Result, bad};
 use crate::slots;
 use crate::values::wrap;
@@ -18,11 +18,24 @@ pub enum Node {
     Latent { slot: Slot, layer: usize, token: usize, index: usize },
 }
 
-/// What writes to the residual stream: a node, or the embedding of a token.
+/// What writes to the residual stream: a node, the embedding of a token, or what a dictionary does not put into latents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Component {
-    Embedding { token: usize },
+    Embedding {
+        token: usize,
+    },
     Node(Node),
+    /// What a dictionary leaves over.
+    Error {
+        slot: Slot,
+        layer: usize,
+        token: usize,
+    },
+    /// What goes beside a transcoder's latents.
+    Skip {
+        layer: usize,
+        token: usize,
+    },
 }
 
 /// As people write it: "neuron 3:17 at token 4".
@@ -31,6 +44,15 @@ impl fmt::Display for Component {
         match *self {
             Component::Embedding { token } => write!(f, "embedding of token {token}"),
             Component::Node(node) => node.fmt(f),
+            Component::Error { slot, layer, token } => {
+                let on = match slot {
+                    Slot::Mlp => "MLP",
+                    Slot::Attention => "attention",
+                    Slot::Residual => "residual",
+                };
+                write!(f, "{on} dictionary's error in layer {layer} at token {token}")
+            }
+            Component::Skip { layer, token } => write!(f, "transcoder's skip in layer {layer} at token {token}"),
         }
     }
 }
@@ -47,6 +69,9 @@ impl fmt::Display for Node {
             }
             Node::Latent { slot: Slot::Attention, layer, token, index } => {
                 write!(f, "attention latent {layer}:{index} at token {token}")
+            }
+            Node::Latent { slot: Slot::Residual, layer, token, index } => {
+                write!(f, "residual latent {layer}:{index} at token {token}")
             }
         }
     }
@@ -119,7 +144,10 @@ impl Node {
             (NodeType::AttentionHead, &[query, key, head]) => Node::Head { layer, query, key, head },
             (NodeType::MlpNeuron, &[token, index]) => Node::Neuron { layer, token, index },
             (_, &[token, index]) => match slots::of_latents(model, node_type)? {
-                Some(slot) => Node::Latent { slot, layer, token, index },
+                Some(slot) => {
+                    slots::in_layer(model, slot, layer)?;
+                    Node::Latent { slot, layer, token, index }
+                }
                 None => return bad!("a node of type \"{node_type}\" cannot be traced"),
             },
             _ => return bad!("a node of type \"{node_type}\" cannot be traced"),
@@ -139,7 +167,7 @@ impl Node {
         }
     }
 
-    /// The part of a layer that the node belongs to.
+    /// Where the node belongs.
     pub fn slot(self) -> Slot {
         match self {
             Node::Neuron { .. } => Slot::Mlp,
@@ -148,13 +176,18 @@ impl Node {
         }
     }
 
-    /// The place of the residual stream that the node reads, relative to its layer.
-    pub fn reads_at(self, order: BlockOrder) -> Place {
-        Place::read_by(self.slot(), order)
+    /// The place of the residual stream that the node reads.
+    pub fn reads_at(self, model: &Transformer) -> LayerPlace {
+        Place::read_by(model, self.slot(), self.layer())
     }
 
-    /// The place where the node is written to the residual stream, relative to its layer.
-    pub fn writes_at(self) -> Place {
-        Place::written_by(self.slot())
+    /// The residual stream that the node reads, as a point of a pass.
+    pub fn point_read(self, model: &Transformer) -> Point {
+        Place::point_read_by(model, self.slot(), self.layer())
+    }
+
+    /// The place where the node is written to the residual stream.
+    pub fn writes_at(self, model: &Transformer) -> LayerPlace {
+        Place::written_by(model, self.slot(), self.layer())
     }
 }

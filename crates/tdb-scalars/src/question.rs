@@ -8,6 +8,7 @@ use tdb_api::{
 use tdb_model::Slot;
 
 use crate::context::Context;
+use crate::dictionary::{error_type, latent_type, slot_of_error};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::nodes::{Component, Node};
@@ -26,6 +27,11 @@ pub struct Question {
     pub mlp: ComponentTypeForMlp,
     /// Whether attention layers are told by heads or by an autoencoder's latents.
     pub attention: ComponentTypeForAttention,
+    /// The layer at which the residual stream is told by its dictionary's latents: of other components, those that write
+    /// after it. `None`: not at all.
+    pub residual_cut: Option<usize>,
+    /// Whether what dictionaries leave over, and what goes beside a transcoder's latents, are components.
+    pub list_errors: bool,
     /// How many of the largest and of the smallest, for each figure of [`Effect`] and each kind of component.
     pub extremes: usize,
     /// Components that are set to a value during the run.
@@ -95,6 +101,8 @@ impl Question {
             distractors: named(distractors),
             mlp: ComponentTypeForMlp::Neuron,
             attention: ComponentTypeForAttention::AttentionHead,
+            residual_cut: None,
+            list_errors: false,
             extremes: 10,
             ablations: Vec::new(),
             trace: None,
@@ -117,6 +125,8 @@ impl Question {
             distractor_tokens: self.distractors.clone(),
             component_type_for_mlp: self.mlp,
             component_type_for_attention: self.attention,
+            residual_cut_layer: self.residual_cut.map(|layer| layer as i64),
+            list_error_nodes: self.list_errors.then_some(true),
             top_and_bottom_k_for_node_table: i64::try_from(self.extremes).unwrap_or(i64::MAX),
             hide_early_layers_when_ablating: false,
             node_ablations: Some(self.ablations.iter().map(ablation).collect()),
@@ -180,15 +190,12 @@ impl Component {
                 let (node_type, indices) = match node {
                     Node::Neuron { token, index, .. } => (NodeType::MlpNeuron, vec![token, index]),
                     Node::Head { query, key, head, .. } => (NodeType::AttentionHead, vec![query, key, head]),
-                    Node::Latent { slot: Slot::Mlp, token, index, .. } => {
-                        (NodeType::MlpAutoencoderLatent, vec![token, index])
-                    }
-                    Node::Latent { slot: Slot::Attention, token, index, .. } => {
-                        (NodeType::AttentionAutoencoderLatent, vec![token, index])
-                    }
+                    Node::Latent { slot, token, index, .. } => (latent_type(slot), vec![token, index]),
                 };
                 (node_type, Some(node.layer() as i64), indices)
             }
+            Component::Error { slot, layer, token } => (error_type(slot), Some(layer as i64), vec![token, 0]),
+            Component::Skip { layer, token } => (NodeType::MlpTranscoderSkip, Some(layer as i64), vec![token, 0]),
         };
         MirroredNodeIndex {
             node_type,
@@ -208,13 +215,17 @@ impl Component {
             return Some(Component::Embedding { token });
         }
         let layer = layer?;
+        if let (Some(slot), &[token, _]) = (slot_of_error(node.node_type), indices.as_slice()) {
+            return Some(Component::Error { slot, layer, token });
+        }
+        if let (NodeType::MlpTranscoderSkip, &[token, _]) = (node.node_type, indices.as_slice()) {
+            return Some(Component::Skip { layer, token });
+        }
+        let latents = Slot::ALL.into_iter().find(|slot| latent_type(*slot) == node.node_type);
         Some(Component::Node(match (node.node_type, indices.as_slice()) {
             (NodeType::MlpNeuron, &[token, index]) => Node::Neuron { layer, token, index },
             (NodeType::AttentionHead, &[query, key, head]) => Node::Head { layer, query, key, head },
-            (NodeType::MlpAutoencoderLatent, &[token, index]) => Node::Latent { slot: Slot::Mlp, layer, token, index },
-            (NodeType::AttentionAutoencoderLatent, &[token, index]) => {
-                Node::Latent { slot: Slot::Attention, layer, token, index }
-            }
+            (_, &[token, index]) => Node::Latent { slot: latents?, layer, token, index },
             _ => return None,
         }))
     }

@@ -7,8 +7,12 @@ use tdb_api::{
     PassType, TensorND,
 };
 
-use crate::derived;
+use tdb_model::Slot;
+
+use crate::derived::{self, Place};
 use crate::error::{Result, bad};
+use crate::side::Side;
+use crate::slots;
 use crate::store::Store;
 use crate::top_k::Entry;
 use crate::values::{Sums, unflatten, wrap};
@@ -37,7 +41,11 @@ pub(crate) fn rank(store: &mut Store<'_, '_>, spec: &MultipleTopKDerivedScalarsR
                 Some(k) => k as usize,
                 None => NODE_LIMIT,
             };
-            let layers = store.side().layers(*dst)?;
+            let layers = layers_after_cut(store.side(), *dst, spec.residual_cut_layer)?;
+            // A dictionary may stand in no layer that is asked about.
+            if layers.is_empty() {
+                continue;
+            }
             let dims = store.get(*dst, PassType::Forward, layers[0])?.dims();
             let engine = store.side().engine;
             // Rows of the vocabulary without a token are never listed; so many more are looked at.
@@ -46,7 +54,7 @@ pub(crate) fn rank(store: &mut Store<'_, '_>, spec: &MultipleTopKDerivedScalarsR
             let unlisted = (0..rows).filter(|row| !engine.has_token(*row)).count();
             let places = if spec.token_index.is_some() { 1 } else { dims[0] };
             let most = k.saturating_add(unlisted * places).min(NODE_LIMIT);
-            let mut extremes = store.extremes(*dst, PassType::Forward, most, spec.token_index, &keep)?;
+            let mut extremes = store.extremes(*dst, PassType::Forward, &layers, most, spec.token_index, &keep)?;
             for side in [&mut extremes.top, &mut extremes.bottom].into_iter().filter(|_| unlisted > 0) {
                 side.retain(|entry| engine.has_token(entry.at % rows));
                 side.truncate(k);
@@ -79,6 +87,35 @@ pub(crate) fn rank(store: &mut Store<'_, '_>, spec: &MultipleTopKDerivedScalarsR
         }
     }
     Ok(Ranking { nodes, sums })
+}
+
+/// The layers in which a scalar is ranked. With a cut, the residual dictionary's latents and error stand for all that was
+/// written before: of other nodes only those that write after it are ranked.
+fn layers_after_cut(side: &Side<'_>, dst: Dst, cut: Option<i64>) -> Result<Vec<Option<usize>>> {
+    let layers = side.layers(dst)?;
+    let Some(cut) = cut else { return Ok(layers) };
+    let (model, node_type) = (side.model(), derived::node_type(dst));
+    let slot = slots::require(model, Slot::Residual, "residualCutLayer")?;
+    let Some(at) = usize::try_from(cut).ok().filter(|layer| *layer < model.config().n_layers) else {
+        return bad!("residualCutLayer is {cut}, but the model has layers 0..{}", model.config().n_layers);
+    };
+    slots::in_layer(model, slot, at)?;
+    let writes = match node_type {
+        NodeType::ResidualAutoencoderLatent | NodeType::ResidualAutoencoderError => {
+            return Ok(layers.into_iter().filter(|layer| *layer == Some(at)).collect());
+        }
+        NodeType::AttentionHead | NodeType::AttentionAutoencoderLatent | NodeType::AttentionAutoencoderError => {
+            Slot::Attention
+        }
+        NodeType::MlpNeuron
+        | NodeType::MlpAutoencoderLatent
+        | NodeType::MlpAutoencoderError
+        | NodeType::MlpTranscoderSkip => Slot::Mlp,
+        _ => return Ok(layers.into_iter().filter(Option::is_some).collect()),
+    };
+    let place = Place::written_by(model, Slot::Residual, at);
+    let follows = |layer: &Option<usize>| layer.is_some_and(|layer| Place::written_by(model, writes, layer) > place);
+    Ok(layers.into_iter().filter(follows).collect())
 }
 
 pub(crate) type NodeKey = (NodeType, Option<i64>, Vec<Option<i64>>);

@@ -11,6 +11,7 @@ use tdb_model::numbers::{axpy, dot, max, min, products, wide};
 use tdb_model::{Attention, AutoencoderSite, Index, Site, Slot};
 
 use crate::compute;
+use crate::dictionary::slot_of_error;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 use crate::nodes::{Component, Node};
@@ -156,6 +157,22 @@ pub fn write_vector(side: &Side<'_>, node: Component) -> Result<Vec<f32>> {
             let activation = side.run.latents(slot, layer).map_or(0.0, |state| state.latents.get(token, index));
             (compute::write_direction(side, slot, layer, token, index)?, activation)
         }
+        Component::Error { slot, layer, token } => {
+            let error = side.run.latent_error(slot, layer)?.narrow(0, token, 1)?;
+            let site = slots::in_layer(side.model(), slot, layer)?.site();
+            return row_of(&compute::to_residual(side, site, layer, &error, Some(token))?, 0);
+        }
+        Component::Skip { layer, token } => {
+            let state = side.run.latents(Slot::Mlp, layer);
+            let skip = match state {
+                Some(state) => slots::in_layer(side.model(), Slot::Mlp, layer)?.skip(&state.input)?,
+                None => None,
+            };
+            return match skip {
+                Some(skip) => row_of(&skip, token),
+                None => bad!("the dictionary of layer {layer} has no skip connection"),
+            };
+        }
     };
     Ok(direction.into_iter().map(|x| x * activation).collect())
 }
@@ -205,10 +222,9 @@ fn read_vector(side: &Side<'_>, node: Component) -> Result<Vec<f32>> {
             Ok(block.mlp_norm.vjp_row(&resid, &block.mlp().read_direction(index), true))
         }
         Component::Node(Node::Latent { slot: Slot::Attention, layer, token, index }) => {
-            let encoder = slots::in_layer(model, Slot::Attention, layer)?.encoder_row(index);
             // The token alone: it can only attend to itself, so the write is that of its own value.
             let (block, resid) = (model.block(layer), row_of(&side.read_by(Slot::Attention, layer)?, token)?);
-            let heads = block.attn.write_vjp(&model.tensor(&[1, encoder.len()], encoder)?)?;
+            let heads = read_of_heads(side, layer, token, index)?;
             let values = by_value_head(&block.attn, &heads, model.config().n_kv_heads)?;
             Ok(block.attn_norm.vjp_row(&resid, &row_of(&block.attn.value_vjp(&values)?, 0)?, true))
         }
@@ -219,6 +235,16 @@ fn read_vector(side: &Side<'_>, node: Component) -> Result<Vec<f32>> {
         }
         _ => bad!("only neurons and latents have tokens that excite them"),
     }
+}
+
+/// What an attention latent reads of the heads at one token before its activation function, `[1, H, E]`, the scale of a
+/// normalisation held fixed.
+fn read_of_heads(side: &Side<'_>, layer: usize, token: usize, latent: usize) -> Result<Tensor> {
+    let (model, slot) = (side.model(), Slot::Attention);
+    let autoencoder = slots::in_layer(model, slot, layer)?;
+    let Some(state) = side.run.latents(slot, layer) else { return bad!("layer {layer} has no latents in this run") };
+    let row = autoencoder.read_gradient(latent, &row_of(&state.input, token)?, true);
+    compute::seen_from_heads(side, autoencoder, layer, &model.tensor(&[1, row.len()], row)?, Some(token))
 }
 
 /// `[1, H, E]`, summed over the heads that share a value: `[1, H_kv, E]`.
@@ -261,24 +287,31 @@ impl Engine {
         let autoencoder = match ablation.site {
             Site::MlpPostAct => None,
             Site::MlpLatent => Some(slots::in_layer(model, Slot::Mlp, layer)?),
+            Site::ResidLatent => Some(slots::in_layer(model, Slot::Residual, layer)?),
             other => {
                 return bad!(
-                    "tokens that excite a node are defined for MLP neurons and latents of MLP autoencoders, not for {other:?}"
+                    "tokens that excite a node are defined for MLP neurons and latents of MLP and residual autoencoders, not for {other:?}"
                 );
             }
         };
-        let (read, bias) = (block.mlp().read_direction(index), block.mlp().read_bias(index));
         let score = |rows: Range<usize>| -> Result<Vec<f32>> {
             let dims = [rows.len(), model.config().d_model];
-            let x = model.embedding().rows(rows);
+            let embedded = model.embedding().rows(rows);
             let Some(autoencoder) = autoencoder else {
-                let scores = x.chunks_exact(read.len()).map(|row| dot(&block.mlp_norm.row(row), &read) + bias);
-                return Ok(scores.collect());
+                let (read, bias) = (block.mlp().read_direction(index), block.mlp().read_bias(index));
+                let scores = embedded.chunks_exact(read.len());
+                return Ok(scores.map(|row| dot(&block.mlp_norm.row(row), &read) + bias).collect());
             };
-            let x = block.mlp_norm.apply(&model.tensor(&dims, x.into_owned())?)?;
-            let state = block.mlp().apply(&x)?;
-            let on_neurons = autoencoder.site() == AutoencoderSite::MlpPostAct;
-            let input = if on_neurons { state.post_act } else { block.post_norm(Slot::Mlp, &state.delta)? };
+            let embedded = model.tensor(&dims, embedded.into_owned())?;
+            let input = match autoencoder.site() {
+                AutoencoderSite::MlpPostAct => block.mlp().apply(&block.mlp_norm.apply(&embedded)?)?.post_act,
+                AutoencoderSite::ResidDeltaMlp => {
+                    let state = block.mlp().apply(&block.mlp_norm.apply(&embedded)?)?;
+                    block.post_norm(Slot::Mlp, &state.delta)?
+                }
+                AutoencoderSite::MlpIn | AutoencoderSite::MlpTranscoder => block.mlp_norm.apply(&embedded)?,
+                _ => embedded,
+            };
             Ok(autoencoder.pre_activation_of_latent(index, &input)?)
         };
         const BLOCK: usize = 512;
@@ -320,6 +353,13 @@ pub fn read_node(side: &Side<'_>, node: &tdb_api::MirroredNodeIndex) -> Result<C
             let (query, key, head) = (index(0, tokens)?, index(1, tokens)?, index(2, config.n_heads)?);
             Ok(Component::Node(Node::Head { layer: layer()?, query, key, head }))
         }
+        NodeType::MlpTranscoderSkip => Ok(Component::Skip { layer: layer()?, token: index(0, tokens)? }),
+        other if slot_of_error(other).is_some() => {
+            let slot = slot_of_error(other).unwrap_or(Slot::Mlp);
+            let layer = layer()?;
+            slots::in_layer(side.model(), slot, layer)?;
+            Ok(Component::Error { slot, layer, token: index(0, tokens)? })
+        }
         other => match slots::of_latents(side.model(), other)? {
             Some(slot) => {
                 let layer = layer()?;
@@ -339,13 +379,12 @@ pub fn read_node(side: &Side<'_>, node: &tdb_api::MirroredNodeIndex) -> Result<C
 /// If the run has no such layer.
 pub fn token_pair_attribution(side: &Side<'_>, layer: usize, token: usize, latent: usize) -> Result<Option<Vec<f32>>> {
     let (model, slot) = (side.model(), Slot::Attention);
-    let (Some(autoencoder), Some(state)) = (model.autoencoder(slot, layer), side.run.latents(slot, layer)) else {
+    let (Some(_), Some(state)) = (model.autoencoder(slot, layer), side.run.latents(slot, layer)) else {
         return Ok(None);
     };
     // Its activation before interventions; what is positive passed the nonlinearity with slope 1.
     if state.encoded.get(token, latent) <= 0.0 {
         return Ok(None);
     }
-    let encoder = model.tensor(&[1, autoencoder.n_inputs()], autoencoder.encoder_row(latent))?;
-    compute::attended_reads(side, layer, token, &model.block(layer).attn.write_vjp(&encoder)?).map(Some)
+    compute::attended_reads(side, layer, token, &read_of_heads(side, layer, token, latent)?).map(Some)
 }

@@ -13,7 +13,7 @@ use crate::nodes::EdgeNode;
 use crate::side::{Plan, Side};
 
 /// Sites at which some derived scalar reads a gradient.
-const ALL_GRADIENTS: [Site; 22] = [
+const ALL_GRADIENTS: [Site; 26] = [
     Site::ResidPostEmb,
     Site::AttnLnScale,
     Site::AttnQ,
@@ -34,8 +34,12 @@ const ALL_GRADIENTS: [Site; 22] = [
     Site::Logits,
     Site::MlpLatent,
     Site::MlpError,
+    Site::MlpReconstruction,
     Site::AttnLatent,
     Site::AttnError,
+    Site::ResidLatentInput,
+    Site::ResidLatent,
+    Site::ResidError,
 ];
 
 impl Engine {

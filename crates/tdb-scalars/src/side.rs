@@ -5,10 +5,12 @@ use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, DerivedScalarType as Dst, InferenceRequestSpec,
     MirroredActivationIndex,
 };
-use tdb_model::{Gradients, Intervention, Run, Site, Slot, Transformer};
+use tdb_model::{Gradients, Intervention, Point, Run, Site, Slot, Transformer};
 
+use crate::compute;
 use crate::context::Context;
-use crate::derived::{self, Place};
+use crate::derived::{self, LayerPlace, Place};
+use crate::dictionary::{Part, describe};
 use crate::engine::Engine;
 use crate::error::{Result, bad};
 use crate::interventions;
@@ -36,7 +38,9 @@ pub struct WithinLayer {
     pub layer: usize,
     pub index: Option<usize>,
     /// Where the residual stream before that activation stands.
-    pub place: Place,
+    pub read_at: LayerPlace,
+    /// The same as a point of a pass.
+    pub point: Point,
 }
 
 impl Plan {
@@ -84,6 +88,7 @@ impl WithinLayer {
             }
             // With both loaded, the generic name means the attention one, as clients use it.
             Location::OnlineAutoencoderLatent => slots::only(model, location.as_str()).unwrap_or(Slot::Attention),
+            Location::OnlineResidualAutoencoderLatent => Slot::Residual,
             _ => return bad!("activationIndexForWithinLayerGrad cannot refer to \"{location}\""),
         };
         // Without the autoencoder that it names, only scalars that do not need it can be answered.
@@ -99,7 +104,8 @@ impl WithinLayer {
             },
             _ => None,
         };
-        Ok(WithinLayer { location, layer, index, place: Place::read_by(slot, model.config().block) })
+        let (read_at, point) = (Place::read_by(model, slot, layer), Place::point_read_by(model, slot, layer));
+        Ok(WithinLayer { location, layer, index, read_at, point })
     }
 }
 
@@ -156,7 +162,7 @@ impl Side<'_> {
     /// # Errors
     /// If there is no such layer.
     pub fn read_by(&self, slot: Slot, layer: usize) -> Result<Tensor> {
-        let point = Place::read_by(slot, self.model().config().block).residual_point(layer);
+        let point = Place::point_read_by(self.model(), slot, layer);
         self.get(point.site, point.layer)
     }
 
@@ -184,12 +190,13 @@ impl Side<'_> {
         }
     }
 
-    /// Where in the model the objective reads the residual stream: layer, and place relative to it.
-    pub fn final_residual(&self) -> (usize, Place) {
+    /// Where in the model the objective reads the residual stream.
+    pub fn final_residual(&self) -> (LayerPlace, Point) {
+        let (model, last) = (self.model(), self.model().config().n_layers - 1);
         match (&self.plan.within_layer, &self.plan.trace) {
-            (Some(within), _) => (within.layer, within.place),
-            (None, Some(trace)) => (trace.node.layer(), trace.node.reads_at(self.model().config().block)),
-            (None, None) => (self.model().config().n_layers - 1, Place::ResidPostMlp),
+            (Some(within), _) => (within.read_at, within.point),
+            (None, Some(trace)) => (trace.node.reads_at(model), trace.node.point_read(model)),
+            (None, None) => ((last, Place::ResidPostMlp), Place::ResidPostMlp.residual_point(last)),
         }
     }
 
@@ -198,8 +205,7 @@ impl Side<'_> {
     /// # Errors
     /// If there is no backward pass in this run.
     pub fn final_residual_gradient(&self, dst: Dst) -> Result<Option<Tensor>> {
-        let (layer, place) = self.final_residual();
-        let point = place.residual_point(layer);
+        let (_, point) = self.final_residual();
         self.gradient(dst, point.site, point.layer)
     }
 
@@ -217,8 +223,7 @@ impl Side<'_> {
     /// Whether something written at `place` of `layer` (`None`: the embedding) comes before the place where
     /// the objective reads.
     pub fn precedes_final_residual(&self, layer: Option<usize>, place: Place) -> bool {
-        let (final_layer, final_place) = self.final_residual();
-        layer.is_none_or(|layer| (layer, place) < (final_layer, final_place))
+        layer.is_none_or(|layer| (layer, place) < self.final_residual().0)
     }
 
     /// The layers in which a derived scalar exists in this run.
@@ -240,6 +245,16 @@ impl Side<'_> {
         {
             return Ok(vec![Some(edge.node.layer())]);
         }
-        Ok((0..self.model().config().n_layers).map(Some).collect())
+        let n_layers = self.model().config().n_layers;
+        // Latents exist where there is a dictionary.
+        let slot = compute::slot_of(self, dst)?;
+        let is_skip = describe(dst).is_some_and(|found| found.part == Part::Skip);
+        let has = |layer: &usize| {
+            slot.is_none_or(|slot| {
+                let found = self.model().autoencoder(slot, *layer);
+                found.is_some_and(|found| !is_skip || found.weights().skip.is_some())
+            })
+        };
+        Ok((0..n_layers).filter(has).map(Some).collect())
     }
 }

@@ -226,7 +226,13 @@ pub(crate) fn is_read(scoring: TokenScoringType, kind: NodeType) -> bool {
     match scoring {
         TokenScoringType::UpvotedOutputTokens => true,
         TokenScoringType::InputTokensThatUpvoteMlp => {
-            matches!(kind, NodeType::MlpNeuron | NodeType::AutoencoderLatent | NodeType::MlpAutoencoderLatent)
+            matches!(
+                kind,
+                NodeType::MlpNeuron
+                    | NodeType::AutoencoderLatent
+                    | NodeType::MlpAutoencoderLatent
+                    | NodeType::ResidualAutoencoderLatent
+            )
         }
         // What excites a head through its query or key is not defined yet by those who ask for it.
         TokenScoringType::InputTokensThatUpvoteAttnQ | TokenScoringType::InputTokensThatUpvoteAttnK => false,

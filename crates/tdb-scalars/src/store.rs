@@ -67,7 +67,7 @@ impl<'a, 'e> Store<'a, 'e> {
         }
     }
 
-    /// The `k` largest and smallest entries over all layers, and sums over all but the kept dimensions.
+    /// The `k` largest and smallest entries over these layers, and sums over all but the kept dimensions.
     /// `token` restricts the choice of entries (not the sums) to one index of the first dimension.
     ///
     /// # Errors
@@ -76,12 +76,12 @@ impl<'a, 'e> Store<'a, 'e> {
         &mut self,
         dst: Dst,
         pass: PassType,
+        layers: &[Option<usize>],
         k: usize,
         token: Option<i64>,
         keep: &[bool],
     ) -> Result<Extremes> {
         let side = self.side;
-        let layers = side.layers(dst)?;
         let kept = &self.kept;
         let of_layer = |(position, layer): (usize, &Option<usize>)| -> Result<_> {
             let values = match kept.get(&(dst, pass, *layer)) {
@@ -116,7 +116,7 @@ impl<'a, 'e> Store<'a, 'e> {
         let parts: Vec<_> = layers.par_iter().enumerate().map(of_layer).collect::<Result<_>>()?;
         let mut total: Option<Sums> = None;
         let (mut tops, mut bottoms) = (Vec::new(), Vec::new());
-        for ((values, [top, bottom], sum), layer) in parts.into_iter().zip(&layers) {
+        for ((values, [top, bottom], sum), layer) in parts.into_iter().zip(layers) {
             if !self.kept.contains_key(&(dst, pass, *layer)) {
                 self.keep((dst, pass, *layer), values);
             }

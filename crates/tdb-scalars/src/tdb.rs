@@ -8,6 +8,9 @@ use tdb_api::{
     ProcessingRequestSpec, ScoredTokensRequestSpec, TdbRequestSpec, TokenPairAttributionRequestSpec, TokenScoringType,
 };
 
+use tdb_model::Slot;
+
+use crate::dictionary::{DictionaryScalar, Part, Quantity, describe};
 use crate::error::{Result, bad};
 
 /// Name of the table of nodes.
@@ -60,13 +63,14 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
         target_tokens: Some(spec.target_tokens.clone()),
         distractor_tokens: Some(spec.distractor_tokens.clone()),
     };
-    let top_k = |groups, token_index, k| {
+    let top_k = |groups, token_index, k, residual_cut_layer| {
         ProcessingRequestSpec::MultipleTopKDerivedScalars(MultipleTopKDerivedScalarsRequestSpec {
             spec_type: Default::default(),
             dst_list_by_group_id: groups,
             token_index,
             top_and_bottom_k: Some(k),
             pass_type: PassType::Forward,
+            residual_cut_layer,
             dimensions_to_keep_for_intermediate_sum: vec![
                 tdb_api::Dimension::SequenceTokens,
                 tdb_api::Dimension::AttendedToSequenceTokens,
@@ -81,8 +85,9 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
             depends_on_spec_name: NODE_TABLE.to_owned(),
         })
     };
-    let components = groups(spec.component_type_for_mlp, spec.component_type_for_attention);
-    let heads_and_neurons = groups(ComponentTypeForMlp::Neuron, ComponentTypeForAttention::AttentionHead);
+    let (cut, errors) = (spec.residual_cut_layer, spec.list_error_nodes == Some(true));
+    let components = groups(spec.component_type_for_mlp, spec.component_type_for_attention, cut.is_some(), errors);
+    let heads_and_neurons = groups(ComponentTypeForMlp::Neuron, ComponentTypeForAttention::AttentionHead, false, false);
     let logits = IndexMap::from([(GroupId::Logits, vec![Dst::Logits])]);
     let pairs = ProcessingRequestSpec::TokenPairAttribution(TokenPairAttributionRequestSpec {
         spec_type: Default::default(),
@@ -90,14 +95,14 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
         depends_on_spec_name: NODE_TABLE.to_owned(),
     });
     let parts = [
-        (NODE_TABLE, top_k(components, None, spec.top_and_bottom_k_for_node_table)),
-        ("componentSumsForTokenDisplay", top_k(heads_and_neurons, None, 1)),
+        (NODE_TABLE, top_k(components, None, spec.top_and_bottom_k_for_node_table, cut)),
+        ("componentSumsForTokenDisplay", top_k(heads_and_neurons, None, 1, None)),
         (UPVOTED_TOKENS, scored(TokenScoringType::UpvotedOutputTokens)),
         ("inputTokensThatUpvoteMlp", scored(TokenScoringType::InputTokensThatUpvoteMlp)),
         ("inputTokensThatUpvoteAttnQ", scored(TokenScoringType::InputTokensThatUpvoteAttnQ)),
         ("inputTokensThatUpvoteAttnK", scored(TokenScoringType::InputTokensThatUpvoteAttnK)),
         ("tokenPairAttribution", pairs),
-        (OUTPUT_LOGITS, top_k(logits, Some(token_index), OUTPUT_TOKENS)),
+        (OUTPUT_LOGITS, top_k(logits, Some(token_index), OUTPUT_TOKENS, None)),
     ];
     Ok(InferenceSubRequest {
         inference_request_spec: InferenceRequestSpec {
@@ -111,40 +116,62 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
     })
 }
 
-/// The four columns of the node table, for the kinds of node asked for.
-fn groups(mlp: ComponentTypeForMlp, attention: ComponentTypeForAttention) -> IndexMap<GroupId, Vec<Dst>> {
-    let mlp = match mlp {
-        ComponentTypeForMlp::Neuron => {
-            [Dst::MlpWriteNorm, Dst::MlpActTimesGrad, Dst::MlpWriteToFinalResidualGrad, Dst::MlpPostAct]
-        }
-        ComponentTypeForMlp::AutoencoderLatent => [
-            Dst::OnlineMlpAutoencoderWriteNorm,
-            Dst::OnlineMlpAutoencoderActTimesGrad,
-            Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad,
-            Dst::OnlineMlpAutoencoderLatent,
-        ],
+/// The columns of the node table: of each kind of node, the scalars in the order of these.
+const COLUMNS: [GroupId; 4] = [GroupId::WriteNorm, GroupId::ActTimesGrad, GroupId::DirectionWrite, GroupId::Activation];
+const EMBEDDING: [Dst; 4] = [
+    Dst::ResidPostEmbeddingNorm,
+    Dst::TokenAttribution,
+    Dst::ResidPostEmbeddingProjToFinalResidualGrad,
+    Dst::AlwaysOne,
+];
+const NEURONS: [Dst; 4] = [Dst::MlpWriteNorm, Dst::MlpActTimesGrad, Dst::MlpWriteToFinalResidualGrad, Dst::MlpPostAct];
+const HEADS: [Dst; 4] = [
+    Dst::UnflattenedAttnWriteNorm,
+    Dst::UnflattenedAttnActTimesGrad,
+    Dst::UnflattenedAttnWriteToFinalResidualGrad,
+    Dst::AttnQkProbs,
+];
+
+/// The node table's scalars for the kinds of node asked for. With a residual dictionary's latents, what the stream holds
+/// before them is left out.
+fn groups(
+    mlp: ComponentTypeForMlp,
+    attention: ComponentTypeForAttention,
+    residual_latents: bool,
+    errors: bool,
+) -> IndexMap<GroupId, Vec<Dst>> {
+    let mut kinds = match residual_latents {
+        true => dictionary_columns(Slot::Residual, errors),
+        false => vec![EMBEDDING],
     };
-    let attention = match attention {
-        ComponentTypeForAttention::AttentionHead => [
-            Dst::UnflattenedAttnWriteNorm,
-            Dst::UnflattenedAttnActTimesGrad,
-            Dst::UnflattenedAttnWriteToFinalResidualGrad,
-            Dst::AttnQkProbs,
-        ],
-        ComponentTypeForAttention::AutoencoderLatent => [
-            Dst::OnlineAttentionAutoencoderWriteNorm,
-            Dst::OnlineAttentionAutoencoderActTimesGrad,
-            Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad,
-            Dst::OnlineAttentionAutoencoderLatent,
-        ],
+    kinds.extend(match mlp {
+        ComponentTypeForMlp::Neuron => vec![NEURONS],
+        ComponentTypeForMlp::AutoencoderLatent => dictionary_columns(Slot::Mlp, errors),
+    });
+    kinds.extend(match attention {
+        ComponentTypeForAttention::AttentionHead => vec![HEADS],
+        ComponentTypeForAttention::AutoencoderLatent => dictionary_columns(Slot::Attention, errors),
+    });
+    let column = |i: usize| kinds.iter().map(|kind| kind[i]).collect();
+    COLUMNS.into_iter().enumerate().map(|(i, group)| (group, column(i))).collect()
+}
+
+/// Latents, and if asked for what the slot's dictionary does not put into them.
+fn dictionary_columns(slot: Slot, errors: bool) -> Vec<[Dst; 4]> {
+    let of = |part: Part| {
+        [Quantity::WriteNorm, Quantity::ActTimesGrad, Quantity::WriteToFinalResidual, Quantity::Activation]
+            .map(|quantity| {
+                Dst::ALL
+                    .iter()
+                    .copied()
+                    .find(|dst| describe(*dst) == Some(DictionaryScalar { slot: Some(slot), part, quantity }))
+            })
+            .into_iter()
+            .collect::<Option<Vec<Dst>>>()
+            .and_then(|found| <[Dst; 4]>::try_from(found).ok())
     };
-    let embedding = [
-        (GroupId::WriteNorm, Dst::ResidPostEmbeddingNorm),
-        (GroupId::ActTimesGrad, Dst::TokenAttribution),
-        (GroupId::DirectionWrite, Dst::ResidPostEmbeddingProjToFinalResidualGrad),
-        (GroupId::Activation, Dst::AlwaysOne),
-    ];
-    embedding.into_iter().enumerate().map(|(i, (group, dst))| (group, vec![dst, mlp[i], attention[i]])).collect()
+    let parts = [Part::Latents, Part::Error, Part::Skip];
+    parts.into_iter().filter(|part| errors || *part == Part::Latents).filter_map(of).collect()
 }
 
 /// A null index means all entries along its axis, so that a whole head, layer or token can be set at once.
@@ -162,11 +189,20 @@ pub(crate) fn ablation_spec(ablation: &NodeAblation) -> Result<AblationSpec> {
         NodeType::AutoencoderLatent => (Location::OnlineAutoencoderLatent, vec![first, last]),
         NodeType::MlpAutoencoderLatent => (Location::OnlineMlpAutoencoderLatent, vec![first, last]),
         NodeType::AttentionAutoencoderLatent => (Location::OnlineAttentionAutoencoderLatent, vec![first, last]),
+        NodeType::ResidualAutoencoderLatent => (Location::OnlineResidualAutoencoderLatent, vec![first, last]),
+        // An error is set in all its channels.
+        NodeType::MlpAutoencoderError => (Location::OnlineResidualMlpAutoencoderError, vec![first, AllOrOneIndex::All]),
+        NodeType::AttentionAutoencoderError => {
+            (Location::OnlineResidualAttentionAutoencoderError, vec![first, AllOrOneIndex::All])
+        }
+        NodeType::ResidualAutoencoderError => {
+            (Location::OnlineResidualAutoencoderError, vec![first, AllOrOneIndex::All])
+        }
         // The embedding, all channels of it at one token.
         NodeType::Layer if layer_index.is_none() => (Location::ResidPostEmbedding, vec![first, AllOrOneIndex::All]),
         other => {
             return bad!(
-                "nodeAblations: a node of type \"{other}\" cannot be ablated; heads, MLP neurons, latents and embeddings can"
+                "nodeAblations: a node of type \"{other}\" cannot be ablated; heads, MLP neurons, latents, their errors and embeddings can"
             );
         }
     };

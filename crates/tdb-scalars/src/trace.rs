@@ -99,7 +99,7 @@ impl Trace {
     pub fn seed(&self, run: &Run, loss: Option<&Loss>) -> Result<TraceSeed> {
         let model = run.model();
         let layer = self.node.layer();
-        let point = self.node.reads_at(model.config().block).residual_point(layer);
+        let point = self.node.point_read(model);
         let (block, resid) = (model.block(layer), run.get(point.site, point.layer)?);
         let (value, gradient) = match self.node {
             Node::Neuron { token, index, .. } => self.neuron(model, block, token, index, &resid)?,
@@ -157,33 +157,55 @@ impl Trace {
         index: usize,
         resid: &Tensor,
     ) -> Result<(f32, Tensor)> {
-        if autoencoder.site() == AutoencoderSite::ResidDeltaAttn {
-            let state = block.attn.apply(&block.attn_norm.apply(resid)?)?;
-            let delta = state.delta.narrow(0, token, 1)?;
-            let written = block.post_norm(Slot::Attention, &delta)?;
-            let (value, d) = self.read_latent(autoencoder, index, &written)?;
-            let d = block.post_norm_vjp(Slot::Attention, &delta, &model.tensor(&[1, d.len()], d)?)?;
-            let gradients = block.attn.vjp_output(&state, token, &row_of(&d, 0)?)?;
-            let gradient = block.attn_norm.vjp(resid, &block.attn.vjp(&state, &gradients)?, self.frozen_scale)?;
-            return Ok((value, gradient));
-        }
-        let on_neurons = autoencoder.site() == AutoencoderSite::MlpPostAct;
-        let row = resid.narrow(0, token, 1)?;
-        let state = block.mlp().apply(&block.mlp_norm.apply(&row)?)?;
-        let input = if on_neurons { state.post_act.clone() } else { block.post_norm(Slot::Mlp, &state.delta)? };
-        let (value, d) = self.read_latent(autoencoder, index, &input)?;
-        let d = model.tensor(&[1, d.len()], d)?;
-        let d = match on_neurons {
-            true => block.mlp().vjp_neurons(&state, &d)?,
-            false => block.mlp().vjp(&state, &block.post_norm_vjp(Slot::Mlp, &state.delta, &d)?)?,
+        let (tokens, row) = (resid.dim(0)?, resid.narrow(0, token, 1)?);
+        let site = autoencoder.site();
+        let (value, gradient) = match site {
+            AutoencoderSite::AttnVOut | AutoencoderSite::ResidDeltaAttn => {
+                let state = block.attn.apply(&block.attn_norm.apply(resid)?)?;
+                let gradients = if site == AutoencoderSite::AttnVOut {
+                    let heads = block.attn.side_by_side(&state.v_out)?.narrow(0, token, 1)?;
+                    let (value, d) = self.read_latent(autoencoder, index, &heads)?;
+                    (value, block.attn.vjp_heads(&state, token, &model.tensor(&[1, d.len()], d)?)?)
+                } else {
+                    let delta = state.delta.narrow(0, token, 1)?;
+                    let written = block.post_norm(Slot::Attention, &delta)?;
+                    let (value, d) = self.read_latent(autoencoder, index, &written)?;
+                    let d = block.post_norm_vjp(Slot::Attention, &delta, &model.tensor(&[1, d.len()], d)?)?;
+                    (value, block.attn.vjp_output(&state, token, &row_of(&d, 0)?)?)
+                };
+                let d_input = block.attn.vjp(&state, &gradients.1)?;
+                return Ok((gradients.0, block.attn_norm.vjp(resid, &d_input, self.frozen_scale)?));
+            }
+            AutoencoderSite::ResidPre | AutoencoderSite::ResidPostAttn | AutoencoderSite::ResidPostMlp => {
+                let (value, d) = self.read_latent(autoencoder, index, &row)?;
+                (value, model.tensor(&[1, d.len()], d)?)
+            }
+            AutoencoderSite::MlpIn | AutoencoderSite::MlpTranscoder | AutoencoderSite::MlpTranscoderOfNormalized => {
+                let (value, d) = self.read_latent(autoencoder, index, &block.mlp_norm.apply(&row)?)?;
+                let d = model.tensor(&[1, d.len()], d)?;
+                (value, block.mlp_norm.vjp(&row, &d, self.frozen_scale)?)
+            }
+            AutoencoderSite::MlpPostAct | AutoencoderSite::ResidDeltaMlp => {
+                let on_neurons = site == AutoencoderSite::MlpPostAct;
+                let state = block.mlp().apply(&block.mlp_norm.apply(&row)?)?;
+                let input =
+                    if on_neurons { state.post_act.clone() } else { block.post_norm(Slot::Mlp, &state.delta)? };
+                let (value, d) = self.read_latent(autoencoder, index, &input)?;
+                let d = model.tensor(&[1, d.len()], d)?;
+                let d = match on_neurons {
+                    true => block.mlp().vjp_neurons(&state, &d)?,
+                    false => block.mlp().vjp(&state, &block.post_norm_vjp(Slot::Mlp, &state.delta, &d)?)?,
+                };
+                (value, block.mlp_norm.vjp(&row, &d, self.frozen_scale)?)
+            }
         };
-        let gradient = block.mlp_norm.vjp(&row, &d, self.frozen_scale)?;
-        Ok((value, at_token(&gradient, token, resid.dim(0)?)?))
+        Ok((value, at_token(&gradient, token, tokens)?))
     }
 
-    /// A latent's value at one row of its input, `[1, n_inputs]`, and its gradient there, `[n_inputs]`.
+    /// A latent's value at one row of its input, `[1, n_inputs]`, and its gradient there, `[n_inputs]`, also through the
+    /// scale of a normalisation.
     fn read_latent(&self, autoencoder: &Autoencoder, index: usize, input: &Tensor) -> Result<(f32, Vec<f32>)> {
-        let mut gradient = autoencoder.encoder_row(index);
+        let mut gradient = autoencoder.read_gradient(index, &row_of(input, 0)?, false);
         if self.pre_activation {
             return Ok((autoencoder.pre_activation_of_latent(index, input)?[0], gradient));
         }

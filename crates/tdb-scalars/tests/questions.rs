@@ -99,7 +99,7 @@ fn a_question_may_start_from_a_latent() -> Result<()> {
     // What comes after the latent cannot have caused it.
     let after = |effect: &&tdb_scalars::Effect| match effect.component {
         Component::Node(node) => node.layer() == 1 && node.slot() == Slot::Mlp,
-        Component::Embedding { .. } => false,
+        _ => false,
     };
     assert!(traced.effects.iter().filter(after).all(|effect| effect.total == 0.0 && effect.direct == 0.0));
     Ok(())

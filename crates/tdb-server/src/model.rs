@@ -6,10 +6,11 @@ use crate::queue::Job;
 use crate::suggestion::suggest;
 use std::sync::OnceLock;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, EffectsRequest, EffectsResponse,
-    ModelInfoResponse, ModelShape, PatchRequest, PatchResponse, SuggestedQuestion, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, DictionaryFidelityRequest,
+    DictionaryFidelityResponse, EffectsRequest, EffectsResponse, ModelInfoResponse, ModelShape, PatchRequest,
+    PatchResponse, SuggestedQuestion, Token,
 };
-use tdb_model::{Autoencoder, AutoencoderSite, MlpKind, Slot};
+use tdb_model::{MlpKind, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
 
 /// A model that can be asked. The engine is one; tests have their own.
@@ -20,6 +21,9 @@ pub trait Ask: Send + Sync {
     fn device(&self) -> Option<String>;
     fn mlp_autoencoder(&self) -> Option<AutoencoderInfo>;
     fn attention_autoencoder(&self) -> Option<AutoencoderInfo>;
+    fn residual_autoencoder(&self) -> Option<AutoencoderInfo> {
+        None
+    }
     /// The token that texts begin with in the way of the model's kind.
     fn beginning_of_text(&self) -> Option<Token>;
     /// A question that the model can know.
@@ -29,6 +33,11 @@ pub trait Ask: Send + Sync {
     fn vocabulary(&self, prefix: &str, limit: usize) -> Vec<Token>;
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
     fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
+    fn dictionary_fidelity(
+        &self,
+        request: &DictionaryFidelityRequest,
+        job: &Job,
+    ) -> Result<DictionaryFidelityResponse, ApiError>;
     fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError>;
     fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError>;
 }
@@ -87,12 +96,17 @@ impl Ask for Model {
 
     fn mlp_autoencoder(&self) -> Option<AutoencoderInfo> {
         let name = self.engine.model_info().mlp_autoencoder_name?;
-        self.engine.model().any_autoencoder(Slot::Mlp).map(|found| info(name, found))
+        self.dictionary(name, Slot::Mlp)
     }
 
     fn attention_autoencoder(&self) -> Option<AutoencoderInfo> {
         let name = self.engine.model_info().attention_autoencoder_name?;
-        self.engine.model().any_autoencoder(Slot::Attention).map(|found| info(name, found))
+        self.dictionary(name, Slot::Attention)
+    }
+
+    fn residual_autoencoder(&self) -> Option<AutoencoderInfo> {
+        let name = self.engine.model_info().residual_autoencoder_name?;
+        self.dictionary(name, Slot::Residual)
     }
 
     fn beginning_of_text(&self) -> Option<Token> {
@@ -122,6 +136,14 @@ impl Ask for Model {
         Ok(self.engine.batched_tdb(request, &self.context(job))?)
     }
 
+    fn dictionary_fidelity(
+        &self,
+        request: &DictionaryFidelityRequest,
+        job: &Job,
+    ) -> Result<DictionaryFidelityResponse, ApiError> {
+        Ok(self.engine.dictionary_fidelity(request, &self.context(job))?)
+    }
+
     fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError> {
         Ok(self.engine.effects(request, &self.context(job))?)
     }
@@ -132,16 +154,20 @@ impl Ask for Model {
 }
 
 impl Model {
+    fn dictionary(&self, name: String, slot: Slot) -> Option<AutoencoderInfo> {
+        let model = self.engine.model();
+        let found = model.any_autoencoder(slot)?;
+        Some(AutoencoderInfo {
+            name,
+            n_latents: found.n_latents() as i64,
+            site: found.site().name().to_owned(),
+            layers: model.layers_with(slot).map(|layer| layer as i64).collect(),
+            normalization: found.weights().normalization.name().to_owned(),
+            has_skip: found.weights().skip.is_some(),
+        })
+    }
+
     fn token(&self, id: u32) -> Token {
         Token { id: i64::from(id), text: self.engine.token_text(id) }
     }
-}
-
-fn info(name: String, autoencoder: &Autoencoder) -> AutoencoderInfo {
-    let site = match autoencoder.site() {
-        AutoencoderSite::MlpPostAct => "mlp_post_act",
-        AutoencoderSite::ResidDeltaMlp => "resid_delta_mlp",
-        AutoencoderSite::ResidDeltaAttn => "resid_delta_attn",
-    };
-    AutoencoderInfo { name, n_latents: autoencoder.n_latents() as i64, site: site.to_owned() }
 }

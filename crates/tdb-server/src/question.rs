@@ -8,9 +8,10 @@ use serde::Serialize;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
     BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
-    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, EffectsRequest, EffectsResponse,
-    InferenceRequestSpec, InferenceSubRequest, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse,
-    PatchRequest, PatchResponse, ProcessingRequestSpec, TdbRequestSpec,
+    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, DictionaryFidelityRequest,
+    DictionaryFidelityResponse, EffectsRequest, EffectsResponse, InferenceRequestSpec, InferenceSubRequest,
+    MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, PatchRequest, PatchResponse,
+    ProcessingRequestSpec, TdbRequestSpec,
 };
 
 /// One kind of question.
@@ -175,6 +176,29 @@ impl Question for BatchedRequest {
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
         model.batched(&self, job)
+    }
+}
+
+impl Question for DictionaryFidelityRequest {
+    type Answer = DictionaryFidelityResponse;
+
+    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+        at_most(FieldPath::of("targetTokens"), "entries", self.target_tokens.len(), limits.ablations)?;
+        at_most(FieldPath::of("distractorTokens"), "entries", self.distractor_tokens.len(), limits.ablations)
+    }
+
+    fn prompts(&self) -> Vec<(FieldPath, &str)> {
+        vec![(FieldPath::of("prompt"), &self.prompt)]
+    }
+
+    fn weight(&self) -> u64 {
+        /// A run for every layer that has a dictionary.
+        const RUNS: u64 = 16;
+        RUNS * self.prompt.len() as u64
+    }
+
+    fn answer(self, model: &dyn Ask, job: &Job) -> Result<DictionaryFidelityResponse, ApiError> {
+        model.dictionary_fidelity(&self, job)
     }
 }
 

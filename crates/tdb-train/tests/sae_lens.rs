@@ -33,7 +33,7 @@ fn agree(folder: &Path, answers: &Answers) {
     let autoencoder = Autoencoder::new(found.site, found.layers[0].clone()).unwrap();
     let inputs = tensor(&[answers.inputs.len(), autoencoder.n_inputs()], answers.inputs.concat());
     let latents = autoencoder.encode(&inputs).unwrap();
-    let outputs = autoencoder.decode(&latents).unwrap();
+    let outputs = autoencoder.decode(&latents, &inputs).unwrap();
     let near = |a: &[f32], b: &[f32]| {
         assert!(a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 2e-6), "{what}: {a:?} {b:?}");
     };

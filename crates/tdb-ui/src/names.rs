@@ -20,6 +20,11 @@ pub fn component_name(node_type: NodeType, layer: i64, unit: i64) -> String {
         NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
             format!("attn_ae_L{layer}_{unit}")
         }
+        NodeType::ResidualAutoencoderLatent => format!("resid_ae_L{layer}_{unit}"),
+        NodeType::MlpAutoencoderError => format!("mlp_error_L{layer}"),
+        NodeType::AttentionAutoencoderError => format!("attn_error_L{layer}"),
+        NodeType::ResidualAutoencoderError => format!("resid_error_L{layer}"),
+        NodeType::MlpTranscoderSkip => format!("mlp_skip_L{layer}"),
         other => format!("{other}.{layer}.{unit}"),
     }
 }
@@ -29,10 +34,14 @@ pub fn layer_name(node_type: NodeType, layer: i64) -> String {
     let part = match node_type {
         NodeType::AttentionHead
         | NodeType::AttentionAutoencoderLatent
+        | NodeType::AttentionAutoencoderError
         | NodeType::AutoencoderLatentByTokenPair
         | NodeType::QkChannel
         | NodeType::VChannel => "attn",
-        NodeType::MlpNeuron | NodeType::MlpAutoencoderLatent => "mlp",
+        NodeType::MlpNeuron
+        | NodeType::MlpAutoencoderLatent
+        | NodeType::MlpAutoencoderError
+        | NodeType::MlpTranscoderSkip => "mlp",
         NodeType::AutoencoderLatent => "latents",
         _ => "resid",
     };
@@ -44,7 +53,21 @@ pub type Component = (NodeType, i64, i64);
 
 /// The component that a node belongs to; embeddings belong to none.
 pub fn component(node: &NodeIndex) -> Option<Component> {
+    if is_remainder(node.node_type) {
+        return None;
+    }
     Some((page_type(node.node_type), node.layer_index?, unit(node)))
+}
+
+/// Whether nodes of this type are what a dictionary does not put into latents. They have no pages.
+pub fn is_remainder(node_type: NodeType) -> bool {
+    matches!(
+        node_type,
+        NodeType::MlpAutoencoderError
+            | NodeType::AttentionAutoencoderError
+            | NodeType::ResidualAutoencoderError
+            | NodeType::MlpTranscoderSkip
+    )
 }
 
 /// The last index: the head, neuron or latent.
@@ -73,6 +96,11 @@ pub fn type_label(node_type: NodeType) -> &'static str {
         NodeType::AutoencoderLatent => "autoencoder latent",
         NodeType::MlpAutoencoderLatent => "MLP autoencoder latent",
         NodeType::AttentionAutoencoderLatent => "attention autoencoder latent",
+        NodeType::ResidualAutoencoderLatent => "residual autoencoder latent",
+        NodeType::MlpAutoencoderError => "error of the MLP dictionary",
+        NodeType::AttentionAutoencoderError => "error of the attention dictionary",
+        NodeType::ResidualAutoencoderError => "error of the residual dictionary",
+        NodeType::MlpTranscoderSkip => "skip connection of the transcoder",
         NodeType::AutoencoderLatentByTokenPair => "attention autoencoder latent, by token pair",
         NodeType::ResidualStreamChannel => "residual stream channel",
         NodeType::QkChannel => "query–key channel",
@@ -90,6 +118,11 @@ pub fn type_short(node_type: NodeType) -> &'static str {
         NodeType::AutoencoderLatent => "latents",
         NodeType::MlpAutoencoderLatent => "MLP latents",
         NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => "attention latents",
+        NodeType::ResidualAutoencoderLatent => "residual latents",
+        NodeType::MlpAutoencoderError => "MLP error",
+        NodeType::AttentionAutoencoderError => "attention error",
+        NodeType::ResidualAutoencoderError => "residual error",
+        NodeType::MlpTranscoderSkip => "transcoder skip",
         NodeType::Layer => "embedding",
         other => other.as_str(),
     }
@@ -147,6 +180,8 @@ pub fn parse_jump(text: &str, default: NodeType) -> Option<(NodeType, i64, i64)>
         NodeType::AutoencoderLatentByTokenPair
     } else if latent && has("mlp") {
         NodeType::MlpAutoencoderLatent
+    } else if latent && (has("resid") || has("residual")) {
+        NodeType::ResidualAutoencoderLatent
     } else if latent {
         NodeType::AutoencoderLatent
     } else if attention || has("h") || has("head") {

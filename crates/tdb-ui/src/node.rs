@@ -61,6 +61,10 @@ impl Node {
                 state.component_type_for_attention = ComponentTypeForAttention::AutoencoderLatent;
                 NodeType::AttentionAutoencoderLatent
             }
+            NodeType::ResidualAutoencoderLatent => {
+                state.residual_cut_layer = Some(a.layer_index);
+                NodeType::ResidualAutoencoderLatent
+            }
             other => other,
         };
         if ablated {

@@ -73,6 +73,7 @@ impl Facts {
             NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
                 latents(&server.attention_autoencoder)
             }
+            NodeType::ResidualAutoencoderLatent => latents(&server.residual_autoencoder),
             NodeType::AutoencoderLatent => latents(&server.mlp_autoencoder).or(latents(&server.attention_autoencoder)),
             NodeType::VocabToken => shape.map(|s| s.vocab_size),
             _ => None,

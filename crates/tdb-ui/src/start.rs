@@ -77,7 +77,21 @@ fn latents(server: &Server) -> Option<String> {
     if model.has_attention_autoencoder {
         state.component_type_for_attention = ComponentTypeForAttention::AutoencoderLatent;
     }
+    let residual = server.facts.with(|f| f.as_ref()?.server.as_ref()?.residual_autoencoder.clone());
+    if let Some(residual) = residual {
+        state.residual_cut_layer = residual.layers.get(residual.layers.len() / 2).copied();
+    }
     Some(state.to_query()).filter(|query| !query.is_empty())
+}
+
+/// A dictionary's name, size, and where it stands.
+fn described(a: &tdb_api::AutoencoderInfo, n_layers: i64) -> String {
+    let layers = match a.layers.as_slice() {
+        all if all.len() as i64 == n_layers => String::new(),
+        [one] => format!(", layer {one}"),
+        some => format!(", layers {}", some.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    format!("{} ({} latents at {}{layers})", a.name, format::count(a.n_latents.unsigned_abs()), a.site)
 }
 
 #[component]
@@ -95,7 +109,7 @@ fn FactList(facts: Facts) -> impl IntoView {
     put("Context", shape.map(|s| format!("{} tokens", count(s.context_length))));
     let latents = |a: Option<&tdb_api::AutoencoderInfo>, name: &Option<String>, has: bool| {
         has.then(|| match a {
-            Some(a) => format!("{} ({} latents)", a.name, count(a.n_latents)),
+            Some(a) => described(a, facts.model.n_layers),
             None => name.clone().unwrap_or_else(|| "yes".into()),
         })
     };
@@ -116,6 +130,7 @@ fn FactList(facts: Facts) -> impl IntoView {
             facts.model.has_attention_autoencoder,
         ),
     );
+    put("Residual dictionary", s.and_then(|s| Some(described(s.residual_autoencoder.as_ref()?, facts.model.n_layers))));
     view! {
         <dl class="facts" id="facts">
             {list.into_iter().map(|(name, value)| view! { <div><dt>{name}</dt><dd>{value}</dd></div> }).collect_view()}

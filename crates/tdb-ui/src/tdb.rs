@@ -9,6 +9,7 @@ mod effects;
 mod exact;
 mod explain;
 mod export;
+mod fidelity;
 mod interventions;
 mod layer_map;
 mod means;

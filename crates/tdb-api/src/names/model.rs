@@ -12,6 +12,11 @@ wire_enum! {
         AutoencoderLatent = "autoencoder_latent",
         MlpAutoencoderLatent = "mlp_autoencoder_latent",
         AttentionAutoencoderLatent = "attention_autoencoder_latent",
+        ResidualAutoencoderLatent = "residual_autoencoder_latent",
+        MlpAutoencoderError = "mlp_autoencoder_error",
+        AttentionAutoencoderError = "attention_autoencoder_error",
+        ResidualAutoencoderError = "residual_autoencoder_error",
+        MlpTranscoderSkip = "mlp_transcoder_skip",
         AutoencoderLatentByTokenPair = "autoencoder_latent_by_token_pair",
         Layer = "layer",
         ResidualStreamChannel = "residual_stream_channel",
@@ -46,9 +51,11 @@ wire_enum! {
         OnlineAutoencoderLatent = "online_autoencoder_latent",
         OnlineMlpAutoencoderLatent = "online_mlp_autoencoder_latent",
         OnlineAttentionAutoencoderLatent = "online_attention_autoencoder_latent",
+        OnlineResidualAutoencoderLatent = "online_residual_autoencoder_latent",
         OnlineMlpAutoencoderError = "online_mlp_autoencoder_error",
         OnlineResidualMlpAutoencoderError = "online_residual_mlp_autoencoder_error",
         OnlineResidualAttentionAutoencoderError = "online_residual_attention_autoencoder_error",
+        OnlineResidualAutoencoderError = "online_residual_autoencoder_error",
     }
 }
 

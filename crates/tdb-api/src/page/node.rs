@@ -26,7 +26,7 @@ pub struct NodePageKind {
 
 impl NodePageKind {
     /// Every kind.
-    pub const ALL: [Self; 7] = {
+    pub const ALL: [Self; 8] = {
         use DerivedScalarType as D;
         const fn kind(node_type: NodeType, stored: D, live: D, pair: bool, input: bool, output: bool) -> NodePageKind {
             NodePageKind { node_type, stored, live, by_token_pair: pair, input_side: input, output_side: output }
@@ -48,6 +48,14 @@ impl NodePageKind {
                 D::OnlineAttentionAutoencoderLatent,
                 false,
                 false,
+                true,
+            ),
+            kind(
+                NodeType::ResidualAutoencoderLatent,
+                D::ResidualAutoencoderLatent,
+                D::OnlineResidualAutoencoderLatent,
+                false,
+                true,
                 true,
             ),
             kind(NodeType::ResidualStreamChannel, D::ResidPostMlp, D::ResidPostMlp, false, true, true),
@@ -86,6 +94,7 @@ impl NodePageKind {
             | "flattened_attn_write_to_latent_summed_over_heads_batched" => NodeType::AutoencoderLatentByTokenPair,
             "mlp_autoencoder_latent" => NodeType::MlpAutoencoderLatent,
             "attention_autoencoder_latent" => NodeType::AttentionAutoencoderLatent,
+            "residual_autoencoder_latent" => NodeType::ResidualAutoencoderLatent,
             "autoencoder_latent" | "online_autoencoder_latent" => NodeType::AutoencoderLatent,
             "residual" | "resid_post_mlp" => NodeType::ResidualStreamChannel,
             _ => return None,

@@ -35,6 +35,7 @@ impl PageState {
                 }
                 "componentTypeForMlp" => word(&text, &mut state.component_type_for_mlp),
                 "componentTypeForAttention" => word(&text, &mut state.component_type_for_attention),
+                "residualCutLayer" => json(&text, &mut state.residual_cut_layer),
                 "topAndBottomKForNodeTable" => json(&text, &mut state.top_and_bottom_k_for_node_table),
                 "hideEarlyLayersWhenAblating" => json(&text, &mut state.hide_early_layers_when_ablating),
                 "prompt" => raw(text, &mut state.left.prompt),
@@ -73,6 +74,7 @@ impl PageState {
         out.raw("componentTypeForMlp", mlp.as_str(), default.component_type_for_mlp.as_str());
         let attention = self.component_type_for_attention;
         out.raw("componentTypeForAttention", attention.as_str(), default.component_type_for_attention.as_str());
+        out.json("residualCutLayer", &self.residual_cut_layer, &default.residual_cut_layer);
         let (k, default_k) = (&self.top_and_bottom_k_for_node_table, &default.top_and_bottom_k_for_node_table);
         out.json("topAndBottomKForNodeTable", k, default_k);
         let (hide, default_hide) = (&self.hide_early_layers_when_ablating, &default.hide_early_layers_when_ablating);
@@ -219,6 +221,7 @@ mod tests {
         let state = PageState {
             component_type_for_mlp: ComponentTypeForMlp::AutoencoderLatent,
             component_type_for_attention: ComponentTypeForAttention::AutoencoderLatent,
+            residual_cut_layer: Some(3),
             top_and_bottom_k_for_node_table: 3,
             hide_early_layers_when_ablating: false,
             left: side.clone(),

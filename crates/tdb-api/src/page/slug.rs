@@ -24,7 +24,8 @@ impl ModelSlug {
         let model = info.model_name.clone()?;
         let mlp = info.mlp_autoencoder_name.clone().filter(|_| info.has_mlp_autoencoder);
         let attention = info.attention_autoencoder_name.clone().filter(|_| info.has_attention_autoencoder);
-        Some(Self { model, autoencoders: mlp.into_iter().chain(attention).collect() })
+        let residual = info.residual_autoencoder_name.clone();
+        Some(Self { model, autoencoders: mlp.into_iter().chain(attention).chain(residual).collect() })
     }
 
     /// The name of the set of records that a node of this type belongs to: the model's, or for latents the model's and the
@@ -33,6 +34,7 @@ impl ModelSlug {
     pub fn dataset_name(&self, node_type: NodeType) -> Option<String> {
         let of_mlp = |name: &&String| name.contains("resid-delta-mlp") || name.contains("mlp-post-act");
         let of_attention = |name: &&String| name.contains("resid-delta-attn");
+        let of_residual = |name: &&String| ["resid-pre", "resid-mid", "resid-post"].iter().any(|on| name.contains(on));
         let autoencoder = match node_type {
             NodeType::AutoencoderLatent => self.autoencoders.first(),
             NodeType::MlpAutoencoderLatent => {
@@ -42,6 +44,10 @@ impl ModelSlug {
             NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
                 let all = || self.autoencoders.iter();
                 all().find(of_attention).or_else(|| all().rfind(|name| !of_mlp(name)))
+            }
+            NodeType::ResidualAutoencoderLatent => {
+                let all = || self.autoencoders.iter();
+                all().find(of_residual).or_else(|| all().rfind(|name| !of_mlp(name) && !of_attention(name)))
             }
             _ => return Some(self.model.clone()),
         };
@@ -103,9 +109,12 @@ mod tests {
             mlp_autoencoder_name: Some("left-over".into()),
             has_attention_autoencoder: true,
             attention_autoencoder_name: Some("a".into()),
+            residual_autoencoder_name: Some("r".into()),
             n_layers: 2,
         };
-        assert_eq!(ModelSlug::from_info(&info).unwrap().to_string(), "m_a");
+        let slug = ModelSlug::from_info(&info).unwrap();
+        assert_eq!(slug.to_string(), "m_a_r");
+        assert_eq!(slug.dataset_name(NodeType::ResidualAutoencoderLatent).as_deref(), Some("m_r"));
         assert_eq!(ModelSlug::from_info(&ModelInfoResponse { model_name: None, ..info }), None);
     }
 }

@@ -12,6 +12,8 @@ pub struct PageState {
     pub component_type_for_mlp: ComponentTypeForMlp,
     /// The unit of attention layers.
     pub component_type_for_attention: ComponentTypeForAttention,
+    /// The layer of the residual dictionary whose latents stand for what was written before; none: the embedding.
+    pub residual_cut_layer: Option<i64>,
     /// How many nodes for each column of the table, from either end.
     pub top_and_bottom_k_for_node_table: i64,
     /// Whether the table leaves out layers before the first ablated one.
@@ -46,6 +48,7 @@ impl Default for PageState {
         Self {
             component_type_for_mlp: ComponentTypeForMlp::Neuron,
             component_type_for_attention: ComponentTypeForAttention::AttentionHead,
+            residual_cut_layer: None,
             top_and_bottom_k_for_node_table: 10,
             hide_early_layers_when_ablating: true,
             left: SideState {
@@ -88,12 +91,21 @@ impl PageState {
             distractor_tokens: side.distractor_tokens.clone(),
             component_type_for_mlp: self.component_type_for_mlp,
             component_type_for_attention: self.component_type_for_attention,
+            residual_cut_layer: self.residual_cut_layer,
+            list_error_nodes: self.lists_errors().then_some(true),
             top_and_bottom_k_for_node_table: self.top_and_bottom_k_for_node_table,
             hide_early_layers_when_ablating: self.hide_early_layers_when_ablating,
             node_ablations: Some(ablations.to_vec()),
             upstream_node_to_trace: upstream,
             downstream_node_to_trace: downstream,
         }
+    }
+
+    /// Whether the table has latents, so that what they leave over belongs into it.
+    fn lists_errors(&self) -> bool {
+        self.component_type_for_mlp == ComponentTypeForMlp::AutoencoderLatent
+            || self.component_type_for_attention == ComponentTypeForAttention::AutoencoderLatent
+            || self.residual_cut_layer.is_some()
     }
 
     /// Whether two prompts are compared.

@@ -62,14 +62,19 @@ impl<'a> Lens<'a> {
             Kind::Head | Kind::AttnLatentPairs => return Ok(None),
             Kind::AttnLatent => Slot::Attention,
             Kind::MlpLatent => Slot::Mlp,
+            Kind::ResidualLatent => Slot::Residual,
         };
         let Some(autoencoder) = self.model.autoencoder(slot, layer) else { return Ok(None) };
         let directions = units.clone().flat_map(|unit| autoencoder.direction(unit).iter().copied()).collect();
-        if autoencoder.site() != AutoencoderSite::MlpPostAct {
-            return Ok(Some(directions));
-        }
-        let neurons = self.model.tensor(&[units.len(), autoencoder.n_inputs()], directions)?;
-        Ok(Some(self.model.block(layer).mlp().write(&neurons)?.flatten_all()?.to_vec1()?))
+        let rows = |directions| self.model.tensor(&[units.len(), autoencoder.n_outputs()], directions);
+        let block = self.model.block(layer);
+        Ok(match autoencoder.site() {
+            AutoencoderSite::MlpPostAct => Some(block.mlp().write(&rows(directions)?)?.flatten_all()?.to_vec1()?),
+            AutoencoderSite::AttnVOut => Some(block.attn.write_all(&rows(directions)?)?.flatten_all()?.to_vec1()?),
+            // What it does goes through the MLP's neurons.
+            AutoencoderSite::MlpIn => None,
+            _ => Some(directions),
+        })
     }
 
     fn largest(&self, logits: &[f32]) -> Vec<String> {

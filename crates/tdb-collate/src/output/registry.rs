@@ -16,6 +16,7 @@ pub const REGISTRY: &str = "registry.toml";
 pub struct Autoencoders {
     pub mlp: Option<String>,
     pub attention: Option<String>,
+    pub residual: Option<String>,
 }
 
 impl Autoencoders {
@@ -24,6 +25,7 @@ impl Autoencoders {
             Kind::Neuron | Kind::Head => None,
             Kind::MlpLatent => self.mlp.as_deref(),
             Kind::AttnLatent | Kind::AttnLatentPairs => self.attention.as_deref(),
+            Kind::ResidualLatent => self.residual.as_deref(),
         }
     }
 }
@@ -42,7 +44,9 @@ pub fn write_registry(plan: &Plan, autoencoders: &Autoencoders, layouts: &Layout
         let of = match kind {
             Kind::Neuron => "MLP neurons".to_owned(),
             Kind::Head => "attention heads by token pair".to_owned(),
-            Kind::MlpLatent | Kind::AttnLatent => format!("latents of {}", autoencoder.unwrap_or_default()),
+            Kind::MlpLatent | Kind::AttnLatent | Kind::ResidualLatent => {
+                format!("latents of {}", autoencoder.unwrap_or_default())
+            }
             Kind::AttnLatentPairs => format!("latents of {} by token pair", autoencoder.unwrap_or_default()),
         };
         let title = format!("{model} on {text} - {of}");

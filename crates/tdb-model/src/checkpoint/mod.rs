@@ -5,12 +5,18 @@
 //! believed before it was compared with the file's own size. Matrices are mapped, not copied, where the file holds
 //! 32-bit floats at a fitting address.
 
+mod attention_saes;
 mod autoencoder;
 mod bytes;
+mod circuit_tracer;
 mod dead_latents;
+mod dictionary_learning;
 mod error;
+mod gemma_scope;
+mod hooks;
 pub mod hugging_face;
 pub mod native;
+mod npz;
 mod pickle;
 mod pt;
 pub mod reference;
@@ -18,6 +24,7 @@ pub mod sae_lens;
 mod safetensors_file;
 mod safetensors_writer;
 mod settings;
+mod sparsify;
 mod table;
 mod tensor;
 mod tensor_files;
@@ -36,7 +43,7 @@ pub use safetensors_writer::Precision;
 use crate::config::Config;
 use crate::source::Weights;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{AutoencoderSite, LatentActivation, NamedAutoencoder};
+use crate::weights::{AutoencoderSite, NamedAutoencoder, Normalization};
 
 /// A model as it came from disk.
 #[derive(Clone, Debug)]
@@ -95,71 +102,123 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     })
 }
 
-/// Reads the autoencoder in `folder` for every layer of a model of this shape.
+/// What a person says about a dictionary whose files do not say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DictionaryOptions {
+    /// Where it stands.
+    pub site: Option<AutoencoderSite>,
+    /// What is done to its inputs first.
+    pub normalization: Option<Normalization>,
+    /// The layer of the model that it belongs to, where there is one.
+    pub layer: Option<usize>,
+    /// What inputs are multiplied with: that of SAELens' `expected_average_only_in`.
+    pub factor: Option<f32>,
+}
+
+/// Reads the dictionaries in `folder`, for those layers of a model of this shape that it has files for.
 ///
-/// Our own files and those of SAELens say their site; for the reference's it is what the caller says, or what the
-/// folder's name says (`mlp-post-act`, `resid-delta-mlp`, `resid-delta-attn` in it, with `-` or `_`).
+/// As [`open_dictionary`] with nothing said but the site.
 ///
 /// # Errors
-/// If no layout fits, the site is not known or not the one that the caller says, or the files are not what they should
-/// be.
+/// As [`open_dictionary`].
 pub fn open_autoencoder(
     folder: &Path,
     site: Option<AutoencoderSite>,
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
+    open_dictionary(folder, &DictionaryOptions { site, ..Default::default() }, config)
+}
+
+/// Reads the dictionaries in `folder`, for those layers of a model of this shape that it has files for.
+///
+/// Most layouts say their site; for the others it is what the caller says, or what the folder's name says (a name of
+/// [`AutoencoderSite`] in it, with `-` or `_`). OpenAI's state dicts of version 5 read layer-normed inputs, which
+/// nothing in their files says: it is what the caller says, or what `v5` in the folder's name says.
+///
+/// # Errors
+/// If no layout fits, something that has to be said is not, or is not what the files say, or the files are not what
+/// they should be.
+pub fn open_dictionary(
+    folder: &Path,
+    options: &DictionaryOptions,
+    config: &Config,
+) -> Result<NamedAutoencoder, CheckpointError> {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let autoencoder = if folder.join("0.safetensors").is_file() {
+    let autoencoder = if !autoencoder::numbered_files(folder, "safetensors").is_empty() {
         native::load_autoencoder(folder, &name, config)?
-    } else if folder.join("0.pt").is_file() {
-        let site = site.or_else(|| AutoencoderSite::from_name(&name)).ok_or_else(|| {
-            let expected = format!("given, or named in the folder's name ({SITE_NAMES})");
+    } else if circuit_tracer::is(folder) {
+        circuit_tracer::load(folder, &name, options, config)?
+    } else if !autoencoder::numbered_files(folder, "pt").is_empty() {
+        let site = options.site.or_else(|| AutoencoderSite::from_name(&name)).ok_or_else(|| {
+            let expected =
+                format!("given as site=NAME, or be in the folder's name (one of {})", AutoencoderSite::names());
             CheckpointError::unexpected(folder, "site", expected, format!("a folder named \"{name}\""))
         })?;
-        let autoencoder = NamedAutoencoder { site, layers: reference::load_autoencoder(folder, site, config)?, name };
-        refuse_normalised_inputs(folder, &autoencoder)?;
-        autoencoder
+        if site.is_transcoder() {
+            let expected = "that of an autoencoder: these files hold no transcoders";
+            return Err(CheckpointError::unexpected(folder, "site", expected, site.name()));
+        }
+        let normalization = options.normalization.unwrap_or_else(|| normalization_of_name(&name));
+        reference::load_autoencoder(folder, &name, site, normalization, config)?
     } else if !sae_lens::layer_folders(folder).is_empty() {
-        sae_lens::load_autoencoder(folder, &name, config)?
+        sae_lens::load_autoencoder(folder, &name, options, config)?
+    } else if !sparsify::layer_folders(folder).is_empty() {
+        sparsify::load(folder, &name, options, config)?
+    } else if !dictionary_learning::layer_folders(folder).is_empty() {
+        dictionary_learning::load(folder, &name, options, config)?
+    } else if !gemma_scope::layer_folders(folder).is_empty() {
+        gemma_scope::load(folder, &name, options, config)?
+    } else if !attention_saes::files(folder).is_empty() {
+        attention_saes::load(folder, &name, options, config)?
     } else {
         return Err(CheckpointError::NoLayout {
             folder: folder.to_owned(),
-            looked_for: "0.pt, 1.pt, ... (state dicts of torch.save), 0.safetensors, 1.safetensors, ... (our own) or \
-                         folders with cfg.json (SAELens)"
-                .to_owned(),
+            looked_for: LAYOUTS.to_owned(),
             found: list(folder),
         });
     };
-    if let Some(site) = site.filter(|&site| site != autoencoder.site) {
-        return Err(CheckpointError::unexpected(
-            folder,
-            "site",
-            format!("{site:?}"),
-            format!("{:?}", autoencoder.site),
-        ));
-    }
+    check_options(folder, options, &autoencoder)?;
     same_width(folder, autoencoder)
 }
 
-/// The released TopK autoencoders of version 5 read normalised inputs, and nothing in their files says so but the name.
-fn refuse_normalised_inputs(folder: &Path, autoencoder: &NamedAutoencoder) -> Result<(), CheckpointError> {
-    let is_version_5 = autoencoder.name.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == "v5");
-    let is_top_k = autoencoder.layers.iter().any(|layer| matches!(layer.activation, LatentActivation::TopK { .. }));
-    match is_version_5 && is_top_k {
-        false => Ok(()),
-        true => Err(CheckpointError::unexpected(
-            folder,
-            "version",
-            "one whose inputs are not normalised (normalisation is not computed)",
-            format!(
-                "v5, in the name \"{}\", of a TopK autoencoder: it was trained on normalised inputs",
-                autoencoder.name
-            ),
-        )),
+/// What a dictionary's folder may hold.
+const LAYOUTS: &str = "0.pt, 1.pt, ... (state dicts of torch.save); 0.safetensors, 1.safetensors, ... (our own); cfg.json \
+                       with sae_weights.safetensors (SAELens) or sae.safetensors (sparsify), config.json with ae.pt \
+                       (dictionary_learning), params.npz or params.safetensors (Gemma Scope), each in the folder or its \
+                       subfolders; config.yaml with layer_0.safetensors (circuit-tracer); or .pt files with _cfg.json";
+
+/// What layouts that say nothing of it are read with.
+fn normalization_or_none(options: &DictionaryOptions) -> Normalization {
+    options.normalization.unwrap_or_default()
+}
+
+/// OpenAI's releases of version 5 are named `..._v5_32k` and `..._v5_128k`.
+fn normalization_of_name(name: &str) -> Normalization {
+    match name.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == "v5") {
+        true => Normalization::LAYER_NORM,
+        false => Normalization::None,
     }
 }
 
-const SITE_NAMES: &str = "mlp-post-act, resid-delta-mlp or resid-delta-attn";
+/// What was said has to be what was found.
+fn check_options(folder: &Path, options: &DictionaryOptions, found: &NamedAutoencoder) -> Result<(), CheckpointError> {
+    let differs = |key: &str, said: &str, found: &str| Err(CheckpointError::unexpected(folder, key, said, found));
+    if let Some(site) = options.site.filter(|&site| site != found.site) {
+        return differs("site", site.name(), found.site.name());
+    }
+    if let Some(said) = options.normalization {
+        let other = found.layers.iter().find(|layer| layer.normalization.name() != said.name());
+        if let Some(other) = other {
+            return differs("normalization", said.name(), other.normalization.name());
+        }
+    }
+    match options.layer {
+        Some(layer) if found.indices != [layer] => {
+            differs("layer", &layer.to_string(), &format!("{:?}", found.indices))
+        }
+        _ => Ok(()),
+    }
+}
 
 fn same_width(folder: &Path, autoencoder: NamedAutoencoder) -> Result<NamedAutoencoder, CheckpointError> {
     let width = autoencoder.n_latents();
@@ -167,7 +226,8 @@ fn same_width(folder: &Path, autoencoder: NamedAutoencoder) -> Result<NamedAutoe
         None => Ok(autoencoder),
         Some(layer) => {
             let found = autoencoder.layers[layer].latent_bias.len();
-            let expected = format!("{width}, as in layer 0");
+            let (layer, first) = (autoencoder.indices[layer], autoencoder.indices[0]);
+            let expected = format!("{width}, as in layer {first}");
             Err(CheckpointError::unexpected(folder, format!("number of latents of layer {layer}"), expected, found))
         }
     }

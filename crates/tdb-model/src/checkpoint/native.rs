@@ -10,46 +10,53 @@
 //! | tensor | shape | |
 //! |---|---|---|
 //! | `encoder` | `[n_latents, n_inputs]` | a latent's row is what it reads |
-//! | `decoder` | `[n_latents, n_inputs]` | a latent's row is what it writes |
+//! | `decoder` | `[n_latents, n_outputs]` | a latent's row is what it writes |
 //! | `latent_bias` | `[n_latents]` | |
 //! | `encoder_pre_bias` | `[n_inputs]` | subtracted from the input |
-//! | `decoder_bias` | `[n_inputs]` | added to the reconstruction |
+//! | `decoder_bias` | `[n_outputs]` | added to the reconstruction |
+//! | `skip` | `[n_outputs, n_inputs]` | transcoders only, optional |
 //! | `threshold` | `[n_latents]` | for `jump_relu` only |
 //! | `activation_frequency` | `[n_latents]` | optional: how often each latent fired in training |
 //!
-//! Numbers are 32- or 16-bit floats. The header's `__metadata__` says `format` (`tdb-autoencoder`), `version` (`1`),
-//! `site` (`mlp_post_act`, `resid_delta_mlp` or `resid_delta_attn`), `layer`, `activation` (`relu`, `identity`, `topk`
-//! or `jump_relu`) and, for `topk`, `k` and `post_activation` (`relu` or `identity`).
+//! Numbers are 32- or 16-bit floats. The header's `__metadata__` says `format` (`tdb-autoencoder`), `version` (`1`, or
+//! `2` with a normalisation or a skip connection), `site` (a name of [`AutoencoderSite`]), `layer`, `activation`
+//! (`relu`, `identity`, `topk` or `jump_relu`), for `topk`, `k` and `post_activation` (`relu` or `identity`), and in
+//! version 2 `normalization` (a name of [`Normalization`]) and, for `layer-norm`, `epsilon`.
 
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::autoencoder;
+use super::autoencoder::{self, Shape};
 use super::bytes::Bytes;
 use super::error::CheckpointError;
 use super::safetensors_file::TensorFile;
 use super::safetensors_writer::{Numbers, Precision, write};
 use super::table::{Entries, Order};
 use crate::config::Config;
-use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder};
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder, Normalization};
 
 pub use super::hugging_face::from_bytes;
 
 const FORMAT: &str = "tdb-autoencoder";
 const VERSION: &str = "1";
-const TENSORS: &str = "encoder, decoder, latent_bias, encoder_pre_bias, decoder_bias, activation_frequency and, for \
-                       jump_relu, threshold";
+const VERSION_WITH_NORMALIZATION: &str = "2";
+const TENSORS: &str = "encoder, decoder, latent_bias, encoder_pre_bias, decoder_bias, activation_frequency, skip and, \
+                       for jump_relu, threshold";
 
-/// Reads `<folder>/<layer>.safetensors` for every layer of the model.
+/// Reads every `<folder>/<layer>.safetensors`.
 ///
 /// # Errors
 /// A file, tensor or setting that is missing, does not fit the model's shape, or is not known.
 pub fn load_autoencoder(folder: &Path, name: &str, config: &Config) -> Result<NamedAutoencoder, CheckpointError> {
-    let open = |layer: usize| TensorFile::open(&layer_path(folder, layer));
-    let layers: Vec<Result<_, CheckpointError>> =
-        (0..config.n_layers).into_par_iter().map(|layer| read_layer(&open(layer)?, layer, config)).collect();
-    same_site(folder, name, layers.into_iter().collect::<Result<_, _>>()?)
+    let read = |(layer, path): &(usize, PathBuf)| {
+        autoencoder::check_layer(path, *layer, config)?;
+        let (site, weights) = read_layer(&TensorFile::open(path)?, *layer, config)?;
+        Ok((*layer, site, weights, path.clone()))
+    };
+    let files = autoencoder::numbered_files(folder, "safetensors");
+    let layers: Vec<Result<_, CheckpointError>> = files.par_iter().map(read).collect();
+    autoencoder::of_layers(folder, name, layers.into_iter().collect::<Result<_, _>>()?)
 }
 
 /// Reads an autoencoder whose files, one a layer, are in memory; `name` names it in errors.
@@ -67,10 +74,12 @@ pub fn autoencoder_from_bytes(
         return Err(CheckpointError::unexpected(folder, "number of layers", expected, files.len()));
     }
     let read = |(layer, &bytes): (usize, &&'static [u8])| {
-        read_layer(&TensorFile::from_bytes(&layer_path(folder, layer), Bytes::Static(bytes))?, layer, config)
+        let path = layer_path(folder, layer);
+        let (site, weights) = read_layer(&TensorFile::from_bytes(&path, Bytes::Static(bytes))?, layer, config)?;
+        Ok((layer, site, weights, path))
     };
-    let layers = files.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-    same_site(folder, name, layers)
+    let layers = files.iter().enumerate().map(read).collect::<Result<_, CheckpointError>>()?;
+    autoencoder::of_layers(folder, name, layers)
 }
 
 /// Writes one file a layer into `folder`, which is made if it is missing.
@@ -82,11 +91,13 @@ pub fn save_autoencoder(
     autoencoder: &NamedAutoencoder,
     precision: Precision,
 ) -> Result<(), CheckpointError> {
-    for (index, layer) in autoencoder.layers.iter().enumerate() {
+    for (&index, layer) in autoencoder.indices.iter().zip(&autoencoder.layers) {
+        let is_plain = layer.normalization == Normalization::None && layer.skip.is_none();
+        let version = if is_plain { VERSION } else { VERSION_WITH_NORMALIZATION };
         let mut metadata = vec![
             ("format", FORMAT.to_owned()),
-            ("version", VERSION.to_owned()),
-            ("site", site_name(autoencoder.site).to_owned()),
+            ("version", version.to_owned()),
+            ("site", autoencoder.site.name().to_owned()),
             ("layer", index.to_string()),
         ];
         let directions = layer.decoder.transpose();
@@ -111,6 +122,15 @@ pub fn save_autoencoder(
             }
         };
         metadata.push(("activation", activation.to_owned()));
+        if !is_plain {
+            metadata.push(("normalization", layer.normalization.name().to_owned()));
+        }
+        if let Normalization::LayerNorm { epsilon } = layer.normalization {
+            metadata.push(("epsilon", epsilon.to_string()));
+        }
+        if let Some(skip) = &layer.skip {
+            tensors.push(("skip", Numbers::Matrix(skip)));
+        }
         if let Some(frequency) = &layer.activation_frequency {
             tensors.push(("activation_frequency", Numbers::Vector(frequency)));
         }
@@ -123,33 +143,6 @@ fn layer_path(folder: &Path, layer: usize) -> PathBuf {
     folder.join(format!("{layer}.safetensors"))
 }
 
-fn site_name(site: AutoencoderSite) -> &'static str {
-    match site {
-        AutoencoderSite::MlpPostAct => "mlp_post_act",
-        AutoencoderSite::ResidDeltaMlp => "resid_delta_mlp",
-        AutoencoderSite::ResidDeltaAttn => "resid_delta_attn",
-    }
-}
-
-fn same_site(
-    folder: &Path,
-    name: &str,
-    layers: Vec<(AutoencoderSite, AutoencoderWeights)>,
-) -> Result<NamedAutoencoder, CheckpointError> {
-    // A model has at least one layer, see `Config`.
-    let site = layers.first().map_or(AutoencoderSite::ResidDeltaMlp, |(site, _)| *site);
-    if let Some(layer) = layers.iter().position(|(other, _)| *other != site) {
-        let expected = format!("{}, as in layer 0", site_name(site));
-        return Err(CheckpointError::unexpected(
-            &layer_path(folder, layer),
-            "site",
-            expected,
-            site_name(layers[layer].0),
-        ));
-    }
-    Ok(NamedAutoencoder { name: name.to_owned(), site, layers: layers.into_iter().map(|(_, layer)| layer).collect() })
-}
-
 fn read_layer(
     file: &TensorFile,
     layer: usize,
@@ -159,18 +152,19 @@ fn read_layer(
     let unexpected = |key: &str, expected: &str, found: &str| {
         CheckpointError::unexpected(file.path(), key, expected, format!("\"{found}\""))
     };
-    for (key, expected) in [("format", FORMAT), ("version", VERSION), ("layer", &layer.to_string())] {
+    for (key, expected) in [("format", FORMAT), ("layer", &layer.to_string())] {
         let found = text(key)?;
         if found != expected {
             return Err(unexpected(key, expected, found));
         }
     }
-    let site = match text("site")? {
-        "mlp_post_act" => AutoencoderSite::MlpPostAct,
-        "resid_delta_mlp" => AutoencoderSite::ResidDeltaMlp,
-        "resid_delta_attn" => AutoencoderSite::ResidDeltaAttn,
-        other => return Err(unexpected("site", "mlp_post_act, resid_delta_mlp or resid_delta_attn", other)),
+    let normalization = match text("version")? {
+        VERSION => Normalization::None,
+        VERSION_WITH_NORMALIZATION => read_normalization(file)?,
+        other => return Err(unexpected("version", "1 or 2", other)),
     };
+    let site = text("site")?;
+    let site = AutoencoderSite::named(site).ok_or_else(|| unexpected("site", &AutoencoderSite::names(), site))?;
     let n_latents = autoencoder::n_latents(file.path(), &file.tensor("latent_bias")?)?;
     let activation = match text("activation")? {
         "relu" => LatentActivation::Relu,
@@ -189,13 +183,16 @@ fn read_layer(
         "jump_relu" => LatentActivation::JumpRelu { threshold: file.tensor("threshold")?.vector(n_latents)? },
         other => return Err(unexpected("activation", "relu, identity, topk or jump_relu", other)),
     };
-    let n_inputs = site.width(config);
+    let shape = Shape::of(site, config, n_latents);
     let mut table = Entries::default();
-    table.tensor("encoder_pre_bias", "encoder_pre_bias", [n_inputs]);
-    table.tensor("encoder", "encoder.weight", [n_latents, n_inputs]);
+    table.tensor("encoder_pre_bias", "encoder_pre_bias", [shape.inputs]);
+    table.tensor("encoder", "encoder.weight", [n_latents, shape.inputs]);
     table.tensor("latent_bias", "latent_bias", [n_latents]);
-    table.matrix("decoder", "decoder.weight", [n_inputs, n_latents], Order::InOut);
-    table.tensor("decoder_bias", "decoder_bias", [n_inputs]);
+    table.matrix("decoder", "decoder.weight", [shape.outputs, n_latents], Order::InOut);
+    table.tensor("decoder_bias", "decoder_bias", [shape.outputs]);
+    if file.contains("skip") && site.is_transcoder() {
+        table.tensor("skip", "skip.weight", [shape.outputs, shape.inputs]);
+    }
     if file.contains("activation_frequency") {
         table.tensor("activation_frequency", "activation_frequency", [n_latents]);
     }
@@ -203,5 +200,19 @@ fn read_layer(
     let threshold: Vec<String> = jumps.then(|| "threshold".to_owned()).into_iter().collect();
     table.refuse_unknown(file.path(), file.names().iter().map(String::as_str), &threshold, TENSORS)?;
     let table = table.look_up(file.path(), |key| file.tensor(key))?;
-    Ok((site, autoencoder::read(&table, [n_latents, n_inputs], activation)?))
+    Ok((site, autoencoder::read(&table, shape, activation, normalization)?))
+}
+
+fn read_normalization(file: &TensorFile) -> Result<Normalization, CheckpointError> {
+    let text = |key: &str| file.text(key).ok_or_else(|| CheckpointError::missing(file.path(), key));
+    let unexpected =
+        |key: &str, expected: &str| CheckpointError::unexpected(file.path(), key, expected, text(key).unwrap_or("?"));
+    match Normalization::named(text("normalization")?) {
+        None => Err(unexpected("normalization", "none, centered, layer-norm or constant-norm")),
+        Some(Normalization::LayerNorm { .. }) => match text("epsilon")?.parse() {
+            Ok(epsilon) if (0.0..1.0).contains(&epsilon) => Ok(Normalization::LayerNorm { epsilon }),
+            _ => Err(unexpected("epsilon", "a number from 0 on, below 1")),
+        },
+        Some(other) => Ok(other),
+    }
 }

@@ -6,11 +6,12 @@
 //! <model>/autoencoders/<name>/<layer>.pt         a state dict a layer
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json};
 
+use super::autoencoder::Shape;
 use super::bytes::read_json;
 use super::error::CheckpointError;
 use super::pt::{Dict, Item, PtFile};
@@ -19,7 +20,7 @@ use super::table::{Entries, Order};
 use super::{Checkpoint, autoencoder};
 use crate::config::Config;
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
-use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation};
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder, Normalization};
 
 /// The only tokenizer that the reference's models name.
 const GPT2_VOCAB: usize = 50257;
@@ -101,24 +102,31 @@ const FREQUENCY: &str = "latents_activation_frequency";
 /// Statistics of its training.
 const STATISTICS: [&str; 3] = ["stats_last_nonzero", FREQUENCY, "latents_mean_square"];
 
-/// Reads `<folder>/<layer>.pt` for every layer of the model.
+/// Reads every `<folder>/<layer>.pt`. What is done to the inputs first stands nowhere in these files.
 ///
 /// # Errors
-/// A layer's file or tensor that is missing, of another shape or type than the site asks for, or not known; an
-/// activation that is not known; layers of different width.
+/// A file or tensor that is of another shape or type than the site asks for, or not known; an activation that is not
+/// known; a layer that the model lacks; layers of different width.
 pub fn load_autoencoder(
     folder: &Path,
+    name: &str,
     site: AutoencoderSite,
+    normalization: Normalization,
     config: &Config,
-) -> Result<Vec<AutoencoderWeights>, CheckpointError> {
-    let layer = |index: usize| read_autoencoder(&folder.join(format!("{index}.pt")), site, config);
-    let layers: Vec<Result<_, CheckpointError>> = (0..config.n_layers).into_par_iter().map(layer).collect();
-    layers.into_iter().collect()
+) -> Result<NamedAutoencoder, CheckpointError> {
+    let files = autoencoder::numbered_files(folder, "pt");
+    let read = |(layer, path): &(usize, PathBuf)| {
+        autoencoder::check_layer(path, *layer, config)?;
+        Ok((*layer, site, read_autoencoder(path, site, normalization, config)?, path.clone()))
+    };
+    let layers: Vec<Result<_, CheckpointError>> = files.par_iter().map(read).collect();
+    autoencoder::of_layers(folder, name, layers.into_iter().collect::<Result<_, _>>()?)
 }
 
 fn read_autoencoder(
     path: &Path,
     site: AutoencoderSite,
+    normalization: Normalization,
     config: &Config,
 ) -> Result<AutoencoderWeights, CheckpointError> {
     let file = PtFile::open(path)?;
@@ -144,7 +152,7 @@ fn read_autoencoder(
     table.tensor("latent_bias", "latent_bias", [n_latents]);
     table.matrix("decoder.weight", "decoder.weight", [n_inputs, n_latents], Order::OutIn);
     let table = table.look_up(path, |key| dict.tensor(key))?;
-    autoencoder::read(&table, [n_latents, n_inputs], activation)
+    autoencoder::read(&table, Shape::of(site, config, n_latents), activation, normalization)
 }
 
 /// The activation's name and its settings. Only the release of December 2023 names none and means ReLU: it has the

@@ -7,28 +7,32 @@
 //! ```
 //!
 //! Files of version 6 name the hook in `metadata`, earlier ones beside the other settings, the earliest as
-//! `hook_point`; all are read. Architectures `standard` (with ReLU), `topk` and `jumprelu` are known; any other, and
-//! any setting that changes what is computed, is refused by name. A TopK that SAELens trained itself measures its
-//! latents by the length of what they write; that is folded into the weights.
+//! `hook_point`; all are read. What is computed: architectures `standard` (with ReLU), `topk`, `jumprelu` (as which
+//! `batchtopk` and `matryoshka_batchtopk` are saved), `gated`, `transcoder` and `skip_transcoder` with ReLU and as
+//! `jumprelu_`; `normalize_activations` of every kind but `covariance_whitening`. Any other, and any setting that
+//! changes what is computed, is refused by name. A TopK that SAELens trained itself measures its latents by the length
+//! of what they write; that is folded into the weights.
 //!
-//! SAELens takes activations from TransformerLens, which by default first centres what MLPs and attention write to the
-//! residual stream. An autoencoder for `hook_mlp_out` or `hook_attn_out` fits here only if it was trained with
-//! `center_writing_weights: false`, as SAELens does by default; one for `mlp.hook_post` always does.
+//! SAELens takes activations from TransformerLens. `center_writing_weights` means that what is written to the residual
+//! stream was centred first: such a dictionary reads inputs without their mean here ([`Normalization::Centered`]).
+//! `expected_average_only_in` needs its factor, which stands with the release, not in its files.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
-use super::autoencoder;
+use super::DictionaryOptions;
+use super::autoencoder::{self, Shape, folders_with};
 use super::bytes::read_json;
 use super::error::CheckpointError;
+use super::hooks;
 use super::safetensors_file::TensorFile;
 use super::safetensors_writer::{Numbers, Precision, write, write_json};
 use super::settings::Settings;
 use super::table::{Entries, Order};
 use crate::config::Config;
-use crate::matrix::Matrix;
-use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder};
+use crate::slot::Slot;
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder, Normalization};
 
 const CONFIG: &str = "cfg.json";
 const WEIGHTS: &str = "sae_weights.safetensors";
@@ -38,42 +42,27 @@ const RESCALE: &str = "rescale_acts_by_decoder_norm";
 
 /// The folders that hold one layer each: `folder` itself, or its subfolders. Empty if this is not SAELens' layout.
 pub(crate) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
-    if folder.join(CONFIG).is_file() {
-        return vec![folder.to_owned()];
-    }
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|f| f.join(CONFIG).is_file()).collect();
-    folders.sort();
-    folders
+    folders_with(folder, |folder| folder.join(CONFIG).is_file() && folder.join(WEIGHTS).is_file())
 }
 
-/// Reads the autoencoders of all layers from the folder's subfolders.
+/// Reads the dictionaries from the folder or its subfolders. What the files do not say: the factor of
+/// `expected_average_only_in`, and that what is written to the residual stream was centred.
 ///
 /// # Errors
 /// A setting that is not known or not implemented, a tensor that is missing or does not fit the model's shape, a layer
-/// that is missing or there twice, layers with different sites.
-pub fn load_autoencoder(folder: &Path, name: &str, config: &Config) -> Result<NamedAutoencoder, CheckpointError> {
-    let mut layers: Vec<Option<AutoencoderWeights>> = vec![None; config.n_layers];
-    let mut first_site = None;
-    for folder in layer_folders(folder) {
-        let (layer, site, weights) = read_layer(&folder, config)?;
-        let path = folder.join(CONFIG);
-        if *first_site.get_or_insert(site) != site {
-            return Err(CheckpointError::unexpected(
-                &path,
-                "hook_name",
-                "the same site in all layers",
-                hook(layer, site),
-            ));
-        }
-        if layers[layer].replace(weights).is_some() {
-            return Err(CheckpointError::unexpected(&path, "hook_name", "one autoencoder a layer", hook(layer, site)));
-        }
-    }
-    let missing = |layer| CheckpointError::missing(folder, format!("autoencoder of layer {layer}"));
-    let site = first_site.ok_or_else(|| missing(0))?;
-    let layers = layers.into_iter().enumerate().map(|(layer, weights)| weights.ok_or_else(|| missing(layer)));
-    Ok(NamedAutoencoder { name: name.to_owned(), site, layers: layers.collect::<Result<_, _>>()? })
+/// that is there twice or that the model lacks, layers with different sites.
+pub fn load_autoencoder(
+    folder: &Path,
+    name: &str,
+    options: &DictionaryOptions,
+    config: &Config,
+) -> Result<NamedAutoencoder, CheckpointError> {
+    let read = |folder: PathBuf| {
+        let (layer, site, weights) = read_layer(&folder, options, config)?;
+        Ok((layer, site, weights, folder.join(CONFIG)))
+    };
+    let layers = layer_folders(folder).into_iter().map(read).collect::<Result<_, CheckpointError>>()?;
+    autoencoder::of_layers(folder, name, layers)
 }
 
 /// Writes `<folder>/<hook name>/` for every layer, readable by SAELens from version 3 on. `model` is the name under
@@ -82,25 +71,43 @@ pub fn load_autoencoder(folder: &Path, name: &str, config: &Config) -> Result<Na
 /// # Errors
 /// If an activation does not exist in SAELens (Identity, TopK without ReLU), or a file cannot be written.
 pub fn save_autoencoder(folder: &Path, autoencoder: &NamedAutoencoder, model: &str) -> Result<(), CheckpointError> {
-    for (index, layer) in autoencoder.layers.iter().enumerate() {
-        let hook = hook(index, autoencoder.site);
+    for (&index, layer) in autoencoder.indices.iter().zip(&autoencoder.layers) {
+        let (hook, output) = hooks::name(index, autoencoder.site);
         let folder = folder.join(&hook);
-        let (architecture, function, arguments) = match &layer.activation {
+        let is_transcoder = autoencoder.site.is_transcoder();
+        let (kind, function, arguments) = match &layer.activation {
+            LatentActivation::Relu if is_transcoder => ("transcoder", "relu", json!({})),
+            LatentActivation::JumpRelu { .. } if is_transcoder => ("jumprelu_transcoder", "relu", json!({})),
             LatentActivation::Relu => ("standard", "relu", json!({})),
-            LatentActivation::TopK { k, relu: true } => ("topk", "topk", json!({"k": k})),
+            LatentActivation::TopK { k, relu: true } if !is_transcoder => ("topk", "topk", json!({"k": k})),
             LatentActivation::JumpRelu { .. } => ("jumprelu", "relu", json!({})),
             other => {
-                let expected = "ReLU, TopK with ReLU, or JumpReLU, which SAELens has";
+                let expected = match is_transcoder {
+                    true => "ReLU or JumpReLU, which SAELens' transcoders have",
+                    false => "ReLU, TopK with ReLU, or JumpReLU, which SAELens has",
+                };
                 return Err(CheckpointError::unexpected(&folder, "activation", expected, format!("{other:?}")));
             }
         };
+        let architecture = match layer.skip {
+            Some(_) => kind.replace("transcoder", "skip_transcoder"),
+            None => kind.to_owned(),
+        };
+        let normalization = match layer.normalization {
+            Normalization::None | Normalization::Centered => "none",
+            other @ Normalization::LayerNorm { .. } if other == Normalization::LAYER_NORM => "layer_norm",
+            Normalization::ConstantNorm => "constant_norm_rescale",
+            Normalization::LayerNorm { epsilon } => {
+                return Err(CheckpointError::unexpected(&folder, "epsilon", "1e-5, as in SAELens", epsilon));
+            }
+        };
         // SAELens subtracts the decoder's bias from the input, or nothing.
-        let subtracts = layer.encoder_pre_bias == layer.decoder_bias;
+        let subtracts = !is_transcoder && layer.encoder_pre_bias == layer.decoder_bias;
         if !subtracts && layer.encoder_pre_bias.iter().any(|&x| x != 0.0) {
             let expected = "the decoder's bias or zero, as in SAELens";
             return Err(CheckpointError::unexpected(&folder, "encoder_pre_bias", expected, "another vector"));
         }
-        let kwargs = json!({"center_writing_weights": false});
+        let kwargs = json!({"center_writing_weights": layer.normalization == Normalization::Centered});
         let mut config = json!({
             "architecture": architecture,
             "d_in": layer.encoder.cols(),
@@ -108,11 +115,12 @@ pub fn save_autoencoder(folder: &Path, autoencoder: &NamedAutoencoder, model: &s
             "dtype": "float32",
             "device": "cpu",
             "apply_b_dec_to_input": subtracts,
-            "normalize_activations": "none",
-            "reshape_activations": "none",
+            "normalize_activations": normalization,
+            "reshape_activations": if autoencoder.site == AutoencoderSite::AttnVOut { "hook_z" } else { "none" },
             "metadata": {
                 "model_name": model,
                 "hook_name": hook,
+                "hook_name_out": output,
                 "hook_head_index": null,
                 "prepend_bos": false,
                 "model_from_pretrained_kwargs": kwargs,
@@ -132,8 +140,14 @@ pub fn save_autoencoder(folder: &Path, autoencoder: &NamedAutoencoder, model: &s
             "sae_lens_training_version": null,
             "model_from_pretrained_kwargs": kwargs,
         });
-        if let (LatentActivation::TopK { k, .. }, Some(config)) = (&layer.activation, config.as_object_mut()) {
-            config.insert("k".to_owned(), json!(k));
+        if let Some(config) = config.as_object_mut() {
+            if let LatentActivation::TopK { k, .. } = &layer.activation {
+                config.insert("k".to_owned(), json!(k));
+            }
+            if is_transcoder {
+                config.insert("d_out".to_owned(), json!(layer.decoder.rows()));
+                config.insert("hook_name_out".to_owned(), json!(output));
+            }
         }
         write_json(&folder.join(CONFIG), &config)?;
         let (w_enc, w_dec) = (layer.encoder.transpose(), layer.decoder.transpose());
@@ -146,6 +160,9 @@ pub fn save_autoencoder(folder: &Path, autoencoder: &NamedAutoencoder, model: &s
         if let LatentActivation::JumpRelu { threshold } = &layer.activation {
             tensors.push(("threshold", Numbers::Vector(threshold)));
         }
+        if let Some(skip) = &layer.skip {
+            tensors.push(("W_skip", Numbers::Matrix(skip)));
+        }
         write(&folder.join(WEIGHTS), &[], &tensors, Precision::F32)?;
         if let Some(frequency) = &layer.activation_frequency {
             let sparsity: Vec<f32> = frequency.iter().map(|&x| x.max(1e-10).log10()).collect();
@@ -155,34 +172,140 @@ pub fn save_autoencoder(folder: &Path, autoencoder: &NamedAutoencoder, model: &s
     Ok(())
 }
 
-fn hook(layer: usize, site: AutoencoderSite) -> String {
-    match site {
-        AutoencoderSite::MlpPostAct => format!("blocks.{layer}.mlp.hook_post"),
-        AutoencoderSite::ResidDeltaMlp => format!("blocks.{layer}.hook_mlp_out"),
-        AutoencoderSite::ResidDeltaAttn => format!("blocks.{layer}.hook_attn_out"),
+/// What a layer's settings say, after they were checked.
+struct Description {
+    layer: usize,
+    site: AutoencoderSite,
+    shape: Shape,
+    normalization: Normalization,
+    /// What inputs are multiplied with.
+    factor: Option<f32>,
+    architecture: Architecture,
+}
+
+/// Which tensors there are, and how they are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Architecture {
+    jumps: bool,
+    gated: bool,
+    transcoder: bool,
+    skip: bool,
+}
+
+impl Architecture {
+    fn named(name: &str) -> Option<Self> {
+        let plain = Architecture { jumps: false, gated: false, transcoder: false, skip: false };
+        Some(match name {
+            "standard" | "topk" => plain,
+            "jumprelu" => Architecture { jumps: true, ..plain },
+            "gated" => Architecture { gated: true, ..plain },
+            "transcoder" => Architecture { transcoder: true, ..plain },
+            "skip_transcoder" => Architecture { transcoder: true, skip: true, ..plain },
+            "jumprelu_transcoder" => Architecture { transcoder: true, jumps: true, ..plain },
+            "jumprelu_skip_transcoder" => Architecture { transcoder: true, skip: true, jumps: true, ..plain },
+            _ => return None,
+        })
+    }
+
+    /// The tensors that only some architectures have.
+    fn own_tensors(self) -> Vec<String> {
+        let of = [(self.jumps, &["threshold"] as &[&str]), (self.gated, &["b_gate", "r_mag"])];
+        of.into_iter()
+            .filter(|(has, _)| *has)
+            .flat_map(|(_, names)| names.iter().map(|name| (*name).to_owned()))
+            .collect()
     }
 }
 
-fn parse_hook(name: &str) -> Option<(usize, AutoencoderSite)> {
-    let (layer, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
-    let site = match rest {
-        "mlp.hook_post" => AutoencoderSite::MlpPostAct,
-        "hook_mlp_out" => AutoencoderSite::ResidDeltaMlp,
-        "hook_attn_out" => AutoencoderSite::ResidDeltaAttn,
-        _ => return None,
-    };
-    Some((layer.parse().ok()?, site))
-}
+const ARCHITECTURES: &str = "\"standard\", \"topk\", \"jumprelu\", \"gated\", \"transcoder\", \"skip_transcoder\", \
+                             \"jumprelu_transcoder\" or \"jumprelu_skip_transcoder\"";
 
-fn read_layer(folder: &Path, config: &Config) -> Result<(usize, AutoencoderSite, AutoencoderWeights), CheckpointError> {
+fn read_layer(
+    folder: &Path,
+    options: &DictionaryOptions,
+    config: &Config,
+) -> Result<(usize, AutoencoderSite, AutoencoderWeights), CheckpointError> {
     let path = folder.join(CONFIG);
     let json = flatten(read_json(&path)?);
     let settings = Settings::new(&path, &json);
-    refuse_what_is_not_computed(&settings)?;
+    let Description { layer, site, shape, normalization, factor, architecture } = describe(&settings, options, config)?;
+    let file = TensorFile::open(&folder.join(WEIGHTS))?;
+    let activation = read_activation(&settings, architecture, &file, shape.latents)?;
+    let subtracts = settings.flag("apply_b_dec_to_input", !architecture.transcoder)?;
+    if subtracts && architecture.transcoder {
+        return Err(settings.unexpected("apply_b_dec_to_input", "false for a transcoder"));
+    }
+    let mut table = Entries::default();
+    if subtracts {
+        table.tensor("b_dec", "encoder_pre_bias", [shape.inputs]);
+    }
+    table.tensor("b_dec", "decoder_bias", [shape.outputs]);
+    table.matrix("W_enc", "encoder.weight", [shape.latents, shape.inputs], Order::InOut);
+    table.tensor(if architecture.gated { "b_mag" } else { "b_enc" }, "latent_bias", [shape.latents]);
+    table.matrix("W_dec", "decoder.weight", [shape.outputs, shape.latents], Order::InOut);
+    if architecture.skip {
+        table.tensor("W_skip", "skip.weight", [shape.outputs, shape.inputs]);
+    }
+    let mut ignored = architecture.own_tensors();
+    ignored.push("scaling_factor".to_owned());
+    let known = "W_enc, W_dec, b_enc, b_dec and, by architecture, threshold, W_skip, or b_gate, b_mag and r_mag";
+    table.refuse_unknown(file.path(), file.names().iter().map(String::as_str), &ignored, known)?;
+    // For a time SAELens saved a factor of ones with every file.
+    if file.contains("scaling_factor")
+        && file.tensor("scaling_factor")?.vector(shape.latents)?.iter().any(|x| (x - 1.0).abs() > 1e-5)
+    {
+        return Err(CheckpointError::unexpected(file.path(), "scaling_factor", "absent or all ones", "other numbers"));
+    }
+    let table = table.look_up(file.path(), |key| file.tensor(key))?;
+    let mut weights = autoencoder::read(&table, shape, activation, normalization)?;
+    weights.activation_frequency = read_frequency(&folder.join(SPARSITY), shape.latents)?;
+    if architecture.gated {
+        let [r_mag, b_gate] = ["r_mag", "b_gate"].map(|key| file.tensor(key)?.vector(shape.latents));
+        autoencoder::fold_gate(&mut weights, &r_mag?, &b_gate?);
+    }
+    // SAELens measures the directions after it folded the factor.
+    if let Some(factor) = factor {
+        autoencoder::fold_input_factor(&mut weights, factor);
+    }
+    if settings.get(RESCALE) == Some(&Json::Bool(true)) {
+        autoencoder::fold_decoder_norms(&mut weights);
+    }
+    Ok((layer, site, weights))
+}
+
+fn describe(
+    settings: &Settings<'_>,
+    options: &DictionaryOptions,
+    config: &Config,
+) -> Result<Description, CheckpointError> {
+    let architecture = match settings.get("architecture") {
+        None => "standard",
+        Some(_) => settings.text("architecture")?,
+    };
+    let architecture =
+        Architecture::named(architecture).ok_or_else(|| settings.unexpected("architecture", ARCHITECTURES))?;
+    let kwargs = settings.object("model_from_pretrained_kwargs")?;
+    let of_model = |key: &str| kwargs.map_or(Ok(false), |kwargs| kwargs.flag(key, false));
+    let folded = of_model("fold_ln")?;
+    // Releases before the setting was saved say it elsewhere.
+    let said = options.normalization == Some(Normalization::Centered);
+    let centred = match kwargs.and_then(|kwargs| kwargs.get("center_writing_weights")) {
+        Some(_) => of_model("center_writing_weights")?,
+        None => said,
+    };
     let name = settings.text("hook_name")?;
-    let (layer, site) = parse_hook(name).ok_or_else(|| {
-        let known = "blocks.<layer>.mlp.hook_post, blocks.<layer>.hook_mlp_out or blocks.<layer>.hook_attn_out";
-        settings.unexpected("hook_name", known)
+    let found = match architecture.transcoder {
+        true => hooks::parse_transcoder(name, settings.text("hook_name_out")?, config, folded),
+        false => {
+            hooks::parse(name, config, folded).filter(|(_, site)| *site != AutoencoderSite::MlpTranscoderOfNormalized)
+        }
+    };
+    let (layer, site) = found.ok_or_else(|| match architecture.transcoder {
+        true => settings.unexpected(
+            "hook_name",
+            "blocks.<layer>.mlp.hook_in or ln2.hook_normalized, with hook_name_out blocks.<the same layer>.hook_mlp_out",
+        ),
+        false => settings.unexpected("hook_name", hooks::KNOWN),
     })?;
     if layer >= config.n_layers {
         return Err(settings.unexpected("hook_name", &format!("a layer from 0 to {}", config.n_layers - 1)));
@@ -190,58 +313,66 @@ fn read_layer(folder: &Path, config: &Config) -> Result<(usize, AutoencoderSite,
     if settings.get("hook_layer").is_some_and(|found| found.as_u64() != Some(layer as u64)) {
         return Err(settings.unexpected("hook_layer", &format!("{layer}, as hook_name says")));
     }
-    let n_inputs = settings.size("d_in")?;
-    let n_latents = settings.size("d_sae")?;
-    if n_inputs != site.width(config) {
-        return Err(settings.unexpected("d_in", &format!("{}, the width of {name}", site.width(config))));
+    refuse_what_is_not_computed(settings, site)?;
+    let shape = Shape::of(site, config, settings.size("d_sae")?);
+    if settings.size("d_in")? != shape.inputs {
+        return Err(settings.unexpected("d_in", &format!("{}, the width of {name}", shape.inputs)));
     }
-    let file = TensorFile::open(&folder.join(WEIGHTS))?;
-    let activation = read_activation(&settings, &file, n_latents)?;
-    let jumps = matches!(activation, LatentActivation::JumpRelu { .. });
-    let subtracts = settings.flag("apply_b_dec_to_input", true)?;
-    let mut table = Entries::default();
-    if subtracts {
-        table.tensor("b_dec", "encoder_pre_bias", [n_inputs]);
+    if architecture.transcoder && settings.size("d_out")? != shape.outputs {
+        return Err(settings.unexpected("d_out", &format!("{}, the width of what the MLP writes", shape.outputs)));
     }
-    table.tensor("b_dec", "decoder_bias", [n_inputs]);
-    table.matrix("W_enc", "encoder.weight", [n_latents, n_inputs], Order::InOut);
-    table.tensor("b_enc", "latent_bias", [n_latents]);
-    table.matrix("W_dec", "decoder.weight", [n_inputs, n_latents], Order::InOut);
-    let ignored = [Some("scaling_factor"), jumps.then_some("threshold")];
-    let ignored: Vec<String> = ignored.into_iter().flatten().map(str::to_owned).collect();
-    let known = "W_enc, W_dec, b_enc, b_dec and, for jumprelu, threshold";
-    table.refuse_unknown(file.path(), file.names().iter().map(String::as_str), &ignored, known)?;
-    // For a time SAELens saved a factor of ones with every file.
-    if file.contains("scaling_factor")
-        && file.tensor("scaling_factor")?.vector(n_latents)?.iter().any(|x| (x - 1.0).abs() > 1e-5)
-    {
-        return Err(CheckpointError::unexpected(file.path(), "scaling_factor", "absent or all ones", "other numbers"));
-    }
-    let table = table.look_up(file.path(), |key| file.tensor(key))?;
-    let mut weights = autoencoder::read(&table, [n_latents, n_inputs], activation)?;
-    weights.activation_frequency = read_frequency(&folder.join(SPARSITY), n_latents)?;
-    if settings.get(RESCALE) == Some(&Json::Bool(true)) {
-        fold_decoder_norms(&mut weights);
-    }
-    Ok((layer, site, weights))
+    let (normalization, factor) =
+        read_normalization(settings, options.factor, architecture, centred && is_centred(site))?;
+    Ok(Description { layer, site, shape, normalization, factor, architecture })
 }
 
-/// SAELens trains TopK so that a latent is chosen by, and has as its value, what it writes in length: the encoder's
-/// result times the length of the latent's direction, which the decoder then divides by. The same with directions of length 1.
-fn fold_decoder_norms(weights: &mut AutoencoderWeights) {
-    let directions = weights.decoder.transpose();
-    let (n, width) = (directions.rows(), directions.cols());
-    let (mut encoder, mut decoder) = (Vec::with_capacity(n * width), Vec::with_capacity(n * width));
-    for latent in 0..n {
-        let direction = directions.row(latent);
-        let norm = direction.iter().map(|x| x * x).sum::<f32>().sqrt();
-        encoder.extend(weights.encoder.row(latent).iter().map(|x| x * norm));
-        weights.latent_bias[latent] *= norm;
-        // A direction of length 0 stays; its latent is always 0.
-        decoder.extend(direction.iter().map(|x| if norm > 0.0 { x / norm } else { *x }));
+/// Whether centring what is written to the residual stream changes the activation at this site.
+fn is_centred(site: AutoencoderSite) -> bool {
+    match Slot::of(site) {
+        Slot::Residual => true,
+        _ => matches!(site, AutoencoderSite::ResidDeltaAttn | AutoencoderSite::ResidDeltaMlp),
     }
-    weights.encoder = Matrix::from_vec(n, width, encoder);
-    weights.decoder = Matrix::from_vec(n, width, decoder).transpose();
+}
+
+/// What is done to inputs, and what they are multiplied with first.
+fn read_normalization(
+    settings: &Settings<'_>,
+    factor: Option<f32>,
+    architecture: Architecture,
+    centred: bool,
+) -> Result<(Normalization, Option<f32>), CheckpointError> {
+    const KEY: &str = "normalize_activations";
+    let average = json!("expected_average_only_in");
+    let plain = if centred { Normalization::Centered } else { Normalization::None };
+    let found = match settings.get(KEY) {
+        None => plain,
+        Some(Json::Bool(false)) => plain,
+        Some(found) if found == "none" => plain,
+        // The mean is subtracted by the norm itself.
+        Some(found) if found == "layer_norm" => Normalization::LAYER_NORM,
+        Some(found) if found == "constant_norm_rescale" && !centred => Normalization::ConstantNorm,
+        Some(found) if (*found == average || *found == Json::Bool(true)) && !architecture.transcoder => {
+            return match factor {
+                Some(factor) => Ok((plain, Some(factor))),
+                None => Err(settings.unexpected(
+                    KEY,
+                    "accompanied by the release's factor, which its files do not hold: give it as factor=NUMBER",
+                )),
+            };
+        }
+        Some(_) => {
+            let known = "\"none\", \"layer_norm\", \"constant_norm_rescale\" (not with centred writes) or, for \
+                         autoencoders, \"expected_average_only_in\"";
+            return Err(settings.unexpected(KEY, known));
+        }
+    };
+    match factor {
+        None => Ok((found, None)),
+        Some(factor) => {
+            let given = format!("factor={factor} was given, which only \"expected_average_only_in\" takes");
+            Err(CheckpointError::unexpected(settings.path(), KEY, given, found.name()))
+        }
+    }
 }
 
 /// The settings of all versions as one flat object, under the names of versions 3 to 5.
@@ -264,25 +395,16 @@ fn flatten(mut json: Map<String, Json>) -> Map<String, Json> {
     json
 }
 
-fn refuse_what_is_not_computed(settings: &Settings<'_>) -> Result<(), CheckpointError> {
+fn refuse_what_is_not_computed(settings: &Settings<'_>, site: AutoencoderSite) -> Result<(), CheckpointError> {
     let plain = |value: &Json| *value == Json::Bool(false) || value == "none";
-    for key in ["normalize_activations", "reshape_activations", "finetuning_scaling_factor", "hook_head_index"] {
+    for key in ["finetuning_scaling_factor", "hook_head_index", "hook_head_index_out"] {
         if settings.get(key).is_some_and(|value| !plain(value)) {
-            return Err(settings.unexpected(key, "absent, \"none\" or false"));
+            return Err(settings.unexpected(key, "absent or false"));
         }
     }
-    // Centred weights write without the mean over the channels of the residual stream; neurons are the same.
-    let centred = settings.get("model_from_pretrained_kwargs").and_then(|kwargs| kwargs.get("center_writing_weights"));
-    let reads_neurons =
-        settings.get("hook_name").and_then(Json::as_str).is_some_and(|hook| hook.ends_with("hook_post"));
-    if centred == Some(&Json::Bool(true)) && !reads_neurons {
-        let key = "model_from_pretrained_kwargs.center_writing_weights";
-        return Err(CheckpointError::unexpected(
-            settings.path(),
-            key,
-            "absent or false: centring is not computed",
-            true,
-        ));
+    let side_by_side = |value: &Json| site == AutoencoderSite::AttnVOut && value == "hook_z";
+    if settings.get("reshape_activations").is_some_and(|value| !plain(value) && !side_by_side(value)) {
+        return Err(settings.unexpected("reshape_activations", "absent, \"none\" or, for attn.hook_z, \"hook_z\""));
     }
     let topk = settings.get("architecture").is_some_and(|value| value == "topk");
     if settings.get(RESCALE).is_some_and(|value| !(plain(value) || topk && value == &Json::Bool(true))) {
@@ -293,6 +415,7 @@ fn refuse_what_is_not_computed(settings: &Settings<'_>) -> Result<(), Checkpoint
 
 fn read_activation(
     settings: &Settings<'_>,
+    kind: Architecture,
     file: &TensorFile,
     n_latents: usize,
 ) -> Result<LatentActivation, CheckpointError> {
@@ -311,15 +434,14 @@ fn read_activation(
                 }
             }
         }
-        ("jumprelu", "relu" | "") => {
+        (_, "relu" | "") if kind.jumps => {
             // SAELens applies ReLU before it compares, so that a negative threshold lets nothing negative through.
             let threshold = file.tensor("threshold")?.vector(n_latents)?;
             Ok(LatentActivation::JumpRelu { threshold: threshold.into_iter().map(|x| x.max(0.0)).collect() })
         }
-        ("standard" | "topk" | "jumprelu", _) => {
-            Err(settings.unexpected("activation_fn_str", "\"relu\", or \"topk\" for topk"))
-        }
-        _ => Err(settings.unexpected("architecture", "\"standard\", \"topk\" or \"jumprelu\"")),
+        // The gate is folded in when the weights are there.
+        (_, "relu" | "") if kind.gated || kind.transcoder => Ok(LatentActivation::Relu),
+        _ => Err(settings.unexpected("activation_fn_str", "\"relu\", or \"topk\" for topk")),
     }
 }
 

@@ -263,6 +263,18 @@ impl NamedTensor {
         CheckpointError::NotFinite { file: self.file.clone(), key: self.key.clone(), index, found }
     }
 
+    /// The one number of a tensor without dimensions, or of length 1.
+    ///
+    /// # Errors
+    /// If it has more, or is not a finite floating-point number.
+    pub fn scalar(&self) -> Result<f32, CheckpointError> {
+        let mut flat = self.clone();
+        if flat.tensor.shape.is_empty() {
+            (flat.tensor.shape, flat.tensor.dims, flat.tensor.strides) = (vec![1], vec![1], vec![1]);
+        }
+        Ok(flat.vector(1)?[0])
+    }
+
     /// The tensor as a vector of finite numbers, copied.
     ///
     /// # Errors

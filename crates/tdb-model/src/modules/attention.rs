@@ -12,6 +12,8 @@ use rayon::prelude::*;
 use crate::config::{Config, NormKind, Positions, Rotary};
 use crate::error::Error;
 use crate::fault::{self, Fault};
+use crate::modules::autoencoder::{Autoencoder, LatentState};
+use crate::modules::block::{decoded, encoded};
 use crate::modules::norm::Norm;
 use crate::modules::{Linear, Place};
 use crate::numbers::Numbers;
@@ -218,8 +220,9 @@ impl Attention {
         &self,
         input: &Tensor,
         past: Option<&PastKeysValues>,
+        on_heads: Option<&Autoencoder>,
         tap: &mut Tap<'_>,
-    ) -> std::result::Result<AttentionState, Error> {
+    ) -> std::result::Result<(AttentionState, Option<LatentState>), Error> {
         let at = |site| Point { site, layer: Some(self.layer) };
         let first = past.map_or(Ok(0), |past| past.k.dim(0))?;
         let all = [(0..input.dim(0)?, first)];
@@ -232,8 +235,9 @@ impl Attention {
         let (k, v) = after_past(past, k, v)?;
         let Attended { logits, capped, softmax, probs, probs_touched, v_out } = self.attend(&q, &k, &v, tap)?;
         let v_out = tap.forward(at(Site::AttnVOut), v_out)?;
-        let delta = self.output(&v_out)?;
-        Ok(AttentionState {
+        let (latents, written) = encoded(on_heads, self.layer, &self.merged(&v_out)?, tap)?;
+        let delta = self.output(&written)?;
+        let state = AttentionState {
             q,
             k,
             v,
@@ -245,7 +249,8 @@ impl Attention {
             before_norm: q_before.zip(k_before).map(|(q, k)| [q, k]),
             softmax,
             probs_touched,
-        })
+        };
+        Ok((state, latents))
     }
 
     /// The layer's output for the rows of several runs, `[N, D]` to `[N, D]`. The rows of `tap.together` are those of
@@ -254,6 +259,7 @@ impl Attention {
         &self,
         input: &Tensor,
         parts: &[Part],
+        on_heads: Option<&Autoencoder>,
         tap: &mut Tap<'_>,
     ) -> std::result::Result<Tensor, Error> {
         let at = |site| Point { site, layer: Some(self.layer) };
@@ -278,14 +284,15 @@ impl Attention {
             Ops::Plain => parts.iter().enumerate().map(of_part).collect::<std::result::Result<_, Error>>()?,
         };
         let v_out = tap.forward(at(Site::AttnVOut), Tensor::cat(&v_out, 0)?)?;
-        Ok(self.output(&v_out)?)
+        let (_, written) = encoded(on_heads, self.layer, &self.merged(&v_out)?, tap)?;
+        Ok(self.output(&written)?)
     }
 
-    /// What heads write together, `[N, H, E]` to `[N, D]`.
-    fn output(&self, v_out: &Tensor) -> Result<Tensor> {
+    /// What heads write together, `[N, H E]` to `[N, D]`.
+    fn output(&self, side_by_side: &Tensor) -> Result<Tensor> {
         match fault::is(Fault::DroppedBias) {
-            true => self.out.jvp(&self.merged(v_out)?),
-            false => self.out.forward(&self.merged(v_out)?),
+            true => self.out.jvp(side_by_side),
+            false => self.out.forward(side_by_side),
         }
     }
 
@@ -324,7 +331,7 @@ impl Attention {
     /// # Errors
     /// If an operation fails.
     pub fn apply(&self, x: &Tensor) -> std::result::Result<AttentionState, Error> {
-        self.forward(x, None, &mut Tap::default())
+        Ok(self.forward(x, None, None, &mut Tap::default())?.0)
     }
 
     /// Gradient at the layer's output, `[T, D]`, to the gradient at its input, `[T, D]`.
@@ -332,10 +339,12 @@ impl Attention {
         &self,
         state: &AttentionState,
         d_delta: &Tensor,
+        on_heads: Option<(&Autoencoder, &LatentState)>,
         tap: &mut Tap<'_>,
     ) -> std::result::Result<Tensor, Error> {
         let at = |site| Point { site, layer: Some(self.layer) };
-        let d_v_out = self.heads(&self.out.vjp(d_delta)?, self.n_heads)?;
+        let d_written = decoded(on_heads, self.layer, self.out.vjp(d_delta)?, tap)?;
+        let d_v_out = self.heads(&d_written, self.n_heads)?;
         let d_v_out = tap.backward(at(Site::AttnVOut), d_v_out)?;
         let probs = stored(&state.qk_probs)?;
         let d_v = self.ops.head_mix_transposed(&probs, &d_v_out, self.n_kv_heads)?;
@@ -437,7 +446,15 @@ impl Attention {
     /// If an operation fails.
     pub fn vjp_output(&self, state: &AttentionState, query: usize, d_output: &[f32]) -> Result<AttentionGradients> {
         let d_output = Tensor::from_slice(d_output, (1, d_output.len()), state.delta.device())?;
-        let d_v_out = self.heads(&self.out.vjp(&d_output)?, self.n_heads)?;
+        self.vjp_heads(state, query, &self.out.vjp(&d_output)?)
+    }
+
+    /// Gradient at the heads' outputs at one token, side by side, `[1, H * E]`, to those at queries, keys and values.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn vjp_heads(&self, state: &AttentionState, query: usize, d_heads: &Tensor) -> Result<AttentionGradients> {
+        let d_v_out = self.heads(d_heads, self.n_heads)?;
         let probs = stored(&state.qk_probs.narrow(0, query, 1)?)?;
         let d_probs = self.ops.head_products(&d_v_out, &state.v, None)?;
         let d_logits = stored_in(&self.ops.softmax_vjp(&probs, &d_probs)?, query, state)?;
@@ -564,9 +581,34 @@ impl Attention {
     /// # Errors
     /// If an operation fails.
     pub fn jvp_output(&self, state: &AttentionState, d: &AttentionDerivative) -> Result<Tensor> {
+        self.out.jvp(&self.jvp_heads(state, d)?)
+    }
+
+    /// Derivative of the heads' outputs, side by side, along queries, keys and values, `[T, H * E]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn jvp_heads(&self, state: &AttentionState, d: &AttentionDerivative) -> Result<Tensor> {
         let through_probs = self.ops.head_mix(&stored(&self.jvp_probs(state, d)?)?, &state.v)?;
         let through_values = self.ops.head_mix(&stored(&state.qk_probs)?, &d.v)?;
-        self.out.jvp(&self.merged(&self.ops.add(&through_probs, &through_values)?)?)
+        self.merged(&self.ops.add(&through_probs, &through_values)?)
+    }
+
+    /// The heads' outputs side by side, `[T, H, E]` to `[T, H * E]`: what the output projection reads.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn side_by_side(&self, v_out: &Tensor) -> Result<Tensor> {
+        self.merged(v_out)
+    }
+
+    /// What all heads together write for rows of their outputs, `[N, H * E]` to `[N, D]`: the output weights without the
+    /// bias.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn write_all(&self, x: &Tensor) -> Result<Tensor> {
+        self.out.jvp(x)
     }
 
     /// What one head writes for rows of weighted values, `[N, E]` to `[N, D]`: the output weights without the bias; where

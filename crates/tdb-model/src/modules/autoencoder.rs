@@ -1,4 +1,5 @@
-//! Sparse autoencoders: latents of an activation, what each latent writes, and both within a pass.
+//! Sparse dictionaries (autoencoders and transcoders): latents of an activation, what each latent writes, and both
+//! within a pass.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use crate::fault::{self, Fault};
 use crate::intervention::Index;
 use crate::matrix::Matrix;
 use crate::modules::Place;
+use crate::modules::normalization::Frame;
 use crate::numbers::Numbers;
 use crate::ops::rows::{self, axpy, dot};
 use crate::ops::{Ops, Threads, Vector, View, Weight, matmul_into};
@@ -18,9 +20,9 @@ use crate::site::{Pass, Point};
 use crate::slot::Slot;
 use crate::sparse::SparseRows;
 use crate::tap::Tap;
-use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation};
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, Normalization};
 
-/// One layer's autoencoder, ready to run: the decoder's directions lie contiguous in memory.
+/// One layer's dictionary, ready to run: the decoder's directions lie contiguous in memory.
 #[derive(Clone, Debug)]
 pub struct Autoencoder {
     site: AutoencoderSite,
@@ -28,8 +30,10 @@ pub struct Autoencoder {
     /// `[L, n_inputs]`
     encoder: Weight,
     latent_bias: Vector,
-    /// `[L, n_inputs]`, rows contiguous.
+    /// `[L, n_outputs]`, rows contiguous.
     directions: Weight,
+    /// `[n_outputs, n_inputs]`
+    skip: Option<Weight>,
     place: Place,
 }
 
@@ -48,7 +52,7 @@ impl Autoencoder {
         weights: AutoencoderWeights,
         place: Place,
     ) -> std::result::Result<Self, Error> {
-        let (n_latents, n_inputs) = (weights.encoder.rows(), weights.encoder.cols());
+        let (n_latents, n_inputs, n_outputs) = (weights.encoder.rows(), weights.encoder.cols(), weights.decoder.rows());
         let check = |what, expected: usize, found: usize| match expected == found {
             true => Ok(()),
             false => {
@@ -57,8 +61,14 @@ impl Autoencoder {
         };
         check("the length of the latent bias", n_latents, weights.latent_bias.len())?;
         check("the length of the encoder's pre-bias", n_inputs, weights.encoder_pre_bias.len())?;
-        check("the length of the decoder's bias", n_inputs, weights.decoder_bias.len())?;
-        check("the number of rows of the decoder", n_inputs, weights.decoder.rows())?;
+        check("the length of the decoder's bias", n_outputs, weights.decoder_bias.len())?;
+        if !site.is_transcoder() {
+            check("the number of rows of the decoder", n_inputs, n_outputs)?;
+        }
+        if let Some(skip) = &weights.skip {
+            check("the number of rows of the skip connection", n_outputs, skip.rows())?;
+            check("the number of columns of the skip connection", n_inputs, skip.cols())?;
+        }
         check("the number of columns of the decoder", n_latents, weights.decoder.cols())?;
         if let LatentActivation::JumpRelu { threshold } = &weights.activation {
             check("the number of thresholds", n_latents, threshold.len())?;
@@ -74,6 +84,7 @@ impl Autoencoder {
             encoder: Weight::new(weights.encoder.clone(), &place.device),
             latent_bias: Vector::new(weights.latent_bias.clone(), &place.device),
             directions: Weight::new(contiguous_rows(weights.decoder.transpose()), &place.device),
+            skip: weights.skip.clone().map(|skip| Weight::new(skip, &place.device)),
             weights,
             place,
         })
@@ -99,7 +110,13 @@ impl Autoencoder {
         self.weights.encoder.cols()
     }
 
-    /// What a unit of this latent adds to the reconstruction, `[n_inputs]`.
+    /// Width of the activation that it reconstructs.
+    pub fn n_outputs(&self) -> usize {
+        self.weights.decoder.rows()
+    }
+
+    /// What a unit of this latent adds to the reconstruction, `[n_outputs]`; times the token's
+    /// [latent scale](Autoencoder::latent_scales).
     pub fn direction(&self, latent: usize) -> &[f32] {
         // Rows were made contiguous by `new`.
         self.directions.matrix().contiguous_row(latent).unwrap_or_default()
@@ -110,8 +127,8 @@ impl Autoencoder {
         self.weights.encoder.row(latent)
     }
 
-    /// `x · direction(i)` of every latent `i` for every row of `x: [N, n_inputs]`, `[N, L]`: the gradient of latents,
-    /// given that of the reconstruction.
+    /// `x · direction(i)` of every latent `i` for every row of `x: [N, n_outputs]`, `[N, L]`: the gradient of latents,
+    /// given that of the reconstruction times the write scales.
     ///
     /// # Errors
     /// If an operation fails.
@@ -138,14 +155,72 @@ impl Autoencoder {
         Ok(affine(x.data(), &encoder, &self.weights.latent_bias[latent..latent + 1], Threads::All))
     }
 
-    /// `x` minus the pre-bias.
+    /// `x`, normalised and minus the pre-bias.
     fn centered(&self, x: &Tensor) -> Result<Tensor> {
         let numbers = Numbers::of(x)?;
         let mut centered = numbers.to_row_major();
         rows::for_each_row(&mut centered, self.n_inputs(), |_, row| {
+            if let Some(frame) = self.frame(row) {
+                frame.normalize(row);
+            }
             row.iter_mut().zip(&self.weights.encoder_pre_bias).for_each(|(x, b)| *x -= b);
         });
         Tensor::from_vec(centered, x.dims(), x.device())
+    }
+
+    /// How a row of the input is normalised; `None` if it is not.
+    fn frame(&self, row: &[f32]) -> Option<Frame> {
+        (self.weights.normalization != Normalization::None).then(|| self.weights.normalization.frame(row))
+    }
+
+    /// Whether the reconstruction is brought back to the scale of the input.
+    fn undoes(&self) -> bool {
+        self.weights.normalization != Normalization::None && !self.site.is_transcoder()
+    }
+
+    /// What a unit of a latent writes at each row of `input: [N, n_inputs]`, in units of its direction: the scale that
+    /// the normalisation is undone with. `None` means 1 everywhere.
+    ///
+    /// # Errors
+    /// If the tensor cannot be read.
+    pub fn latent_scales(&self, input: &Tensor) -> Result<Option<Vec<f32>>> {
+        let scales =
+            matches!(self.weights.normalization, Normalization::LayerNorm { .. } | Normalization::ConstantNorm);
+        if !scales || self.site.is_transcoder() {
+            return Ok(None);
+        }
+        let input = Numbers::of(input)?.to_row_major();
+        let rows = input.chunks_exact(self.n_inputs());
+        Ok(Some(rows.map(|row| self.weights.normalization.frame(row).scale).collect()))
+    }
+
+    /// The gradient of one latent before its activation function, at one row of the input, `[n_inputs]`. `frozen`: the
+    /// scale of the normalisation counts as constant.
+    pub fn read_gradient(&self, latent: usize, row: &[f32], frozen: bool) -> Vec<f32> {
+        let mut gradient = self.encoder_row(latent);
+        if let Some(frame) = self.frame(row) {
+            frame.vjp(row, &mut gradient, 0.0, 0.0, frozen);
+        }
+        gradient
+    }
+
+    /// The derivative of the normalised input along `dx`, at `x`, `[N, n_inputs]` each: its product with an encoder row
+    /// is that of a latent before the activation function.
+    ///
+    /// # Errors
+    /// If the tensors cannot be read.
+    pub fn normalized_jvp(&self, x: &Tensor, dx: &Tensor) -> Result<Tensor> {
+        if self.weights.normalization == Normalization::None {
+            return Ok(dx.clone());
+        }
+        let x = Numbers::of(x)?.to_row_major();
+        let mut out = Numbers::of(dx)?.to_row_major();
+        let width = self.n_inputs();
+        rows::for_each_row(&mut out, width, |t, row| {
+            let x = &x[t * width..(t + 1) * width];
+            self.weights.normalization.frame(x).jvp(x, row, false);
+        });
+        Tensor::from_vec(out, dx.dims(), dx.device())
     }
 
     /// Latents of every row of `x: [N, n_inputs]`.
@@ -212,20 +287,38 @@ impl Autoencoder {
         Ok(SparseRows::new(self.n_latents(), out))
     }
 
-    /// Reconstruction of every row, `[N, n_inputs]`.
+    /// Reconstruction of every row, `[N, n_outputs]`, from its latents and the input that they came from,
+    /// `[N, n_inputs]`: by that the normalisation is undone, and a skip connection reads it.
     ///
     /// # Errors
     /// If an operation fails.
-    pub fn decode(&self, latents: &SparseRows) -> Result<Tensor> {
-        let mut out = vec![0.0; latents.len() * self.n_inputs()];
-        out.par_chunks_mut(self.n_inputs()).zip(latents.rows().par_iter()).for_each(|(out, row)| {
+    pub fn decode(&self, latents: &SparseRows, input: &Tensor) -> Result<Tensor> {
+        let width = self.n_outputs();
+        let mut out = vec![0.0; latents.len() * width];
+        let undone = self.undoes().then(|| Numbers::of(input)).transpose()?.map(|input| input.to_row_major());
+        out.par_chunks_mut(width).zip(latents.rows().par_iter()).enumerate().for_each(|(t, (out, row))| {
             out.copy_from_slice(&self.weights.decoder_bias);
             for &(latent, value) in row {
                 let value = if fault::is(Fault::DoubledDictionary) { 2.0 * value } else { value };
                 axpy(out, value, self.direction(latent as usize));
             }
+            if let Some(input) = &undone {
+                self.weights.normalization.frame(&input[t * width..(t + 1) * width]).undo(out);
+            }
         });
-        Tensor::from_vec(out, (latents.len(), self.n_inputs()), &self.place.device)
+        let out = Tensor::from_vec(out, (latents.len(), width), &self.place.device)?;
+        match &self.skip {
+            Some(skip) => self.place.ops.add(&out, &self.place.ops.linear(input, skip, None, 1.0)?),
+            None => Ok(out),
+        }
+    }
+
+    /// What goes from input to output beside the latents, `[N, n_outputs]`; `None` without a skip connection.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn skip(&self, input: &Tensor) -> Result<Option<Tensor>> {
+        self.skip.as_ref().map(|skip| self.place.ops.linear(input, skip, None, 1.0)).transpose()
     }
 
     /// The derivative of the activation function where `latents` are its own values: 1 for what it let through.
@@ -288,7 +381,7 @@ fn contiguous_rows(matrix: Matrix) -> Matrix {
     Matrix::from_vec(rows, cols, out)
 }
 
-/// What the backward pass and readers need of an autoencoder within a pass.
+/// What the backward pass and readers need of a dictionary within a pass.
 #[derive(Clone, Debug)]
 pub struct LatentState {
     /// As the encoder gave them.
@@ -297,15 +390,26 @@ pub struct LatentState {
     pub latents: SparseRows,
     /// Its input, `[T, n_inputs]`.
     pub input: Tensor,
-    /// Reconstruction and error as they went on, `[T, n_inputs]` each; only where something acted on one of them or on
+    /// What it reconstructs, `[T, n_outputs]`: an autoencoder's input.
+    pub target: Tensor,
+    /// Reconstruction and error as they went on, `[T, n_outputs]` each; only where something acted on one of them or on
     /// the latents.
     changed: Option<[Tensor; 2]>,
 }
 
-/// Within a pass an autoencoder's latents replace the activation, and its error is added back.
+/// Gradients at what a dictionary read and at what it stood in for.
+#[derive(Debug)]
+pub(crate) struct LatentGradients {
+    /// `[T, n_outputs]`; of an autoencoder the whole gradient.
+    pub target: Tensor,
+    /// `[T, n_inputs]`: of a transcoder, what flows to its input; `None` if nothing does.
+    pub input: Option<Tensor>,
+}
+
+/// Within a pass a dictionary's latents replace the activation, and its error is added back.
 ///
-/// With nothing changed, reconstruction plus error is the input, so only the encoding is computed and
-/// the input goes on as it is. A changed latent is one sparse update. Gradients flow to the latents
+/// With nothing changed, reconstruction plus error is the target, so only the encoding is computed and
+/// the target goes on as it is. A changed latent is one sparse update. Gradients flow to the latents
 /// through the reconstruction, and to the input both through the latents and through the error; with
 /// nothing changed these two cancel and the gradient passes as through the identity.
 impl Autoencoder {
@@ -314,33 +418,36 @@ impl Autoencoder {
         [slot.latent(), slot.reconstruction(), slot.error()].map(|site| Point { site, layer: Some(layer) })
     }
 
-    /// `input - decode(encode(input))` after interventions, `[T, n_inputs]`.
+    /// `target - decode(encode(input))` after interventions, `[T, n_outputs]`.
     pub(crate) fn error(&self, state: &LatentState) -> Result<Tensor> {
         match &state.changed {
             Some([_, error]) => Ok(error.clone()),
-            None => self.place.ops.subtract(&state.input, &self.decode(&state.encoded)?),
+            None => self.place.ops.subtract(&state.target, &self.decode(&state.encoded, &state.input)?),
         }
     }
 
-    /// What the latents make, after interventions, `[T, n_inputs]`.
+    /// What the latents make, after interventions, `[T, n_outputs]`.
     pub(crate) fn reconstruction(&self, state: &LatentState) -> Result<Tensor> {
         match &state.changed {
             Some([reconstruction, _]) => Ok(reconstruction.clone()),
-            None => self.decode(&state.latents),
+            None => self.decode(&state.latents, &state.input),
         }
     }
 
-    /// `x: [T, n_inputs]`; the second value is what goes on in its place.
+    /// `input: [T, n_inputs]`, `target: [T, n_outputs]`; the second value is what goes on in the target's place.
     pub(crate) fn forward(
         &self,
         layer: usize,
-        x: &Tensor,
+        input: &Tensor,
+        target: &Tensor,
         tap: &mut Tap<'_>,
     ) -> std::result::Result<(LatentState, Tensor), Error> {
         let [latent, reconstruction, error] = self.points(layer);
-        let (encoded, input) = (self.encode(x)?, x.clone());
+        let encoded = self.encode(input)?;
+        let (input, target) = (input.clone(), target.clone());
         if ![latent, reconstruction, error].iter().any(|point| tap.touches(*point, Pass::Forward)) {
-            return Ok((LatentState { latents: encoded.clone(), encoded, input, changed: None }, x.clone()));
+            let out = target.clone();
+            return Ok((LatentState { latents: encoded.clone(), encoded, input, target, changed: None }, out));
         }
         let mut latents = encoded.clone();
         if tap.wants(latent, Pass::Forward) {
@@ -350,72 +457,118 @@ impl Autoencoder {
         } else {
             set_sparse(&mut latents, latent, tap);
         }
-        let computed = [self.decode(&latents)?, self.place.ops.subtract(x, &self.decode(&encoded)?)?];
+        let rest = self.place.ops.subtract(&target, &self.decode(&encoded, &input)?)?;
+        let computed = [self.decode(&latents, &input)?, rest];
         let reconstructed = tap.forward(reconstruction, computed[0].clone())?;
         let rest = tap.forward(error, computed[1].clone())?;
         let mut same: Vec<bool> = (0..encoded.len()).map(|t| latents.row(t) == encoded.row(t)).collect();
         keep_equal_rows(&mut same, &computed[0], &reconstructed)?;
         keep_equal_rows(&mut same, &computed[1], &rest)?;
         let out = self.place.ops.add(&reconstructed, &rest)?;
-        let out = with_rows_of(out, x, &same)?;
-        Ok((LatentState { encoded, latents, input, changed: Some([reconstructed, rest]) }, out))
+        let out = with_rows_of(out, &target, &same)?;
+        Ok((LatentState { encoded, latents, input, target, changed: Some([reconstructed, rest]) }, out))
     }
 
-    /// Gradient at what went on, `[T, n_inputs]`, to the gradient at the input. Under the latents' point the gradient at
-    /// the reconstruction is kept: the gradient of latent `i` at token `t` is its product with the latent's direction,
-    /// which only a reader of that latent needs to compute.
+    /// Gradient at what went on, `[T, n_outputs]`, to the gradients at input and target. Under the latents' point the
+    /// gradient at the reconstruction, times the write scales, is kept: the gradient of latent `i` at token `t` is its
+    /// product with the latent's direction, which only a reader of that latent needs to compute.
     pub(crate) fn backward(
         &self,
         layer: usize,
         state: &LatentState,
         dy: Tensor,
         tap: &mut Tap<'_>,
-    ) -> std::result::Result<Tensor, Error> {
+    ) -> std::result::Result<LatentGradients, Error> {
         let [latent, reconstruction, error] = self.points(layer);
         let d_error = tap.backward(error, dy.clone())?;
         let d_reconstruction = tap.backward(reconstruction, dy)?;
-        tap.put(latent, &d_reconstruction);
+        let scales = self.latent_scales(&state.input)?;
+        let at_latents = scaled(&d_reconstruction, scales.as_deref())?;
+        tap.put(latent, &at_latents);
         let touched = |point| tap.touches(point, Pass::Forward) || tap.touches(point, Pass::Backward);
         if ![latent, reconstruction, error].into_iter().any(touched) {
-            return Ok(d_error);
+            return Ok(LatentGradients { target: d_error, input: None });
         }
-        // d latents through the reconstruction, as changed, minus the same through the error.
-        let replaced = self.replaced_gradients(latent, &d_reconstruction, tap)?;
-        let (through_latents, through_error) = (Numbers::of(&d_reconstruction)?, Numbers::of(&d_error)?);
-        let mut dx = through_error.to_row_major();
-        for (t, dx) in dx.chunks_exact_mut(self.n_inputs()).enumerate() {
+        let replaced = self.replaced_gradients(latent, &at_latents, tap)?;
+        if self.weights.normalization == Normalization::None && !self.site.is_transcoder() {
+            let onto = Numbers::of(&d_error)?.to_row_major();
+            let target = self.input_gradient(state, &d_reconstruction, &d_error, &replaced, onto)?;
+            return Ok(LatentGradients { target, input: None });
+        }
+        let zeros = vec![0.0; state.encoded.len() * self.n_inputs()];
+        let d_input = self.input_gradient(state, &d_reconstruction, &d_error, &replaced, zeros)?;
+        Ok(match self.site.is_transcoder() {
+            true => LatentGradients { target: d_error, input: Some(d_input) },
+            false => LatentGradients { target: self.place.ops.add(&d_input, &d_error)?, input: None },
+        })
+    }
+
+    /// What flows to the input through the reconstruction, as changed, minus the same through the error, `[T, n_inputs]`.
+    /// It is added to `out`, which is zero where inputs are normalised.
+    fn input_gradient(
+        &self,
+        state: &LatentState,
+        d_reconstruction: &Tensor,
+        d_error: &Tensor,
+        replaced: &BTreeMap<(usize, usize), f32>,
+        mut out: Vec<f32>,
+    ) -> Result<Tensor> {
+        let (width, undoes) = (self.n_inputs(), self.undoes());
+        let input = Numbers::of(&state.input)?.to_row_major();
+        let (through_latents, through_error) = (Numbers::of(d_reconstruction)?, Numbers::of(d_error)?);
+        for (t, out) in out.chunks_exact_mut(width).enumerate() {
+            let (x, made, left) = (&input[t * width..(t + 1) * width], through_latents.row(t), through_error.row(t));
+            let frame = self.frame(x);
+            let scale = frame.filter(|_| undoes).map_or(1.0, |frame| frame.scale);
             for &(i, _) in state.encoded.row(t).iter().filter(|e| self.passes(e.1)) {
-                let i = i as usize;
-                let direction = self.direction(i);
-                let through_latent = match replaced.get(&(t, i)) {
+                let direction = self.direction(i as usize);
+                let through_latent = match replaced.get(&(t, i as usize)) {
                     Some(value) => *value,
-                    None => dot(direction, through_latents.row(t)),
+                    None => scale * dot(direction, made),
                 };
-                let grad = through_latent - dot(direction, through_error.row(t));
-                if grad != 0.0 {
-                    axpy(dx, grad, &self.encoder_row(i));
+                let gradient = through_latent - scale * dot(direction, left);
+                if gradient != 0.0 {
+                    axpy(out, gradient, &self.encoder_row(i as usize));
                 }
             }
+            let Some(frame) = frame else { continue };
+            let along = |latents: &SparseRows, gradient: &[f32]| -> f32 {
+                let bias = dot(&self.weights.decoder_bias, gradient);
+                let of = |e: &(u32, f32)| e.1 * dot(self.direction(e.0 as usize), gradient);
+                bias + latents.row(t).iter().map(of).sum::<f32>()
+            };
+            let (d_scale, d_mean) = match undoes {
+                true => (along(&state.latents, made) - along(&state.encoded, left), rows::sum(made) - rows::sum(left)),
+                false => (0.0, 0.0),
+            };
+            frame.vjp(x, out, d_scale, d_mean, false);
         }
-        Ok(Tensor::from_vec(dx, d_error.dims(), d_error.device())?)
+        let out = Tensor::from_vec(out, (state.encoded.len(), width), d_error.device())?;
+        match &self.skip {
+            Some(skip) => {
+                let terms = [(d_reconstruction, skip, 1.0), (d_error, skip, -1.0)];
+                self.place.ops.add(&out, &self.place.ops.linear_vjp(&terms)?)
+            }
+            None => Ok(out),
+        }
     }
 
     /// Gradients of latents that hooks and interventions set, by token and latent.
     fn replaced_gradients(
         &self,
         latent: Point,
-        d_reconstruction: &Tensor,
+        at_latents: &Tensor,
         tap: &mut Tap<'_>,
     ) -> std::result::Result<BTreeMap<(usize, usize), f32>, Error> {
         let mut replaced = BTreeMap::new();
         if tap.wants(latent, Pass::Backward) {
-            let changed = tap.backward_unkept(latent, self.directions_vjp(d_reconstruction)?)?;
+            let changed = tap.backward_unkept(latent, self.directions_vjp(at_latents)?)?;
             let changed = Numbers::of(&changed)?.to_row_major();
             let width = self.n_latents();
             replaced.extend(changed.into_iter().enumerate().map(|(at, value)| ((at / width, at % width), value)));
             return Ok(replaced);
         }
-        let dims = [d_reconstruction.dim(0)?, self.n_latents()];
+        let dims = [at_latents.dim(0)?, self.n_latents()];
         for intervention in tap.interventions.iter().rev().filter(|i| i.applies(latent, Pass::Backward)) {
             for_each_entry(&intervention.indices, dims, |t, i| {
                 replaced.insert((t, i), intervention.value);
@@ -428,6 +581,14 @@ impl Autoencoder {
         }
         Ok(replaced)
     }
+}
+
+/// Each row times its number.
+fn scaled(x: &Tensor, factors: Option<&[f32]>) -> Result<Tensor> {
+    let Some(factors) = factors else { return Ok(x.clone()) };
+    let mut out = Numbers::of(x)?.to_row_major();
+    rows::for_each_row(&mut out, x.dim(1)?, |t, row| rows::scale(row, factors[t]));
+    Tensor::from_vec(out, x.dims(), x.device())
 }
 
 fn sparse(dense: &Tensor) -> Result<SparseRows> {

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::fault::{self, Fault};
 use crate::modules::Place;
 use crate::modules::attention::{Attention, AttentionState, Part, PastKeysValues};
-use crate::modules::autoencoder::{Autoencoder, LatentState};
+use crate::modules::autoencoder::{Autoencoder, LatentGradients, LatentState};
 use crate::modules::mlp::{Mlp, MlpState};
 use crate::modules::norm::{Norm, NormState, Sites};
 use crate::ops::Ops;
@@ -36,11 +36,14 @@ pub struct Block {
     ops: Ops,
 }
 
-/// The autoencoders of one block.
+/// The dictionaries that act within one block. Those on the residual stream come with the layer that they are named
+/// after: one before a layer acts at the end of the block before that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Autoencoders<'a> {
     pub mlp: Option<&'a Autoencoder>,
     pub attention: Option<&'a Autoencoder>,
+    pub middle: Option<(usize, &'a Autoencoder)>,
+    pub end: Option<(usize, &'a Autoencoder)>,
 }
 
 /// The activations of one layer.
@@ -52,6 +55,7 @@ pub struct LayerState {
     /// Attention's output before its norm, where it has one.
     attn_unnormed: Option<Tensor>,
     pub(crate) attn_latents: Option<LatentState>,
+    pub(crate) middle_latents: Option<LatentState>,
     /// `[T, D]`
     pub(crate) post_attn: Tensor,
     pub(crate) mlp_norm: NormState,
@@ -59,6 +63,7 @@ pub struct LayerState {
     pub(crate) mlp: Option<MlpState>,
     mlp_unnormed: Option<Tensor>,
     pub(crate) mlp_latents: Option<LatentState>,
+    pub(crate) end_latents: Option<LatentState>,
     /// `[T, D]`
     pub(crate) post_mlp: Tensor,
 }
@@ -66,13 +71,16 @@ pub struct LayerState {
 /// What follows the attention layer within a block.
 struct AfterAttention {
     attn_delta: Tensor,
+    /// Of a dictionary on the layer's output.
     attn_latents: Option<LatentState>,
+    middle_latents: Option<LatentState>,
     post_attn: Tensor,
     mlp_norm: NormState,
     mlp_in: Tensor,
     mlp: Option<MlpState>,
     mlp_unnormed: Option<Tensor>,
     mlp_latents: Option<LatentState>,
+    end_latents: Option<LatentState>,
     post_mlp: Tensor,
 }
 
@@ -118,6 +126,7 @@ impl Block {
         match slot {
             Slot::Attention => self.attn_post_norm.as_ref(),
             Slot::Mlp => self.mlp_post_norm.as_ref(),
+            Slot::Residual => None,
         }
     }
 
@@ -151,6 +160,7 @@ impl Block {
         let output = match slot {
             Slot::Attention => &state.attn_unnormed,
             Slot::Mlp => &state.mlp_unnormed,
+            Slot::Residual => return Ok(None),
         };
         Ok(self.post_norm_of(slot).zip(output.as_ref()).map(|(norm, output)| norm.scale(output)).transpose()?)
     }
@@ -168,23 +178,26 @@ impl Block {
         tap: &mut Tap<'_>,
     ) -> Result<LayerState, Error> {
         let (attn_norm, attn_in) = self.attn_norm.forward(Sites::attention(self.layer), x, tap)?;
-        let mut attn = self.attn.forward(&attn_in, past, tap)?;
+        let on_heads = autoencoders.attention.filter(|a| a.site() == AutoencoderSite::AttnVOut);
+        let (mut attn, heads_latents) = self.attn.forward(&attn_in, past, on_heads, tap)?;
         let attn_unnormed = self.attn_post_norm.as_ref().map(|_| attn.delta.clone());
         let rest = self.after_attention(x, &attn.delta, autoencoders, tap)?;
-        let AfterAttention { attn_delta, attn_latents, post_attn, mlp_norm, mlp_in, .. } = rest;
+        let AfterAttention { attn_delta, attn_latents: output_latents, post_attn, mlp_norm, mlp_in, .. } = rest;
         attn.delta = attn_delta;
         Ok(LayerState {
             attn_norm,
             attn_in,
             attn,
             attn_unnormed,
-            attn_latents,
+            attn_latents: heads_latents.or(output_latents),
+            middle_latents: rest.middle_latents,
             post_attn,
             mlp_norm,
             mlp_in,
             mlp: rest.mlp,
             mlp_unnormed: rest.mlp_unnormed,
             mlp_latents: rest.mlp_latents,
+            end_latents: rest.end_latents,
             post_mlp: rest.post_mlp,
         })
     }
@@ -198,7 +211,8 @@ impl Block {
         tap: &mut Tap<'_>,
     ) -> Result<Tensor, Error> {
         let (_, attn_in) = self.attn_norm.forward(Sites::attention(self.layer), x, tap)?;
-        let delta = self.attn.forward_together(&attn_in, parts, tap)?;
+        let on_heads = autoencoders.attention.filter(|a| a.site() == AutoencoderSite::AttnVOut);
+        let delta = self.attn.forward_together(&attn_in, parts, on_heads, tap)?;
         Ok(self.after_attention(x, &delta, autoencoders, tap)?.post_mlp)
     }
 
@@ -215,8 +229,10 @@ impl Block {
             None => delta.clone(),
         };
         let attn_delta = tap.forward(self.at(Site::ResidDeltaAttn), delta)?;
-        let (attn_latents, write) = encoded(autoencoders.attention, self.layer, &attn_delta, tap)?;
-        let post_attn = tap.forward(self.at(Site::ResidPostAttn), self.ops.add(&write, x)?)?;
+        let on_output = autoencoders.attention.filter(|a| a.site() == AutoencoderSite::ResidDeltaAttn);
+        let (attn_latents, write) = encoded(on_output, self.layer, &attn_delta, tap)?;
+        let (middle_latents, post_attn) = on_stream(autoencoders.middle, self.ops.add(&write, x)?, tap)?;
+        let post_attn = tap.forward(self.at(Site::ResidPostAttn), post_attn)?;
 
         let read = match self.order {
             BlockOrder::Sequential => &post_attn,
@@ -231,16 +247,19 @@ impl Block {
             }
             None => (None, None, None, post_attn.clone()),
         };
+        let (end_latents, post_mlp) = on_stream(autoencoders.end, post_mlp, tap)?;
         let post_mlp = tap.forward(self.at(Site::ResidPostMlp), post_mlp)?;
         Ok(AfterAttention {
             attn_delta,
             attn_latents,
+            middle_latents,
             post_attn,
             mlp_norm,
             mlp_in,
             mlp,
             mlp_unnormed,
             mlp_latents,
+            end_latents,
             post_mlp,
         })
     }
@@ -253,7 +272,8 @@ impl Block {
         tap: &mut Tap<'_>,
     ) -> Result<(MlpState, Option<Tensor>, Option<LatentState>, Tensor), Error> {
         let on = |site| autoencoder.filter(|a| a.site() == site);
-        let (pre_act, up) = layer.read(input)?;
+        let (on_input, read) = encoded(on(AutoencoderSite::MlpIn), self.layer, input, tap)?;
+        let (pre_act, up) = layer.read(&read)?;
         let pre_act = tap.forward(self.at(Site::MlpPreAct), pre_act)?;
         let up = up.map(|up| tap.forward(self.at(Site::MlpUp), up)).transpose()?;
         let post_act = tap.forward(self.at(Site::MlpPostAct), layer.activate(&pre_act, up.as_ref())?)?;
@@ -264,13 +284,20 @@ impl Block {
             delta = norm.apply(&delta)?;
         }
         let delta = tap.forward(self.at(Site::ResidDeltaMlp), delta)?;
-        let (on_output, write) = encoded(on(AutoencoderSite::ResidDeltaMlp), self.layer, &delta, tap)?;
-        Ok((MlpState { pre_act, up, post_act, delta }, unnormed, on_neurons.or(on_output), write))
+        let (on_output, write) = match autoencoder.filter(|a| a.site().is_transcoder()) {
+            Some(transcoder) => {
+                let (state, write) = transcoder.forward(self.layer, input, &delta, tap)?;
+                (Some(state), write)
+            }
+            None => encoded(on(AutoencoderSite::ResidDeltaMlp), self.layer, &delta, tap)?,
+        };
+        let latents = on_input.or(on_neurons).or(on_output);
+        Ok((MlpState { pre_act, up, post_act, delta }, unnormed, latents, write))
     }
 
     /// Gradient at the residual stream after the block, `[T, D]`, to the gradient before it. `arrived` tells for
-    /// [`Site::ResidPostMlp`] and [`Site::ResidPostAttn`] whether the backward pass has reached that point; until then
-    /// there is nothing to propagate.
+    /// [`Site::ResidPostMlp`], [`Site::ResidPostAttn`] and [`Site::ResidLatentInput`] whether the backward pass has
+    /// reached that point; until then there is nothing to propagate.
     pub(crate) fn backward(
         &self,
         state: &LayerState,
@@ -284,6 +311,12 @@ impl Block {
         let mut through_mlp = None;
         if arrived(self.at(Site::ResidPostMlp)) {
             dx = tap.backward(self.at(Site::ResidPostMlp), dx)?;
+            dx = off_stream(autoencoders.end, state.end_latents.as_ref(), dx, tap)?;
+        }
+        if arrived(input_of(autoencoders.end).unwrap_or(self.at(Site::ResidPostMlp))) {
+            if let Some(point) = input_of(autoencoders.end) {
+                dx = tap.backward(point, dx)?;
+            }
             if let (Some(layer), Some(mlp)) = (&self.mlp, &state.mlp) {
                 let d_input = self.backward_mlp(layer, mlp, state, dx.clone(), autoencoders.mlp, tap)?;
                 through_mlp = Some(self.mlp_norm.backward(Sites::mlp(self.layer), &state.mlp_norm, d_input, tap)?);
@@ -296,6 +329,12 @@ impl Block {
         }
         if arrived(self.at(Site::ResidPostAttn)) {
             dx = tap.backward(self.at(Site::ResidPostAttn), dx)?;
+            dx = off_stream(autoencoders.middle, state.middle_latents.as_ref(), dx, tap)?;
+        }
+        if arrived(input_of(autoencoders.middle).unwrap_or(self.at(Site::ResidPostAttn))) {
+            if let Some(point) = input_of(autoencoders.middle) {
+                dx = tap.backward(point, dx)?;
+            }
             let d_input = self.backward_attention(state, dx.clone(), autoencoders.attention, tap)?;
             let through = self.attn_norm.backward(Sites::attention(self.layer), &state.attn_norm, d_input, tap)?;
             dx = self.ops.add(&through, &dx)?;
@@ -316,7 +355,14 @@ impl Block {
         tap: &mut Tap<'_>,
     ) -> Result<Tensor, Error> {
         let on = |site| autoencoder.filter(|a| a.site() == site).zip(state.mlp_latents.as_ref());
-        let dy = decoded(on(AutoencoderSite::ResidDeltaMlp), self.layer, dy, tap)?;
+        let transcoder = autoencoder.filter(|a| a.site().is_transcoder()).zip(state.mlp_latents.as_ref());
+        let (dy, d_input) = match transcoder {
+            Some((transcoder, latents)) => {
+                let LatentGradients { target, input } = transcoder.backward(self.layer, latents, dy, tap)?;
+                (target, input)
+            }
+            None => (decoded(on(AutoencoderSite::ResidDeltaMlp), self.layer, dy, tap)?, None),
+        };
         let dy = tap.backward(self.at(Site::ResidDeltaMlp), dy)?;
         let dy = through_post_norm(self.mlp_post_norm.as_ref(), state.mlp_unnormed.as_ref(), dy)?;
         let d_neurons = layer.output_vjp(&dy)?;
@@ -325,7 +371,12 @@ impl Block {
         let (d_pre_act, d_up) = layer.activation_vjp(mlp, &d_post_act)?;
         let d_up = d_up.map(|d_up| tap.backward(self.at(Site::MlpUp), d_up)).transpose()?;
         let d_pre_act = tap.backward(self.at(Site::MlpPreAct), d_pre_act)?;
-        Ok(layer.read_vjp(&d_pre_act, d_up.as_ref())?)
+        let dx = layer.read_vjp(&d_pre_act, d_up.as_ref())?;
+        let dx = decoded(on(AutoencoderSite::MlpIn), self.layer, dx, tap)?;
+        match d_input {
+            Some(d_input) => Ok(self.ops.add(&d_input, &dx)?),
+            None => Ok(dx),
+        }
     }
 
     fn backward_attention(
@@ -335,36 +386,67 @@ impl Block {
         autoencoder: Option<&Autoencoder>,
         tap: &mut Tap<'_>,
     ) -> Result<Tensor, Error> {
-        let dy = decoded(autoencoder.zip(state.attn_latents.as_ref()), self.layer, dy, tap)?;
+        let on = |site| autoencoder.filter(|a| a.site() == site).zip(state.attn_latents.as_ref());
+        let dy = decoded(on(AutoencoderSite::ResidDeltaAttn), self.layer, dy, tap)?;
         let dy = tap.backward(self.at(Site::ResidDeltaAttn), dy)?;
         let dy = through_post_norm(self.attn_post_norm.as_ref(), state.attn_unnormed.as_ref(), dy)?;
-        self.attn.backward(&state.attn, &dy, tap)
+        self.attn.backward(&state.attn, &dy, on(AutoencoderSite::AttnVOut), tap)
     }
 }
 
 /// An activation through its autoencoder, if there is one: its state, and what goes on.
-fn encoded(
+pub(super) fn encoded(
     autoencoder: Option<&Autoencoder>,
     layer: usize,
     x: &Tensor,
     tap: &mut Tap<'_>,
 ) -> Result<(Option<LatentState>, Tensor), Error> {
     match autoencoder {
-        Some(autoencoder) => autoencoder.forward(layer, x, tap).map(|(state, out)| (Some(state), out)),
+        Some(autoencoder) => autoencoder.forward(layer, x, x, tap).map(|(state, out)| (Some(state), out)),
         None => Ok((None, x.clone())),
     }
 }
 
 /// The reverse of [`encoded`].
-fn decoded(
+pub(super) fn decoded(
     autoencoder: Option<(&Autoencoder, &LatentState)>,
     layer: usize,
     dy: Tensor,
     tap: &mut Tap<'_>,
 ) -> Result<Tensor, Error> {
     match autoencoder {
-        Some((autoencoder, state)) => autoencoder.backward(layer, state, dy, tap),
+        Some((autoencoder, state)) => Ok(autoencoder.backward(layer, state, dy, tap)?.target),
         None => Ok(dy),
+    }
+}
+
+/// Where a dictionary on the residual stream reads it.
+pub(crate) fn input_of(dictionary: Option<(usize, &Autoencoder)>) -> Option<Point> {
+    dictionary.map(|(layer, _)| Point { site: Site::ResidLatentInput, layer: Some(layer) })
+}
+
+/// The residual stream through the dictionary that stands there, if there is one.
+pub(crate) fn on_stream(
+    dictionary: Option<(usize, &Autoencoder)>,
+    mut x: Tensor,
+    tap: &mut Tap<'_>,
+) -> Result<(Option<LatentState>, Tensor), Error> {
+    if let Some(point) = input_of(dictionary) {
+        x = tap.forward(point, x)?;
+    }
+    encoded(dictionary.map(|(_, found)| found), dictionary.map_or(0, |(layer, _)| layer), &x, tap)
+}
+
+/// The reverse of [`on_stream`], up to the point where the dictionary reads.
+pub(crate) fn off_stream(
+    dictionary: Option<(usize, &Autoencoder)>,
+    state: Option<&LatentState>,
+    dx: Tensor,
+    tap: &mut Tap<'_>,
+) -> Result<Tensor, Error> {
+    match dictionary.zip(state) {
+        Some(((layer, found), state)) => decoded(Some((found, state)), layer, dx, tap),
+        None => Ok(dx),
     }
 }
 

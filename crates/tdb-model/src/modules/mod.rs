@@ -8,6 +8,7 @@ pub mod embedding;
 mod linear;
 pub mod mlp;
 pub mod norm;
+mod normalization;
 pub mod unembedding;
 
 pub use linear::Linear;

@@ -129,6 +129,11 @@ impl Norm {
         self.gain.as_ref().map(Vector::host)
     }
 
+    /// What is added at the end, where the kind has that.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_ref().map(Vector::host)
+    }
+
     pub(crate) fn gain_vector(&self) -> Option<&Vector> {
         self.gain.as_ref()
     }

@@ -8,8 +8,8 @@ use std::fmt;
 use tdb_model::config::{AttentionBias, Rotary, RotaryScaling};
 use tdb_model::{
     Activation, Autoencoder, AutoencoderSite, AutoencoderWeights, BackwardOptions, BlockOrder, CheckpointError, Config,
-    ForwardOptions, Gradients, Hooks, Index, Intervention, LatentActivation, Matrix, MlpKind, NormKind, Numbers, Pass,
-    Point, Positions, Run, Seed, Site, Slot, Source, Transformer,
+    ForwardOptions, Gradients, Hooks, Index, Intervention, LatentActivation, Matrix, MlpKind, NormKind, Normalization,
+    Numbers, Pass, Point, Positions, Run, Seed, Site, Slot, Source, Transformer,
 };
 use tdb_testkit::weights::TensorSpec;
 
@@ -161,9 +161,9 @@ pub fn plain_operations(model: &Transformer) -> Transformer {
     let mut plain = Transformer::load_plain(config.clone(), Procedural(config), &device).unwrap();
     for slot in Slot::ALL {
         let Some(any) = model.any_autoencoder(slot) else { continue };
-        let layers =
-            (0..model.config().n_layers).map(|layer| model.autoencoder(slot, layer).unwrap().weights().clone());
-        let named = tdb_model::NamedAutoencoder { name: String::new(), site: any.site(), layers: layers.collect() };
+        let indices: Vec<usize> = model.layers_with(slot).collect();
+        let layers = indices.iter().map(|layer| model.autoencoder(slot, *layer).unwrap().weights().clone()).collect();
+        let named = tdb_model::NamedAutoencoder { name: String::new(), site: any.site(), layers, indices };
         plain = plain.attach(named).unwrap();
     }
     plain
@@ -175,17 +175,30 @@ pub fn autoencoders(
     site: AutoencoderSite,
     activation: impl Fn(usize) -> LatentActivation,
 ) -> Vec<Option<Autoencoder>> {
+    dictionaries(config, site, Normalization::None, activation)
+}
+
+/// As [`autoencoders`], on normalised inputs; every second transcoder has a skip connection.
+pub fn dictionaries(
+    config: &Config,
+    site: AutoencoderSite,
+    normalization: Normalization,
+    activation: impl Fn(usize) -> LatentActivation,
+) -> Vec<Option<Autoencoder>> {
     let (n_latents, n_inputs) = (30, site.width(config));
     let root = (n_inputs as f64).sqrt();
+    let skips = |i: usize| site.is_transcoder() && i % 2 == 0;
     let layer = |i: usize| {
         let name = |key: &str| format!("{site:?}.{i}.{key}");
         let weights = AutoencoderWeights {
+            normalization,
             encoder_pre_bias: numbers(&name("pre"), n_inputs, 0.2, 0.0),
             encoder: matrix(&name("enc"), n_latents, n_inputs, 4.0 / root),
             latent_bias: numbers(&name("bias"), n_latents, 0.3, -0.5),
             activation: activation(n_latents),
             decoder: matrix(&name("dec"), n_inputs, n_latents, 1.75 / root),
             decoder_bias: numbers(&name("post"), n_inputs, 0.2, 0.0),
+            skip: skips(i).then(|| matrix(&name("skip"), n_inputs, n_inputs, 0.5 / root)),
             activation_frequency: None,
         };
         Some(Autoencoder::new(site, weights).unwrap())
@@ -234,7 +247,33 @@ pub fn models() -> Vec<(&'static str, Transformer)> {
             with.attach_layers(Slot::Attention, delta_attn(&config, &relu)).unwrap()
         }),
         ("capped, windowed", transformer(capped_windowed())),
+        ("before, layer-normed; heads; transcoder", {
+            let residual = dictionaries(&config, AutoencoderSite::ResidPre, LAYER_NORM, relu);
+            let heads = dictionaries(&config, AutoencoderSite::AttnVOut, Normalization::None, jump_relu);
+            let transcoder = dictionaries(&config, AutoencoderSite::MlpTranscoder, Normalization::None, relu);
+            with_residual(both(transcoder, heads), residual)
+        }),
+        ("middle, constant norm, topk; input of the MLP; heads, layer-normed", {
+            let norm = Normalization::ConstantNorm;
+            let residual = dictionaries(&config, AutoencoderSite::ResidPostAttn, norm, top_k(false));
+            let heads = dictionaries(&config, AutoencoderSite::AttnVOut, LAYER_NORM, relu);
+            let input = dictionaries(&config, AutoencoderSite::MlpIn, Normalization::Centered, relu);
+            with_residual(both(input, heads), residual)
+        }),
+        ("after one layer, centred; transcoder, layer-normed", {
+            let mut residual = dictionaries(&config, AutoencoderSite::ResidPostMlp, Normalization::Centered, relu);
+            residual[0] = None;
+            let transcoder = dictionaries(&config, AutoencoderSite::MlpTranscoder, LAYER_NORM, relu);
+            with_residual(plain().attach_layers(Slot::Mlp, transcoder).unwrap(), residual)
+        }),
     ]
+}
+
+/// With an epsilon that would show if it stood under the root.
+const LAYER_NORM: Normalization = Normalization::LayerNorm { epsilon: 0.1 };
+
+fn with_residual(model: Transformer, residual: Vec<Option<Autoencoder>>) -> Transformer {
+    model.attach_layers(Slot::Residual, residual).unwrap()
 }
 
 /// Every point that the model has.
@@ -249,7 +288,14 @@ pub fn points(model: &Transformer) -> Vec<Point> {
         .iter()
         .filter(exists)
         .flat_map(|&s| layers(&s).into_iter().map(move |layer| Point { site: s, layer }))
+        .filter(|point| has_dictionary(model, *point))
         .collect()
+}
+
+/// Whether a point that belongs to a dictionary stands in a layer that has it; true for other points.
+fn has_dictionary(model: &Transformer, point: Point) -> bool {
+    let slot = if point.site == Site::ResidLatentInput { Some(Slot::Residual) } else { Slot::at(point.site) };
+    slot.zip(point.layer).is_none_or(|(slot, layer)| model.autoencoder(slot, layer).is_some())
 }
 
 /// Gradient at the logits of some tokens: what the objective is made of.
@@ -340,9 +386,7 @@ impl Kinds for Site {
     }
 
     fn is_autoencoder(&self) -> bool {
-        use Site::{AttnError, AttnLatent, AttnReconstruction, MlpError, MlpLatent, MlpReconstruction};
-        let all = [MlpLatent, MlpReconstruction, MlpError, AttnLatent, AttnReconstruction, AttnError];
-        all.contains(self)
+        Slot::at(*self).is_some() || *self == Site::ResidLatentInput
     }
 
     /// Whether the second dimension is a key.

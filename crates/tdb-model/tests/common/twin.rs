@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape
 use tdb_model::config::{Rotary, RotaryScaling};
 use tdb_model::{
     Activation, Autoencoder, AutoencoderSite, BlockOrder, Index, Intervention, LatentActivation, Matrix, MlpKind,
-    NormKind, Pass, Point, Positions, Site, Slot, Transformer,
+    NormKind, Normalization, Pass, Point, Positions, Site, Slot, Transformer,
 };
 
 type Numbers = BTreeMap<Point, Vec<f64>>;
@@ -200,17 +200,21 @@ impl Pass2<'_> {
         }
         // A variable, so that candle follows everything computed from it.
         let x = Var::from_tensor(&x)?;
-        let mut x = self.at(Site::ResidPostEmb, None, x.as_tensor().clone())?;
+        let x = self.on_stream(AutoencoderSite::ResidPre, 0, x.as_tensor().clone())?;
+        let mut x = self.at(Site::ResidPostEmb, None, x)?;
         for i in 0..config.n_layers {
             let sites = [Site::AttnLnCentered, Site::AttnLnScale, Site::AttnLnNormalized, Site::AttnIn];
             let input = self.norm(sites, Some(i), &format!("blocks.{i}.attn_norm"), &x)?;
             let write = self.attention(i, &input)?;
-            let post_attn = self.at(Site::ResidPostAttn, Some(i), (&x + write)?)?;
+            let post_attn = self.on_stream(AutoencoderSite::ResidPostAttn, i, (&x + write)?)?;
+            let post_attn = self.at(Site::ResidPostAttn, Some(i), post_attn)?;
             let read = if config.block == BlockOrder::Parallel { &x } else { &post_attn };
             let sites = [Site::MlpLnCentered, Site::MlpLnScale, Site::MlpLnNormalized, Site::MlpIn];
             let input = self.norm(sites, Some(i), &format!("blocks.{i}.mlp_norm"), read)?;
             let write = self.mlp(i, &input)?;
-            x = self.at(Site::ResidPostMlp, Some(i), (post_attn + write)?)?;
+            x = self.on_stream(AutoencoderSite::ResidPostMlp, i, (post_attn + write)?)?;
+            x = self.on_stream(AutoencoderSite::ResidPre, i + 1, x)?;
+            x = self.at(Site::ResidPostMlp, Some(i), x)?;
         }
         let sites = [Site::FinalLnCentered, Site::FinalLnScale, Site::FinalLnNormalized, Site::PostFinalLn];
         let x = self.norm(sites, None, "final_norm", &x)?;
@@ -292,7 +296,10 @@ impl Pass2<'_> {
         let probs = self.at(Site::AttnQkProbs, Some(i), numerator.broadcast_div(&denominator)?)?;
         let v_out = probs.permute((2, 0, 1))?.contiguous()?.matmul(&v.permute((1, 0, 2))?.contiguous()?)?;
         let v_out = self.at(Site::AttnVOut, Some(i), v_out.permute((1, 0, 2))?)?;
-        let mut delta = self.linear(&v_out.reshape((t, h * e))?, &format!("blocks.{i}.attn.o"), settings.bias.o)?;
+        let v_out = v_out.reshape((t, h * e))?;
+        let written =
+            self.autoencode(self.model.autoencoder(Slot::Attention, i), AutoencoderSite::AttnVOut, i, v_out)?;
+        let mut delta = self.linear(&written, &format!("blocks.{i}.attn.o"), settings.bias.o)?;
         if config.post_norms {
             delta = self.rms(&format!("blocks.{i}.attn_post_norm"), &delta)?;
         }
@@ -310,6 +317,8 @@ impl Pass2<'_> {
             MlpKind::Plain(activation) => (activation, "in"),
             MlpKind::Gated(activation) => (activation, "gate"),
         };
+        let whole_input = input;
+        let input = &self.autoencode(autoencoder, AutoencoderSite::MlpIn, i, input.clone())?;
         let pre_act = self.linear(input, &name(first), config.mlp_bias)?;
         let pre_act = self.at(Site::MlpPreAct, Some(i), pre_act)?;
         let mut post_act = activate(&pre_act, activation)?;
@@ -324,7 +333,21 @@ impl Pass2<'_> {
             delta = self.rms(&format!("blocks.{i}.mlp_post_norm"), &delta)?;
         }
         let delta = self.at(Site::ResidDeltaMlp, Some(i), delta)?;
-        self.autoencode(autoencoder, AutoencoderSite::ResidDeltaMlp, i, delta)
+        match autoencoder.filter(|a| a.site() == AutoencoderSite::MlpTranscoder) {
+            Some(transcoder) => self.stand_in(transcoder, i, whole_input, delta),
+            None => self.autoencode(autoencoder, AutoencoderSite::ResidDeltaMlp, i, delta),
+        }
+    }
+
+    /// The residual stream through the dictionary of layer `i`, if it has one at this site.
+    fn on_stream(&mut self, site: AutoencoderSite, i: usize, x: Tensor) -> Result<Tensor> {
+        if i >= self.model.config().n_layers {
+            return Ok(x);
+        }
+        let dictionary = self.model.autoencoder(Slot::Residual, i).filter(|a| a.site() == site);
+        let Some(dictionary) = dictionary else { return Ok(x) };
+        let x = self.at(Site::ResidLatentInput, Some(i), x)?;
+        self.stand_in(dictionary, i, &x, x.clone())
     }
 
     /// Latents, reconstruction and error of `x`; the error is that of the latents before anything changed them.
@@ -335,22 +358,46 @@ impl Pass2<'_> {
         i: usize,
         x: Tensor,
     ) -> Result<Tensor> {
-        let Some(autoencoder) = autoencoder.filter(|a| a.site() == site) else { return Ok(x) };
-        let [latent, reconstruction, error] = match site {
-            AutoencoderSite::ResidDeltaAttn => [Site::AttnLatent, Site::AttnReconstruction, Site::AttnError],
-            _ => [Site::MlpLatent, Site::MlpReconstruction, Site::MlpError],
-        };
-        let encoded = encode(autoencoder, &x)?;
-        let latents = self.at(latent, Some(i), encoded.clone())?;
-        let rebuilt = self.at(reconstruction, Some(i), decode(autoencoder, &latents)?)?;
-        let rest = self.at(error, Some(i), (x - decode(autoencoder, &encoded)?)?)?;
+        match autoencoder.filter(|a| a.site() == site) {
+            Some(autoencoder) => self.stand_in(autoencoder, i, &x, x.clone()),
+            None => Ok(x),
+        }
+    }
+
+    fn stand_in(&mut self, dictionary: &Autoencoder, i: usize, input: &Tensor, target: Tensor) -> Result<Tensor> {
+        let slot = Slot::of(dictionary.site());
+        let encoded = encode(dictionary, input)?;
+        let latents = self.at(slot.latent(), Some(i), encoded.clone())?;
+        let rebuilt = self.at(slot.reconstruction(), Some(i), decode(dictionary, &latents, input)?)?;
+        let rest = self.at(slot.error(), Some(i), (target - decode(dictionary, &encoded, input)?)?)?;
         rebuilt + rest
     }
+}
+
+/// The rows normalised, the scales that this is undone with, and the means, all `None` where there are none.
+fn normalized(normalization: Normalization, x: &Tensor) -> Result<(Tensor, Option<Tensor>, Option<Tensor>)> {
+    let n = x.dim(1)? as f64;
+    let mean = x.mean_keepdim(1)?;
+    let centered = x.broadcast_sub(&mean)?;
+    Ok(match normalization {
+        Normalization::None => (x.clone(), None, None),
+        Normalization::Centered => (centered, None, Some(mean)),
+        Normalization::LayerNorm { epsilon } => {
+            let deviation = (centered.sqr()?.sum_keepdim(1)? / (n - 1.0))?.sqrt()?;
+            let normalized = centered.broadcast_div(&(&deviation + f64::from(epsilon))?)?;
+            (normalized, Some(deviation), Some(mean))
+        }
+        Normalization::ConstantNorm => {
+            let scale = (x.sqr()?.sum_keepdim(1)? / n)?.sqrt()?;
+            (x.broadcast_div(&scale)?, Some(scale), None)
+        }
+    })
 }
 
 fn encode(autoencoder: &Autoencoder, x: &Tensor) -> Result<Tensor> {
     let weights = autoencoder.weights();
     let n = weights.latent_bias.len();
+    let (x, ..) = normalized(weights.normalization, x)?;
     let x = x.broadcast_sub(&tensor(&weights.encoder_pre_bias, &[weights.encoder_pre_bias.len()])?)?;
     let pre = x.matmul(&matrix(&weights.encoder)?.t()?.contiguous()?)?;
     let pre = pre.broadcast_add(&tensor(&weights.latent_bias, &[n])?)?;
@@ -371,8 +418,17 @@ fn encode(autoencoder: &Autoencoder, x: &Tensor) -> Result<Tensor> {
     }
 }
 
-fn decode(autoencoder: &Autoencoder, latents: &Tensor) -> Result<Tensor> {
+fn decode(autoencoder: &Autoencoder, latents: &Tensor, input: &Tensor) -> Result<Tensor> {
     let weights = autoencoder.weights();
     let bias = tensor(&weights.decoder_bias, &[weights.decoder_bias.len()])?;
-    latents.matmul(&matrix(&weights.decoder)?.t()?.contiguous()?)?.broadcast_add(&bias)
+    let mut out = latents.matmul(&matrix(&weights.decoder)?.t()?.contiguous()?)?.broadcast_add(&bias)?;
+    if autoencoder.site() != AutoencoderSite::MlpTranscoder {
+        let (_, scale, mean) = normalized(weights.normalization, input)?;
+        out = scale.map_or(Ok(out.clone()), |scale| out.broadcast_mul(&scale))?;
+        out = mean.map_or(Ok(out.clone()), |mean| out.broadcast_add(&mean))?;
+    }
+    match &weights.skip {
+        Some(skip) => out + input.matmul(&matrix(skip)?.t()?.contiguous()?)?,
+        None => Ok(out),
+    }
 }

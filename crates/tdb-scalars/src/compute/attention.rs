@@ -58,17 +58,15 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: us
         Dst::AttnWeightedValue | Dst::AttnWrite | Dst::AttnWriteSumHeads => {
             return writes_by_row(side, dst, layer).map(Some);
         }
-        Dst::AttnWriteToLatent => {
-            along(side, layer, Some(&latents::latent_gradient(side, dst, Slot::Attention, layer)?))?
-        }
+        Dst::AttnWriteToLatent => along_heads(side, layer, &latents::latent_gradient_at_heads(side, dst, layer)?)?,
         Dst::AttnWriteToLatentSummedOverHeads | Dst::FlattenedAttnWriteToLatentSummedOverHeads => {
-            let gradient = latents::latent_gradient(side, dst, Slot::Attention, layer)?;
-            let summed = sum_heads(&along(side, layer, Some(&gradient))?)?;
+            let gradient = latents::latent_gradient_at_heads(side, dst, layer)?;
+            let summed = sum_heads(&along_heads(side, layer, &gradient)?)?;
             if dst == Dst::AttnWriteToLatentSummedOverHeads { summed } else { flatten_pairs(&summed)? }
         }
         Dst::AttnWriteToLatentPerSequenceToken => {
-            let gradient = latents::latent_gradient(side, dst, Slot::Attention, layer)?;
-            all_keys_along(side, layer, Some(&gradient))?
+            let gradient = latents::latent_gradient_at_heads(side, dst, layer)?;
+            times(&side.get(Site::AttnVOut, layer)?, Some(&gradient))?.sum(2)?
         }
         _ => return Ok(None),
     })))
@@ -83,10 +81,19 @@ fn preceded_gradient(side: &Side<'_>, dst: Dst, layer: usize) -> Result<Option<T
 /// What the heads write along `gradient: [T, D]` (at the token written into), `[T, T, H]`, wherever it stands:
 /// `probs[q, k, h] (v[k, h] W_O · gradient[q])`.
 pub(super) fn along(side: &Side<'_>, layer: usize, gradient: Option<&Tensor>) -> Result<Tensor> {
+    match gradient {
+        Some(gradient) => {
+            let gradient = side.before_division(Slot::Attention, layer, gradient)?;
+            along_heads(side, layer, &side.model().block(layer).attn.write_vjp(&gradient)?)
+        }
+        None => Ok(side.get(Site::AttnQkProbs, layer)?.zeros_like()?),
+    }
+}
+
+/// What the heads' outputs are along `gradient: [T, H, E]` (at the token written into), `[T, T, H]`.
+fn along_heads(side: &Side<'_>, layer: usize, gradient: &Tensor) -> Result<Tensor> {
     let (attn, probs) = (&side.model().block(layer).attn, side.get(Site::AttnQkProbs, layer)?);
-    let Some(gradient) = gradient else { return Ok(probs.zeros_like()?) };
-    let gradient = attn.write_vjp(&side.before_division(Slot::Attention, layer, gradient)?)?;
-    times(&probs, Some(&attn.vjp_probs(&side.get(Site::AttnV, layer)?, &gradient)?))
+    times(&probs, Some(&attn.vjp_probs(&side.get(Site::AttnV, layer)?, gradient)?))
 }
 
 /// As [`along`], summed over the keys: `[T, H]`.
@@ -108,12 +115,11 @@ fn divided(side: &Side<'_>, layer: usize, x: Tensor) -> Result<Tensor> {
     }
 }
 
-/// How much the values of each token add, at `query`, along what `read: [1, H, E]` reads of the heads' writes: `[T]`.
+/// How much the values of each token add, at `query`, along what `read: [1, H, E]` reads of the heads' outputs: `[T]`.
 pub(crate) fn attended_reads(side: &Side<'_>, layer: usize, query: usize, read: &Tensor) -> Result<Vec<f32>> {
     let probs = side.get(Site::AttnQkProbs, layer)?.narrow(0, query, 1)?;
     let products = side.model().block(layer).attn.vjp_probs(&side.get(Site::AttnV, layer)?, read)?;
-    let factor = side.write_factor(Slot::Attention, layer, query)?;
-    row_of(&(sum_heads(&times(&probs, Some(&products))?)? * f64::from(factor))?, 0)
+    row_of(&sum_heads(&times(&probs, Some(&products))?)?, 0)
 }
 
 /// Values and writes of heads from every token into one, made anew for each.

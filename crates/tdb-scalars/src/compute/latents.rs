@@ -5,77 +5,48 @@ use std::borrow::Cow;
 use candle_core::Tensor;
 use tdb_api::{ActivationLocationType as Location, DerivedScalarType as Dst, NodeType};
 use tdb_model::numbers::{Numbers, axpy, dot};
-use tdb_model::{Autoencoder, AutoencoderSite, Site, Slot, SparseRows};
+use tdb_model::{Autoencoder, AutoencoderSite, LatentState, Site, Slot, SparseRows};
 
 use super::attention::attended_reads;
 use super::mlp;
 use crate::derived::Place;
+use crate::dictionary::{DictionaryScalar, Part, Quantity, describe};
 use crate::error::{Error, Result, bad};
+use crate::interventions::read_by;
 use crate::side::Side;
 use crate::slots;
-use crate::tensors::{norms, row_of, times};
+use crate::tensors::{dots, norms, row_of, times};
 use crate::values::Values;
 
-/// What is asked about latents, whichever kind they are.
-enum Asked {
-    Online,
-    Offline,
-    OfflineWriteNorm,
-    WriteNorm,
-    ActTimesGrad,
-    WriteToFinalResidual,
-    WriteToFinalActivationResidual,
-    Write,
-}
-
-/// Which autoencoder a derived scalar is about; `None` if it is about none.
+/// Which dictionary a derived scalar is about; `None` if it is about none.
 ///
 /// # Errors
-/// If that autoencoder is not loaded.
+/// If that dictionary is not loaded.
 pub fn slot_of(side: &Side<'_>, dst: Dst) -> Result<Option<Slot>> {
     let (model, name) = (side.model(), dst.as_str());
-    if dst == Dst::OnlineAutoencoderWrite {
-        return slots::only(model, name).map(Some);
-    }
-    Ok(Some(match crate::derived::node_type(dst) {
-        NodeType::MlpAutoencoderLatent => slots::require(model, Slot::Mlp, name)?,
-        NodeType::AttentionAutoencoderLatent => slots::require(model, Slot::Attention, name)?,
-        NodeType::AutoencoderLatent => match dst {
-            Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched | Dst::AttnWriteToLatentPerSequenceTokenBatched => {
-                slots::require(model, Slot::Attention, name)?
-            }
-            _ => slots::only(model, name)?,
-        },
+    let slot = match (describe(dst), dst) {
+        (Some(found), _) => found.slot,
+        (_, Dst::OnlineMlpAutoencoderError | Dst::OnlineResidualMlpAutoencoderError)
+        | (
+            _,
+            Dst::OnlineMlpAutoencoderErrorActTimesGrad
+            | Dst::OnlineMlpAutoencoderErrorWriteNorm
+            | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad,
+        ) => Some(Slot::Mlp),
+        (
+            _,
+            Dst::OnlineResidualAttentionAutoencoderError
+            | Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched
+            | Dst::AttnWriteToLatentPerSequenceTokenBatched,
+        ) => Some(Slot::Attention),
+        (_, Dst::OnlineResidualAutoencoderError) => Some(Slot::Residual),
+        (_, _) if crate::derived::node_type(dst) == NodeType::AutoencoderLatent => None,
         _ => return Ok(None),
-    }))
-}
-
-fn asked(dst: Dst) -> Option<Asked> {
-    Some(match dst {
-        Dst::OnlineAutoencoderLatent | Dst::OnlineMlpAutoencoderLatent | Dst::OnlineAttentionAutoencoderLatent => {
-            Asked::Online
-        }
-        Dst::AutoencoderLatent | Dst::MlpAutoencoderLatent | Dst::AttentionAutoencoderLatent => Asked::Offline,
-        Dst::AutoencoderWriteNorm | Dst::MlpAutoencoderWriteNorm | Dst::AttentionAutoencoderWriteNorm => {
-            Asked::OfflineWriteNorm
-        }
-        Dst::OnlineAutoencoderWriteNorm
-        | Dst::OnlineMlpAutoencoderWriteNorm
-        | Dst::OnlineAttentionAutoencoderWriteNorm => Asked::WriteNorm,
-        Dst::OnlineAutoencoderActTimesGrad
-        | Dst::OnlineMlpAutoencoderActTimesGrad
-        | Dst::OnlineAttentionAutoencoderActTimesGrad => Asked::ActTimesGrad,
-        Dst::OnlineAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineMlpAutoencoderWriteToFinalResidualGrad
-        | Dst::OnlineAttentionAutoencoderWriteToFinalResidualGrad => Asked::WriteToFinalResidual,
-        Dst::OnlineAutoencoderWriteToFinalActivationResidualGrad
-        | Dst::OnlineMlpAutoencoderWriteToFinalActivationResidualGrad
-        | Dst::OnlineAttentionAutoencoderWriteToFinalActivationResidualGrad => Asked::WriteToFinalActivationResidual,
-        Dst::OnlineAutoencoderWrite | Dst::OnlineMlpAutoencoderWrite | Dst::OnlineAttentionAutoencoderWrite => {
-            Asked::Write
-        }
-        _ => return None,
-    })
+    };
+    match slot {
+        Some(slot) => slots::require(model, slot, name).map(Some),
+        None => slots::only(model, name).map(Some),
+    }
 }
 
 /// `None` if `dst` is not about latents or their errors.
@@ -86,19 +57,38 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<O
     if let Some(values) = gradients_of_latents(side, dst, layer)? {
         return Ok(Some(values));
     }
-    let (Some(asked), Some(slot)) = (asked(dst), slot_of(side, dst)?) else {
+    let (Some(found), Some(slot)) = (describe(dst), slot_of(side, dst)?) else {
         return batched_writes(side, dst, layer);
     };
+    match found.part {
+        Part::Latents => latents(side, dst, found.quantity, slot, layer).map(Some),
+        Part::Error => {
+            let error = side.run.latent_error(slot, layer)?;
+            one_node(side, dst, found, slot, layer, &error).map(Some)
+        }
+        Part::Skip => {
+            let (autoencoder, state) = layer_state(side, slot, layer)?;
+            match autoencoder.skip(&state.input)? {
+                Some(skip) => one_node(side, dst, found, slot, layer, &skip).map(Some),
+                None => {
+                    bad!("\"{dst}\" does not exist for the dictionary that is loaded, which has no skip connection")
+                }
+            }
+        }
+    }
+}
+
+fn latents<'a>(side: &'a Side<'_>, dst: Dst, quantity: Quantity, slot: Slot, layer: usize) -> Result<Values<'a>> {
     let (autoencoder, latents) = layer_latents(side, slot, layer)?;
-    Ok(Some(Values::Sparse(Cow::Owned(match asked {
-        Asked::Online => return Ok(Some(Values::Sparse(Cow::Borrowed(latents)))),
-        Asked::Offline => offline(side, slot, layer)?,
-        Asked::OfflineWriteNorm => write_norms(side, slot, layer, &offline(side, slot, layer)?)?,
-        Asked::WriteNorm => write_norms(side, slot, layer, latents)?,
-        Asked::ActTimesGrad => along(autoencoder, latents, side.gradients(dst)?.at_reconstruction(slot, layer))?,
-        Asked::WriteToFinalResidual => written(side, slot, layer, side.final_residual_gradient(dst)?.as_ref())?,
-        Asked::WriteToFinalActivationResidual => written(side, slot, layer, Some(side.traced_gradient(dst)?))?,
-        Asked::Write => {
+    Ok(Values::Sparse(Cow::Owned(match quantity {
+        Quantity::Activation => return Ok(Values::Sparse(Cow::Borrowed(latents))),
+        Quantity::Offline => offline(side, slot, layer)?,
+        Quantity::OfflineWriteNorm => write_norms(side, slot, layer, &offline(side, slot, layer)?)?,
+        Quantity::WriteNorm => write_norms(side, slot, layer, latents)?,
+        Quantity::ActTimesGrad => along(autoencoder, latents, side.gradients(dst)?.at_reconstruction(slot, layer))?,
+        Quantity::WriteToFinalResidual => written(side, slot, layer, side.final_residual_gradient(dst)?.as_ref())?,
+        Quantity::WriteToFinalActivationResidual => written(side, slot, layer, Some(side.traced_gradient(dst)?))?,
+        Quantity::Write => {
             let (d_model, width) = (side.model().config().d_model, latents.width());
             let row = move |t: usize| {
                 let mut out = vec![0.0; width * d_model];
@@ -108,66 +98,138 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<O
                 }
                 Ok(out)
             };
-            return Ok(Some(Values::Rows { dims: vec![side.tokens(), width, d_model], row: Box::new(row) }));
+            return Ok(Values::Rows { dims: vec![side.tokens(), width, d_model], row: Box::new(row) });
         }
-    }))))
+    })))
+}
+
+/// Of what a dictionary does not put into latents, `x: [T, n_outputs]`, one number for each token.
+fn one_node<'a>(
+    side: &Side<'_>,
+    dst: Dst,
+    found: DictionaryScalar,
+    slot: Slot,
+    layer: usize,
+    x: &Tensor,
+) -> Result<Values<'a>> {
+    let (autoencoder, _) = layer_state(side, slot, layer)?;
+    let site = autoencoder.site();
+    Ok(Values::Dense(match found.quantity {
+        Quantity::ActTimesGrad => {
+            let at = if found.part == Part::Error { slot.error() } else { slot.reconstruction() };
+            dots(x, side.gradient(dst, at, layer)?.as_ref())?
+        }
+        Quantity::WriteNorm => norms(&to_residual(side, site, layer, x, None)?)?,
+        Quantity::WriteToFinalResidual => {
+            let (written, place) = Place::written_by(side.model(), slot, layer);
+            let gradient = side.final_residual_gradient(dst)?;
+            let precedes = side.precedes_final_residual(Some(written), place);
+            dots(&to_residual(side, site, layer, x, None)?, gradient.as_ref().filter(|_| precedes))?
+        }
+        _ => norms(x)?,
+    }))
+}
+
+/// What rows at a dictionary's output, `[T, n_outputs]`, are in the residual stream, `[T, D]`, one for each token; those
+/// of `token` alone if there is one. What stands before the MLP writes nothing itself. The scale of a norm after the layer
+/// counts as constant.
+pub(crate) fn to_residual(
+    side: &Side<'_>,
+    site: AutoencoderSite,
+    layer: usize,
+    rows: &Tensor,
+    token: Option<usize>,
+) -> Result<Tensor> {
+    let (block, slot) = (side.model().block(layer), Slot::of(site));
+    let written = match site {
+        AutoencoderSite::MlpPostAct => block.mlp().write(rows)?,
+        AutoencoderSite::AttnVOut => block.attn.write_all(rows)?,
+        AutoencoderSite::MlpIn => return Ok(rows.zeros_like()?),
+        _ => return Ok(rows.clone()),
+    };
+    match token {
+        Some(token) => Ok((written * f64::from(side.write_factor(slot, layer, token)?))?),
+        None => side.before_division(slot, layer, &written),
+    }
+}
+
+/// A gradient at the residual stream, `[T, D]`, seen from a dictionary's output, `[T, n_outputs]`; the transpose of
+/// [`to_residual`].
+fn from_residual(side: &Side<'_>, site: AutoencoderSite, layer: usize, gradient: &Tensor) -> Result<Option<Tensor>> {
+    let block = side.model().block(layer);
+    Ok(match site {
+        AutoencoderSite::MlpPostAct => Some(mlp::at_neurons(side, layer, gradient)?),
+        AutoencoderSite::AttnVOut => {
+            let gradient = side.before_division(Slot::Attention, layer, gradient)?;
+            Some(block.attn.side_by_side(&block.attn.write_vjp(&gradient)?)?)
+        }
+        AutoencoderSite::MlpIn => None,
+        _ => Some(gradient.clone()),
+    })
 }
 
 /// What a unit of one latent adds to the residual stream of a token, `[D]`.
 ///
 /// # Errors
-/// If the layer has no such autoencoder.
+/// If the layer has no such dictionary.
 pub fn write_direction(side: &Side<'_>, slot: Slot, layer: usize, token: usize, latent: usize) -> Result<Vec<f32>> {
     let autoencoder = slots::in_layer(side.model(), slot, layer)?;
-    let direction = autoencoder.direction(latent);
-    if autoencoder.site() != AutoencoderSite::MlpPostAct {
-        return Ok(direction.to_vec());
+    let mut direction = autoencoder.direction(latent).to_vec();
+    if let Some(scales) = side.run.latent_scales(slot, layer)? {
+        direction.iter_mut().for_each(|x| *x *= scales[token]);
     }
-    let neurons = side.model().tensor(&[1, direction.len()], direction.to_vec())?;
-    let written = side.model().block(layer).mlp().write(&neurons)?;
-    row_of(&(written * f64::from(side.write_factor(Slot::Mlp, layer, token)?))?, 0)
+    if autoencoder.site().writes_residual_stream() {
+        return Ok(direction);
+    }
+    let row = side.model().tensor(&[1, direction.len()], direction)?;
+    row_of(&to_residual(side, autoencoder.site(), layer, &row, Some(token))?, 0)
 }
 
-fn layer_latents<'a>(side: &'a Side<'_>, slot: Slot, layer: usize) -> Result<(&'a Autoencoder, &'a SparseRows)> {
+fn layer_state<'a>(side: &'a Side<'_>, slot: Slot, layer: usize) -> Result<(&'a Autoencoder, &'a LatentState)> {
     let autoencoder = slots::in_layer(side.model(), slot, layer)?;
     match side.run.latents(slot, layer) {
-        Some(state) => Ok((autoencoder, &state.latents)),
+        Some(state) => Ok((autoencoder, state)),
         None => Err(Error::Internal(format!("the run kept no latents of layer {layer}"))),
     }
 }
 
-/// What an autoencoder is applied to, `[T, n_inputs]`.
-fn input(side: &Side<'_>, site: AutoencoderSite, layer: usize) -> Result<Tensor> {
-    side.get(
-        match site {
-            AutoencoderSite::MlpPostAct => Site::MlpPostAct,
-            AutoencoderSite::ResidDeltaMlp => Site::ResidDeltaMlp,
-            AutoencoderSite::ResidDeltaAttn => Site::ResidDeltaAttn,
-        },
-        layer,
-    )
+fn layer_latents<'a>(side: &'a Side<'_>, slot: Slot, layer: usize) -> Result<(&'a Autoencoder, &'a SparseRows)> {
+    layer_state(side, slot, layer).map(|(autoencoder, state)| (autoencoder, &state.latents))
 }
 
-/// Latents computed after the fact from the activations of the pass, before interventions on latents.
+/// Latents times the write scale of their token: what they write in units of their directions.
+fn in_units_of_directions<'a>(
+    side: &Side<'_>,
+    slot: Slot,
+    layer: usize,
+    latents: &'a SparseRows,
+) -> Result<Cow<'a, SparseRows>> {
+    Ok(match side.run.latent_scales(slot, layer)? {
+        Some(scales) => Cow::Owned(latents.map(|t, _, x| x * scales[t])),
+        None => Cow::Borrowed(latents),
+    })
+}
+
+/// Latents computed after the fact from the activations of the pass, before interventions on latents. Those of an
+/// autoencoder on the output of the MLP read it without its bias, as clients of the interface know it.
 fn offline(side: &Side<'_>, slot: Slot, layer: usize) -> Result<SparseRows> {
-    let (autoencoder, _) = layer_latents(side, slot, layer)?;
-    let input = match autoencoder.site() {
-        AutoencoderSite::ResidDeltaMlp => mlp::without_bias(side, layer)?,
-        site => input(side, site, layer)?,
-    };
-    Ok(autoencoder.encode(&input)?)
+    let (autoencoder, state) = layer_state(side, slot, layer)?;
+    match autoencoder.site() {
+        AutoencoderSite::ResidDeltaMlp => Ok(autoencoder.encode(&mlp::without_bias(side, layer)?)?),
+        _ => Ok(state.encoded.clone()),
+    }
 }
 
 /// Latents of the activations as the pass holds them (with the output's bias, unlike [`offline`]).
-pub(crate) fn encoded(side: &Side<'_>, slot: Slot, layer: usize) -> Result<SparseRows> {
-    let (autoencoder, _) = layer_latents(side, slot, layer)?;
-    Ok(autoencoder.encode(&input(side, autoencoder.site(), layer)?)?)
+pub(crate) fn encoded<'a>(side: &'a Side<'_>, slot: Slot, layer: usize) -> Result<&'a SparseRows> {
+    layer_state(side, slot, layer).map(|(_, state)| &state.encoded)
 }
 
 /// `latent * |its write|`.
 fn write_norms(side: &Side<'_>, slot: Slot, layer: usize, latents: &SparseRows) -> Result<SparseRows> {
     let (autoencoder, _) = layer_latents(side, slot, layer)?;
-    if autoencoder.site() != AutoencoderSite::MlpPostAct {
+    let latents = in_units_of_directions(side, slot, layer, latents)?;
+    if autoencoder.site().writes_residual_stream() {
         return Ok(latents.map(|_, i, x| {
             let direction = autoencoder.direction(i);
             x * dot(direction, direction).sqrt()
@@ -177,21 +239,26 @@ fn write_norms(side: &Side<'_>, slot: Slot, layer: usize, latents: &SparseRows) 
     let mut distinct: Vec<u32> = latents.rows().iter().flatten().map(|e| e.0).collect();
     distinct.sort_unstable();
     distinct.dedup();
+    let block = side.model().block(layer);
     let mut found: Vec<f32> = Vec::with_capacity(distinct.len());
-    for block in distinct.chunks(256) {
-        let directions = block.iter().flat_map(|i| autoencoder.direction(*i as usize).iter().copied()).collect();
-        let directions = side.model().tensor(&[block.len(), autoencoder.n_inputs()], directions)?;
-        let written = norms(&side.model().block(layer).mlp().write(&directions)?)?;
-        found.extend(written.flatten_all()?.to_vec1::<f32>()?);
+    for some in distinct.chunks(256) {
+        let directions = some.iter().flat_map(|i| autoencoder.direction(*i as usize).iter().copied()).collect();
+        let directions = side.model().tensor(&[some.len(), autoencoder.n_outputs()], directions)?;
+        let written = match autoencoder.site() {
+            AutoencoderSite::MlpPostAct => block.mlp().write(&directions)?,
+            AutoencoderSite::AttnVOut => block.attn.write_all(&directions)?,
+            _ => directions.zeros_like()?,
+        };
+        found.extend(norms(&written)?.flatten_all()?.to_vec1::<f32>()?);
     }
-    let factors: Vec<f32> =
-        (0..latents.len()).map(|t| side.write_factor(Slot::Mlp, layer, t)).collect::<Result<_>>()?;
+    let factors: Vec<f32> = (0..latents.len()).map(|t| side.write_factor(slot, layer, t)).collect::<Result<_>>()?;
     Ok(latents.map(|t, i, x| x * found[distinct.binary_search(&(i as u32)).unwrap_or_default()] * factors[t]))
 }
 
 /// `latent * (its write · gradient)`; zero where the layer does not come before the gradient.
 fn written(side: &Side<'_>, slot: Slot, layer: usize, gradient: Option<&Tensor>) -> Result<SparseRows> {
-    let precedes = side.precedes_final_residual(Some(layer), Place::written_by(slot));
+    let (written, place) = Place::written_by(side.model(), slot, layer);
+    let precedes = side.precedes_final_residual(Some(written), place);
     written_along(side, slot, layer, gradient.filter(|_| precedes))
 }
 
@@ -211,13 +278,9 @@ pub(super) fn along_gradient<'a>(
 
 fn written_along(side: &Side<'_>, slot: Slot, layer: usize, gradient: Option<&Tensor>) -> Result<SparseRows> {
     let (autoencoder, latents) = layer_latents(side, slot, layer)?;
-    match (gradient, autoencoder.site()) {
-        // The same gradient seen from the neurons, among which the latents' directions are.
-        (Some(gradient), AutoencoderSite::MlpPostAct) => {
-            along(autoencoder, latents, Some(&mlp::at_neurons(side, layer, gradient)?))
-        }
-        _ => along(autoencoder, latents, gradient),
-    }
+    let latents = in_units_of_directions(side, slot, layer, latents)?;
+    let gradient = gradient.map(|gradient| from_residual(side, autoencoder.site(), layer, gradient)).transpose()?;
+    along(autoencoder, &latents, gradient.flatten().as_ref())
 }
 
 /// `latents[t, i] * (direction(i) · gradient[t])`
@@ -236,13 +299,15 @@ fn errors<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Value
         | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad => (Slot::Mlp, true),
         Dst::OnlineResidualMlpAutoencoderError => (Slot::Mlp, false),
         Dst::OnlineResidualAttentionAutoencoderError => (Slot::Attention, false),
+        Dst::OnlineResidualAutoencoderError => (Slot::Residual, false),
         _ => return Ok(None),
     };
     slots::require(side.model(), slot, dst.as_str())?;
     let (autoencoder, _) = layer_latents(side, slot, layer)?;
-    if slot == Slot::Mlp && on_neurons != (autoencoder.site() == AutoencoderSite::MlpPostAct) {
-        let reads = if on_neurons { "the output of the MLP layers" } else { "MLP neurons" };
-        return bad!("\"{dst}\" does not exist for the autoencoder that is loaded, which reads {reads}");
+    let site = autoencoder.site();
+    let fits = if on_neurons { site == AutoencoderSite::MlpPostAct } else { site.writes_residual_stream() };
+    if !fits {
+        return bad!("\"{dst}\" does not exist for the autoencoder that is loaded, which reads {}", read_by(site));
     }
     let error = side.run.latent_error(slot, layer)?;
     Ok(Some(Values::Dense(match dst {
@@ -255,20 +320,42 @@ fn errors<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Value
     })))
 }
 
-/// The gradient of one latent, summed over tokens, at its autoencoder's input: `[T, n_inputs]`.
+/// The gradient of one latent of the attention layers, summed over tokens, at the heads' outputs, `[T, H, E]`. The scale
+/// of a normalisation counts as constant, so that what heads write along it adds up.
 ///
 /// # Errors
 /// If the request names no latent.
-pub(super) fn latent_gradient(side: &Side<'_>, dst: Dst, slot: Slot, layer: usize) -> Result<Tensor> {
-    slots::require(side.model(), slot, dst.as_str())?;
+pub(super) fn latent_gradient_at_heads(side: &Side<'_>, dst: Dst, layer: usize) -> Result<Tensor> {
+    let slot = slots::require(side.model(), Slot::Attention, dst.as_str())?;
     let named = side.plan.within_layer.map(|within| within.location);
-    if slot == Slot::Attention && named == Some(Location::OnlineMlpAutoencoderLatent) {
+    if named == Some(Location::OnlineMlpAutoencoderLatent) {
         return bad!(
             "\"{dst}\" is about latents of the attention layers, but activationIndexForWithinLayerGrad names one of the MLP layers"
         );
     }
-    let (autoencoder, _) = layer_latents(side, slot, layer)?;
-    gradient_of(side, autoencoder, &encoded(side, slot, layer)?, named_latent(side, dst)?)
+    let (autoencoder, state) = layer_state(side, slot, layer)?;
+    let gradient = gradient_of(side, autoencoder, &state.encoded, &state.input, named_latent(side, dst)?, true)?;
+    seen_from_heads(side, autoencoder, layer, &gradient, None)
+}
+
+/// Rows at the input of an attention dictionary, `[T, n_inputs]`, seen from the heads' outputs, `[T, H, E]`, one for each
+/// token; that of `token` alone if there is one. The scale of a norm after the layer counts as constant.
+pub(crate) fn seen_from_heads(
+    side: &Side<'_>,
+    autoencoder: &Autoencoder,
+    layer: usize,
+    rows: &Tensor,
+    token: Option<usize>,
+) -> Result<Tensor> {
+    let config = side.model().config();
+    if autoencoder.site() == AutoencoderSite::AttnVOut {
+        return Ok(rows.reshape(((), config.n_heads, config.d_head))?);
+    }
+    let rows = match token {
+        Some(token) => (rows * f64::from(side.write_factor(Slot::Attention, layer, token)?))?,
+        None => side.before_division(Slot::Attention, layer, rows)?,
+    };
+    Ok(side.model().block(layer).attn.write_vjp(&rows)?)
 }
 
 fn named_latent(side: &Side<'_>, dst: Dst) -> Result<usize> {
@@ -278,16 +365,24 @@ fn named_latent(side: &Side<'_>, dst: Dst) -> Result<usize> {
     }
 }
 
-fn gradient_of(side: &Side<'_>, autoencoder: &Autoencoder, encoded: &SparseRows, index: usize) -> Result<Tensor> {
-    let row = autoencoder.encoder_row(index);
-    let mut out = vec![0.0; encoded.len() * row.len()];
-    for (t, out) in out.chunks_exact_mut(row.len()).enumerate() {
+/// The gradient of one latent at its input, `[T, n_inputs]`; zero at tokens where the latent is not active.
+fn gradient_of(
+    side: &Side<'_>,
+    autoencoder: &Autoencoder,
+    encoded: &SparseRows,
+    input: &Tensor,
+    index: usize,
+    frozen: bool,
+) -> Result<Tensor> {
+    let width = autoencoder.n_inputs();
+    let mut out = vec![0.0; encoded.len() * width];
+    for (t, out) in out.chunks_exact_mut(width).enumerate() {
         let entry = encoded.row(t).iter().find(|e| e.0 as usize == index);
         if entry.is_some_and(|e| autoencoder.passes(e.1)) {
-            out.copy_from_slice(&row);
+            out.copy_from_slice(&autoencoder.read_gradient(index, &row_of(input, t)?, frozen));
         }
     }
-    Ok(side.model().tensor(&[encoded.len(), row.len()], out)?)
+    Ok(side.model().tensor(&[encoded.len(), width], out)?)
 }
 
 fn gradients_of_latents<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
@@ -302,20 +397,26 @@ fn gradients_of_latents<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Resul
     let slot = match within.location {
         Location::OnlineMlpAutoencoderLatent => Slot::Mlp,
         Location::OnlineAttentionAutoencoderLatent => Slot::Attention,
+        Location::OnlineResidualAutoencoderLatent => Slot::Residual,
         _ => slots::only(side.model(), dst.as_str())?,
     };
-    let (autoencoder, _) = layer_latents(side, slot, layer)?;
-    if on_neurons != (autoencoder.site() == AutoencoderSite::MlpPostAct) {
-        let reads = if on_neurons { "the residual stream" } else { "MLP neurons" };
-        return bad!("\"{dst}\" does not exist for the autoencoder that is loaded, which reads {reads}");
+    let (autoencoder, state) = layer_state(side, slot, layer)?;
+    let site = autoencoder.site();
+    let fits = if on_neurons { site == AutoencoderSite::MlpPostAct } else { site.writes_residual_stream() };
+    if !fits || site.is_transcoder() {
+        return bad!("\"{dst}\" does not exist for the autoencoder that is loaded, which reads {}", read_by(site));
     }
     if !on_neurons {
-        return Ok(Some(Values::Dense(latent_gradient(side, dst, slot, layer)?)));
+        let index = named_latent(side, dst)?;
+        let gradient = gradient_of(side, autoencoder, &state.encoded, &state.input, index, false)?;
+        return Ok(Some(Values::Dense(gradient)));
     }
     // One latent's autoencoder, that of the named layer, on the neurons of every layer.
     let (named, _) = layer_latents(side, slot, within.layer)?;
-    let encoded = named.encode(&side.get(Site::MlpPostAct, layer)?)?;
-    Ok(Some(Values::Dense(gradient_of(side, named, &encoded, named_latent(side, dst)?)?)))
+    let neurons = side.get(Site::MlpPostAct, layer)?;
+    let encoded = named.encode(&neurons)?;
+    let gradient = gradient_of(side, named, &encoded, &neurons, named_latent(side, dst)?, false)?;
+    Ok(Some(Values::Dense(gradient)))
 }
 
 /// Writes of heads to all latents of the attention autoencoder at once, in the layer that the inspection names.
@@ -328,14 +429,15 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
     if side.plan.within_layer.is_none_or(|within| within.layer != layer) {
         return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which layer is meant");
     }
-    let (autoencoder, _) = layer_latents(side, Slot::Attention, layer)?;
-    let encoded = encoded(side, Slot::Attention, layer)?;
+    let (autoencoder, state) = layer_state(side, Slot::Attention, layer)?;
+    let (encoded, input) = (&state.encoded, &state.input);
     let v_out = side.get(Site::AttnVOut, layer)?;
     let (tokens, n_heads, n_latents) = (side.tokens(), side.model().config().n_heads, autoencoder.n_latents());
     // The latents' encoder rows seen from the heads' values: only of active ones is anything asked.
-    let read = move |latent: usize| -> Result<Tensor> {
-        let row = side.model().tensor(&[1, autoencoder.n_inputs()], autoencoder.encoder_row(latent))?;
-        Ok(side.model().block(layer).attn.write_vjp(&row)?)
+    let read = move |latent: usize, t: usize| -> Result<Tensor> {
+        let row = autoencoder.read_gradient(latent, &row_of(input, t)?, true);
+        let row = side.model().tensor(&[1, autoencoder.n_inputs()], row)?;
+        seen_from_heads(side, autoencoder, layer, &row, Some(t))
     };
     let active = move |t: usize| {
         encoded.row(t).iter().filter(|e| autoencoder.passes(e.1)).map(|e| e.0 as usize).collect::<Vec<_>>()
@@ -347,7 +449,7 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
             let key = pair - query * (query + 1) / 2;
             let mut out = vec![0.0; n_latents];
             for latent in active(query) {
-                out[latent] = attended_reads(side, layer, query, &read(latent)?)?[key];
+                out[latent] = attended_reads(side, layer, query, &read(latent, query)?)?[key];
             }
             Ok(out)
         };
@@ -356,8 +458,7 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
     let row = move |t: usize| {
         let mut out = vec![0.0; n_heads * n_latents];
         for latent in active(t) {
-            let by_head = times(&v_out.narrow(0, t, 1)?, Some(&read(latent)?))?.sum(2)?;
-            let by_head = (by_head * f64::from(side.write_factor(Slot::Attention, layer, t)?))?;
+            let by_head = times(&v_out.narrow(0, t, 1)?, Some(&read(latent, t)?))?.sum(2)?;
             for (head, x) in row_of(&by_head, 0)?.into_iter().enumerate() {
                 out[head * n_latents + latent] = x;
             }

@@ -9,13 +9,14 @@ use candle_core::Tensor;
 use tdb_api::{DerivedScalarType as Dst, PassType};
 
 use crate::derived::raw_site;
+use crate::dictionary::{Quantity, describe};
 use crate::error::{Result, bad};
 use crate::side::Side;
 use crate::values::Values;
 
 pub(crate) use attention::attended_reads;
 pub use attention::head_write;
-pub(crate) use latents::encoded;
+pub(crate) use latents::{encoded, seen_from_heads, to_residual};
 pub use latents::{slot_of, write_direction};
 
 /// The values of `dst` in `layer` (`None` for whole-model scalars).
@@ -81,9 +82,7 @@ fn defined_backward(dst: Dst) -> bool {
                 | Dst::FlattenedAttnPostSoftmax
                 | Dst::AttnWriteToFinalResidualGrad
                 | Dst::AlwaysOne
-                | Dst::OnlineAutoencoderActTimesGrad
-                | Dst::OnlineMlpAutoencoderActTimesGrad
-                | Dst::OnlineAttentionAutoencoderActTimesGrad
                 | Dst::OnlineMlpAutoencoderErrorActTimesGrad
         )
+        || describe(dst).is_some_and(|found| found.quantity == Quantity::ActTimesGrad)
 }

@@ -18,8 +18,15 @@ use crate::slots;
 use crate::tensors::row_of;
 
 /// Sites at which nodes have their activation.
-const NODE_SITES: [Site; 6] =
-    [Site::ResidPostEmb, Site::AttnQkProbs, Site::AttnVOut, Site::MlpPostAct, Site::MlpLatent, Site::AttnLatent];
+const NODE_SITES: [Site; 7] = [
+    Site::ResidPostEmb,
+    Site::AttnQkProbs,
+    Site::AttnVOut,
+    Site::MlpPostAct,
+    Site::MlpLatent,
+    Site::AttnLatent,
+    Site::ResidLatent,
+];
 
 /// A node and what removing it changes.
 pub struct Removal {
@@ -37,7 +44,7 @@ impl Removal {
     /// # Errors
     /// If an operation fails.
     pub fn first_order(&self, run: &Run, gradients: &Gradients) -> Result<f64> {
-        let Some(gradient) = self.entries.gradient(run.model(), gradients)? else { return Ok(0.0) };
+        let Some(gradient) = self.entries.gradient(run, gradients)? else { return Ok(0.0) };
         let terms = self.values.iter().zip(&self.to).zip(gradient);
         Ok(terms.map(|((x, to), g)| f64::from(x - to) * f64::from(g)).sum())
     }
@@ -59,13 +66,19 @@ impl Removal {
                 let value = run.get(Site::AttnV, layer)?.get(key)?.get(block.attn.kv_head(head))?.unsqueeze(0)?;
                 row_of(&block.attn.write(head, &(value * f64::from(change[0]))?)?, 0)
             }
-            (_, &[_, Index::At(latent)]) if let Some(slot) = Slot::at(site) => {
+            (_, &[Index::At(token), Index::At(latent)]) if let Some(slot) = Slot::at(site) => {
                 let autoencoder = slots::in_layer(model, slot, layer)?;
-                let direction = scaled(autoencoder.direction(latent));
+                let scale = run.latent_scales(slot, layer)?.map_or(1.0, |scales| scales[token]);
+                let direction: Vec<f32> = scaled(autoencoder.direction(latent)).iter().map(|x| x * scale).collect();
                 match autoencoder.site() {
                     AutoencoderSite::MlpPostAct => {
                         row_of(&block.mlp().write(&model.tensor(&[1, direction.len()], direction)?)?, 0)
                     }
+                    AutoencoderSite::AttnVOut => {
+                        row_of(&block.attn.write_all(&model.tensor(&[1, direction.len()], direction)?)?, 0)
+                    }
+                    // Through the MLP it writes nothing that is a sum of its parts: its first-order estimate stays.
+                    AutoencoderSite::MlpIn => Ok(vec![0.0; model.config().d_model]),
                     _ => Ok(direction),
                 }
             }

@@ -109,15 +109,16 @@ impl Entries {
     ///
     /// # Errors
     /// If an operation fails.
-    pub fn gradient(&self, model: &Transformer, gradients: &Gradients) -> Result<Option<Vec<f32>>> {
+    pub fn gradient(&self, run: &Run, gradients: &Gradients) -> Result<Option<Vec<f32>>> {
         let Point { site, layer } = self.point;
         if let (Some(slot), Some(layer), &[Index::At(token), Index::At(latent)]) =
             (Slot::at(site), layer, self.indices.as_slice())
         {
             let Some(gradient) = gradients.at_reconstruction(slot, layer) else { return Ok(None) };
-            let direction = slots::in_layer(model, slot, layer)?.direction(latent);
+            let direction = slots::in_layer(run.model(), slot, layer)?.direction(latent);
             let row = gradient.narrow(0, token, 1)?;
-            return Ok(Some(vec![tdb_model::numbers::dot(direction, Numbers::of(&row)?.data())]));
+            let scale = run.latent_scales(slot, layer)?.map_or(1.0, |scales| scales[token]);
+            return Ok(Some(vec![scale * tdb_model::numbers::dot(direction, Numbers::of(&row)?.data())]));
         }
         let Some(mut gradient) = gradients.get(site, layer)? else { return Ok(None) };
         for (d, index) in self.indices.iter().enumerate() {
@@ -205,6 +206,7 @@ fn collated_mean(
         Site::MlpPostAct => Dst::MlpPostAct,
         Site::MlpLatent => Dst::OnlineMlpAutoencoderLatent,
         Site::AttnLatent => Dst::OnlineAttentionAutoencoderLatent,
+        Site::ResidLatent => Dst::OnlineResidualAutoencoderLatent,
         _ => {
             return bad!(
                 "there is no collated mean of a node of type \"{}\"; of neurons and latents there is, or use \"prompt_mean\"",

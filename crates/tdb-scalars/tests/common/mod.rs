@@ -10,10 +10,22 @@ use tdb_testkit::presets::preset;
 
 pub const PROMPT: &str = "<|endoftext|>Paris, France. Ottawa,";
 
-/// `tiny-a`: 2 layers of width 64 with 4 heads and 256 neurons, with these of its autoencoders.
-pub fn engine(mlp: Option<&str>, attn: Option<&str>) -> Result<Engine> {
+fn folder() -> Result<PathBuf> {
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/oracle-weights");
-    let folder: PathBuf = write(&preset("tiny-a").context("no preset")?, &weights, Parts::ModelAndAutoencoders)?;
+    Ok(write(&preset("tiny-a").context("no preset")?, &weights, Parts::ModelAndAutoencoders)?)
+}
+
+/// `tiny-a` without autoencoders.
+#[allow(dead_code, reason = "every test file uses its own part of this")]
+pub fn model() -> Result<Transformer> {
+    let checkpoint = checkpoint::open(&folder()?)?;
+    Ok(Transformer::load(checkpoint.config, checkpoint.weights)?)
+}
+
+/// `tiny-a`: 2 layers of width 64 with 4 heads and 256 neurons, with these of its autoencoders.
+#[allow(dead_code, reason = "every test file uses its own part of this")]
+pub fn engine(mlp: Option<&str>, attn: Option<&str>) -> Result<Engine> {
+    let folder = folder()?;
     let checkpoint = checkpoint::open(&folder)?;
     let config = checkpoint.config.clone();
     let mut model = Transformer::load(checkpoint.config, checkpoint.weights)?;

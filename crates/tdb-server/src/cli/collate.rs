@@ -40,6 +40,10 @@ pub struct Args {
     /// Autoencoders on the attention layers' output, likewise
     #[arg(long, value_name = "NAME|FOLDER")]
     pub attn_autoencoder: Option<String>,
+    /// Dictionary at any site, likewise; may be repeated for other sites. What its files do not say is written after it,
+    /// as for `tdb serve`
+    #[arg(long, value_name = "NAME|FOLDER[,KEY=VALUE]")]
+    pub dictionary: Vec<String>,
     /// Only these scalars, by name; without it, all that the model has
     #[arg(long, value_name = "SCALAR")]
     pub only: Vec<String>,
@@ -130,8 +134,10 @@ pub enum Values {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // The text is looked at first: a wrong name should not cost the loading of a model.
     let corpus = describe_corpus(&args.text)?;
-    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder } = open(args)?;
-    let autoencoders = Autoencoders { mlp: mlp_autoencoder, attention: attn_autoencoder };
+    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder } =
+        open(args)?;
+    let autoencoders =
+        Autoencoders { mlp: mlp_autoencoder, attention: attn_autoencoder, residual: residual_autoencoder };
     let (shard, shards) = match &args.shard {
         Some(text) => {
             let shard = Shard::parse(text)?;
@@ -228,6 +234,9 @@ fn serving(args: &Args, registry: &Path) -> String {
             line += &format!(" {flag} {value}");
         }
     }
+    for dictionary in &args.dictionary {
+        line += &format!(" --dictionary {dictionary}");
+    }
     line + &format!(" --registry {}", registry.display())
 }
 
@@ -238,6 +247,7 @@ fn open(args: &Args) -> anyhow::Result<Opened> {
         models: None,
         mlp_autoencoder: args.mlp_autoencoder.as_deref(),
         attn_autoencoder: args.attn_autoencoder.as_deref(),
+        dictionaries: &args.dictionary,
         dead_latents: true,
         device: None,
     };

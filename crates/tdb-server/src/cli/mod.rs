@@ -7,6 +7,7 @@
 mod cache;
 mod collate;
 mod device;
+mod dictionary;
 mod embedded;
 mod eval;
 mod explain;

@@ -4,7 +4,7 @@
 //! Autoencoders in the registry and as a path, or as the folder `autoencoders/<name>/` of the model's.
 
 use super::serve::Args;
-use super::{embedded, fetch};
+use super::{dictionary, embedded, fetch};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use tdb_data::{Error as DataError, Library, hub};
@@ -24,12 +24,14 @@ pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<
         models: args.models.as_deref(),
         mlp_autoencoder: args.mlp_autoencoder.as_deref(),
         attn_autoencoder: args.attn_autoencoder.as_deref(),
+        dictionaries: &args.dictionary,
         dead_latents: false,
         device: Some(&device),
     };
-    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder } =
+    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder } =
         open(&wanted, library, runtime)?;
-    Ok(Engine::new(name, model, tokenizer, mlp_autoencoder, attn_autoencoder).with_beginning(beginning))
+    let engine = Engine::new(name, model, tokenizer, mlp_autoencoder, attn_autoencoder);
+    Ok(engine.with_residual_autoencoder(residual_autoencoder).with_beginning(beginning))
 }
 
 /// What is to be opened: names or paths.
@@ -41,6 +43,8 @@ pub struct Wanted<'a> {
     pub models: Option<&'a Path>,
     pub mlp_autoencoder: Option<&'a str>,
     pub attn_autoencoder: Option<&'a str>,
+    /// At any site, as [`dictionary::SYNTAX`] says.
+    pub dictionaries: &'a [String],
     /// Keep latents that never fire, so that every latent of the files has its place.
     pub dead_latents: bool,
     /// Where the model runs; without it, the processor.
@@ -56,6 +60,7 @@ pub struct Opened {
     pub beginning: Option<u32>,
     pub mlp_autoencoder: Option<String>,
     pub attn_autoencoder: Option<String>,
+    pub residual_autoencoder: Option<String>,
 }
 
 /// Finds a model and its autoencoders, fetches what is not here, and opens them.
@@ -73,23 +78,40 @@ pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow:
         tracing::info!("the model runs on {}", model.device_name());
     }
     let lookup = Lookup { model: &name, folder: folder.as_deref(), library, runtime, config: &config };
-    let mut attached = [None, None];
-    // The model inside the program comes with its autoencoders.
-    let own = |name| (folder.is_none()).then_some(name);
-    let dead_latents = wanted.dead_latents;
-    let wanted = [
-        (wanted.mlp_autoencoder.or(own(embedded::MLP_AUTOENCODER)), Slot::Mlp),
-        (wanted.attn_autoencoder.or(own(embedded::ATTN_AUTOENCODER)), Slot::Attention),
-    ];
-    for (attached, (wanted, slot)) in attached.iter_mut().zip(wanted) {
-        let Some(wanted) = wanted else { continue };
-        let found = lookup.autoencoder(wanted, slot, dead_latents)?;
-        let name = found.name.clone();
-        model = model.attach(found).with_context(|| format!("autoencoder {name} does not fit the model"))?;
-        *attached = Some(name);
+    let asked = [(wanted.mlp_autoencoder, Slot::Mlp), (wanted.attn_autoencoder, Slot::Attention)];
+    let mut found: Vec<NamedAutoencoder> = Vec::new();
+    for (asked, slot) in asked {
+        let Some(asked) = asked else { continue };
+        found.push(lookup.autoencoder(asked, Some(slot), wanted.dead_latents)?);
     }
-    let [mlp_autoencoder, attn_autoencoder] = attached;
-    Ok(Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder })
+    for asked in wanted.dictionaries {
+        found.push(lookup.autoencoder(asked, None, wanted.dead_latents)?);
+    }
+    // The model inside the program comes with its own, where nothing else was asked for.
+    if folder.is_none() {
+        let own = [(embedded::MLP_AUTOENCODER, Slot::Mlp), (embedded::ATTN_AUTOENCODER, Slot::Attention)];
+        for (own, slot) in own {
+            if found.iter().all(|other| Slot::of(other.site) != slot) {
+                found.push(lookup.autoencoder(own, Some(slot), wanted.dead_latents)?);
+            }
+        }
+    }
+    let mut names = [None, None, None];
+    for found in found {
+        let (name, site) = (found.name.clone(), found.site);
+        let layers: Vec<String> = found.indices.iter().map(ToString::to_string).collect();
+        let normalization = found.layers.first().map_or("none", |layer| layer.normalization.name());
+        tracing::info!(
+            "dictionary {name}: {} latents at {}, layers {}, normalization {normalization}",
+            found.n_latents(),
+            site.name(),
+            layers.join(", ")
+        );
+        model = model.attach(found).with_context(|| format!("dictionary {name} does not fit the model"))?;
+        names[Slot::ALL.iter().position(|slot| *slot == Slot::of(site)).unwrap_or_default()] = Some(name);
+    }
+    let [mlp_autoencoder, attn_autoencoder, residual_autoencoder] = names;
+    Ok(Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder })
 }
 
 /// A model alone, from its name or path.
@@ -186,22 +208,26 @@ struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// Under the name by which addresses know it.
-    fn autoencoder(&self, wanted: &str, slot: Slot, dead_latents: bool) -> anyhow::Result<NamedAutoencoder> {
-        super::serve::check_name(wanted)?;
+    /// Under the name by which addresses know it. With a slot, only a dictionary of that slot is taken.
+    fn autoencoder(&self, text: &str, slot: Option<Slot>, dead_latents: bool) -> anyhow::Result<NamedAutoencoder> {
+        let dictionary::Wanted { name: wanted, mut options } = dictionary::Wanted::parse(text)?;
+        let wanted = wanted.as_str();
         let inside = if self.folder.is_none() { embedded::autoencoder(wanted, self.config)? } else { None };
         let mut found = match inside {
             Some(found) => found,
             None => {
                 let (folder, site) = self.folder_of(wanted)?;
-                checkpoint::open_autoencoder(&folder, site, self.config)?
+                options.site = options.site.or(site);
+                checkpoint::open_dictionary(&folder, &options, self.config)?
             }
         };
-        if Slot::of(found.site) != slot {
-            let (given, right) = match slot {
-                Slot::Mlp => ("--mlp-autoencoder", "--attn-autoencoder"),
-                Slot::Attention => ("--attn-autoencoder", "--mlp-autoencoder"),
+        if slot.is_some_and(|slot| Slot::of(found.site) != slot) {
+            let right = match Slot::of(found.site) {
+                Slot::Mlp => "--mlp-autoencoder",
+                Slot::Attention => "--attn-autoencoder",
+                Slot::Residual => "--dictionary",
             };
+            let given = if slot == Some(Slot::Mlp) { "--mlp-autoencoder" } else { "--attn-autoencoder" };
             bail!("autoencoder {wanted} is of {:?}, which {given} does not take; give it as {right}", found.site);
         }
         let dropped = if dead_latents { 0 } else { drop_dead_latents(&mut found) };

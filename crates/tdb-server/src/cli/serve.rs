@@ -29,6 +29,10 @@ pub struct Args {
     /// Autoencoder on the attention layers, looked up likewise
     #[arg(long, alias = "attn_autoencoder_name", alias = "attn-autoencoder-name", value_name = "NAME|FOLDER")]
     pub attn_autoencoder: Option<String>,
+    /// Dictionary (sparse autoencoder or transcoder) at any site, looked up likewise; may be repeated for other sites.
+    /// What its files do not say is written after it: FOLDER,site=resid_post_mlp,layer=3,normalization=layer-norm
+    #[arg(long, value_name = "NAME|FOLDER[,KEY=VALUE]")]
+    pub dictionary: Vec<String>,
     /// Folder of model folders; each may have its autoencoders in autoencoders/<name>/
     #[arg(long, env = "TDB_MODELS", value_name = "FOLDER")]
     pub models: Option<PathBuf>,

@@ -77,7 +77,17 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Site {
-    /// MLP neurons after the GELU
+    /// The residual stream before each layer
+    ResidPre,
+    /// The outputs of heads, side by side
+    AttnVOut,
+    /// The residual stream between attention and MLP
+    ResidPostAttn,
+    /// The input of the MLP, after its norm
+    MlpIn,
+    /// The residual stream after each layer
+    ResidPostMlp,
+    /// MLP neurons after the activation function
     MlpPostAct,
     /// What the MLP writes
     ResidDeltaMlp,
@@ -88,6 +98,11 @@ pub enum Site {
 impl From<Site> for AutoencoderSite {
     fn from(site: Site) -> Self {
         match site {
+            Site::ResidPre => Self::ResidPre,
+            Site::AttnVOut => Self::AttnVOut,
+            Site::ResidPostAttn => Self::ResidPostAttn,
+            Site::MlpIn => Self::MlpIn,
+            Site::ResidPostMlp => Self::ResidPostMlp,
             Site::MlpPostAct => Self::MlpPostAct,
             Site::ResidDeltaMlp => Self::ResidDeltaMlp,
             Site::ResidDeltaAttn => Self::ResidDeltaAttn,

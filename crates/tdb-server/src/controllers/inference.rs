@@ -14,6 +14,7 @@ pub fn add(api: &mut Api) {
     api.route(routes::MultipleTopKDerivedScalars, ask);
     api.route(routes::Batched, ask);
     api.route(routes::BatchedTdb, ask);
+    api.route(routes::DictionaryFidelity, ask);
     api.route(routes::Effects, ask);
     api.route(routes::Patch, ask);
     api.route(routes::ModelInfo, model_info);

@@ -28,6 +28,7 @@ async fn info(app: App, (): ()) -> Result<ServerInfoResponse, ApiError> {
         device: model.and_then(|model| model.device()),
         mlp_autoencoder: model.and_then(|model| model.mlp_autoencoder()),
         attention_autoencoder: model.and_then(|model| model.attention_autoencoder()),
+        residual_autoencoder: model.and_then(|model| model.residual_autoencoder()),
         limits: app.config().limits.response(),
         writes_explanations: app.explainer().is_ok_and(|explainer| explainer.client().is_some()),
     })

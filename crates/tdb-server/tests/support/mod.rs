@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tdb_api::stream::TdbEvent;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, EffectsRequest, EffectsResponse, IndexMap,
-    InferenceAndTokenData, InferenceResponse, InferenceResponseAndResponseDict, ModelInfoResponse, ModelShape,
-    PatchRequest, PatchResponse, SuggestedQuestion, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, DictionaryFidelityRequest,
+    DictionaryFidelityResponse, EffectsRequest, EffectsResponse, IndexMap, InferenceAndTokenData, InferenceResponse,
+    InferenceResponseAndResponseDict, ModelInfoResponse, ModelShape, PatchRequest, PatchResponse, SuggestedQuestion,
+    Token,
 };
 use tdb_scalars::Observer;
 use tdb_server::queue::Job;
@@ -90,6 +91,7 @@ impl Ask for FakeModel {
             mlp_autoencoder_name: None,
             has_attention_autoencoder: false,
             attention_autoencoder_name: None,
+            residual_autoencoder_name: None,
             n_layers: 1,
         }
     }
@@ -128,6 +130,14 @@ impl Ask for FakeModel {
 
     fn batched(&self, _: &BatchedRequest, _: &Job) -> Result<BatchedResponse, ApiError> {
         Err(ApiError::Bad("not asked for here".into()))
+    }
+
+    fn dictionary_fidelity(
+        &self,
+        _request: &DictionaryFidelityRequest,
+        _job: &Job,
+    ) -> Result<DictionaryFidelityResponse, ApiError> {
+        Ok(DictionaryFidelityResponse { cross_entropy: 0.0, logit_difference: None, dictionaries: Vec::new() })
     }
 
     fn effects(&self, _: &EffectsRequest, _: &Job) -> Result<EffectsResponse, ApiError> {

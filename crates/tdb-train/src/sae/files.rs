@@ -52,11 +52,8 @@ pub fn export_sae_lens(folder: &Path, recipe: &SaeRecipe, trained: &[TrainedAuto
 }
 
 fn named(folder: &Path, recipe: &SaeRecipe, trained: &[TrainedAutoencoder]) -> NamedAutoencoder {
-    NamedAutoencoder {
-        name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-        site: recipe.site,
-        layers: trained.iter().map(|trained| trained.weights.clone()).collect(),
-    }
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    NamedAutoencoder::of_every_layer(name, recipe.site, trained.iter().map(|trained| trained.weights.clone()).collect())
 }
 
 /// A table for people; also valid Markdown.

@@ -1,7 +1,7 @@
 //! Activations of one site, from forward passes that keep nothing else for longer than a sequence.
 
 use rayon::prelude::*;
-use tdb_model::{AutoencoderSite, ForwardOptions, Site, Transformer};
+use tdb_model::{AutoencoderSite, ForwardOptions, Point, Site, Transformer};
 
 use super::source::TokenSource;
 use crate::error::{Error, Result};
@@ -9,16 +9,21 @@ use crate::error::{Error, Result};
 /// What a site holds in every layer of a sequence, `[T, width]` each.
 pub fn activations(model: &Transformer, site: AutoencoderSite, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
     let run = model.forward(tokens, ForwardOptions::default())?;
-    let rows = |layer| Ok(run.get(activation(site), layer)?.flatten_all()?.to_vec1()?);
+    let rows = |layer| {
+        let point = activation(site, layer);
+        Ok(run.get(point.site, point.layer)?.flatten_all()?.to_vec1()?)
+    };
     (0..run.n_layers()).map(rows).collect()
 }
 
-/// Where in a pass an autoencoder's input stands.
-pub(super) fn activation(site: AutoencoderSite) -> Site {
-    match site {
-        AutoencoderSite::MlpPostAct => Site::MlpPostAct,
-        AutoencoderSite::ResidDeltaMlp => Site::ResidDeltaMlp,
-        AutoencoderSite::ResidDeltaAttn => Site::ResidDeltaAttn,
+/// Where in a pass the input of a layer's dictionary stands, of a model without dictionaries.
+pub(super) fn activation(site: AutoencoderSite, layer: usize) -> Point {
+    match (site, layer) {
+        (AutoencoderSite::ResidPre, 0) => Point { site: Site::ResidPostEmb, layer: None },
+        (AutoencoderSite::ResidPre, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
+        (AutoencoderSite::ResidPostAttn, layer) => Point { site: Site::ResidPostAttn, layer: Some(layer) },
+        (AutoencoderSite::ResidPostMlp, layer) => Point { site: Site::ResidPostMlp, layer: Some(layer) },
+        (site, layer) => Point { site: site.reads(), layer: Some(layer) },
     }
 }
 

@@ -275,6 +275,7 @@ impl Learner {
         };
         let bias: Vec<f32> = self.parameters[bias_at..].iter().map(|b| b / self.scale).collect();
         AutoencoderWeights {
+            normalization: Default::default(),
             encoder_pre_bias: bias.clone(),
             encoder: rows(0),
             latent_bias: order
@@ -287,6 +288,7 @@ impl Learner {
             },
             decoder: rows(decoder_at).transpose(),
             decoder_bias: bias,
+            skip: None,
             activation_frequency: frequency,
         }
     }

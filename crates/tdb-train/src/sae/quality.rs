@@ -45,7 +45,11 @@ impl Hooks for Replace<'_> {
     fn forward(&mut self, _point: Point, activation: &Tensor) -> candle_core::Result<Option<Tensor>> {
         match self.autoencoder {
             None => activation.zeros_like().map(Some),
-            Some(autoencoder) => autoencoder.decode(&autoencoder.encode(activation)?).map(Some),
+            Some(autoencoder) => {
+                // Heads' outputs are encoded side by side.
+                let rows = activation.flatten_from(1)?;
+                autoencoder.decode(&autoencoder.encode(&rows)?, &rows)?.reshape(activation.dims()).map(Some)
+            }
         }
     }
 }
@@ -76,7 +80,7 @@ pub fn cross_entropies(
     autoencoder: &Autoencoder,
     sequences: &[Vec<u32>],
 ) -> Result<[f64; 3]> {
-    let point = Point { site: activation(autoencoder.site()), layer: Some(layer) };
+    let point = activation(autoencoder.site(), layer);
     let mean = |replace: Option<Option<&Autoencoder>>| {
         let parts: Vec<Result<(f64, usize)>> = sequences
             .par_iter()
@@ -129,8 +133,9 @@ fn reconstruct(
         x.extend(rows?);
     }
     let n = x.len() / width;
-    let latents = autoencoder.encode(&tensor(&[n, width], x.clone()))?;
-    let reconstruction = autoencoder.decode(&latents)?.flatten_all()?.to_vec1::<f32>()?;
+    let inputs = tensor(&[n, width], x.clone());
+    let latents = autoencoder.encode(&inputs)?;
+    let reconstruction = autoencoder.decode(&latents, &inputs)?.flatten_all()?.to_vec1::<f32>()?;
     let mut mean = vec![0.0f64; width];
     for row in x.chunks_exact(width) {
         mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n as f64);

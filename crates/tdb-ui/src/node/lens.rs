@@ -28,6 +28,7 @@ fn location(node_type: NodeType) -> Option<ActivationLocationType> {
         NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
             Some(ActivationLocationType::OnlineAttentionAutoencoderLatent)
         }
+        NodeType::ResidualAutoencoderLatent => Some(ActivationLocationType::OnlineResidualAutoencoderLatent),
         NodeType::ResidualStreamChannel => Some(ActivationLocationType::ResidPostMlp),
         _ => None,
     }

@@ -56,19 +56,23 @@ pub fn traces(node_type: NodeType) -> Vec<(Option<AttentionTraceType>, &'static 
             (Some(AttentionTraceType::V), "Trace through value"),
         ],
         NodeType::Layer | NodeType::VocabToken => Vec::new(),
+        other if names::is_remainder(other) => Vec::new(),
         _ => vec![(None, "Trace")],
     }
 }
 
 /// Why a node cannot be ablated, if it cannot.
 pub fn cannot_ablate(node: &NodeIndex) -> Option<&'static str> {
-    matches!(node.node_type, NodeType::Layer | NodeType::VocabToken)
-        .then_some("Embeddings cannot be ablated; change the prompt instead.")
+    match node.node_type {
+        NodeType::Layer | NodeType::VocabToken => Some("Embeddings cannot be ablated; change the prompt instead."),
+        NodeType::MlpTranscoderSkip => Some("What goes beside a transcoder's latents cannot be ablated."),
+        _ => None,
+    }
 }
 
 /// The component's own page, with the prompts of the question.
 pub fn node_href(node: &NodeIndex, session: Session, slug: &str) -> Option<String> {
-    let layer = node.layer_index?;
+    let layer = node.layer_index.filter(|_| !names::is_remainder(node.node_type))?;
     let prompts = session.page.with_untracked(|p| {
         std::iter::once(p.left.prompt.clone()).chain(p.right.as_ref().map(|r| r.prompt.clone())).collect()
     });

@@ -188,11 +188,12 @@ fn words(up: &NodeToTrace, down: Option<&NodeToTrace>, answer: &Answer) -> Strin
     }
 }
 
-const KINDS: [(NodeType, &str); 5] = [
+const KINDS: [(NodeType, &str); 6] = [
     (NodeType::AttentionHead, "attention head"),
     (NodeType::MlpNeuron, "MLP neuron"),
     (NodeType::MlpAutoencoderLatent, "MLP latent"),
     (NodeType::AttentionAutoencoderLatent, "attention latent"),
+    (NodeType::ResidualAutoencoderLatent, "residual latent"),
     (NodeType::AutoencoderLatent, "latent"),
 ];
 

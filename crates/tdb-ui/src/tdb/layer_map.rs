@@ -52,6 +52,7 @@ type MapRow = (i64, LayerPart, Vec<f64>);
 fn label(part: LayerPart) -> &'static str {
     match part {
         LayerPart::Embedding => "embedding",
+        LayerPart::Residual => "residual latents",
         LayerPart::Attention => "attention",
         LayerPart::Mlp => "MLP",
     }

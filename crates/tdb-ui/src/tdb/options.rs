@@ -10,6 +10,11 @@ use crate::session::Session;
 use crate::ui::Dialog;
 use crate::view::{COLUMNS, PANELS};
 
+/// Why there is a cut.
+const CUT: &str = "Dictionaries of several layers describe the same stream at different times, so that direct effects add \
+                   up for one layer only. Nodes that write before the cut are left out: its latents and their error stand \
+                   for them.";
+
 #[component]
 pub fn Options() -> impl IntoView {
     let session = Session::get();
@@ -36,6 +41,12 @@ pub fn Options() -> impl IntoView {
                 if on { ComponentTypeForAttention::AutoencoderLatent } else { ComponentTypeForAttention::AttentionHead }
         });
     };
+    let layers = Memo::new(move |_| {
+        let of = |f: &crate::server::Facts| Some(f.server.as_ref()?.residual_autoencoder.as_ref()?.layers.clone());
+        server.facts.with(|f| f.as_ref().and_then(of)).unwrap_or_default()
+    });
+    let cut = move || session.page.with(|p| p.residual_cut_layer);
+    let set_cut = move |text: String| session.step(move |p, _| p.residual_cut_layer = text.parse().ok());
     let wrong = RwSignal::new(None::<String>);
     let set_k = move |text: String| match text.trim().parse::<i64>() {
         Ok(k) if k >= 1 => {
@@ -72,6 +83,26 @@ pub fn Options() -> impl IntoView {
                 "Attention autoencoders"
             </label>
         </Show>
+        <Show when=move || !layers.get().is_empty() || cut().is_some()>
+            <label class="check" title=CUT>
+                "Residual latents, cut at layer"
+                <select
+                    class="field short"
+                    id="residual-cut"
+                    aria-describedby="residual-cut-reason"
+                    on:change=move |e| set_cut(event_target_value(&e))
+                >
+                    <option value="" selected=move || cut().is_none()>"none"</option>
+                    {move || layers.get().into_iter().map(|layer| view! {
+                        <option value=layer.to_string() selected=move || cut() == Some(layer)>{layer}</option>
+                    }).collect_view()}
+                </select>
+            </label>
+            <Show when=move || cut().is_some()>
+                <span class="quiet" id="residual-cut-reason">{CUT}</span>
+            </Show>
+        </Show>
+        <super::fidelity::Fidelity />
         <label class="check" title="How many of the largest and of the smallest nodes, for each column of the table">
             "Rows per column (top k)"
             <input

@@ -17,7 +17,7 @@ class AblationSpec(TypedDict, total=False):
     value: Required[float]
 
 
-ActivationLocationType = Literal['resid.post_emb', 'resid.delta_attn', 'resid.post_attn', 'resid.delta_mlp', 'resid.post_mlp', 'resid.post_mlp_ln', 'resid.post_attn_ln', 'resid.post_ln_f', 'mlp_ln.scale', 'attn_ln.scale', 'resid.ln_f.scale', 'attn.q', 'attn.k', 'attn.v', 'attn.qk_logits', 'attn.qk_probs', 'attn.v_out', 'mlp.pre_act', 'mlp.post_act', 'logits', 'online_autoencoder_latent', 'online_mlp_autoencoder_latent', 'online_attention_autoencoder_latent', 'online_mlp_autoencoder_error', 'online_residual_mlp_autoencoder_error', 'online_residual_attention_autoencoder_error']
+ActivationLocationType = Literal['resid.post_emb', 'resid.delta_attn', 'resid.post_attn', 'resid.delta_mlp', 'resid.post_mlp', 'resid.post_mlp_ln', 'resid.post_attn_ln', 'resid.post_ln_f', 'mlp_ln.scale', 'attn_ln.scale', 'resid.ln_f.scale', 'attn.q', 'attn.k', 'attn.v', 'attn.qk_logits', 'attn.qk_probs', 'attn.v_out', 'mlp.pre_act', 'mlp.post_act', 'logits', 'online_autoencoder_latent', 'online_mlp_autoencoder_latent', 'online_attention_autoencoder_latent', 'online_residual_autoencoder_latent', 'online_mlp_autoencoder_error', 'online_residual_mlp_autoencoder_error', 'online_residual_attention_autoencoder_error', 'online_residual_autoencoder_error']
 
 
 class AttentionHeadRecordResponse(TypedDict, total=False):
@@ -50,6 +50,9 @@ class AutoencoderInfo(TypedDict, total=False):
     name: Required[str]
     nLatents: Required[int]
     site: Required[str]
+    layers: Required[list[int]]
+    normalization: Required[str]
+    hasSkip: Required[bool]
 
 
 class BatchedRequest(TypedDict, total=False):
@@ -120,7 +123,7 @@ class DerivedAttentionScalarsResponseData(TypedDict, total=False):
     tokenAndAttentionScalarsList: Required[list['TokenAndAttentionScalars']]
 
 
-DerivedScalarType = Literal['logits', 'resid_post_embedding', 'mlp_pre_act', 'mlp_post_act', 'resid_delta_mlp', 'resid_post_mlp', 'attn_query', 'attn_key', 'attn_value', 'attn_qk_logits', 'attn_qk_probs', 'attn_weighted_sum_of_values', 'resid_delta_attn', 'resid_post_attn', 'resid_final_layer_norm_scale', 'attn_input_layer_norm_scale', 'mlp_input_layer_norm_scale', 'online_autoencoder_latent', 'attn_write_norm', 'flattened_attn_post_softmax', 'attn_act_times_grad', 'resid_delta_mlp_from_mlp_post_act', 'mlp_write_norm', 'mlp_act_times_grad', 'autoencoder_latent', 'autoencoder_write_norm', 'mlp_write_to_final_residual_grad', 'attn_write_norm_per_sequence_token', 'attn_write_to_final_residual_grad_per_sequence_token', 'attn_act_times_grad_per_sequence_token', 'resid_post_embedding_norm', 'resid_post_mlp_norm', 'mlp_layer_write_norm', 'resid_post_attn_norm', 'attn_layer_write_norm', 'resid_post_embedding_proj_to_final_residual_grad', 'resid_post_mlp_proj_to_final_residual_grad', 'mlp_layer_write_to_final_residual_grad', 'resid_post_attn_proj_to_final_residual_grad', 'attn_layer_write_to_final_residual_grad', 'unflattened_attn_act_times_grad', 'unflattened_attn_write_norm', 'unflattened_attn_write_to_final_residual_grad', 'attn_write_to_final_residual_grad', 'online_autoencoder_act_times_grad', 'online_autoencoder_write_norm', 'online_autoencoder_write_to_final_residual_grad', 'online_mlp_autoencoder_error', 'online_residual_mlp_autoencoder_error', 'online_residual_attention_autoencoder_error', 'online_mlp_autoencoder_error_act_times_grad', 'online_mlp_autoencoder_error_write_norm', 'online_mlp_autoencoder_error_write_to_final_residual_grad', 'attn_write', 'attn_write_sum_heads', 'mlp_write', 'online_autoencoder_write', 'attn_weighted_value', 'previous_layer_resid_post_mlp', 'mlp_write_to_final_activation_residual_grad', 'unflattened_attn_write_to_final_activation_residual_grad', 'online_autoencoder_write_to_final_activation_residual_grad', 'resid_post_embedding_proj_to_final_activation_residual_grad', 'autoencoder_latent_grad_wrt_residual_input', 'autoencoder_latent_grad_wrt_mlp_post_act_input', 'attn_write_to_latent', 'attn_write_to_latent_summed_over_heads', 'flattened_attn_write_to_latent_summed_over_heads', 'flattened_attn_write_to_latent_summed_over_heads_batched', 'attn_write_to_latent_per_sequence_token', 'attn_write_to_latent_per_sequence_token_batched', 'token_attribution', 'single_node_write', 'grad_of_single_subnode_attribution', 'attn_out_edge_attribution', 'mlp_out_edge_attribution', 'online_autoencoder_out_edge_attribution', 'attn_query_in_edge_attribution', 'attn_key_in_edge_attribution', 'attn_value_in_edge_attribution', 'mlp_in_edge_attribution', 'online_autoencoder_in_edge_attribution', 'token_out_edge_attribution', 'single_node_write_to_final_residual_grad', 'vocab_token_write_to_input_direction', 'always_one', 'attn_query_in_edge_activation', 'attn_key_in_edge_activation', 'mlp_in_edge_activation', 'online_autoencoder_in_edge_activation', 'mlp_autoencoder_latent', 'mlp_autoencoder_write_norm', 'online_mlp_autoencoder_latent', 'online_mlp_autoencoder_write', 'online_mlp_autoencoder_write_norm', 'online_mlp_autoencoder_act_times_grad', 'online_mlp_autoencoder_write_to_final_residual_grad', 'online_mlp_autoencoder_write_to_final_activation_residual_grad', 'attention_autoencoder_latent', 'attention_autoencoder_write_norm', 'online_attention_autoencoder_latent', 'online_attention_autoencoder_write', 'online_attention_autoencoder_write_norm', 'online_attention_autoencoder_act_times_grad', 'online_attention_autoencoder_write_to_final_residual_grad', 'online_attention_autoencoder_write_to_final_activation_residual_grad']
+DerivedScalarType = Literal['logits', 'resid_post_embedding', 'mlp_pre_act', 'mlp_post_act', 'resid_delta_mlp', 'resid_post_mlp', 'attn_query', 'attn_key', 'attn_value', 'attn_qk_logits', 'attn_qk_probs', 'attn_weighted_sum_of_values', 'resid_delta_attn', 'resid_post_attn', 'resid_final_layer_norm_scale', 'attn_input_layer_norm_scale', 'mlp_input_layer_norm_scale', 'online_autoencoder_latent', 'attn_write_norm', 'flattened_attn_post_softmax', 'attn_act_times_grad', 'resid_delta_mlp_from_mlp_post_act', 'mlp_write_norm', 'mlp_act_times_grad', 'autoencoder_latent', 'autoencoder_write_norm', 'mlp_write_to_final_residual_grad', 'attn_write_norm_per_sequence_token', 'attn_write_to_final_residual_grad_per_sequence_token', 'attn_act_times_grad_per_sequence_token', 'resid_post_embedding_norm', 'resid_post_mlp_norm', 'mlp_layer_write_norm', 'resid_post_attn_norm', 'attn_layer_write_norm', 'resid_post_embedding_proj_to_final_residual_grad', 'resid_post_mlp_proj_to_final_residual_grad', 'mlp_layer_write_to_final_residual_grad', 'resid_post_attn_proj_to_final_residual_grad', 'attn_layer_write_to_final_residual_grad', 'unflattened_attn_act_times_grad', 'unflattened_attn_write_norm', 'unflattened_attn_write_to_final_residual_grad', 'attn_write_to_final_residual_grad', 'online_autoencoder_act_times_grad', 'online_autoencoder_write_norm', 'online_autoencoder_write_to_final_residual_grad', 'online_mlp_autoencoder_error', 'online_residual_mlp_autoencoder_error', 'online_residual_attention_autoencoder_error', 'online_mlp_autoencoder_error_act_times_grad', 'online_mlp_autoencoder_error_write_norm', 'online_mlp_autoencoder_error_write_to_final_residual_grad', 'attn_write', 'attn_write_sum_heads', 'mlp_write', 'online_autoencoder_write', 'attn_weighted_value', 'previous_layer_resid_post_mlp', 'mlp_write_to_final_activation_residual_grad', 'unflattened_attn_write_to_final_activation_residual_grad', 'online_autoencoder_write_to_final_activation_residual_grad', 'resid_post_embedding_proj_to_final_activation_residual_grad', 'autoencoder_latent_grad_wrt_residual_input', 'autoencoder_latent_grad_wrt_mlp_post_act_input', 'attn_write_to_latent', 'attn_write_to_latent_summed_over_heads', 'flattened_attn_write_to_latent_summed_over_heads', 'flattened_attn_write_to_latent_summed_over_heads_batched', 'attn_write_to_latent_per_sequence_token', 'attn_write_to_latent_per_sequence_token_batched', 'token_attribution', 'single_node_write', 'grad_of_single_subnode_attribution', 'attn_out_edge_attribution', 'mlp_out_edge_attribution', 'online_autoencoder_out_edge_attribution', 'attn_query_in_edge_attribution', 'attn_key_in_edge_attribution', 'attn_value_in_edge_attribution', 'mlp_in_edge_attribution', 'online_autoencoder_in_edge_attribution', 'token_out_edge_attribution', 'single_node_write_to_final_residual_grad', 'vocab_token_write_to_input_direction', 'always_one', 'attn_query_in_edge_activation', 'attn_key_in_edge_activation', 'mlp_in_edge_activation', 'online_autoencoder_in_edge_activation', 'mlp_autoencoder_latent', 'mlp_autoencoder_write_norm', 'online_mlp_autoencoder_latent', 'online_mlp_autoencoder_write', 'online_mlp_autoencoder_write_norm', 'online_mlp_autoencoder_act_times_grad', 'online_mlp_autoencoder_write_to_final_residual_grad', 'online_mlp_autoencoder_write_to_final_activation_residual_grad', 'attention_autoencoder_latent', 'attention_autoencoder_write_norm', 'online_attention_autoencoder_latent', 'online_attention_autoencoder_write', 'online_attention_autoencoder_write_norm', 'online_attention_autoencoder_act_times_grad', 'online_attention_autoencoder_write_to_final_residual_grad', 'online_attention_autoencoder_write_to_final_activation_residual_grad', 'residual_autoencoder_latent', 'residual_autoencoder_write_norm', 'online_residual_autoencoder_latent', 'online_residual_autoencoder_write', 'online_residual_autoencoder_write_norm', 'online_residual_autoencoder_act_times_grad', 'online_residual_autoencoder_write_to_final_residual_grad', 'online_residual_autoencoder_write_to_final_activation_residual_grad', 'online_residual_autoencoder_error', 'mlp_autoencoder_error_node_norm', 'mlp_autoencoder_error_node_write_norm', 'mlp_autoencoder_error_node_act_times_grad', 'mlp_autoencoder_error_node_write_to_final_residual_grad', 'attention_autoencoder_error_node_norm', 'attention_autoencoder_error_node_write_norm', 'attention_autoencoder_error_node_act_times_grad', 'attention_autoencoder_error_node_write_to_final_residual_grad', 'residual_autoencoder_error_node_norm', 'residual_autoencoder_error_node_write_norm', 'residual_autoencoder_error_node_act_times_grad', 'residual_autoencoder_error_node_write_to_final_residual_grad', 'mlp_transcoder_skip_norm', 'mlp_transcoder_skip_write_norm', 'mlp_transcoder_skip_act_times_grad', 'mlp_transcoder_skip_write_to_final_residual_grad']
 
 
 class DerivedScalarsRequest(TypedDict, total=False):
@@ -157,6 +160,32 @@ class DerivedScalarsResponseData(TypedDict, total=False):
     normalizedActivations: list[float]
     nodeIndices: Required[list['MirroredNodeIndex']]
     topTokens: 'TopTokens'
+
+
+class DictionaryFidelity(TypedDict, total=False):
+    """One dictionary."""
+
+    name: Required[str]
+    nodeType: Required['NodeType']
+    site: Required[str]
+    layers: Required[list['LayerFidelity']]
+    mismatch: str
+
+
+class DictionaryFidelityRequest(TypedDict, total=False):
+    """Asks how well the loaded dictionaries fit this prompt."""
+
+    prompt: Required[str]
+    targetTokens: Required[list['TokenRef']]
+    distractorTokens: Required[list['TokenRef']]
+
+
+class DictionaryFidelityResponse(TypedDict, total=False):
+    """How well dictionaries fit a prompt, beside the model without them."""
+
+    crossEntropy: Required[float]
+    logitDifference: float
+    dictionaries: Required[list['DictionaryFidelity']]
 
 
 Dimension = Literal['sequence_tokens', 'attended_to_sequence_tokens', 'max_context_length', 'residual_stream_channels', 'vocab_size', 'attn_heads', 'query_and_key_channels', 'value_channels', 'mlp_acts', 'layers', 'singleton', 'autoencoder_latents', 'autoencoder_latents_by_token_pair']
@@ -255,6 +284,16 @@ class InferenceSubRequest(TypedDict, total=False):
     processingRequestSpecByName: dict[str, Union['MultipleTopKDerivedScalarsRequestSpec', 'DerivedScalarsRequestSpec', 'DerivedAttentionScalarsRequestSpec', 'ScoredTokensRequestSpec', 'TokenPairAttributionRequestSpec']]
 
 
+class LayerFidelity(TypedDict, total=False):
+    """One layer of a dictionary. Figures leave out the first token, whose activations are unlike all others."""
+
+    layerIndex: Required[int]
+    varianceExplained: Required[float]
+    activeLatents: Required[list[int]]
+    crossEntropy: Required[float]
+    logitDifference: float
+
+
 class LimitsResponse(TypedDict, total=False):
     """What a request may ask for at most. Beyond it the answer is a 4xx that names the limit."""
 
@@ -331,6 +370,7 @@ class ModelInfoResponse(TypedDict, total=False):
     mlpAutoencoderName: str
     hasAttentionAutoencoder: Required[bool]
     attentionAutoencoderName: str
+    residualAutoencoderName: str
     nLayers: Required[int]
 
 
@@ -361,6 +401,7 @@ class MultipleTopKDerivedScalarsRequestSpec(TypedDict, total=False):
     tokenIndex: int
     topAndBottomK: int
     passType: 'PassType'
+    residualCutLayer: int
     dimensionsToKeepForIntermediateSum: list['Dimension']
 
 
@@ -437,7 +478,7 @@ class NodeToTrace(TypedDict, total=False):
     downstreamTraceConfig: 'MirroredTraceConfig'
 
 
-NodeType = Literal['attention_head', 'qk_channel', 'v_channel', 'mlp_neuron', 'autoencoder_latent', 'mlp_autoencoder_latent', 'attention_autoencoder_latent', 'autoencoder_latent_by_token_pair', 'layer', 'residual_stream_channel', 'vocab_token']
+NodeType = Literal['attention_head', 'qk_channel', 'v_channel', 'mlp_neuron', 'autoencoder_latent', 'mlp_autoencoder_latent', 'attention_autoencoder_latent', 'residual_autoencoder_latent', 'mlp_autoencoder_error', 'attention_autoencoder_error', 'residual_autoencoder_error', 'mlp_transcoder_skip', 'autoencoder_latent_by_token_pair', 'layer', 'residual_stream_channel', 'vocab_token']
 
 
 PassType = Literal['forward', 'backward']
@@ -599,6 +640,7 @@ class ServerInfoResponse(TypedDict, total=False):
     device: str
     mlpAutoencoder: 'AutoencoderInfo'
     attentionAutoencoder: 'AutoencoderInfo'
+    residualAutoencoder: 'AutoencoderInfo'
     limits: Required['LimitsResponse']
     writesExplanations: Required[bool]
 
@@ -620,6 +662,8 @@ class TdbRequestSpec(TypedDict, total=False):
     distractorTokens: Required[list['TokenRef']]
     componentTypeForMlp: Required['ComponentTypeForMlp']
     componentTypeForAttention: Required['ComponentTypeForAttention']
+    residualCutLayer: int
+    listErrorNodes: bool
     topAndBottomKForNodeTable: Required[int]
     hideEarlyLayersWhenAblating: Required[bool]
     nodeAblations: list['NodeAblation']
@@ -808,6 +852,10 @@ class Client(Transport):
     def batched_tdb(self, body: 'BatchedTdbRequest') -> 'BatchedResponse':
         """The debugger's question, for one prompt or two."""
         return self.request('POST', '/batched_tdb', body=body)
+
+    def dictionary_fidelity(self, body: 'DictionaryFidelityRequest') -> 'DictionaryFidelityResponse':
+        """How well the loaded dictionaries reconstruct what they stand in for, on one prompt."""
+        return self.request('POST', '/dictionary_fidelity', body=body)
 
     def effects(self, body: 'EffectsRequest') -> 'EffectsResponse':
         """What really happens to the debugger's objective when nodes are removed, one at a time."""

@@ -106,8 +106,9 @@ fn the_weights_given_out_do_what_the_learner_does() {
     let order: Vec<u32> = (0..48).rev().collect();
     let weights = learner.weights(&order, None);
     let autoencoder = tdb_model::Autoencoder::new(tdb_model::AutoencoderSite::ResidDeltaMlp, weights).unwrap();
-    let encoded = autoencoder.encode(&tensor(&[16, 24], x.clone())).unwrap();
-    let decoded = autoencoder.decode(&encoded).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let inputs = tensor(&[16, 24], x.clone());
+    let encoded = autoencoder.encode(&inputs).unwrap();
+    let decoded = autoencoder.decode(&encoded, &inputs).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let error: f64 = x.iter().zip(&decoded).map(|(x, r)| f64::from((x - r) * learner.scale).powi(2)).sum();
     let stats = learner.clone().step(&x, 0.0, 0, 1.0, 1e9);
     assert!((error - stats.squared_error).abs() < 1e-3 * error, "{error} {}", stats.squared_error);

@@ -1,0 +1,115 @@
+//! EleutherAI's sparsify: a folder for each hook, named after the module.
+//!
+//! ```text
+//! <name>/layers.3.mlp/cfg.json           {"d_in", "num_latents" or "expansion_factor", "k", "transcode", ...}
+//! <name>/layers.3.mlp/sae.safetensors    encoder.weight [L, d], encoder.bias [L], W_dec [L, d], b_dec [d], W_skip [d, d]
+//! ```
+//!
+//! TopK after ReLU. `transcode` says that the module's output is made from its input; then nothing is subtracted from it.
+
+use std::path::{Path, PathBuf};
+
+use super::autoencoder::{self, Shape, folders_with};
+use super::bytes::read_json;
+use super::error::CheckpointError;
+use super::hooks;
+use super::safetensors_file::TensorFile;
+use super::settings::Settings;
+use super::table::{Entries, Order};
+use super::{DictionaryOptions, normalization_or_none};
+use crate::config::Config;
+use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder};
+
+const CONFIG: &str = "cfg.json";
+const WEIGHTS: &str = "sae.safetensors";
+
+/// The folders with one layer each: `folder` itself, or its subfolders.
+pub(super) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
+    folders_with(folder, |folder| folder.join(CONFIG).is_file() && folder.join(WEIGHTS).is_file())
+}
+
+pub(super) fn load(
+    folder: &Path,
+    name: &str,
+    options: &DictionaryOptions,
+    config: &Config,
+) -> Result<NamedAutoencoder, CheckpointError> {
+    let read = |folder: PathBuf| {
+        let (layer, site, weights) = read_layer(&folder, options, config)?;
+        Ok((layer, site, weights, folder.join(CONFIG)))
+    };
+    let layers = layer_folders(folder).into_iter().map(read).collect::<Result<_, CheckpointError>>()?;
+    autoencoder::of_layers(folder, name, layers)
+}
+
+fn read_layer(
+    folder: &Path,
+    options: &DictionaryOptions,
+    config: &Config,
+) -> Result<(usize, AutoencoderSite, AutoencoderWeights), CheckpointError> {
+    let path = folder.join(CONFIG);
+    let json = read_json(&path)?;
+    let settings = Settings::new(&path, &json);
+    let transcodes = settings.flag("transcode", false)?;
+    let (layer, site) = place(folder, transcodes, options, config)?;
+    autoencoder::check_layer(&path, layer, config)?;
+    let activation = match settings.get("activation") {
+        None => "topk",
+        Some(_) => settings.text("activation")?,
+    };
+    if activation != "topk" {
+        return Err(settings.unexpected("activation", "\"topk\""));
+    }
+    let file = TensorFile::open(&folder.join(WEIGHTS))?;
+    let shape = Shape::of(site, config, autoencoder::n_latents(file.path(), &file.tensor("encoder.weight")?)?);
+    if settings.size("d_in")? != shape.inputs {
+        return Err(settings.unexpected("d_in", &format!("{}, the width of {}", shape.inputs, site.name())));
+    }
+    let k = settings.size("k")?;
+    if k > shape.latents {
+        return Err(settings.unexpected("k", &format!("at most the {} latents", shape.latents)));
+    }
+    let activation = LatentActivation::TopK { k, relu: !settings.flag("signed", false)? };
+    let mut table = Entries::default();
+    if !transcodes {
+        table.tensor("b_dec", "encoder_pre_bias", [shape.inputs]);
+    }
+    table.matrix("encoder.weight", "encoder.weight", [shape.latents, shape.inputs], Order::OutIn);
+    table.tensor("encoder.bias", "latent_bias", [shape.latents]);
+    table.matrix("W_dec", "decoder.weight", [shape.outputs, shape.latents], Order::InOut);
+    table.tensor("b_dec", "decoder_bias", [shape.outputs]);
+    if settings.flag("skip_connection", false)? && transcodes {
+        table.tensor("W_skip", "skip.weight", [shape.outputs, shape.inputs]);
+    }
+    let known = "encoder.weight, encoder.bias, W_dec, b_dec and, with transcode and skip_connection, W_skip";
+    table.refuse_unknown(file.path(), file.names().iter().map(String::as_str), &[], known)?;
+    let table = table.look_up(file.path(), |key| file.tensor(key))?;
+    Ok((layer, site, autoencoder::read(&table, shape, activation, normalization_or_none(options))?))
+}
+
+/// What the folder's name says, or the caller.
+fn place(
+    folder: &Path,
+    transcodes: bool,
+    options: &DictionaryOptions,
+    config: &Config,
+) -> Result<(usize, AutoencoderSite), CheckpointError> {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let named = hooks::parse(&name, config, false).and_then(|(layer, site)| match (transcodes, site) {
+        (false, site) => Some((layer, site)),
+        // From the module's input to its output.
+        (true, AutoencoderSite::ResidDeltaMlp) => Some((layer, AutoencoderSite::MlpTranscoder)),
+        (true, _) => None,
+    });
+    match (named, options.layer, options.site) {
+        (Some(named), ..) => Ok(named),
+        (None, Some(layer), Some(site)) => Ok((layer, site)),
+        _ => {
+            let expected = match transcodes {
+                true => "that of an MLP, such as layers.3.mlp",
+                false => "that of a module, such as layers.3, layers.3.mlp or h.3.attn; or give site=NAME,layer=NUMBER",
+            };
+            Err(CheckpointError::unexpected(folder, "the folder's name", expected, format!("\"{name}\"")))
+        }
+    }
+}

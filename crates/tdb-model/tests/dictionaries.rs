@@ -1,0 +1,380 @@
+//! Dictionaries as other libraries save them: the latents and the output that those libraries give.
+
+#![allow(clippy::unwrap_used)] // helpers of a test, too
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tdb_model::checkpoint::{self, CheckpointError, DictionaryOptions, Precision, native, sae_lens};
+use tdb_model::{Autoencoder, AutoencoderSite, Config, NamedAutoencoder, Normalization, Numbers, Slot, numbers};
+
+/// The shape of the model that `fixtures/sae_lens/write.py` has in mind.
+fn shape() -> Config {
+    let mut config = Config::gpt2(2, 6, 2, 9, 16, 11);
+    config.d_head = 4;
+    config
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sae_lens")
+}
+
+fn cases() -> Vec<(String, Value)> {
+    let text = fs::read_to_string(fixtures().join("expected.json")).unwrap();
+    serde_json::from_str::<serde_json::Map<String, Value>>(&text).unwrap().into_iter().collect()
+}
+
+fn rows(value: &Value) -> Vec<Vec<f32>> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn factor(case: &Value) -> Option<f32> {
+    case["factor"].as_f64().map(|factor| factor as f32)
+}
+
+fn open(name: &str, options: &DictionaryOptions) -> Result<NamedAutoencoder, CheckpointError> {
+    checkpoint::open_dictionary(&fixtures().join(name), options, &shape())
+}
+
+fn layouts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dictionaries")
+}
+
+/// In the layouts of OpenAI, dictionary_learning, sparsify, Gemma Scope, circuit-tracer and published files for heads.
+#[test]
+fn the_layouts_of_other_libraries_give_what_their_definitions_give() {
+    let text = fs::read_to_string(layouts().join("expected.json")).unwrap();
+    let cases: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+    assert!(cases.len() > 14);
+    for (name, case) in &cases {
+        let mut read = checkpoint::open_autoencoder(&layouts().join(name), None, &shape())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        // What is expected of a set of layers is of the last one.
+        read.layers = read.layers.split_off(read.layers.len() - 1);
+        let (site, layer) = match name.as_str() {
+            "dl-new" => (AutoencoderSite::ResidDeltaMlp, 1),
+            "dl-gated" => (AutoencoderSite::ResidDeltaAttn, 1),
+            "dl-jumprelu" | "sparsify/layers.0" => (AutoencoderSite::ResidPostMlp, 0),
+            "sparsify-transcoders/layers.1.mlp" => (AutoencoderSite::MlpTranscoder, 1),
+            "sparsify-skip/h.0.mlp" => (AutoencoderSite::MlpTranscoder, 0),
+            name if name.starts_with("circuit-tracer") => (AutoencoderSite::MlpTranscoder, 1),
+            name if name.contains("-att") || name.starts_with("attention") => (AutoencoderSite::AttnVOut, 0),
+            _ => (AutoencoderSite::ResidPostMlp, 1),
+        };
+        assert_eq!((read.site, read.indices.last().copied()), (site, Some(layer)), "{name}");
+        assert_agrees(name, case, &read);
+    }
+}
+
+/// A folder of layers' folders is one dictionary, too.
+#[test]
+fn folders_of_layers_are_read_together() {
+    let whole = checkpoint::open_autoencoder(&layouts().join("sparsify"), None, &shape()).unwrap();
+    assert_eq!((whole.name.as_str(), whole.indices), ("sparsify", vec![0]));
+    let whole = checkpoint::open_autoencoder(&layouts().join("circuit-tracer-relu"), None, &shape()).unwrap();
+    assert_eq!(whole.indices, [0, 1]);
+}
+
+/// Copies a fixture, with one file changed.
+fn changed(of: &str, file: &str, change: impl Fn(Vec<u8>) -> Vec<u8>) -> Result<NamedAutoencoder, String> {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join(Path::new(of).file_name().unwrap());
+    fs::create_dir(&folder).unwrap();
+    for entry in fs::read_dir(layouts().join(of)).unwrap() {
+        let path = entry.unwrap().path();
+        let content = fs::read(&path).unwrap();
+        let name = path.file_name().unwrap();
+        let content = if name == file { change(content) } else { content };
+        fs::write(folder.join(name), content).unwrap();
+    }
+    let options = DictionaryOptions { layer: Some(1), site: Some(AutoencoderSite::ResidPostMlp), ..Default::default() };
+    let options = if of.contains("gemma") { options } else { DictionaryOptions::default() };
+    checkpoint::open_dictionary(&folder, &options, &shape()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn what_is_not_known_in_another_layout_is_refused_by_name() {
+    let replaced = |from: &'static str, to: &'static str| {
+        move |content: Vec<u8>| {
+            let text = String::from_utf8(content).unwrap();
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to).into_bytes()
+        }
+    };
+    for (of, file, from, to, what) in [
+        ("dl-topk", "config.json", "AutoEncoderTopK", "CrossCoder", "CrossCoder"),
+        ("dl-topk", "config.json", "\"layer\": 1", "\"layer\": 9", "from 0 to 1"),
+        ("dl-topk", "config.json", "resid_post_layer_1", "logits", "site=NAME"),
+        ("dl-topk", "config.json", "\"out\"", "\"in_and_out\"", "in_and_out"),
+        ("dl-topk", "config.json", "\"activation_dim\": 6", "\"activation_dim\": 7", "activation_dim"),
+        ("dl-topk", "config.json", "\"k\": 2", "\"k\": 6", "`k`"),
+        ("dl-topk", "config.json", "AutoEncoderTopK", "AutoEncoder", "b_dec"),
+        ("sparsify/layers.0", "cfg.json", "\"topk\"", "\"groupmax\"", "groupmax"),
+        ("sparsify/layers.0", "cfg.json", "\"d_in\": 6", "\"d_in\": 8", "d_in"),
+        ("sparsify/layers.0", "cfg.json", "\"transcode\": false", "\"transcode\": true", "layers.3.mlp"),
+        ("sparsify-skip/h.0.mlp", "cfg.json", "\"skip_connection\": true", "\"skip_connection\": false", "W_skip"),
+        ("circuit-tracer-relu", "config.yaml", "transcoder_set", "cross_layer_transcoder", "cross_layer_transcoder"),
+        ("circuit-tracer-relu", "config.yaml", "mlp.hook_in", "hook_resid_mid", "hook_resid_mid"),
+        ("circuit-tracer-relu", "config.yaml", "hook_mlp_out", "hook_resid_post", "hook_resid_post"),
+        ("circuit-tracer-relu", "config.yaml", "scan:", "activation: groupmax\nscan:", "groupmax"),
+    ] {
+        let text = changed(of, file, replaced(from, to)).unwrap_err();
+        assert!(text.contains(what), "{of}, {to}: {text}");
+    }
+}
+
+#[test]
+fn damaged_archives_of_numpy_are_refused() {
+    let of = "gemma-scope-tiny-pt-res/layer_1/width_5";
+    let whole = fs::read(layouts().join(of).join("params.npz")).unwrap();
+    for len in (0..whole.len()).step_by(7) {
+        changed(of, "params.npz", |content| content[..len].to_vec()).unwrap_err();
+    }
+    for at in 0..whole.len() {
+        let flipped = |mut content: Vec<u8>| {
+            content[at] ^= 0x55;
+            content
+        };
+        // Read or refused, but nothing worse.
+        drop(changed(of, "params.npz", flipped));
+    }
+    let text = changed(of, "params.npz", |content| {
+        let at = content.windows(3).position(|three| three == b"<f4").unwrap();
+        [&content[..at], b">f4", &content[at + 3..]].concat()
+    });
+    assert!(text.unwrap_err().contains("little-endian"));
+}
+
+/// Within 1e-5 of the largest number.
+fn assert_close(what: &str, found: &[f32], expected: &[Vec<f32>]) {
+    let expected: Vec<f32> = expected.concat();
+    let largest = expected.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert!((found - expected).abs() <= 1e-5 * largest, "{what}[{i}]: {found}, expected {expected}");
+    }
+}
+
+fn assert_agrees(name: &str, case: &Value, named: &NamedAutoencoder) {
+    let dictionary = Autoencoder::new(named.site, named.layers[0].clone()).unwrap();
+    let input = rows(&case["input"]);
+    let x = numbers::tensor(&[input.len(), input[0].len()], input.concat());
+    let latents = dictionary.encode(&x).unwrap();
+    assert_close(&format!("{name}: latents"), &latents.to_dense(), &rows(&case["latents"]));
+    let output = dictionary.decode(&latents, &x).unwrap();
+    assert_close(&format!("{name}: output"), &Numbers::of(&output).unwrap().to_row_major(), &rows(&case["output"]));
+}
+
+#[test]
+fn every_kind_that_sae_lens_writes_gives_what_sae_lens_gives() {
+    let cases = cases();
+    assert!(cases.len() > 40, "{}", cases.len());
+    for (name, case) in &cases {
+        let read = open(name, &DictionaryOptions { factor: factor(case), ..Default::default() });
+        assert_agrees(name, case, &read.unwrap_or_else(|error| panic!("{name}: {error}")));
+    }
+}
+
+#[test]
+fn the_layer_and_the_site_follow_from_the_hook() {
+    for (name, case) in cases() {
+        let hook = case["hook"].as_str().unwrap();
+        let read = open(&name, &DictionaryOptions { factor: factor(&case), ..Default::default() }).unwrap();
+        let layer: usize = hook.split('.').nth(1).unwrap().parse().unwrap();
+        assert_eq!(read.indices, [layer], "{name}");
+        let expected = match hook.split_once('.').unwrap().1.split_once('.').unwrap().1 {
+            "hook_resid_pre" => AutoencoderSite::ResidPre,
+            "hook_resid_mid" => AutoencoderSite::ResidPostAttn,
+            "hook_resid_post" => AutoencoderSite::ResidPostMlp,
+            "attn.hook_z" => AutoencoderSite::AttnVOut,
+            "hook_attn_out" => AutoencoderSite::ResidDeltaAttn,
+            "mlp.hook_post" => AutoencoderSite::MlpPostAct,
+            "hook_mlp_out" => AutoencoderSite::ResidDeltaMlp,
+            _ if name.contains("transcoder") => AutoencoderSite::MlpTranscoder,
+            _ => AutoencoderSite::MlpIn,
+        };
+        assert_eq!(read.site, expected, "{name}");
+    }
+}
+
+#[test]
+fn our_own_files_hold_every_kind() {
+    let temp = tempfile::tempdir().unwrap();
+    for (name, case) in cases() {
+        let read = open(&name, &DictionaryOptions { factor: factor(&case), ..Default::default() }).unwrap();
+        let folder = temp.path().join(&name);
+        native::save_autoencoder(&folder, &read, Precision::F32).unwrap();
+        let again = checkpoint::open_autoencoder(&folder, None, &shape()).unwrap();
+        assert_eq!((again.site, &again.indices), (read.site, &read.indices), "{name}");
+        assert_agrees(&name, &case, &again);
+    }
+}
+
+#[test]
+fn what_is_exported_to_sae_lens_comes_back() {
+    let temp = tempfile::tempdir().unwrap();
+    for (name, case) in cases() {
+        let mut read = open(&name, &DictionaryOptions { factor: factor(&case), ..Default::default() }).unwrap();
+        if name.starts_with("jumprelu-") {
+            read.layers[0].normalization = Normalization::Centered;
+        }
+        let folder = temp.path().join(&name);
+        sae_lens::save_autoencoder(&folder, &read, "gpt2").unwrap_or_else(|error| panic!("{name}: {error}"));
+        let again = checkpoint::open_autoencoder(&folder, None, &shape()).unwrap();
+        // What is centred is so only where the residual stream is written to.
+        let same = again.layers[0].normalization == read.layers[0].normalization;
+        assert!(same || Slot::of(read.site) != Slot::Residual, "{name}");
+        if !name.starts_with("jumprelu-") {
+            assert_agrees(&name, &case, &again);
+        }
+    }
+}
+
+#[test]
+fn a_factor_that_only_the_release_knows_is_asked_for() {
+    let text = open("standard-expected_average_only_in", &DictionaryOptions::default()).unwrap_err().to_string();
+    assert!(text.contains("normalize_activations") && text.contains("factor=NUMBER"), "{text}");
+    let given = DictionaryOptions { factor: Some(2.0), ..Default::default() };
+    let text = open("standard-none", &given).unwrap_err().to_string();
+    assert!(text.contains("factor=2"), "{text}");
+}
+
+#[test]
+fn what_is_said_must_be_what_the_files_say() {
+    for (options, what) in [
+        (DictionaryOptions { site: Some(AutoencoderSite::MlpIn), ..Default::default() }, "mlp_in"),
+        (DictionaryOptions { layer: Some(0), ..Default::default() }, "[1]"),
+        (DictionaryOptions { normalization: Some(Normalization::ConstantNorm), ..Default::default() }, "constant-norm"),
+    ] {
+        let text = open("standard-none", &options).unwrap_err().to_string();
+        assert!(text.contains(what), "{text}");
+    }
+}
+
+/// `x - mean(x)` is encoded, the mean is passed on: what the files of the releases do not say, but SAELens' list does.
+#[test]
+fn a_dictionary_of_centred_writes_reads_inputs_without_their_mean() {
+    let options = DictionaryOptions { normalization: Some(Normalization::Centered), ..Default::default() };
+    let plain = open("standard-none", &DictionaryOptions::default()).unwrap();
+    let centred = open("standard-none", &options).unwrap();
+    assert_eq!(centred.layers[0].normalization, Normalization::Centered);
+    let [plain, centred] = [plain, centred].map(|read| Autoencoder::new(read.site, read.layers[0].clone()).unwrap());
+    let x = [2.0f32, -1.0, 0.5, 3.0, 1.0, 0.5];
+    let without: Vec<f32> = x.iter().map(|x| x - 1.0).collect();
+    let [x, without] = [x.to_vec(), without].map(|row| numbers::tensor(&[1, 6], row));
+    let (a, b) = (centred.encode(&x).unwrap(), plain.encode(&without).unwrap());
+    assert_eq!(a, b);
+    let difference = (centred.decode(&a, &x).unwrap() - plain.decode(&b, &without).unwrap()).unwrap();
+    let difference: Vec<f32> = difference.flatten_all().unwrap().to_vec1().unwrap();
+    assert!(difference.iter().all(|d| (d - 1.0).abs() < 1e-6), "{difference:?}");
+}
+
+/// Writes the tensors of a fixture with another config.
+fn with_config(of: &str, config: &Value) -> (tempfile::TempDir, PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("layer");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("cfg.json"), config.to_string()).unwrap();
+    fs::copy(fixtures().join(of).join("sae_weights.safetensors"), folder.join("sae_weights.safetensors")).unwrap();
+    (temp, folder)
+}
+
+/// The settings that the 18 releases for GPT-2 small and those for Pythia 70M have, on tiny tensors.
+#[test]
+fn the_settings_of_published_releases_are_accepted() {
+    let earliest = |hook: &str, layer: usize| {
+        json!({
+            "model_name": "gpt2-small", "hook_point": hook, "hook_point_layer": layer, "hook_point_head_index": null,
+            "dataset_path": "Skylion007/openwebtext", "is_dataset_tokenized": false, "context_size": 128,
+            "use_cached_activations": false, "d_in": 6, "d_sae": 5, "expansion_factor": 32, "l1_coefficient": 8e-5,
+            "lr": 4e-4, "dtype": "torch.float32", "device": "cpu", "seed": 42, "prepend_bos": true,
+            "use_ghost_grads": true, "dead_feature_window": 5000, "log_to_wandb": true, "from_pretrained_path": null
+        })
+    };
+    let version_3 = |hook: &str, layer: usize, more: Value| {
+        let mut config = json!({
+            "architecture": "standard", "d_in": 6, "d_sae": 5, "activation_fn_str": "relu",
+            "apply_b_dec_to_input": true, "finetuning_scaling_factor": false, "context_size": 64,
+            "model_name": "gpt2-small", "hook_name": hook, "hook_layer": layer, "hook_head_index": null,
+            "prepend_bos": true, "dataset_path": "Skylion007/openwebtext", "dataset_trust_remote_code": true,
+            "normalize_activations": "none", "dtype": "torch.float32", "device": "cpu",
+            "sae_lens_training_version": null, "neuronpedia_id": null, "model_from_pretrained_kwargs": {}
+        });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    let openai = json!({
+        "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}, "normalize_activations": "layer_norm"
+    });
+    let centred = json!({"model_from_pretrained_kwargs": {"center_writing_weights": true}});
+    let average = json!({"normalize_activations": "expected_average_only_in"});
+    use AutoencoderSite::{ResidDeltaAttn, ResidDeltaMlp, ResidPostAttn, ResidPostMlp, ResidPre};
+    let layer_norm = Normalization::LAYER_NORM;
+    for (release, config, site, normalization) in [
+        ("gpt2-small-res-jb", earliest("blocks.1.hook_resid_pre", 1), ResidPre, Normalization::None),
+        (
+            "res-jb as its list completes it",
+            version_3("blocks.1.hook_resid_pre", 1, centred),
+            ResidPre,
+            Normalization::Centered,
+        ),
+        ("res-jb-feature-splitting", earliest("blocks.0.hook_resid_pre", 0), ResidPre, Normalization::None),
+        ("res_*-ajt", version_3("blocks.1.hook_resid_pre", 1, json!({})), ResidPre, Normalization::None),
+        ("resid-mid-v5", version_3("blocks.1.hook_resid_mid", 1, openai.clone()), ResidPostAttn, layer_norm),
+        ("resid-post-v5", version_3("blocks.1.hook_resid_post", 1, openai.clone()), ResidPostMlp, layer_norm),
+        ("attn-out-v5", version_3("blocks.1.hook_attn_out", 1, openai.clone()), ResidDeltaAttn, layer_norm),
+        ("mlp-out-v5", version_3("blocks.1.hook_mlp_out", 1, openai), ResidDeltaMlp, layer_norm),
+        ("mlp-tm", version_3("blocks.0.hook_mlp_out", 0, average), ResidDeltaMlp, Normalization::None),
+        (
+            "pythia-70m-deduped-res-sm",
+            version_3("blocks.0.hook_resid_post", 0, json!({"model_name": "pythia-70m-deduped"})),
+            ResidPostMlp,
+            Normalization::None,
+        ),
+        (
+            "pythia-70m-deduped-mlp-sm",
+            version_3("blocks.0.hook_mlp_out", 0, json!({"model_name": "pythia-70m-deduped"})),
+            ResidDeltaMlp,
+            Normalization::None,
+        ),
+        (
+            "pythia-70m-deduped-att-sm",
+            version_3("blocks.0.hook_attn_out", 0, json!({"model_name": "pythia-70m-deduped"})),
+            ResidDeltaAttn,
+            Normalization::None,
+        ),
+    ] {
+        let (_temp, folder) = with_config("standard-none", &config);
+        let factor = (release == "mlp-tm").then_some(1.049);
+        let options = DictionaryOptions { factor, ..Default::default() };
+        let read = checkpoint::open_dictionary(&folder, &options, &shape());
+        let read = read.unwrap_or_else(|error| panic!("{release}: {error}"));
+        assert_eq!((read.site, read.layers[0].normalization), (site, normalization), "{release}");
+    }
+}
+
+#[test]
+fn unknown_kinds_are_refused_by_name() {
+    let config = |change: &dyn Fn(&mut Value)| {
+        let text = fs::read_to_string(fixtures().join("standard-none/cfg.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        change(&mut config);
+        config
+    };
+    for (key, value) in [
+        ("architecture", json!("matching_pursuit")),
+        ("architecture", json!("temporal")),
+        ("normalize_activations", json!("covariance_whitening")),
+        ("reshape_activations", json!("hook_z")),
+        ("finetuning_scaling_factor", json!(true)),
+        ("hook_head_index", json!(2)),
+        ("hook_name", json!("blocks.0.hook_q")),
+        ("hook_name", json!("blocks.5.hook_resid_pre")),
+        ("d_in", json!(8)),
+    ] {
+        let (_temp, folder) = with_config("standard-none", &config(&|config| config[key] = value.clone()));
+        let text = checkpoint::open_autoencoder(&folder, None, &shape()).unwrap_err().to_string();
+        assert!(text.contains(key) && text.contains("cfg.json"), "{key}: {text}");
+    }
+}

@@ -1,0 +1,395 @@
+//! Dictionaries at every site: what their latents write, what of an objective goes through them, what is left over, and
+//! what must add up.
+
+mod common;
+
+use anyhow::{Context as _, Result, bail};
+use common::{PROMPT, model};
+use serde_json::json;
+use tdb_api::{
+    ActivationLocationType as Location, ComponentTypeForAttention, ComponentTypeForMlp, DerivedScalarType as Dst,
+    DictionaryFidelityRequest, InferenceRequestSpec, PassType,
+};
+use tdb_model::numbers::{Numbers, dot};
+use tdb_model::{
+    AutoencoderSite, AutoencoderWeights, LatentActivation, Matrix, NamedAutoencoder, Normalization, Site, Slot,
+    Tokenizer, Transformer,
+};
+use tdb_scalars::compute::values;
+use tdb_scalars::dictionary::{DictionaryScalar, Part, Quantity, describe, latent_type};
+use tdb_scalars::nodes::Component;
+use tdb_scalars::{Context, Engine, Error, Question, Side};
+
+const LATENTS: usize = 48;
+
+/// Numbers between -`scale` and `scale`.
+fn numbers(seed: u64, len: usize, scale: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 24) as f32 * 2.0 - 1.0
+    };
+    (0..len).map(|_| scale * next()).collect()
+}
+
+fn dictionary(
+    model: &Transformer,
+    site: AutoencoderSite,
+    normalization: Normalization,
+    layers: &[usize],
+) -> NamedAutoencoder {
+    let width = site.width(model.config());
+    let root = (width as f32).sqrt();
+    let layer = |layer: &usize| {
+        let seed = 100 * *layer as u64 + site as u64;
+        AutoencoderWeights {
+            normalization,
+            encoder_pre_bias: numbers(seed + 1, width, 0.1),
+            encoder: Matrix::from_vec(LATENTS, width, numbers(seed + 2, LATENTS * width, 3.0 / root)),
+            latent_bias: numbers(seed + 3, LATENTS, 0.3),
+            activation: LatentActivation::Relu,
+            decoder: Matrix::from_vec(width, LATENTS, numbers(seed + 4, LATENTS * width, 0.3)),
+            decoder_bias: numbers(seed + 5, width, 0.1),
+            skip: site.is_transcoder().then(|| Matrix::from_vec(width, width, numbers(seed + 6, width * width, 0.1))),
+            activation_frequency: None,
+        }
+    };
+    NamedAutoencoder {
+        name: site.name().to_owned(),
+        site,
+        layers: layers.iter().map(layer).collect(),
+        indices: layers.to_vec(),
+    }
+}
+
+fn engine(dictionaries: &[(AutoencoderSite, Normalization, &[usize])]) -> Result<Engine> {
+    let mut model = model()?;
+    for (site, normalization, layers) in dictionaries {
+        let dictionary = dictionary(&model, *site, *normalization, layers);
+        model = model.attach(dictionary)?;
+    }
+    let named = |slot: Slot| model.has(slot).then(|| format!("{slot:?}"));
+    let (mlp, attention, residual) = (named(Slot::Mlp), named(Slot::Attention), named(Slot::Residual));
+    Ok(Engine::new("tiny-a", model, Tokenizer::gpt2(), mlp, attention).with_residual_autoencoder(residual))
+}
+
+/// Every site with a normalisation of its own.
+fn kinds() -> Vec<(AutoencoderSite, Normalization)> {
+    let layer_norm = Normalization::LayerNorm { epsilon: 0.05 };
+    let normalizations =
+        [Normalization::None, layer_norm, Normalization::Centered, Normalization::ConstantNorm, layer_norm];
+    let sites = AutoencoderSite::ALL.into_iter().filter(|site| *site != AutoencoderSite::MlpTranscoderOfNormalized);
+    sites.zip(normalizations.into_iter().cycle()).collect()
+}
+
+fn loss() -> serde_json::Value {
+    json!({ "name": "logit_diff", "targetTokens": [" Canada"], "distractorTokens": [" Germany"] })
+}
+
+fn spec(value: serde_json::Value) -> Result<InferenceRequestSpec> {
+    Ok(serde_json::from_value(value)?)
+}
+
+fn scalar(slot: Slot, part: Part, quantity: Quantity) -> Result<Dst> {
+    let wanted = Some(DictionaryScalar { slot: Some(slot), part, quantity });
+    Dst::ALL.iter().copied().find(|dst| describe(*dst) == wanted).context("there is no such scalar")
+}
+
+fn at(side: &Side<'_>, dst: Dst, layer: usize, index: &[usize]) -> Result<f32> {
+    Ok(values(side, dst, PassType::Forward, Some(layer))?.entries()?.at(index)?)
+}
+
+fn sum(side: &Side<'_>, dst: Dst, layer: usize) -> Result<f64> {
+    let values = values(side, dst, PassType::Forward, Some(layer))?;
+    let keep = vec![false; values.dims().len()];
+    Ok(values.sum(&keep)?.data[0])
+}
+
+fn location(slot: Slot) -> Location {
+    match slot {
+        Slot::Mlp => Location::OnlineMlpAutoencoderLatent,
+        Slot::Attention => Location::OnlineAttentionAutoencoderLatent,
+        Slot::Residual => Location::OnlineResidualAutoencoderLatent,
+    }
+}
+
+/// An active latent with a sizable effect at a token.
+fn active(side: &Side<'_>, slot: Slot, layer: usize, token: usize) -> Result<(usize, f32)> {
+    let state = side.run.latents(slot, layer).context("no latents")?;
+    let row = state.latents.row(token).iter();
+    let largest = row.max_by(|a, b| a.1.total_cmp(&b.1)).context("no latent is active")?;
+    Ok((largest.0 as usize, largest.1))
+}
+
+/// A latent that is raised by a little changes the logits' difference by its gradient.
+#[test]
+fn activation_times_gradient_is_what_a_small_change_does() -> Result<()> {
+    for (site, normalization) in kinds() {
+        let slot = Slot::of(site);
+        let engine = engine(&[(site, normalization, &[0, 1])])?;
+        let plain = engine.inspect(&spec(json!({ "prompt": PROMPT, "lossFnConfig": loss() }))?, None)?;
+        let dst = scalar(slot, Part::Latents, Quantity::ActTimesGrad)?;
+        let mut moved = 0;
+        for (layer, token) in [(0, 4), (1, 6), (0, 6)] {
+            let (latent, activation) = active(&plain, slot, layer, token)?;
+            let total = at(&plain, dst, layer, &[token, latent])?;
+            let difference = |factor: f32| -> Result<f32> {
+                let ablation = json!({
+                    "index": { "activationLocationType": location(slot), "tensorIndices": [token, latent],
+                               "layerIndex": layer, "passType": "forward" },
+                    "value": activation * factor
+                });
+                let spec = spec(json!({ "prompt": PROMPT, "lossFnConfig": loss(), "ablationSpecs": [ablation] }))?;
+                engine.inspect(&spec, None)?.loss.context("no loss")
+            };
+            let step = 0.05;
+            let found = (difference(1.0 + step)? - difference(1.0 - step)?) / (2.0 * step);
+            let what = format!("{site:?}, {normalization:?}, latent {layer}:{latent} at token {token}");
+            assert!((found - total).abs() < 2e-3 + 0.02 * total.abs(), "{what}: {total}, by differences {found}");
+            moved += usize::from(total.abs() > 1e-3);
+        }
+        assert!(moved > 0, "{site:?}: nothing moved");
+    }
+    Ok(())
+}
+
+/// For one cut through the network the direct effects of the residual dictionary's latents, of their error and of all
+/// that writes later, and the constants, are the logits' difference.
+#[test]
+fn direct_effects_after_a_cut_add_up_to_the_difference_of_the_logits() -> Result<()> {
+    let residual = |site: &AutoencoderSite| Slot::of(*site) == Slot::Residual;
+    for site in AutoencoderSite::ALL.into_iter().filter(residual) {
+        for normalization in [
+            Normalization::None,
+            Normalization::Centered,
+            Normalization::LayerNorm { epsilon: 0.05 },
+            Normalization::ConstantNorm,
+        ] {
+            for (cut, latents_in_layers) in [(0, false), (1, true)] {
+                let all: &[usize] = &[0, 1];
+                let mut with = vec![(site, normalization, all)];
+                if latents_in_layers {
+                    with.push((AutoencoderSite::MlpTranscoder, Normalization::None, all));
+                    with.push((AutoencoderSite::AttnVOut, normalization, all));
+                }
+                let engine = engine(&with)?;
+                let mut question = Question::new(PROMPT, &[" Canada"], &[" Germany"]);
+                question.extremes = 100_000;
+                question.residual_cut = Some(cut);
+                question.list_errors = true;
+                if latents_in_layers {
+                    question.mlp = ComponentTypeForMlp::AutoencoderLatent;
+                    question.attention = ComponentTypeForAttention::AutoencoderLatent;
+                }
+                let answer = engine.ask(&question)?;
+                let direct: f64 = answer.effects.iter().map(|effect| effect.direct).sum();
+                let found = direct + constants(&engine, site, cut, latents_in_layers)?;
+                let expected = answer.difference.context("no difference")?;
+                let what = format!("{site:?}, {normalization:?}, cut at {cut}, latents {latents_in_layers}");
+                assert!((found - expected).abs() < 1e-3, "{what}: {found}, the difference is {expected}");
+                let is_error = |c: &Component| matches!(c, Component::Error { slot: Slot::Residual, .. });
+                assert!(answer.effects.iter().any(|effect| is_error(&effect.component)), "{what}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What no node has: biases of what is written from the cut on, along the gradient, and the final norm's bias.
+fn constants(engine: &Engine, site: AutoencoderSite, cut: usize, latents_in_layers: bool) -> Result<f64> {
+    let question = spec(json!({
+        "prompt": PROMPT,
+        "lossFnConfig": loss(),
+        "ablationSpecs": [{ "index": { "activationLocationType": "resid.ln_f.scale", "tensorIndices": ["All", "All"],
+                                       "layerIndex": null, "passType": "backward" }, "value": 0.0 }],
+    }))?;
+    let side = engine.inspect(&question, None)?;
+    let model = engine.model();
+    let last = side.tokens() - 1;
+    let gradient = side.final_residual_gradient(Dst::MlpWriteToFinalResidualGrad)?.context("no gradient")?;
+    let gradient = gradient.get(last)?.to_vec1::<f32>()?;
+    let along = |x: &[f32]| f64::from(dot(x, &gradient));
+    // Reconstruction without latents: bias, scaled, plus the mean.
+    let rest = |slot: Slot, layer: usize| -> Result<Vec<f32>> {
+        let dictionary = model.autoencoder(slot, layer).context("no dictionary")?;
+        let state = side.run.latents(slot, layer).context("no latents")?;
+        let none = state.latents.map(|_, _, _| 0.0);
+        let mut rest = dictionary.decode(&none, &state.input)?;
+        if let Some(skip) = dictionary.skip(&state.input)? {
+            rest = (rest - skip)?;
+        }
+        Ok(rest.get(last)?.to_vec1::<f32>()?)
+    };
+    let mut sum = along(&rest(Slot::Residual, cut)?);
+    let (first_attention, first_mlp) = match site {
+        AutoencoderSite::ResidPre => (cut, cut),
+        AutoencoderSite::ResidPostAttn => (cut + 1, cut),
+        _ => (cut + 1, cut + 1),
+    };
+    let n_layers = model.config().n_layers;
+    for layer in first_attention..n_layers {
+        if latents_in_layers {
+            let rest = rest(Slot::Attention, layer)?;
+            let rest = model.tensor(&[1, rest.len()], rest)?;
+            sum += along(&model.block(layer).attn.write_all(&rest)?.get(0)?.to_vec1::<f32>()?);
+        }
+        sum += along(&model.weight(&format!("blocks.{layer}.attn.o.bias"))?.to_vec1::<f32>()?);
+    }
+    for layer in first_mlp..n_layers {
+        sum += match latents_in_layers {
+            true => along(&rest(Slot::Mlp, layer)?),
+            false => along(&model.weight(&format!("blocks.{layer}.mlp.out.bias"))?.to_vec1::<f32>()?),
+        };
+    }
+    let bias = model.final_norm().bias().context("no bias")?;
+    let token = |text: &str| -> Result<usize> { Ok(engine.tokenizer().single_token(text)? as usize) };
+    let unembedding = |token: usize| model.unembedding().rows(token..token + 1).to_vec();
+    let (target, distractor) = (unembedding(token(" Canada")?), unembedding(token(" Germany")?));
+    Ok(sum + f64::from(dot(bias, &target) - dot(bias, &distractor)))
+}
+
+/// A node that is changed a little in a layer before moves a traced latent by its gradient.
+#[test]
+fn a_trace_from_a_latent_says_what_moves_it() -> Result<()> {
+    for (site, normalization) in kinds() {
+        let slot = Slot::of(site);
+        let engine = engine(&[(site, normalization, &[1])])?;
+        let plain = engine.inspect(&spec(json!({ "prompt": PROMPT }))?, None)?;
+        let token = 5;
+        let (latent, activation) = active(&plain, slot, 1, token)?;
+        let trace = json!({
+            "nodeIndex": { "nodeType": latent_type(slot), "tensorIndices": [token, latent], "layerIndex": 1,
+                           "passType": "forward" },
+            "preOrPostAct": "post", "detachLayerNormScale": false, "attentionTraceType": null,
+            "downstreamTraceConfig": null
+        });
+        let traced = engine.inspect(&spec(json!({ "prompt": PROMPT, "traceConfig": trace }))?, None)?;
+        let what = format!("{site:?}, {normalization:?}, latent 1:{latent}");
+        let value = traced.trace_seed.as_ref().context("no trace")?.value;
+        assert!((value - activation).abs() < 1e-4 + 1e-4 * activation.abs(), "{what}: {value} and {activation}");
+        let changes = values(&traced, Dst::MlpActTimesGrad, PassType::Forward, Some(0))?.row(token)?;
+        let order = |a: &usize, b: &usize| changes[*a].abs().total_cmp(&changes[*b].abs());
+        let neuron = (0..changes.len()).max_by(order).context("no neurons")?;
+        let post_act = Numbers::of(&plain.get(Site::MlpPostAct, 0)?)?.at(&[token, neuron]);
+        let latent_at = |factor: f32| -> Result<f32> {
+            let ablation = json!({
+                "index": { "activationLocationType": "mlp.post_act", "tensorIndices": [token, neuron], "layerIndex": 0,
+                           "passType": "forward" },
+                "value": post_act * factor
+            });
+            let side = engine.inspect(&spec(json!({ "prompt": PROMPT, "ablationSpecs": [ablation] }))?, None)?;
+            Ok(side.run.latents(slot, 1).context("no latents")?.latents.get(token, latent))
+        };
+        let step = 0.02;
+        let found = (latent_at(1.0 + step)? - latent_at(1.0 - step)?) / (2.0 * step);
+        let expected = changes[neuron];
+        assert!((found - expected).abs() < 1e-3 + 0.03 * expected.abs(), "{what}: {expected}, by differences {found}");
+        assert!(expected.abs() > 1e-4, "{what}: nothing moves it");
+        // Latents of the same place do not cause each other.
+        let own = scalar(slot, Part::Latents, Quantity::ActTimesGrad)?;
+        assert_eq!(sum(&traced, own, 1)?, 0.0, "{what}");
+    }
+    Ok(())
+}
+
+/// Act times gradient of all latents, the error, the skip and what no node has is that of the activation itself.
+#[test]
+fn what_goes_through_an_activation_goes_through_its_parts() -> Result<()> {
+    for (site, normalization) in kinds() {
+        let slot = Slot::of(site);
+        let engine = engine(&[(site, normalization, &[0, 1])])?;
+        let side = engine.inspect(&spec(json!({ "prompt": PROMPT, "lossFnConfig": loss() }))?, None)?;
+        let layer = 1;
+        let mut parts = sum(&side, scalar(slot, Part::Latents, Quantity::ActTimesGrad)?, layer)?
+            + sum(&side, scalar(slot, Part::Error, Quantity::ActTimesGrad)?, layer)?;
+        if site.is_transcoder() {
+            parts += sum(&side, scalar(slot, Part::Skip, Quantity::ActTimesGrad)?, layer)?;
+        }
+        let dictionary = engine.model().autoencoder(slot, layer).context("no dictionary")?;
+        let state = side.run.latents(slot, layer).context("no latents")?;
+        let gradient = side.gradient(Dst::AlwaysOne, slot.error(), layer)?.context("no gradient")?;
+        let along =
+            |x: &tdb_model::Tensor| -> Result<f64> { Ok(f64::from((x * &gradient)?.sum_all()?.to_scalar::<f32>()?)) };
+        let mut rest = dictionary.decode(&state.latents.map(|_, _, _| 0.0), &state.input)?;
+        if let Some(skip) = dictionary.skip(&state.input)? {
+            rest = (rest - skip)?;
+        }
+        let (whole, found) = (along(&state.target)?, parts + along(&rest)?);
+        assert!((whole - found).abs() < 1e-3 * whole.abs().max(1.0), "{site:?}: {found} of {whole}");
+    }
+    Ok(())
+}
+
+/// A dictionary that is the identity reconstructs everything; a random one does not fit, and that is said.
+#[test]
+fn fidelity_tells_what_a_reconstruction_loses() -> Result<()> {
+    let request = |targets: &[&str]| {
+        serde_json::from_value::<DictionaryFidelityRequest>(json!({
+            "prompt": PROMPT, "targetTokens": targets, "distractorTokens": [" Germany"],
+        }))
+    };
+    let plain = model()?;
+    let width = plain.config().d_model;
+    let unit = |sign: f32| (0..width * width).map(move |i| if i % (width + 1) == 0 { sign } else { 0.0 });
+    let mut perfect = dictionary(&plain, AutoencoderSite::ResidPostMlp, Normalization::None, &[0]);
+    let weights = &mut perfect.layers[0];
+    (weights.encoder_pre_bias, weights.decoder_bias) = (vec![0.0; width], vec![0.0; width]);
+    weights.latent_bias = vec![0.0; 2 * width];
+    weights.encoder = Matrix::from_vec(2 * width, width, unit(1.0).chain(unit(-1.0)).collect());
+    weights.decoder = weights.encoder.transpose();
+    let engine = Engine::new("tiny-a", plain.attach(perfect)?, Tokenizer::gpt2(), None, None)
+        .with_residual_autoencoder(Some("identity".to_owned()));
+    let answer = engine.dictionary_fidelity(&request(&[" Canada"])?, &Context::default())?;
+    let [dictionary] = answer.dictionaries.as_slice() else { bail!("one dictionary is loaded") };
+    let layer = &dictionary.layers[0];
+    assert!(layer.variance_explained > 0.9999, "{layer:?}");
+    assert!((layer.cross_entropy - answer.cross_entropy).abs() < 1e-3, "{layer:?}");
+    let (with, without) = (layer.logit_difference.context("none")?, answer.logit_difference.context("none")?);
+    assert!((with - without).abs() < 1e-3 && layer.active_latents.len() == 7, "{layer:?}");
+    assert_eq!(
+        (dictionary.name.as_str(), dictionary.mismatch.as_ref().map(|s| s.contains("128 latents"))),
+        ("identity", Some(true))
+    );
+
+    let engine = self::engine(&[(AutoencoderSite::ResidPostMlp, Normalization::None, &[1])])?;
+    let answer = engine.dictionary_fidelity(&request(&[])?, &Context::default())?;
+    assert_eq!(answer.logit_difference, None);
+    let dictionary = &answer.dictionaries[0];
+    assert!(dictionary.layers[0].variance_explained < 0.2, "{dictionary:?}");
+    let sentence = dictionary.mismatch.as_ref().context("nothing is said")?;
+    assert!(sentence.contains("another site") && sentence.contains("normalization"), "{sentence}");
+    Ok(())
+}
+
+#[test]
+fn a_dictionary_of_one_layer_is_asked_about_in_that_layer() -> Result<()> {
+    let engine = engine(&[(AutoencoderSite::ResidPostMlp, Normalization::None, &[0])])?;
+    let mut question = Question::new(PROMPT, &[" Canada"], &[" Germany"]);
+    question.residual_cut = Some(0);
+    let answer = engine.ask(&question)?;
+    let layers = answer.effects.iter().filter_map(|effect| match effect.component {
+        Component::Node(node) => Some((node.slot(), node.layer())),
+        _ => None,
+    });
+    for (slot, layer) in layers {
+        assert_eq!(layer, if slot == Slot::Residual { 0 } else { 1 }, "{slot:?}");
+    }
+    let refused = |question: &Question| match engine.ask(question) {
+        Err(Error::Bad(sentence)) => Ok(sentence),
+        _ => bail!("no error"),
+    };
+    question.residual_cut = Some(1);
+    let sentence = refused(&question)?;
+    assert!(sentence.contains("layer 1") && sentence.contains("layers 0 have"), "{sentence}");
+    question.residual_cut = Some(9);
+    assert!(refused(&question)?.contains("residualCutLayer is 9"));
+    let other = self::engine(&[])?;
+    question.residual_cut = Some(0);
+    match other.ask(&question) {
+        Err(Error::Bad(sentence)) => assert!(sentence.contains("residual stream"), "{sentence}"),
+        _ => bail!("no error"),
+    }
+    Ok(())
+}
