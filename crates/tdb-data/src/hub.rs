@@ -97,7 +97,7 @@ fn commit_of(folder: &Path, revision: &str) -> Option<String> {
 /// Whether settings and all weights are there: what was begun and not finished is fetched elsewhere.
 fn is_whole(snapshot: &Path) -> bool {
     let weights = |name: &&str| snapshot.join(name).is_file() || has_shards(snapshot, &format!("{name}.index.json"));
-    snapshot.join("config.json").is_file() && WEIGHTS.iter().any(|name| weights(&name))
+    snapshot.join("config.json").is_file() && WEIGHTS.iter().any(weights)
 }
 
 fn has_shards(snapshot: &Path, index: &str) -> bool {

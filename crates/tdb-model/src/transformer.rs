@@ -74,11 +74,12 @@ impl Transformer {
         let blocks: Vec<Result<Block>> = blocks.collect();
         let blocks = blocks.into_iter().collect::<Result<Vec<_>>>()?;
         let none: Arc<[Option<Autoencoder>]> = vec![None; config.n_layers].into();
+        let embedding = Embedding::load(&weights, &config, &place)?;
         Ok(Transformer {
             inner: Arc::new(Inner {
-                embedding: Embedding::load(&weights, &config, &place)?,
                 final_norm: Norm::load(&weights, "final_norm", config.d_model, &config, &place)?,
-                unembedding: Unembedding::load(&weights, &config, &place)?,
+                unembedding: Unembedding::load(&weights, &embedding, &config, &place)?,
+                embedding,
                 blocks,
                 config,
                 weights,

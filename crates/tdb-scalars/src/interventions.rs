@@ -108,9 +108,10 @@ pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> 
         indices.push(match index {
             AllOrOneIndex::All => Index::All,
             AllOrOneIndex::One(index) => Index::At(wrap(*index, *n).ok_or_else(|| {
-                let what =
-                    format!("tensorIndices[{position}] of an ablation of \"{location}\" is {index}, outside 0..{n}");
-                crate::error::Error::Bad(what)
+                let shared = shared_heads(model, site, position);
+                crate::error::Error::Bad(format!(
+                    "tensorIndices[{position}] of an ablation of \"{location}\" is {index}, outside 0..{n}{shared}"
+                ))
             })?),
         });
     }
@@ -119,6 +120,15 @@ pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> 
         PassType::Backward => Pass::Backward,
     };
     Ok(Intervention { site, layer, pass, indices, value: spec.value as f32 })
+}
+
+/// Why there are fewer keys and values than heads, where this dimension counts them.
+fn shared_heads(model: &Transformer, site: Site, dimension: usize) -> String {
+    let (heads, groups) = (model.config().n_heads, model.config().n_kv_heads);
+    match matches!(site, Site::AttnK | Site::AttnV) && dimension == 1 && groups < heads {
+        true => format!("; {heads} heads share {groups} groups of keys and values"),
+        false => String::new(),
+    }
 }
 
 fn layer(model: &Transformer, site: Site, layer: Option<i64>, name: &str) -> Result<Option<usize>> {

@@ -3,12 +3,17 @@
 //! their own; parallel blocks; norms after a layer; caps.
 
 use anyhow::{Context as _, Result};
-use tdb_api::{AttentionTraceType, MlpTraceType};
+use tdb_api::{AttentionTraceType, DerivedScalarType as Dst, MlpTraceType, PassType};
 use tdb_model::numbers::dot;
-use tdb_model::{BlockOrder, ForwardOptions, Site, Tensor, Transformer, checkpoint};
+use tdb_model::{
+    AutoencoderSite, AutoencoderWeights, BlockOrder, Config, ForwardOptions, LatentActivation, Matrix,
+    NamedAutoencoder, Site, Tensor, Transformer, checkpoint,
+};
+use tdb_scalars::compute::values;
 use tdb_scalars::nodes::{Component, Node};
 use tdb_scalars::{Ablation, Answer, Engine, Question, TracedNode};
 use tdb_testkit::families::{Copied, PROMPT, names};
+use tdb_testkit::weights::TensorSpec;
 
 const TOKENS: usize = 13;
 
@@ -190,7 +195,6 @@ fn a_head_of_a_group_is_ablated_alone() -> Result<()> {
 /// The same number for the same pair of nodes, seen from either end.
 #[test]
 fn an_edge_is_the_same_from_both_ends() -> Result<()> {
-    use tdb_api::DerivedScalarType as Dst;
     use tdb_scalars::nodes::EdgeNode;
     for name in ["llama-3-scaling", "gemma-2", "gemma-3", "gpt-neox-parallel"] {
         let engine = engine(name)?;
@@ -202,12 +206,97 @@ fn an_edge_is_the_same_from_both_ends() -> Result<()> {
         let downstream = Node::Neuron { layer: 1, token: TOKENS - 1, index: 5 };
         let entry = |node, dst, layer: usize, at: [usize; 2]| -> Result<f32> {
             let side = engine.inspect(&spec, Some(EdgeNode { node, through: None, frozen_scale: true }))?;
-            let values = tdb_scalars::compute::values(&side, dst, tdb_api::PassType::Forward, Some(layer))?;
+            let values = values(&side, dst, PassType::Forward, Some(layer))?;
             Ok(values.row(at[0])?[at[1]])
         };
         let out = entry(downstream, Dst::MlpOutEdgeAttribution, 0, [TOKENS - 1, 2])?;
         let into = entry(upstream, Dst::MlpInEdgeAttribution, 1, [TOKENS - 1, 5])?;
         assert!((out - into).abs() < 1e-6 + 1e-3 * out.abs() && out != 0.0, "{name}: {out} and {into}");
     }
+    Ok(())
+}
+
+/// Autoencoders with procedural numbers.
+fn autoencoders(config: &Config, site: AutoencoderSite) -> NamedAutoencoder {
+    let (n, width) = (12, site.width(config));
+    let layer = |layer: usize| {
+        let numbers = |name: &str, len: usize| {
+            TensorSpec::new(&format!("{site:?}.{layer}.{name}"), &[len], 0.5, 0.0).values(0x5EED)
+        };
+        AutoencoderWeights {
+            encoder_pre_bias: numbers("pre", width),
+            encoder: Matrix::from_vec(n, width, numbers("enc", n * width)),
+            latent_bias: numbers("bias", n),
+            activation: LatentActivation::Relu,
+            decoder: Matrix::from_vec(width, n, numbers("dec", width * n)),
+            decoder_bias: numbers("post", width),
+            activation_frequency: None,
+        }
+    };
+    NamedAutoencoder { name: "sae".to_owned(), site, layers: (0..config.n_layers).map(layer).collect() }
+}
+
+#[test]
+fn every_scalar_of_every_family_is_numbers_or_a_sentence() -> Result<()> {
+    use AutoencoderSite::{MlpPostAct, ResidDeltaAttn, ResidDeltaMlp};
+    for (name, sites) in
+        names()?.iter().zip([&[MlpPostAct][..], &[ResidDeltaMlp], &[ResidDeltaAttn], &[]].iter().cycle())
+    {
+        let checkpoint = checkpoint::open(&Copied::new(name)?.path)?;
+        let config = checkpoint.config;
+        let mut model = Transformer::load(config.clone(), checkpoint.weights)?;
+        for site in *sites {
+            model = model.attach(autoencoders(&config, *site))?;
+        }
+        let engine = Engine::new("m", model, checkpoint.tokenizer, Some("sae".into()), Some("sae".into()));
+        let spec = serde_json::from_value(serde_json::json!({
+            "prompt": PROMPT,
+            "lossFnConfig": { "name": "logit_diff", "targetTokens": [" Mary"], "distractorTokens": [" John"] },
+        }))?;
+        let node = Node::Neuron { layer: 0, token: TOKENS - 1, index: 2 };
+        let edge = tdb_scalars::nodes::EdgeNode { node, through: None, frozen_scale: true };
+        let side = engine.inspect(&spec, Some(edge))?;
+        let mut answered = 0;
+        for dst in Dst::ALL {
+            let layer = (!tdb_scalars::derived::is_whole_model(*dst)).then_some(1);
+            match values(&side, *dst, PassType::Forward, layer) {
+                Ok(values) => {
+                    assert_eq!(values.dims().len(), tdb_scalars::derived::dimensions(*dst).len(), "{name}: {dst}");
+                    for row in 0..values.dims()[0] {
+                        let row = values.row(row)?;
+                        assert_eq!(row.len(), values.dims()[1..].iter().product::<usize>(), "{name}: {dst}");
+                        let masked = *dst == Dst::AttnQkLogits;
+                        assert!(row.iter().all(|x| x.is_finite() || masked), "{name}: {dst}");
+                    }
+                    answered += 1;
+                }
+                Err(error) => assert!(error.to_string().len() > 20, "{name}: {dst}: {error}"),
+            }
+        }
+        assert!(answered >= 50, "{name}: {answered}");
+    }
+    Ok(())
+}
+
+/// Heads that share keys and values have no key of their own.
+#[test]
+fn keys_are_counted_by_groups() -> Result<()> {
+    let engine = engine("llama-3-scaling")?;
+    let spec = |head: i64| {
+        serde_json::from_value(serde_json::json!({
+            "prompt": PROMPT,
+            "ablationSpecs": [{
+                "index": { "activationLocationType": "attn.k", "tensorIndices": ["All", head, "All"], "layerIndex": 0,
+                           "passType": "forward" },
+                "value": 0,
+            }],
+        }))
+    };
+    engine.inspect(&spec(1)?, None)?;
+    let refused = engine.inspect(&spec(3)?, None).map(|_| ()).map_err(|error| error.to_string());
+    assert!(
+        refused.as_ref().is_err_and(|text| text.contains("4 heads share 2 groups of keys and values")),
+        "{refused:?}"
+    );
     Ok(())
 }

@@ -52,6 +52,11 @@ impl Embedding {
         Tensor::from_vec(x, (tokens.len(), width), &self.device)
     }
 
+    /// `[V, D]`, before the scale.
+    pub(super) fn matrix(&self) -> &Matrix {
+        &self.tokens
+    }
+
     /// Entries of the vocabulary.
     pub fn n_vocab(&self) -> usize {
         self.tokens.rows()

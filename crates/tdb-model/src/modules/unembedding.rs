@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::modules::embedding::Embedding;
 use crate::modules::{Place, embedding};
 use crate::ops::rows::axpy;
 use crate::ops::{Ops, Threads, View, Weight, matmul, matmul_into};
@@ -25,10 +26,18 @@ pub struct Unembedding {
 }
 
 impl Unembedding {
-    /// `unembed.weight`, or `embed.weight` where they are one.
-    pub(crate) fn load(weights: &Weights, config: &Config, place: &Place) -> std::result::Result<Self, Error> {
-        let name = if config.tied { "embed.weight" } else { "unembed.weight" };
-        let weight = Weight::new(weights.matrix(name, [config.n_vocab, config.d_model])?, &place.device);
+    /// `unembed.weight`, or the matrix of the embedding where they are one.
+    pub(crate) fn load(
+        weights: &Weights,
+        embedding: &Embedding,
+        config: &Config,
+        place: &Place,
+    ) -> std::result::Result<Self, Error> {
+        let matrix = match config.tied {
+            true => embedding.matrix().clone(),
+            false => weights.matrix("unembed.weight", [config.n_vocab, config.d_model])?,
+        };
+        let weight = Weight::new(matrix, &place.device);
         Ok(Unembedding { weight, softcap: config.logit_softcap, sum_of_rows: OnceLock::new(), ops: place.ops })
     }
 

@@ -53,8 +53,11 @@ impl Other {
     }
 
     /// The tokens with the bytes of the text that each stands for. Text for which the vocabulary has no token and no
-    /// unknown token either has no tokens, and the caller will say so.
+    /// unknown token either has no tokens, and the caller will say so; nor has text that the crate would not split rightly.
     pub fn encode(&self, text: &str) -> Vec<(u32, Range<usize>)> {
+        if has_long_blank(text) {
+            return Vec::new();
+        }
         let Ok(Ok(encoding)) = guarded(CRATE, || self.tokenizer.encode(text, false)) else { return Vec::new() };
         let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end);
         encoding.get_ids().iter().copied().zip(offsets).collect()
@@ -78,6 +81,13 @@ impl Other {
             .and_then(|(before, text)| self.decode(&[*before, id]).strip_prefix(text.as_str()).map(str::to_owned));
         after.unwrap_or_else(|| self.decode(&[id]))
     }
+}
+
+/// Whether so many blanks follow one another that the crate's matcher would give up, which it does without a word: it goes
+/// back over them one by one, a million times at most.
+fn has_long_blank(text: &str) -> bool {
+    const MOST: usize = 500_000;
+    text.len() > MOST && text.split(|c: char| !c.is_whitespace()).any(|blank| blank.len() > MOST)
 }
 
 /// The description without dropout, checked for what the crate takes for granted.

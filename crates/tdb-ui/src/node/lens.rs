@@ -12,10 +12,11 @@ use super::Node;
 use crate::format;
 use crate::remote::{Remote, follow};
 use crate::requests;
+use crate::server::Server;
 use crate::ui::{CardHead, ProblemCard, token_text};
 
 const FEW: usize = 20;
-/// Tokens asked for at either end.
+/// Tokens asked for at either end, where there are so many.
 const ASKED: i64 = 100;
 const NAME: &str = "singleton";
 
@@ -35,7 +36,7 @@ fn location(node_type: NodeType) -> Option<ActivationLocationType> {
 }
 
 /// A run in which the node alone is set to 1: its gradient for the input side, its activation for the output side.
-fn request(node: Node, input: bool) -> Option<BatchedRequest> {
+fn request(node: Node, input: bool, tokens: i64) -> Option<BatchedRequest> {
     let a = node.address.get()?;
     if !(if input { a.kind.input_side } else { a.kind.output_side }) {
         return None;
@@ -58,7 +59,7 @@ fn request(node: Node, input: bool) -> Option<BatchedRequest> {
         (false, _) => (a.kind.live, Some(a.layer_index), a.node_index),
     };
     let spec = DerivedScalarsRequestSpec {
-        num_top_tokens: Some(ASKED),
+        num_top_tokens: Some(tokens),
         ..requests::scalars(dst, layer_index, activation_index)
     };
     let run = InferenceRequestSpec {
@@ -103,7 +104,13 @@ pub fn Lens() -> impl IntoView {
 #[component]
 fn LensSide(input: bool) -> impl IntoView {
     let node = Node::get();
-    let (state, again) = follow::<Batched>(move || request(node, input));
+    let server = Server::get();
+    // A small model has fewer tokens than are asked for.
+    let n_tokens = Memo::new(move |_| {
+        let shape = server.facts.with(|facts| facts.as_ref()?.server.as_ref()?.shape.clone());
+        shape.map_or(ASKED, |shape| shape.vocab_size.min(ASKED))
+    });
+    let (state, again) = follow::<Batched>(move || request(node, input, n_tokens.get()));
     let all = RwSignal::new(false);
     let (up, down) =
         if input { ("Excited by input tokens", "Inhibited by") } else { ("Promotes output tokens", "Suppresses") };
