@@ -4,7 +4,7 @@
 //! induction heads", measure them. Copying is the share of tokens that a head promotes into the first five places when it
 //! attends to them, as Wang et al. (2022), "Interpretability in the wild", measure it, here from the token embedding alone.
 
-use tdb_api::{ComponentRequest, HeadScoresResponse, NodeType, TokenRef};
+use tdb_api::{ComponentRequest, HeadScoresResponse, NodeType};
 use tdb_model::numbers::Numbers;
 use tdb_model::{ForwardOptions, Site, Tensor};
 
@@ -33,8 +33,8 @@ impl Engine {
         let head = index(request.activation_index, config.n_heads, "activationIndex")?;
         let n = REPEATED.min((config.ctx_window - 1) / 2);
         let once = self.random_tokens(n);
-        // A text begins as the model's training texts did, where its tokenizer has such a token.
-        let begin = self.token(&TokenRef::from("<|endoftext|>")).ok();
+        // A text begins as the model's training texts did.
+        let begin = self.beginning();
         let first = usize::from(begin.is_some());
         let twice: Vec<u32> = begin.into_iter().chain(once.iter().chain(&once).copied()).collect();
         let mut stop = |_| !context.observer.is_cancelled();
