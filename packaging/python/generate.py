@@ -25,7 +25,7 @@ from .transport import Transport
 '''
 SIMPLE = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None", "object": "dict[str, Any]"}
 # Routes that answer line by line.
-STREAMS = ("/batched_tdb/stream", "/effects/stream", "/patch/stream")
+STREAMS = ("/batched_tdb/stream", "/sample/stream", "/effects/stream", "/patch/stream")
 
 
 def main() -> None:

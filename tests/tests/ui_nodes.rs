@@ -33,7 +33,7 @@ async fn the_start_page_leads_everywhere() {
     browser.open(&server, "/").await.unwrap();
     browser.until("document.querySelectorAll('#dataset option').length > 0").await.unwrap();
     write(&browser, "#pick-layer", "99999").await;
-    browser.read("is no layer").await.unwrap();
+    browser.read("Layer must be 0–3").await.unwrap();
     write(&browser, "#pick-layer", "0").await;
     write(&browser, "#pick-index", "1").await;
     click(&browser, "#pick").await;

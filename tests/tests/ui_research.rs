@@ -30,10 +30,12 @@ async fn latents_explanations_and_examples_are_on_the_first_screen() {
         [first[0].as_u64().unwrap() as usize];
     let (dst, set) = match node["nodeType"].as_str().unwrap() {
         "mlp_autoencoder_latent" => ("mlp_autoencoder_latent", "mlp"),
+        "attention_autoencoder_latent" => ("flattened_attn_write_to_latent_summed_over_heads", "attn"),
         other => panic!("{other} comes first"),
     };
     let info = post(&server, "/model_info", json!({})).await;
-    let dataset = format!("{}_{}", info["modelName"].as_str().unwrap(), info["mlpAutoencoderName"].as_str().unwrap());
+    let autoencoder = if set == "mlp" { &info["mlpAutoencoderName"] } else { &info["attentionAutoencoderName"] };
+    let dataset = format!("{}_{}", info["modelName"].as_str().unwrap(), autoencoder.as_str().unwrap());
     assert!(dataset.contains(set));
     let body = json!({ "dst": dst, "layerIndex": node["layerIndex"], "activationIndex": node["tensorIndices"][1], "explanationDatasets": [], "neuronDataset": dataset });
     let stored = post(&server, "/existing_explanations", body).await;
@@ -108,17 +110,25 @@ async fn a_neuron_is_held_at_its_mean_and_the_source_is_said() {
 
     // In the row's details the mean over the data set becomes the value, with its source beside it.
     let body = json!({ "dst": "mlp_post_act", "layerIndex": layer, "activationIndex": unit, "datasets": [post(&server, "/model_info", json!({})).await["modelName"]] });
-    let record = post(&server, "/neuron_record", body).await;
-    let texts = record["randomSample"].as_array().unwrap();
-    let values: Vec<f64> =
-        texts.iter().flat_map(|t| t.as_array().unwrap()).map(|t| t["scalar"].as_f64().unwrap()).collect();
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let record = post(&server, "/record_summary", body).await;
+    let mean = record["mean"].as_f64().unwrap();
+    assert!(record["values"].as_i64().unwrap() > 80_000, "{record}");
     browser.ask("document.querySelector('.line:has(.kind-mlp) .expand').click()").await.unwrap();
     browser.see(".detail .means button").await.unwrap();
     browser.ask("document.querySelectorAll('.detail .means button')[1].click()").await.unwrap();
-    browser.read("random texts of the data set").await.unwrap();
+    browser.read("mean over the 84,430 tokens of the collated text").await.unwrap();
     let filled: f64 = value(&browser, ".detail input").await.parse().unwrap();
     assert!((filled - mean).abs() < 1e-12, "{filled} for {mean}");
+    // Held at it, the chip says where the value comes from, and so does a link.
+    browser
+        .ask("[...document.querySelectorAll('.detail button')].find(b => b.innerText === 'Ablate').click()")
+        .await
+        .unwrap();
+    browser.see("#ablations li").await.unwrap();
+    answered(&browser).await;
+    browser.driver.refresh().await.unwrap();
+    answered(&browser).await;
+    assert!(text(&browser, "#ablations li").await.contains("84,430 tokens of the collated text"));
     browser.finish().await.unwrap();
 }
 

@@ -9,6 +9,7 @@
 
 mod attribution;
 mod batched;
+mod component;
 mod effects;
 mod error_body;
 mod explanations;
@@ -16,12 +17,14 @@ mod fidelity;
 mod index;
 mod inference;
 mod info;
+mod logit_lens;
 mod names;
 pub mod numbers;
 pub mod page;
 mod patch;
 mod records;
 pub mod routes;
+mod sampling;
 mod scalars;
 mod single;
 pub mod stream;
@@ -40,10 +43,13 @@ pub use batched::{
     BatchedRequest, BatchedResponse, InferenceResponseAndResponseDict, InferenceSubRequest, ProcessingRequestSpec,
     ProcessingResponseData,
 };
+pub use component::{ComponentRequest, ComponentWeightsResponse, HeadScoresResponse, Histogram, WeightedComponent};
 pub use effects::{AblateTo, Check, CheckName, EffectsRequest, EffectsResponse, NodeEffect, Price, SampledBound};
 pub use error_body::{ErrorBody, FIELD_HEADER};
 pub use explanations::{
-    AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, ScoreRequest, ScoreResult,
+    AttributedScoredExplanation, ExistingExplanationsBatchRequest, ExistingExplanationsBatchResponse,
+    ExistingExplanationsRequest, ExplainedComponent, ExplanationResult, ExplanationSearchRequest,
+    ExplanationSearchResponse, ScoreKind, ScoreRequest, ScoreResult,
 };
 pub use fidelity::{DictionaryFidelity, DictionaryFidelityRequest, DictionaryFidelityResponse, LayerFidelity};
 pub use index::{
@@ -58,6 +64,7 @@ pub use info::{
     AutoencoderInfo, LimitsResponse, ModelShape, ServerInfoResponse, SuggestedQuestion, Token, TokenizeRequest,
     TokenizeResponse, VocabularyRequest,
 };
+pub use logit_lens::{LogitLensCell, LogitLensLayer, LogitLensRequest, LogitLensResponse};
 pub use names::{
     ActivationLocationType, DerivedScalarType, Dimension, NodeType, PassType, ProcessingResponseDataType, SpecType,
     UnknownName,
@@ -67,9 +74,10 @@ pub use patch::{
     PatchUnits, PatchedCell, TokenPair,
 };
 pub use records::{
-    AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets,
+    AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets, RecordSummaryResponse,
     TokenAndAttentionScalars,
 };
+pub use sampling::SampleRequest;
 pub use scalars::{
     DerivedAttentionScalarsRequest, DerivedAttentionScalarsRequestSpec, DerivedAttentionScalarsResponse,
     DerivedAttentionScalarsResponseData, DerivedAttentionScalarsSpecTag, DerivedAttentionScalarsTag,

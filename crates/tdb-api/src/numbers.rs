@@ -42,6 +42,27 @@ pub fn share(value: f64, most: f64) -> f64 {
     if most > 0.0 { (value.abs() / most).min(1.0) } else { 0.0 }
 }
 
+/// The root, for instance of a variance.
+pub fn root(value: f64) -> f64 {
+    value.sqrt()
+}
+
+/// What part of `whole` a value is; of nothing there is none.
+pub fn fraction(value: f64, whole: f64) -> Option<f64> {
+    (whole != 0.0).then(|| value / whole)
+}
+
+/// Where each value begins and ends when they are laid end to end from 0.
+pub fn end_to_end(values: impl IntoIterator<Item = f64>) -> Vec<(f64, f64)> {
+    let mut at = 0.0;
+    let mut place = |value: f64| {
+        let from = at;
+        at += value;
+        (from, at)
+    };
+    values.into_iter().map(&mut place).collect()
+}
+
 /// Sums of the estimated total effect over all components, for each token of the prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenEffects {
@@ -56,6 +77,13 @@ pub struct TokenEffects {
 }
 
 impl TokenEffects {
+    /// Of each token: embedding, MLP layers and attention from it, each effect once.
+    pub fn totals(&self) -> Vec<f64> {
+        let at = |list: &[f64], i: usize| list.get(i).copied().unwrap_or_default();
+        let total = |i| sum([&self.embeddings, &self.mlp, &self.attended_from].map(|list| at(list, i)));
+        (0..self.attended_from.len()).map(total).collect()
+    }
+
     /// Reads the part `componentSumsForTokenDisplay`; `None` if it has no sums of attention by pair of tokens.
     pub fn of(part: &MultipleTopKDerivedScalarsResponseData) -> Option<Self> {
         let sums = part.intermediate_sum_activations_by_dst_by_group_id.get(&GroupId::ActTimesGrad)?;
@@ -152,6 +180,12 @@ mod tests {
     }
 
     #[test]
+    fn values_are_laid_end_to_end() {
+        assert_eq!(end_to_end([2.0, -3.0, 1.5]), [(0.0, 2.0), (2.0, -1.0), (-1.0, 0.5)]);
+        assert_eq!((fraction(1.0, -4.0), fraction(1.0, 0.0)), (Some(-0.25), None));
+    }
+
+    #[test]
     fn effects_of_pairs_are_summed_at_either_token() {
         let sums = IndexMap::from([
             (DerivedScalarType::TokenAttribution, TensorND::Tensor1D(vec![1.0, 2.0, 3.0])),
@@ -171,6 +205,7 @@ mod tests {
         assert_eq!(TokenEffects::of(&part), None);
         part.intermediate_sum_activations_by_dst_by_group_id.insert(GroupId::ActTimesGrad, sums);
         let effects = TokenEffects::of(&part).unwrap();
+        assert_eq!(effects.totals(), [2.0, 4.0, 10.0]);
         assert_eq!((effects.embeddings, effects.mlp), (vec![1.0, 2.0, 3.0], vec![0.0, 0.0, 1.0]));
         assert_eq!((effects.attended_from, effects.attended_to), (vec![1.0, 2.0, 6.0], vec![6.0, 1.0, 2.0]));
     }

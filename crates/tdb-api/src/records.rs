@@ -59,6 +59,32 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// What a record says of a component over the whole text that it was collated on. Null where the record does not tell.
+    pub struct RecordSummaryResponse {
+        /// Where the record was found.
+        pub dataset: String,
+        /// How many values were seen: one for each token, or for each pair of tokens.
+        pub values: Option<i64>,
+        /// How many of them were above 0.
+        pub positive_values: Option<i64>,
+        /// How many texts were seen.
+        pub texts: Option<i64>,
+        /// In how many of them there was a value above 0.
+        pub active_texts: Option<i64>,
+        pub mean: Option<f64>,
+        /// Of the population.
+        pub variance: Option<f64>,
+        pub skewness: Option<f64>,
+        /// 3 for a normal distribution.
+        pub kurtosis: Option<f64>,
+        /// Largest values of texts between the quantiles below.
+        pub quantile_boundaries: Vec<f64>,
+        /// Texts from each quantile of those with a value above 0, by their largest value.
+        pub examples_by_quantile: Vec<Vec<Vec<TokenAndScalar>>>,
+    }
+}
+
+wire_struct! {
     /// A registered set of records.
     pub struct NeuronDatasetMetadata {
         /// The name in requests and URLs.

@@ -92,12 +92,20 @@ routes! {
     /// The examples that excite a component most, with a value for each pair of tokens.
     AttentionHeadRecord: Post "/attention_head_record", read attention_head_record,
         Body NodeIdAndDatasets => AttentionHeadRecordResponse, reference;
+    /// What a component's record says of it over its whole text: density, moments, texts by quantile.
+    RecordSummary: Post "/record_summary", read record_summary, Body NodeIdAndDatasets => RecordSummaryResponse, ours;
     /// The registered sets of records.
     NeuronDatasetsMetadata: Post "/neuron_datasets_metadata", read neuron_datasets_metadata,
         Nowhere () => Vec<NeuronDatasetMetadata>, reference;
     /// The stored explanations of a component.
     ExistingExplanations: Post "/existing_explanations", read existing_explanations,
         Body ExistingExplanationsRequest => Vec<AttributedScoredExplanation>, reference;
+    /// The stored explanations of several components.
+    ExistingExplanationsBatch: Post "/existing_explanations/batch", read existing_explanations_batch,
+        Body ExistingExplanationsBatchRequest => ExistingExplanationsBatchResponse, ours;
+    /// Up to 50 components whose stored explanations hold all the words, in the order of layers.
+    ExplanationSearch: Get "/explanations/search", read explanation_search,
+        Query ExplanationSearchRequest => ExplanationSearchResponse, ours;
     /// Explanations of a component.
     Explain: Post "/explain", explainer explain, Body NodeIdAndDatasets => ExplanationResult, reference;
     /// How well an explanation predicts a component's activations.
@@ -130,6 +138,15 @@ routes! {
     Patch: Post "/patch", inference patch, Body PatchRequest => PatchResponse, ours;
     /// As `/patch`, answered in parts: each cell when it is known.
     PatchStream: Post "/patch/stream", inference patch_stream, Body PatchRequest => Events, ours;
+    /// What the residual stream of each layer would predict.
+    LogitLens: Post "/logit_lens", inference logit_lens, Body LogitLensRequest => LogitLensResponse, ours;
+    /// Neighbours, connections and effects on the logits of a neuron or latent, from the weights.
+    ComponentWeights: Post "/component_weights", inference component_weights,
+        Body ComponentRequest => ComponentWeightsResponse, ours;
+    /// Standard scores of an attention head.
+    HeadScores: Post "/head_scores", inference head_scores, Body ComponentRequest => HeadScoresResponse, ours;
+    /// Continues a prompt, with and without ablations: a line of JSON for each token drawn.
+    SampleStream: Post "/sample/stream", inference sample_stream, Body SampleRequest => Events, ours;
     /// What a request may ask for at most.
     Limits: Get "/limits", info limits, Nowhere () => LimitsResponse, ours;
     /// Version, model, shapes, autoencoders and limits.

@@ -75,6 +75,56 @@ wire_enum! {
     }
 }
 
+wire_enum! {
+    /// A part of the model that a logit difference is divided among.
+    pub enum ContributionPart {
+        /// The token embedding of the last token.
+        Embedding = "embedding",
+        /// Its position embedding.
+        Position = "position",
+        /// The heads of a layer.
+        Attention = "attention",
+        /// The latents of a layer's attention.
+        AttentionLatents = "attention_latents",
+        /// What those leave over.
+        AttentionError = "attention_error",
+        /// The neurons of a layer.
+        Mlp = "mlp",
+        /// The latents of a layer's MLP.
+        MlpLatents = "mlp_latents",
+        /// What those leave over.
+        MlpError = "mlp_error",
+        /// Biases of all layers, of decoders and of the final norm.
+        Biases = "biases",
+        /// What a cap on the logits takes away.
+        LogitCap = "logit_cap",
+    }
+}
+
+wire_struct! {
+    /// What one part adds.
+    pub struct Contribution {
+        pub part: ContributionPart,
+        /// Null for parts that exist once.
+        pub layer: Option<i64>,
+        pub value: f64,
+    }
+}
+
+wire_struct! {
+    /// What all parts of the model add to the logit difference, with the final norm's scale as it is in this run.
+    pub struct Contributions {
+        /// The logit difference, which the terms add up to.
+        pub objective: f64,
+        /// From the bottom of the model up.
+        pub terms: Vec<Contribution>,
+        /// Share of the variance of MLP activations on this prompt that the autoencoder explains; null without latents.
+        pub mlp_explained: Option<f64>,
+        /// The same of attention.
+        pub attention_explained: Option<f64>,
+    }
+}
+
 /// One line of the stream. `side` is the position in the request: 0 is left, 1 is right.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
@@ -90,12 +140,16 @@ pub enum TdbEvent {
     /// Beside `topOutputTokenLogits`, which is not changed by it: the probabilities of its tokens in its order, and the
     /// question's own tokens, all of them.
     Candidates { side: usize, name: String, probabilities: Vec<f64>, tokens_of_interest: Vec<TokenOfInterest> },
+    /// Beside the answer: the logit difference as a sum over parts of the model. Not sent when a node is traced.
+    Contributions { side: usize, data: Contributions },
     /// `topKComponents` or `componentSumsForTokenDisplay`.
     NodeGroups { side: usize, name: String, data: MultipleTopKDerivedScalarsResponseData },
     /// One of the four ways of reading nodes in token space.
     TokenReadings { side: usize, name: String, data: ScoredTokensResponseData },
     /// `tokenPairAttribution`.
     TokenPairs { side: usize, name: String, data: TokenPairAttributionResponseData },
+    /// A token that was drawn to continue a prompt; of `/sample/stream` alone.
+    Sampled { side: usize, token: String, token_id: i64, probability: f64 },
     /// What the answer about effects or patches will cost.
     Price { price: Price },
     /// The effect of one node.
@@ -121,15 +175,17 @@ pub enum TdbEvent {
 }
 
 /// The words of `event`.
-const EVENTS: [&str; 16] = [
+const EVENTS: [&str; 18] = [
     "tokens",
     "progress",
     "inference",
     "output_logits",
     "candidates",
+    "contributions",
     "node_groups",
     "token_readings",
     "token_pairs",
+    "sampled",
     "price",
     "node_effect",
     "sampled_bound",
@@ -170,6 +226,7 @@ impl Decode for TdbEvent {
                 probabilities: from.read("probabilities")?,
                 tokens_of_interest: from.read("tokens_of_interest")?,
             },
+            "contributions" => Self::Contributions { side: from.read("side")?, data: from.read("data")? },
             "node_groups" => {
                 Self::NodeGroups { side: from.read("side")?, name: from.read("name")?, data: from.read("data")? }
             }
@@ -178,6 +235,15 @@ impl Decode for TdbEvent {
             }
             "token_pairs" => {
                 Self::TokenPairs { side: from.read("side")?, name: from.read("name")?, data: from.read("data")? }
+            }
+            "sampled" => {
+                let (token, token_id) = (from.read("token"), from.read("token_id"));
+                Self::Sampled {
+                    side: from.read("side")?,
+                    token: token?,
+                    token_id: token_id?,
+                    probability: from.read("probability")?,
+                }
             }
             "price" => Self::Price { price: from.read("price")? },
             "node_effect" => Self::NodeEffect { effect: from.read("effect")? },
@@ -267,6 +333,8 @@ pub struct Folded {
     pub response: BatchedResponse,
     /// Beside it, for each side, what only a stream tells.
     pub candidates: Vec<Option<Candidates>>,
+    /// The logit difference as a sum, likewise.
+    pub contributions: Vec<Option<Contributions>>,
 }
 
 /// What was told about one side so far.
@@ -275,6 +343,7 @@ struct Side {
     run: Option<InferenceAndTokenData>,
     parts: Vec<(String, ProcessingResponseData)>,
     candidates: Option<Candidates>,
+    contributions: Option<Contributions>,
 }
 
 /// Adds up events. Their order does not matter.
@@ -297,7 +366,7 @@ impl Fold {
     pub fn add(&mut self, event: TdbEvent) -> Result<(), FoldError> {
         use ProcessingResponseData as Part;
         match event {
-            TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } => {}
+            TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } | TdbEvent::Sampled { .. } => {}
             // Parts of answers to other questions.
             TdbEvent::Price { .. }
             | TdbEvent::NodeEffect { .. }
@@ -314,6 +383,7 @@ impl Fold {
             TdbEvent::Candidates { side, probabilities, tokens_of_interest, .. } => {
                 self.at(side).candidates = Some(Candidates { probabilities, tokens_of_interest });
             }
+            TdbEvent::Contributions { side, data } => self.at(side).contributions = Some(data),
             TdbEvent::Done => self.done = true,
             TdbEvent::Error { status, message, field } => return Err(FoldError::Failed { status, message, field }),
         }
@@ -369,7 +439,7 @@ pub fn fold(events: impl IntoIterator<Item = TdbEvent>) -> Result<BatchedRespons
 
 fn added_up(sides: Vec<Side>) -> Result<Folded, FoldError> {
     let mut all = Folded::default();
-    for (index, Side { run, mut parts, candidates }) in sides.into_iter().enumerate() {
+    for (index, Side { run, mut parts, candidates, contributions }) in sides.into_iter().enumerate() {
         let inference_and_token_data = run.ok_or(FoldError::NoRun { side: index })?;
         let place = |name: &str| PART_NAMES.iter().position(|part| *part == name).unwrap_or(PART_NAMES.len());
         parts.sort_by_key(|(name, _)| place(name));
@@ -378,6 +448,7 @@ fn added_up(sides: Vec<Side>) -> Result<Folded, FoldError> {
             processing_response_data_by_name: parts.into_iter().collect::<IndexMap<_, _>>(),
         });
         all.candidates.push(candidates);
+        all.contributions.push(contributions);
     }
     Ok(all)
 }

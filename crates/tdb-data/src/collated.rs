@@ -27,7 +27,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{ActivationRecord, Error, Moments, NodeRecord, Result, json, local};
+use crate::{ActivationRecord, Counts, Error, Moments, NodeRecord, Result, json, local};
 
 /// First and last bytes of a file.
 pub const MAGIC: &[u8; 8] = b"TDBREC1\n";
@@ -170,6 +170,18 @@ impl LayerFile {
         self.parse(&mut input, section, index)
             .and_then(|record| if input.bytes.is_empty() { Ok(record) } else { Err("it goes on after its end".into()) })
             .map_err(|problem| self.damaged(scalar, index, &problem))
+    }
+
+    /// How often the unit of a record was active; `None` if the file has no such scalar.
+    pub fn counts(&self, scalar: &str, found: &CollatedRecord) -> Option<Counts> {
+        let footer = &self.footer;
+        let values = if self.section(scalar)?.pairs { footer.pairs } else { footer.tokens };
+        Some(Counts {
+            values,
+            positive_values: found.positive_values,
+            texts: footer.sequences,
+            active_texts: found.active_sequences,
+        })
     }
 
     fn damaged(&self, scalar: &str, index: usize, problem: &str) -> Error {

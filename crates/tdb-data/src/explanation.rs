@@ -1,6 +1,7 @@
 //! Explanations of a node and how well they predict it, in the reference's file layout plus where they came from.
 
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use tdb_api::ScoreKind;
 
 use crate::{Error, Result, json, record::RawId};
 
@@ -230,10 +231,17 @@ impl ScoredExplanation {
 
     /// The score that pages show; `None` where it is undefined (a node that never fires) or was not computed.
     pub fn score(&self) -> Option<f64> {
+        self.scored().map(|(score, _)| score)
+    }
+
+    /// The score that pages show, and what it measures.
+    pub fn scored(&self) -> Option<(f64, ScoreKind)> {
         let simulated = self.scored_simulation.as_ref().and_then(|s| s.ev_correlation_score);
         let pairs = self.scored_attention_simulation.as_ref().and_then(|s| s.roc_auc_score);
         let detected = self.detection.as_ref().and_then(|d| d.balanced_accuracy);
-        simulated.or(pairs).or(detected).filter(|s| s.is_finite())
+        let kinds =
+            [(simulated, ScoreKind::Correlation), (pairs, ScoreKind::RocAuc), (detected, ScoreKind::BalancedAccuracy)];
+        kinds.into_iter().find_map(|(score, kind)| Some((score?, kind))).filter(|(score, _)| score.is_finite())
     }
 
     /// Writes the class names that the reference's reader goes by.

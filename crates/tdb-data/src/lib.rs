@@ -25,6 +25,7 @@ mod partial;
 mod progress;
 mod record;
 mod registry;
+mod search;
 mod stores;
 mod sweep;
 mod unread_headers;
@@ -36,7 +37,7 @@ pub use explanation::{
     ScoredAttentionSimulation, ScoredExplanation, ScoredSequenceSimulation, ScoredSimulation, SequenceSimulation,
 };
 pub use fetch::{FetchConfig, Fetcher, parse_size, platform_folder};
-pub use library::{FoundRecord, Library};
+pub use library::{Counts, FoundRecord, Library};
 pub use location::{Location, Mirror, Root};
 pub use model_files::{autoencoder_files, fetch_model, hub_model};
 pub use progress::Progress;

@@ -10,7 +10,7 @@ use std::{
 use moka::future::Cache;
 use tdb_api::{
     AttentionHeadRecordResponse, AttributedScoredExplanation, ExistingExplanationsRequest, NeuronDatasetMetadata,
-    NeuronRecordResponse, NodeIdAndDatasets,
+    NeuronRecordResponse, NodeIdAndDatasets, RecordSummaryResponse,
 };
 
 use crate::{
@@ -51,7 +51,21 @@ pub struct FoundRecord {
     pub record: Arc<NodeRecord>,
     /// The file's location, for errors.
     pub file: String,
+    /// What was seen of the node in the whole text, where the file says it.
+    pub counts: Option<Counts>,
     node: (usize, usize),
+}
+
+/// How often a node was active in the text that its record was collated on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// One for each token, or for each pair of tokens.
+    pub values: u64,
+    /// Values above 0.
+    pub positive_values: u64,
+    pub texts: u64,
+    /// Texts with a value above 0.
+    pub active_texts: u64,
 }
 
 impl FoundRecord {
@@ -94,6 +108,12 @@ impl Library {
             neuron_dataset_path: r.location.clone(),
         };
         self.registry.records.iter().map(entry).collect()
+    }
+
+    /// `/record_summary`.
+    pub async fn record_summary(&self, request: &NodeIdAndDatasets) -> Result<RecordSummaryResponse> {
+        let found = self.record(request).await?;
+        Ok(normalize::summary(&found.entry.location, &found.record, found.counts))
     }
 
     /// `/neuron_record`.
@@ -147,7 +167,7 @@ impl Library {
             Ok::<_, Error>(Arc::new(record))
         };
         match self.records.try_get_with::<_, Error>(key.clone(), load).await {
-            Ok(record) => Ok(FoundRecord { entry: entry.clone(), record, file, node: (layer, index) }),
+            Ok(record) => Ok(FoundRecord { entry: entry.clone(), record, file, counts: None, node: (layer, index) }),
             Err(e) => {
                 if e.is_not_found() {
                     self.absent.insert(key, ()).await;
@@ -174,7 +194,12 @@ impl Library {
             let found = match opened.map_err(|e| Error::clone(&e)) {
                 Ok(open) => {
                     let scalar = entry.scalar.clone();
-                    let read = tokio::task::spawn_blocking(move || open.record(&scalar, index)).await;
+                    let read = tokio::task::spawn_blocking(move || {
+                        let found = open.record(&scalar, index)?;
+                        let counts = open.counts(&scalar, &found);
+                        Ok((found, counts))
+                    })
+                    .await;
                     read.map_err(|e| Error::damaged(location.to_string(), format!("its reader failed: {e}")))?
                 }
                 Err(error) => Err(error),
@@ -186,9 +211,9 @@ impl Library {
                     first = false;
                 }
                 Err(error) => return Err(error),
-                Ok(found) => {
+                Ok((found, counts)) => {
                     let (record, file) = (Arc::new(found.record), location.to_string());
-                    return Ok(FoundRecord { entry: entry.clone(), record, file, node: (layer, index) });
+                    return Ok(FoundRecord { entry: entry.clone(), record, file, counts, node: (layer, index) });
                 }
             }
         }
@@ -225,7 +250,7 @@ impl Library {
         };
         let flat = sets.into_iter().flat_map(|(name, node)| {
             node.explanations.into_iter().filter_map(move |e| {
-                let score = e.score();
+                let (score, score_kind) = e.scored().unzip();
                 let dataset_name = name.clone();
                 let Origin { method, score_method, model, date, .. } = e.origin;
                 e.explanation.map(|explanation| AttributedScoredExplanation {
@@ -234,6 +259,7 @@ impl Library {
                     dataset_name,
                     method,
                     score_method,
+                    score_kind,
                     model,
                     date,
                 })
@@ -289,17 +315,26 @@ impl Library {
                 }
             }
             RecordsLayout::Layers => {
-                let location = folder.join(&format!("{layer}.jsonl"))?;
-                let key = self.memory_key(&location).await?;
-                let load = async { self.load(&location, MAX_EXPLANATION_BYTES, parse_lines).await.map(Arc::new) };
-                match self.layer_explanations.try_get_with(key, load).await {
-                    Ok(all) => all.get(&index).cloned(),
-                    Err(e) if e.is_not_found() => None,
-                    Err(e) => return Err(Error::clone(&e)),
-                }
+                self.layer_of_explanations(&folder, layer).await?.and_then(|all| all.get(&index).cloned())
             }
         };
         Ok(found.map(|node| (name, node)))
+    }
+
+    /// All explanations of a layer that share a file; `None` if there is no such file.
+    pub(crate) async fn layer_of_explanations(
+        &self,
+        folder: &Location,
+        layer: usize,
+    ) -> Result<Option<Arc<HashMap<usize, NodeExplanations>>>> {
+        let location = folder.join(&format!("{layer}.jsonl"))?;
+        let key = self.memory_key(&location).await?;
+        let load = async { self.load(&location, MAX_EXPLANATION_BYTES, parse_lines).await.map(Arc::new) };
+        match self.layer_explanations.try_get_with(key, load).await {
+            Ok(all) => Ok(Some(all)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(Error::clone(&e)),
+        }
     }
 
     /// The explanations of a node that were written here, by set.

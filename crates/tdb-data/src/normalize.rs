@@ -2,10 +2,12 @@
 //!
 //! Scaled values lie in [0, 1]: an activation over the largest one that is shown, and 0 where none is positive.
 
-use tdb_api::{AttentionHeadRecordResponse, NeuronRecordResponse, TokenAndAttentionScalars, TokenAndScalar};
+use tdb_api::{
+    AttentionHeadRecordResponse, NeuronRecordResponse, RecordSummaryResponse, TokenAndAttentionScalars, TokenAndScalar,
+};
 
 use crate::{
-    ActivationRecord, Error, NodeRecord, Result,
+    ActivationRecord, Counts, Error, NodeRecord, Result,
     attention::{self, Summary},
 };
 
@@ -38,6 +40,44 @@ pub fn per_token(file: &str, dataset: &str, record: &NodeRecord) -> Result<Neuro
         top_activations: sequences(&record.most_positive)?,
         random_sample: sequences(&record.random_sample)?,
     })
+}
+
+/// The answer of `/record_summary`. Values of token pairs are shown as the largest into each token.
+pub fn summary(dataset: &str, record: &NodeRecord, counts: Option<Counts>) -> RecordSummaryResponse {
+    let scale = Scale::of(record.max_shown());
+    let text = |example: &ActivationRecord| -> Vec<TokenAndScalar> {
+        let into = |token: usize| match example.tokens.len() == example.activations.len() {
+            true => example.activations[token],
+            // Row by row of a lower triangle.
+            false => {
+                let first = token * (token + 1) / 2;
+                example.activations.iter().skip(first).take(token + 1).copied().fold(f32::NEG_INFINITY, f32::max)
+            }
+        };
+        let tokens = example.tokens.iter().enumerate();
+        tokens
+            .map(|(i, token)| TokenAndScalar {
+                token: token.clone(),
+                scalar: f64::from(into(i)),
+                normalized_scalar: scale.apply(into(i)),
+            })
+            .collect()
+    };
+    let count = |of: fn(&Counts) -> u64| counts.as_ref().map(|c| of(c) as i64);
+    let quantiles = record.random_sample_by_quantile.as_deref().unwrap_or_default();
+    RecordSummaryResponse {
+        dataset: dataset.to_string(),
+        values: count(|c| c.values),
+        positive_values: count(|c| c.positive_values),
+        texts: count(|c| c.texts),
+        active_texts: count(|c| c.active_texts),
+        mean: record.moments.mean,
+        variance: record.moments.variance,
+        skewness: record.moments.skewness,
+        kurtosis: record.moments.kurtosis,
+        quantile_boundaries: record.quantile_boundaries.iter().flatten().map(|b| f64::from(*b)).collect(),
+        examples_by_quantile: quantiles.iter().map(|list| list.iter().map(text).collect()).collect(),
+    }
 }
 
 /// The answer of `/attention_head_record`: a scalar for each token pair, with what goes in and out of each token.

@@ -13,6 +13,7 @@ use tdb_api::{
 
 use crate::checks::{check_lists, check_specs};
 use crate::context::Context;
+use crate::contributions::{AsLatents, contributions};
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 use crate::rank::{NODE_LIMIT, Ranking, node_key, rank, values_of};
@@ -29,7 +30,8 @@ impl Engine {
     pub fn batched_tdb(&self, request: &BatchedTdbRequest, context: &Context<'_>) -> Result<BatchedResponse> {
         let sub_requests = request.sub_requests.iter().map(to_inference_sub_request).collect::<Result<_>>()?;
         let tokens = request.sub_requests.iter().map(|spec| self.tokens_of_interest(spec)).collect();
-        self.respond(&BatchedRequest { inference_sub_requests: sub_requests }, tokens, context)
+        let latents = request.sub_requests.iter().map(AsLatents::of).collect();
+        self.respond(&BatchedRequest { inference_sub_requests: sub_requests }, Beside { tokens, latents }, context)
     }
 
     /// Targets and distractors with their roles; one that is no single token is told about elsewhere.
@@ -44,15 +46,10 @@ impl Engine {
     /// # Errors
     /// As [`Engine::batched_tdb`].
     pub fn batched(&self, request: &BatchedRequest, context: &Context<'_>) -> Result<BatchedResponse> {
-        self.respond(request, Vec::new(), context)
+        self.respond(request, Beside::default(), context)
     }
 
-    fn respond(
-        &self,
-        request: &BatchedRequest,
-        interest: Vec<Interest>,
-        context: &Context<'_>,
-    ) -> Result<BatchedResponse> {
+    fn respond(&self, request: &BatchedRequest, beside: Beside, context: &Context<'_>) -> Result<BatchedResponse> {
         let requests = &request.inference_sub_requests;
         if requests.is_empty() {
             return bad!("the list of sub-requests is empty; give at least one");
@@ -63,7 +60,8 @@ impl Engine {
         self.check_prompts(requests, &plans)?;
         self.check_size(requests, &plans, &context.bounds)?;
         let sides = self.run(requests, plans, context)?;
-        let answers = self.answer(requests, &sides, &interest, context)?;
+        tell_contributions(&sides, &beside.latents, context)?;
+        let answers = self.answer(requests, &sides, &beside.tokens, context)?;
         let inference_sub_responses =
             sides.iter().zip(answers).map(|(side, answers)| InferenceResponseAndResponseDict {
                 inference_response: InferenceResponse { inference_and_token_data: side.data() },
@@ -320,6 +318,25 @@ impl Engine {
             intermediate_sum_activations_by_dst_by_group_id: ranking.sums,
         })
     }
+}
+
+/// What a stream tells beside the answer, for each side.
+#[derive(Default)]
+struct Beside {
+    tokens: Vec<Interest>,
+    latents: Vec<AsLatents>,
+}
+
+fn tell_contributions(sides: &[Side<'_>], latents: &[AsLatents], context: &Context<'_>) -> Result<()> {
+    if !context.observer.listens() {
+        return Ok(());
+    }
+    for (index, (side, latents)) in sides.iter().zip(latents).enumerate() {
+        if let Some(data) = contributions(side, *latents)? {
+            context.observer.event(TdbEvent::Contributions { side: index, data });
+        }
+    }
+    Ok(())
 }
 
 /// Vocabulary ids that the question is about, each with its role.

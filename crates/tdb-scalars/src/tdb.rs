@@ -11,7 +11,9 @@ use tdb_api::{
 use tdb_model::Slot;
 
 use crate::dictionary::{DictionaryScalar, Part, Quantity, describe};
+use crate::engine::Engine;
 use crate::error::{Result, bad};
+use crate::side::Plan;
 
 /// Name of the table of nodes.
 pub(crate) const NODE_TABLE: &str = "topKComponents";
@@ -114,6 +116,21 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
         },
         processing_request_spec_by_name: parts.into_iter().map(|(name, spec)| (name.to_owned(), spec)).collect(),
     })
+}
+
+/// The tokens of a prompt and the interventions that ablations are, for a run without an objective.
+///
+/// # Errors
+/// As [`Plan::new`], and if an ablation does not make sense.
+pub(crate) fn plan_of(engine: &Engine, prompt: &str, ablations: &[NodeAblation]) -> Result<Plan> {
+    let spec = InferenceRequestSpec {
+        prompt: prompt.to_owned(),
+        ablation_specs: Some(ablations.iter().map(ablation_spec).collect::<Result<_>>()?),
+        loss_fn_config: None,
+        trace_config: None,
+        activation_index_for_within_layer_grad: None,
+    };
+    Plan::new(engine, &spec)
 }
 
 /// The columns of the node table: of each kind of node, the scalars in the order of these.

@@ -6,9 +6,10 @@ use crate::queue::Job;
 use crate::suggestion::suggest;
 use std::sync::OnceLock;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, DictionaryFidelityRequest,
-    DictionaryFidelityResponse, EffectsRequest, EffectsResponse, ModelInfoResponse, ModelShape, PatchRequest,
-    PatchResponse, SuggestedQuestion, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ComponentRequest, ComponentWeightsResponse,
+    DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadScoresResponse,
+    LogitLensRequest, LogitLensResponse, ModelInfoResponse, ModelShape, PatchRequest, PatchResponse, SampleRequest,
+    SuggestedQuestion, Token,
 };
 use tdb_model::{MlpKind, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
@@ -40,6 +41,24 @@ pub trait Ask: Send + Sync {
     ) -> Result<DictionaryFidelityResponse, ApiError>;
     fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError>;
     fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError>;
+    fn logit_lens(&self, _: &LogitLensRequest, _: &Job) -> Result<LogitLensResponse, ApiError> {
+        Err(without("a logit lens"))
+    }
+    fn component_weights(&self, _: &ComponentRequest, _: &Job) -> Result<ComponentWeightsResponse, ApiError> {
+        Err(without("weights"))
+    }
+    fn head_scores(&self, _: &ComponentRequest, _: &Job) -> Result<HeadScoresResponse, ApiError> {
+        Err(without("heads"))
+    }
+    /// Draws tokens; each is an event of the job.
+    fn sample(&self, _: &SampleRequest, _: &Job) -> Result<(), ApiError> {
+        Err(without("sampling"))
+    }
+}
+
+/// What a model that is not an engine answers.
+fn without(what: &str) -> ApiError {
+    ApiError::NotHere(format!("this model has no {what}"))
 }
 
 /// The engine with the stored records that activations are normalised by.
@@ -130,6 +149,22 @@ impl Ask for Model {
 
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError> {
         Ok(self.engine.batched(request, &self.context(job))?)
+    }
+
+    fn logit_lens(&self, request: &LogitLensRequest, job: &Job) -> Result<LogitLensResponse, ApiError> {
+        Ok(self.engine.logit_lens(request, &self.context(job))?)
+    }
+
+    fn component_weights(&self, request: &ComponentRequest, _: &Job) -> Result<ComponentWeightsResponse, ApiError> {
+        Ok(self.engine.component_weights(request)?)
+    }
+
+    fn head_scores(&self, request: &ComponentRequest, job: &Job) -> Result<HeadScoresResponse, ApiError> {
+        Ok(self.engine.head_scores(request, &self.context(job))?)
+    }
+
+    fn sample(&self, request: &SampleRequest, job: &Job) -> Result<(), ApiError> {
+        Ok(self.engine.sample(request, &self.context(job))?)
     }
 
     fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError> {

@@ -7,11 +7,12 @@ use crate::queue::{Class, Job};
 use serde::Serialize;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
-    BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
-    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, DictionaryFidelityRequest,
-    DictionaryFidelityResponse, EffectsRequest, EffectsResponse, InferenceRequestSpec, InferenceSubRequest,
-    MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, PatchRequest, PatchResponse,
-    ProcessingRequestSpec, TdbRequestSpec,
+    BatchedRequest, BatchedResponse, BatchedTdbRequest, ComponentRequest, ComponentWeightsResponse,
+    DerivedAttentionScalarsRequest, DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse,
+    DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadScoresResponse,
+    InferenceRequestSpec, InferenceSubRequest, LogitLensRequest, LogitLensResponse, MultipleTopKDerivedScalarsRequest,
+    MultipleTopKDerivedScalarsResponse, NodeAblation, PatchRequest, PatchResponse, ProcessingRequestSpec,
+    SampleRequest, TdbRequestSpec,
 };
 
 /// One kind of question.
@@ -307,3 +308,55 @@ single_question!(
     "multipleTopKDerivedScalarsRequestSpec",
     |question| ("topAndBottomK", question.multiple_top_k_derived_scalars_request_spec.top_and_bottom_k)
 );
+
+/// A question about one prompt with ablations, or about none.
+macro_rules! small_question {
+    ($request:ty => $answer:ty, $prompt:expr, $weight:expr, $ask:expr) => {
+        impl Question for $request {
+            type Answer = $answer;
+
+            fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+                let prompt: fn(&Self) -> Option<(&str, &[NodeAblation])> = $prompt;
+                let found = prompt(self).map_or(0, |(_, ablations)| ablations.len());
+                at_most(FieldPath::of("nodeAblations"), "entries", found, limits.ablations)
+            }
+
+            fn prompts(&self) -> Vec<(FieldPath, &str)> {
+                let prompt: fn(&Self) -> Option<(&str, &[NodeAblation])> = $prompt;
+                prompt(self).into_iter().map(|(prompt, _)| (FieldPath::of("prompt"), prompt)).collect()
+            }
+
+            fn weight(&self) -> u64 {
+                let weight: fn(&Self) -> u64 = $weight;
+                weight(self)
+            }
+
+            fn answer(self, model: &dyn Ask, job: &Job) -> Result<$answer, ApiError> {
+                let ask: fn(&Self, &dyn Ask, &Job) -> Result<$answer, ApiError> = $ask;
+                ask(&self, model, job)
+            }
+        }
+    };
+}
+
+/// A component's weights.
+pub struct OfWeights(pub ComponentRequest);
+
+/// A head's scores.
+pub struct OfHead(pub ComponentRequest);
+
+/// Of a question about the weights of one component.
+const COMPONENT_WEIGHT: u64 = 1024;
+
+small_question!(LogitLensRequest => LogitLensResponse,
+    |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
+    |q| 16 * q.prompt.len() as u64,
+    |q, model, job| model.logit_lens(q, job));
+small_question!(SampleRequest => (),
+    |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
+    |q| q.prompt.len() as u64 + 16 * q.tokens.unsigned_abs(),
+    |q, model, job| model.sample(q, job));
+small_question!(OfWeights => ComponentWeightsResponse,
+    |_| None, |_| COMPONENT_WEIGHT, |q, model, job| model.component_weights(&q.0, job));
+small_question!(OfHead => HeadScoresResponse,
+    |_| None, |_| COMPONENT_WEIGHT, |q, model, job| model.head_scores(&q.0, job));

@@ -136,6 +136,8 @@ pub struct Answer {
     pub sides: Vec<Side>,
     pub rows: Vec<Row>,
     pub candidates: Vec<Candidate>,
+    /// The token that the candidates would follow.
+    pub candidates_after: Option<usize>,
     /// The answer as it came, for readings, JSON views and exports.
     pub folded: Folded,
     pub request: Arc<BatchedTdbRequest>,
@@ -150,6 +152,7 @@ impl Default for Answer {
             sides: Vec::new(),
             rows: Vec::new(),
             candidates: Vec::new(),
+            candidates_after: None,
             folded: Folded::default(),
             request: Arc::new(BatchedTdbRequest { sub_requests: Vec::new() }),
             most: [0.0; 4],
@@ -160,6 +163,16 @@ impl Default for Answer {
 impl Answer {
     pub fn is_two_sided(&self) -> bool {
         self.sides.len() > 1
+    }
+
+    /// Whether the candidates would follow the prompt's end, where targets and distractors are asked about.
+    pub fn candidates_are_at_the_end(&self) -> bool {
+        self.candidates_after.is_none_or(|at| at + 1 >= self.tokens().len())
+    }
+
+    /// What the parts of the model add up to; none where a node is traced.
+    pub fn objective(&self) -> Option<f64> {
+        self.folded.contributions.first()?.as_ref().map(|c| c.objective)
     }
 
     pub fn tokens(&self) -> &[String] {
@@ -191,7 +204,12 @@ impl Answer {
             let of = |row: &'_ Row| row.values.into_iter().take(sides.len()).map(move |side| side[metric]);
             largest_magnitude(rows.iter().flat_map(of))
         });
-        Ok(Self { sides, rows, candidates, folded, request, most })
+        let listed = responses[0].ranked(TOP_OUTPUT_TOKEN_LOGITS);
+        // Counted from the end where it is negative.
+        let place = listed.and_then(|l| l.node_indices.first()?.tensor_indices.first().copied().flatten());
+        let n = sides[0].tokens.len() as i64;
+        let candidates_after = place.and_then(|at| usize::try_from(if at < 0 { n + at } else { at }).ok());
+        Ok(Self { sides, rows, candidates, candidates_after, folded, request, most })
     }
 }
 
@@ -336,7 +354,7 @@ pub mod tests {
     pub fn answer(sides: &[String]) -> Result<Answer, String> {
         let text = format!(r#"{{"inferenceSubResponses": [{}]}}"#, sides.join(","));
         let response = tdb_api::wire::from_json(&text).map_err(|e| e.to_string())?;
-        Answer::read(Folded { response, candidates: Vec::new() }, Answer::default().request)
+        Answer::read(Folded { response, ..Folded::default() }, Answer::default().request)
     }
 
     #[test]
@@ -348,6 +366,7 @@ pub mod tests {
         assert_eq!(answer.most, [1.0, 2.0, 3.5, 0.5]);
         assert_eq!(answer.candidates[0].logits, [Some(0.25), Some(1.0)]);
         assert_eq!(answer.candidates[0].logit_difference(), Some(-0.75));
+        assert!(answer.candidates_after == Some(2) && answer.candidates_are_at_the_end());
         let effects = answer.sides[0].effects.as_ref().unwrap();
         assert_eq!(
             (effects.attended_from.clone(), effects.attended_to.clone()),

@@ -2,7 +2,9 @@
 
 mod header;
 mod help;
+mod other_model;
 mod palette;
+mod term_tips;
 
 use leptos::prelude::*;
 use leptos_router::components::{Route, Router, Routes};
@@ -10,8 +12,10 @@ use leptos_router::path;
 
 use crate::dom::set_title;
 use crate::server::Server;
+use crate::ui::press;
 use crate::ui::{Notices, NoticesView};
 pub use help::{Help, TermsLink};
+pub use other_model::OnServedModel;
 
 #[component]
 pub fn App() -> impl IntoView {
@@ -19,10 +23,11 @@ pub fn App() -> impl IntoView {
     Server::provide();
     crate::token_cache::TokenCache::provide();
     Help::provide();
+    other_model::OtherModels::provide();
     palette::Palette::provide();
     view! {
         <Router>
-            <a class="skip" href="#main" on:click=|e| { e.prevent_default(); crate::dom::focus("main") }>
+            <a class="skip" href="#main" on:click=press(|e| { e.prevent_default(); crate::dom::focus("main") })>
                 "Skip to the page"
             </a>
             <header::Header />
@@ -37,6 +42,7 @@ pub fn App() -> impl IntoView {
             <NoticesView />
             <help::HelpDialogs />
             <palette::PaletteDialog />
+            <term_tips::TermTips />
         </Router>
     }
 }

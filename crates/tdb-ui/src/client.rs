@@ -5,6 +5,7 @@
 //! [`Kind::Aborted`].
 
 use std::cell::RefCell;
+use std::pin::Pin;
 
 use tdb_api::routes::{Method, Place, Route};
 use tdb_api::stream::{Events, TdbEvent};
@@ -146,9 +147,13 @@ pub async fn call<R: Route<Answer: Decode>>(
     request: &R::Request,
     signal: Option<AbortSignal>,
 ) -> Result<R::Answer, Problem> {
-    let response = send(Call::of::<R>(request, "application/json"), signal).await?;
-    let text = text_of(&response).await?;
+    let text = text(Call::json::<R>(request), signal).await?;
     from_json(&text).map_err(|e| Problem::unreadable(R::PATH, e))
+}
+
+/// The text that answers a request. Boxed, so that whoever waits for it is small.
+pub fn text(call: Call, signal: Option<AbortSignal>) -> Pin<Box<dyn Future<Output = Result<String, Problem>>>> {
+    Box::pin(async move { text_of(&send(call, signal).await?).await })
 }
 
 /// Asks a route that answers in parts, and hands over each event of the answer as it arrives.
@@ -204,7 +209,8 @@ async fn text_of(response: &Response) -> Result<String, Problem> {
 }
 
 /// A request as it is sent.
-struct Call {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
     method: &'static str,
     route: &'static str,
     /// Path and query.
@@ -215,6 +221,11 @@ struct Call {
 }
 
 impl Call {
+    /// One that is answered with JSON.
+    pub fn json<R: Route>(request: &R::Request) -> Self {
+        Self::of::<R>(request, "application/json")
+    }
+
     fn of<R: Route>(request: &R::Request, accept: &'static str) -> Self {
         let (mut path, mut body) = (R::PATH.to_owned(), None);
         match R::PLACE {
@@ -267,7 +278,10 @@ fn broken(error: &JsValue) -> Problem {
     if name == "AbortError" {
         return Problem::new(Kind::Aborted, "");
     }
-    Problem::new(Kind::Unreachable, "The server cannot be reached. The page keeps trying and goes on when it is back.")
+    Problem::new(
+        Kind::Unreachable,
+        "The server cannot be reached. The page keeps trying and asks again when it is back.",
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The few things asked of the browser itself: storage, clipboard, files, focus, time.
 
-use wasm_bindgen::{JsCast, JsValue};
+use leptos::prelude::*;
+use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
 
 pub fn window() -> Option<web_sys::Window> {
@@ -146,6 +147,25 @@ pub fn is_typing() -> bool {
 pub fn scroll_to_end(element: Option<web_sys::HtmlDivElement>) {
     let Some(element) = element else { return };
     leptos::prelude::request_animation_frame(move || element.set_scroll_left(element.scroll_width()));
+}
+
+/// Tells an element's height as it is drawn and whenever it changes, until the component goes away.
+pub fn follow_height(node: NodeRef<leptos::html::Div>, tell: impl Fn(f64) + 'static) {
+    let changed = Closure::<dyn Fn()>::new(move || {
+        if let Some(element) = node.get_untracked().filter(|e| e.offset_height() > 0) {
+            tell(f64::from(element.offset_height()));
+        }
+    });
+    let Ok(observer) = web_sys::ResizeObserver::new(changed.as_ref().unchecked_ref()) else { return };
+    let observer = StoredValue::new_local((observer, changed));
+    Effect::new(move |_| {
+        if let Some(element) = node.get() {
+            observer.with_value(|(observer, _)| observer.observe(&element));
+        }
+    });
+    on_cleanup(move || {
+        observer.try_with_value(|(observer, _)| observer.disconnect());
+    });
 }
 
 /// A window as narrow as a phone's; the style sheet's bound is the same.

@@ -1,5 +1,7 @@
 //! Numbers as a person reads them. What is shown is rounded; the full value stands beside it as a title and in copies.
 
+use tdb_api::ScoreKind;
+
 /// True minus, so that signs line up with `+` in tables.
 const MINUS: char = '\u{2212}';
 
@@ -52,6 +54,21 @@ pub fn percent(p: f64) -> String {
     } else {
         format!("{hundred:.1} %")
     }
+}
+
+/// A score of an explanation with what it measures and its chance level.
+pub fn score(score: f64, kind: Option<ScoreKind>) -> String {
+    match kind {
+        Some(ScoreKind::Correlation) => format!("r {score:.2} (chance 0)"),
+        Some(ScoreKind::RocAuc) => format!("AUC {score:.2} (chance 0.5)"),
+        Some(ScoreKind::BalancedAccuracy) => format!("balanced accuracy {score:.2} (chance 0.5)"),
+        None => format!("score {score:.2} (kind unknown)"),
+    }
+}
+
+/// Text as it stands in HTML.
+pub fn html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// Every digit that the answer carries.

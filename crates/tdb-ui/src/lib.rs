@@ -23,6 +23,7 @@ mod remote;
 mod requests;
 mod server;
 mod session;
+mod signals;
 mod start;
 mod tdb;
 mod terms;

@@ -1,11 +1,14 @@
 //! The page of one component.
 
+mod attention;
 mod examples;
 mod explanations;
 mod head;
 pub mod heat_text;
 mod lens;
 mod prompts;
+mod statistics;
+mod weights;
 
 use leptos::prelude::*;
 use leptos_router::hooks::{use_location, use_params_map};
@@ -14,10 +17,13 @@ use tdb_api::{
     ComponentTypeForAttention, ComponentTypeForMlp, NodeAblation, NodeIdAndDatasets, NodeIndex, NodeType, PassType,
 };
 
+use crate::app::OnServedModel;
 use crate::dom::set_title;
 use crate::names::component_name;
 use crate::records::in_dataset;
 use crate::server::Server;
+use crate::signals::See;
+use crate::ui::dynamic;
 
 /// What the page's parts need to know of the node. Reactive: arrow keys change it in place.
 #[derive(Clone, Copy)]
@@ -114,12 +120,24 @@ pub fn NodePage() -> impl IntoView {
     });
     // Panes are bound to their node: another node gets new ones, not the old one's contents under a new heading.
     let kind = Memo::new(move |_| node.address.get().map(|a| a.kind));
+    let slug = Signal::derive(move || node.address.get().map(|a| a.slug.to_string()).unwrap_or_default());
+    // An index that the model does not have is no node, whatever the address says.
+    let missing = Memo::new(move |_| {
+        let a = node.address.get()?;
+        let facts = server.facts.get().filter(|f| f.slug().is_some_and(|s| s.model == a.slug.model))?;
+        match facts.extent(a.kind.node_type) {
+            (Some(n), _) if a.layer_index >= n => Some(format!("The model has layers 0–{}.", n - 1)),
+            (_, Some(n)) if a.node_index >= n => Some(format!("A layer has indices 0–{}.", n - 1)),
+            _ => None,
+        }
+    });
     view! {
-        {move || match kind.get() {
+        <OnServedModel slug=slug>
+        {dynamic(move || match kind.get().filter(|_| missing.see(Option::is_none)) {
             None => view! {
                 <div class="page narrow stack">
                     <h1>"No such node"</h1>
-                    <p>{move || parsed.get().err()}</p>
+                    <p>{dynamic(move || parsed.get().err().or(missing.get()))}</p>
                     <p>
                         "An address names a model, a type of node, a layer and an index, for instance "
                         <code>"/gpt2-small/attention_head/5/1"</code>
@@ -131,14 +149,29 @@ pub fn NodePage() -> impl IntoView {
             Some(kind) => view! {
                 <head::Head />
                 <div class="node-page">
+                    {(kind.node_type == NodeType::AttentionHead).then(|| view! { <attention::HeadAttention /> })}
                     <prompts::Prompts />
                     <div class="columns">
                         <explanations::Explanations />
                         {(kind.input_side || kind.output_side).then(|| view! { <lens::Lens /> })}
+                        <statistics::Statistics />
+                        {has_directions(kind.node_type).then(|| view! { <weights::Weights /> })}
                     </div>
                     <examples::Examples />
                 </div>
             }.into_any(),
-        }}
+        })}
+        </OnServedModel>
     }
+}
+
+/// Whether a component writes along one direction.
+fn has_directions(node_type: NodeType) -> bool {
+    matches!(
+        node_type,
+        NodeType::MlpNeuron
+            | NodeType::MlpAutoencoderLatent
+            | NodeType::AttentionAutoencoderLatent
+            | NodeType::AutoencoderLatentByTokenPair
+    )
 }

@@ -2,9 +2,8 @@
 
 use tdb_api::page::NodePage;
 use tdb_api::{AttentionHeadRecordResponse, NeuronRecordResponse, NodeIdAndDatasets, routes};
-use web_sys::AbortSignal;
 
-use crate::client::{self, Problem};
+use crate::remote::Question;
 
 /// The component of a page as the routes about stored data name it; `None` if no data set is about its type.
 pub fn stored_node(page: &NodePage) -> Option<NodeIdAndDatasets> {
@@ -19,14 +18,6 @@ pub fn in_dataset(page: &NodePage, dataset: String) -> NodeIdAndDatasets {
         activation_index: page.node_index,
         datasets: vec![dataset],
     }
-}
-
-/// Asks for a component's examples.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RecordRequest {
-    pub node: NodeIdAndDatasets,
-    /// Whether its values belong to pairs of tokens.
-    pub by_token_pair: bool,
 }
 
 /// The examples of a component.
@@ -47,9 +38,10 @@ impl Record {
     }
 }
 
-pub async fn fetch(request: RecordRequest, signal: Option<AbortSignal>) -> Result<Record, Problem> {
-    match request.by_token_pair {
-        true => client::call::<routes::AttentionHeadRecord>(&request.node, signal).await.map(Record::Pairs),
-        false => client::call::<routes::NeuronRecord>(&request.node, signal).await.map(Record::Tokens),
+/// Asks for a component's examples; of some the values belong to pairs of tokens.
+pub fn question(node: &NodeIdAndDatasets, by_token_pair: bool) -> Question<Record> {
+    match by_token_pair {
+        true => Question::of::<routes::AttentionHeadRecord>(node, Record::Pairs),
+        false => Question::of::<routes::NeuronRecord>(node, Record::Tokens),
     }
 }

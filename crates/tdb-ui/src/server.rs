@@ -9,6 +9,7 @@ use tdb_api::{ModelInfoResponse, NeuronDatasetMetadata, NodeType, ServerInfoResp
 
 use crate::client::{self, Kind, Problem};
 use crate::dom;
+use crate::signals::Peek;
 use crate::ui::Notices;
 
 /// How often an unreachable server is tried again, and how often a present one is looked at.
@@ -129,7 +130,7 @@ impl Server {
             let was = self.health.get_untracked();
             let wait = match found {
                 Ok(facts) => {
-                    if self.facts.with_untracked(|f| f.as_ref() != Some(&facts)) {
+                    if self.facts.peek(|f| f.as_ref() != Some(&facts)) {
                         self.facts.set(Some(facts));
                     }
                     if was != Health::Present {

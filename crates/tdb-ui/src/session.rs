@@ -17,9 +17,10 @@ use tdb_api::SuggestedQuestion;
 use tdb_api::page::{PageState, SideState};
 
 use crate::answer::Answer;
-use crate::client::{Abort, Problem};
+use crate::client::{Abort, Kind, Problem};
 use crate::dom;
 use crate::server::{Health, Server};
+use crate::signals::{Change, Peek, See};
 use crate::ui::Notices;
 use crate::view::ViewState;
 pub use ask::Busy;
@@ -86,6 +87,7 @@ impl Session {
             path: StoredValue::new(path),
         };
         session.mirror();
+        session.ask_when_back();
         session
     }
 
@@ -109,15 +111,26 @@ impl Session {
                 return;
             }
             let (page, view) = read_query(&query, self.notices);
-            let is_new = self.page.with_untracked(|p| *p != page);
+            let is_new = self.page.peek(|p| *p != page);
             self.page.set(page.clone());
             self.view.set(view.clone());
-            self.history.update(|history| history.restore((page, view)));
+            self.history.change(|history| history.restore((page, view)));
             if is_new {
                 self.ask(false);
             }
         });
         on_cleanup(move || listener.remove());
+    }
+
+    /// A question that found no server is asked again when there is one.
+    fn ask_when_back(self) {
+        Effect::new(move |_| {
+            let is_here = self.server.health.get() == Health::Present;
+            let waits = self.problem.peek(|p| p.as_ref().is_some_and(|p| p.kind == Kind::Unreachable));
+            if is_here && waits {
+                self.ask(true);
+            }
+        });
     }
 
     /// The address of a state.
@@ -133,12 +146,12 @@ impl Session {
     pub fn step(self, change: impl FnOnce(&mut PageState, &mut ViewState)) {
         let (mut page, mut view) = (self.page.get_untracked(), self.view.get_untracked());
         change(&mut page, &mut view);
-        let (last, last_view) = self.history.with_untracked(|history| history.present().clone());
+        let (last, last_view) = self.history.peek(|history| history.present().clone());
         if last != page {
             // What was typed since replaced the last step's address; put it back, so that Back leads there.
             dom::set_url(&self.url(&last, &last_view), false);
             dom::set_url(&self.url(&page, &view), true);
-            self.history.update(|history| history.push((page.clone(), view.clone())));
+            self.history.change(|history| history.push((page.clone(), view.clone())));
         }
         self.page.set(page);
         self.view.set(view);
@@ -151,11 +164,11 @@ impl Session {
     }
 
     pub fn can_undo(self) -> bool {
-        self.history.with(|history| self.page.with(|page| history.can_undo(page)))
+        self.history.see(|history| self.page.see(|page| history.can_undo(page)))
     }
 
     pub fn can_redo(self) -> bool {
-        self.history.with(History::can_redo)
+        self.history.see(History::can_redo)
     }
 
     /// Back by one step; unsubmitted edits count as one.
@@ -186,9 +199,9 @@ impl Session {
 
     /// Whether the question was changed since the answer shown was asked for.
     pub fn is_edited(self) -> bool {
-        self.asked.with(|asked| {
+        self.asked.see(|asked| {
             asked.as_ref().is_some_and(|asked| {
-                self.page.with(|page| {
+                self.page.see(|page| {
                     // Which layers are hidden is no matter of the answer.
                     let mut asked = asked.clone();
                     asked.hide_early_layers_when_ablating = page.hide_early_layers_when_ablating;
@@ -200,12 +213,12 @@ impl Session {
 
     /// Whether what is shown awaits its successor.
     pub fn is_stale(self) -> bool {
-        self.busy.with(|busy| busy.as_ref().is_some_and(|b| b.id != self.generation.get()))
+        self.busy.see(|busy| busy.as_ref().is_some_and(|b| b.id != self.generation.get()))
     }
 
     /// Model and server version, for exports.
     pub fn facts_stamp(self) -> (String, String) {
-        self.server.facts.with_untracked(|facts| {
+        self.server.facts.peek(|facts| {
             let facts = facts.as_ref();
             let model = facts.and_then(|f| f.slug()).map_or_else(|| "unknown".to_owned(), |s| s.to_string());
             let version = facts
@@ -217,7 +230,7 @@ impl Session {
 
     /// The first question, as the page opens: where the address names none, one that the server's model can know.
     pub fn begin(self) {
-        let packed = self.page.with_untracked(|p| p.other.iter().find(|(n, _)| n == SHORT).map(|(_, v)| v.clone()));
+        let packed = self.page.peek(|p| p.other.iter().find(|(n, _)| n == SHORT).map(|(_, v)| v.clone()));
         let Some(packed) = packed else { return self.begin_unpacked() };
         spawn_local(async move {
             let query = dom::unpacked(&packed).await;
@@ -233,7 +246,7 @@ impl Session {
     }
 
     fn begin_unpacked(self) {
-        if self.page.with_untracked(|page| page.left != PageState::default().left) {
+        if self.page.peek(|page| page.left != PageState::default().left) {
             return self.ask(false);
         }
         let begun = StoredValue::new(false);

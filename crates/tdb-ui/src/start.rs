@@ -4,13 +4,15 @@ mod examples;
 mod picker;
 
 use leptos::prelude::*;
-use tdb_api::page::PageState;
+use tdb_api::page::{EXAMPLES_MODEL, PageState, TOUR};
 use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp};
 
 use crate::app::TermsLink;
 use crate::dom::set_title;
 use crate::format;
 use crate::server::{Facts, Health, Server};
+use crate::signals::See;
+use crate::ui::dynamic;
 
 #[component]
 pub fn StartPage() -> impl IntoView {
@@ -28,9 +30,14 @@ pub fn StartPage() -> impl IntoView {
                         them fire."
                 </p>
                 <div class="row">
-                    {move || match debugger() {
+                    {dynamic(move || match debugger() {
                         Some(path) => view! {
                             <a class="button primary" id="open-debugger" href=path.clone()>"Open the debugger"</a>
+                            {tour(&server).map(|query| view! {
+                                <a class="button big" id="take-tour" href=format!("{path}?{query}")>
+                                    "Take the tour: six steps"
+                                </a>
+                            })}
                             {latents(&server).map(|query| view! {
                                 <a class="button big" id="open-latents" href=format!("{path}?{query}")>
                                     "… with autoencoder latents"
@@ -50,10 +57,10 @@ pub fn StartPage() -> impl IntoView {
                             }.into_any(),
                             Health::Unknown => view! { <span class="quiet">"Looking for the model…"</span> }.into_any(),
                         },
-                    }}
+                    })}
                     <TermsLink />
                 </div>
-                {move || server.facts.get().map(|f| view! { <FactList facts=f /> })}
+                {dynamic(move || server.facts.get().map(|f| view! { <FactList facts=f /> }))}
             </section>
             <section class="stack" aria-labelledby="examples-title">
                 <h2 id="examples-title">"Questions to begin with"</h2>
@@ -67,9 +74,17 @@ pub fn StartPage() -> impl IntoView {
     }
 }
 
+/// The query of the tour's first step, where its model is served.
+fn tour(server: &Server) -> Option<String> {
+    let slug = server.facts.see(|f| f.as_ref().and_then(|f| f.slug()))?;
+    let mut state = TOUR[0].example.state(None);
+    state.other.push(("tour".into(), "1".into()));
+    (slug.model == EXAMPLES_MODEL).then(|| state.to_query())
+}
+
 /// The query that shows the model in latents, where it has autoencoders for them.
 fn latents(server: &Server) -> Option<String> {
-    let model = server.facts.with(|f| f.as_ref().map(|f| f.model.clone()))?;
+    let model = server.facts.see(|f| f.as_ref().map(|f| f.model.clone()))?;
     let mut state = PageState::default();
     if model.has_mlp_autoencoder {
         state.component_type_for_mlp = ComponentTypeForMlp::AutoencoderLatent;

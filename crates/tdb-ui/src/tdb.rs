@@ -12,26 +12,38 @@ mod export;
 mod fidelity;
 mod interventions;
 mod layer_map;
+mod log_export;
+mod logit_lens;
 mod means;
+mod notebook;
 mod options;
+pub mod patterns;
 mod prompt;
 mod question;
 mod request_queue;
 mod runs;
+mod sampling;
 mod selected_node;
 mod share;
 mod snapshots;
 mod summary;
 mod table;
 mod token_box;
+pub mod tools;
+mod tour;
+mod waterfall;
 
 use leptos::ev;
 use leptos::prelude::*;
 use leptos_router::hooks::{use_location, use_params_map};
 
+use crate::app::OnServedModel;
 use crate::dom::{self, set_title};
+use crate::server::Server;
 use crate::session::Session;
-use crate::ui::ProblemCard;
+use crate::signals::See;
+use crate::ui::{KeepFigure, ProblemCard};
+use crate::ui::{Show, dynamic};
 
 #[component]
 pub fn DebuggerPage() -> impl IntoView {
@@ -41,24 +53,29 @@ pub fn DebuggerPage() -> impl IntoView {
     let location = use_location();
     let session = Session::new(location.pathname.get_untracked(), &location.search.get_untracked());
     provide_context(session);
-    provide_context(Slug(StoredValue::new(slug)));
+    Slug::provide(slug);
     explain::Explanations::provide();
     actions::RowMenu::provide();
     selected_node::SelectedNode::provide();
     exact::ExactEffects::provide();
+    notebook::Log::provide(session);
+    tools::Tools::provide();
+    let log = notebook::Log::get();
+    provide_context(KeepFigure(Callback::new(move |(name, svg)| log.drew(name, svg))));
     session.begin();
     shortcuts(session);
-    let shows = move |panel: &'static str| session.view.with(|v| v.shows(panel));
+    let shows = move |panel: &'static str| session.view.see(|v| v.shows(panel));
     view! {
         <div class="debugger">
             <h1 class="visually-hidden">"Transformer Debugger"</h1>
+            <OnServedModel slug=Signal::stored(Slug::text())>
             <ask_bar::AskBar />
             <div class="work">
                 <div class="side" role="region" aria-label="Answer" tabindex="0">
-                    {move || general_problem(session).map(|problem| {
+                    {dynamic(move || general_problem(session).map(|problem| {
                         let retry = Callback::new(move |()| session.submit());
                         view! { <ProblemCard problem=problem retry=retry /> }
-                    })}
+                    }))}
                     <interventions::Interventions />
                     <Show when=move || shows("logits")>
                         <candidates::Candidates />
@@ -75,7 +92,11 @@ pub fn DebuggerPage() -> impl IntoView {
                     </Show>
                 </div>
                 <div class="main">
+                    <tour::Tour />
                     <summary::Summary />
+                    <Show when=move || shows("sum")>
+                        <waterfall::Waterfall />
+                    </Show>
                     <Show when=move || shows("tokens")>
                         <effects::TokenEffectsCard />
                     </Show>
@@ -85,6 +106,8 @@ pub fn DebuggerPage() -> impl IntoView {
                 </div>
             </div>
             <actions::RowMenuView />
+            <tools::ToolDialog />
+            </OnServedModel>
         </div>
     }
 }
@@ -94,8 +117,29 @@ pub fn DebuggerPage() -> impl IntoView {
 pub struct Slug(StoredValue<String>);
 
 impl Slug {
+    /// A link that names the model alone is about its latents, too.
+    fn provide(slug: String) {
+        let here = Self(StoredValue::new(slug));
+        provide_context(here);
+        let server = Server::get();
+        Effect::new(move |_| {
+            let served = server.facts.see(|f| f.as_ref().and_then(|f| f.slug()));
+            if let Some(served) = served.filter(|s| here.0.with_value(|slug| *slug == s.model)) {
+                here.0.set_value(served.to_string());
+            }
+        });
+    }
+
+    pub fn get() -> Self {
+        expect_context()
+    }
+
+    pub fn now(self) -> String {
+        self.0.get_value()
+    }
+
     pub fn text() -> String {
-        use_context::<Self>().map(|s| s.0.get_value()).unwrap_or_default()
+        Self::get().now()
     }
 }
 

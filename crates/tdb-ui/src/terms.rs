@@ -103,10 +103,43 @@ pub const TERMS: &[(&str, &str)] = &[
     ),
     (
         "Explanation score",
-        "How well somebody who knows only the explanation predicts the activations: 1 is perfect, 0 is no better than \
-            chance.",
+        "How well somebody who knows only the explanation predicts the activations. A correlation (r) is 1 when perfect \
+            and 0 by chance; the area under the ROC curve (AUC) and the balanced accuracy are 1 when perfect and 0.5 \
+            by chance. Scores of different kinds are not comparable.",
+    ),
+    ("Attended to", "The token that a head reads, or that an attention latent's activation comes from."),
+    ("Attended from", "The token that the node sits at; for a head the token that reads."),
+    ("Explanation", "What the component responds to on texts of its data set, in words."),
+    (
+        "Contribution",
+        "What a part of the model adds to the logit difference through its own write, with the final norm's scale as \
+            it is in this run. Contributions of all parts add up to the logit difference.",
     ),
 ];
+
+/// How a quantity is computed, and its unit.
+const FORMULAS: &[(&str, &str, &str)] = &[
+    (
+        "Activation",
+        "neuron: f(w_in · x + b); head: softmax(q · k) at one pair of tokens; latent: as encoded",
+        "none (heads: share of attention, 0 to 1)",
+    ),
+    ("Write magnitude", "activation × |write vector|", "length in the residual stream"),
+    (
+        "Direct effect",
+        "write · ∂(asked quantity)/∂(residual stream where it is read)",
+        "that of the asked quantity: logits",
+    ),
+    ("Estimated total effect", "activation × ∂(asked quantity)/∂(activation)", "that of the asked quantity: logits"),
+    ("Logit difference", "mean logit of targets − mean logit of distractors", "logits"),
+    ("Logit", "unembedding · norm(last residual stream)", "natural logarithm of odds, up to a constant"),
+    ("Contribution", "write · ∂(logit difference)/∂(last residual stream), scale of the norm held", "logits"),
+];
+
+/// The formula of a term and its unit, where it is a quantity.
+pub fn formula(term: &str) -> Option<(&'static str, &'static str)> {
+    FORMULAS.iter().find(|(t, ..)| *t == term).map(|(_, formula, unit)| (*formula, *unit))
+}
 
 /// The meaning of one term.
 pub fn meaning(term: &str) -> &'static str {
@@ -119,6 +152,7 @@ mod tests {
     fn the_words_of_the_table_are_explained() {
         for metric in crate::answer::Metric::ALL {
             assert!(!super::meaning(metric.label()).is_empty(), "{}", metric.label());
+            assert!(super::formula(metric.label()).is_some(), "{}", metric.label());
         }
     }
 }

@@ -9,6 +9,7 @@ use tdb_api::routes::{Tokenize, Vocabulary};
 use tdb_api::{Token, TokenRef, TokenizeRequest, VocabularyRequest};
 
 use crate::client;
+use crate::server::{Health, Server};
 
 /// How long a text rests before the server is asked.
 const REST: Duration = Duration::from_millis(90);
@@ -56,7 +57,10 @@ impl TokenCache {
     pub fn follow(self, text: impl Fn() -> String + Send + Sync + 'static) -> Signal<Option<Tokens>> {
         let tokens = RwSignal::new(None);
         let wanted = StoredValue::new(String::new());
+        let server = Server::get();
         Effect::new(move |_| {
+            // A server that is back is asked again.
+            let _ = server.health.get() == Health::Present;
             let text = text();
             if !self.can_tokenize.get() {
                 tokens.set(None);

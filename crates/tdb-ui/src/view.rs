@@ -6,6 +6,7 @@ use tdb_api::NodeType;
 use tdb_api::numbers::sum;
 
 use crate::answer::{Answer, Compared, Metric, Row};
+use crate::json::Json;
 use crate::names;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum SortBy {
     To,
     From,
     Value(Metric, Compared),
+    /// By magnitude: what opposes stands among what helps.
+    Size(Metric, Compared),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +62,8 @@ pub enum Grouping {
 impl Grouping {
     pub const ALL: [(Self, &'static str, &'static str); 3] = [
         (Self::None, "", "each node"),
-        (Self::Component, "component", "by component"),
-        (Self::Layer, "layer", "by layer"),
+        (Self::Component, "component", "sums by component"),
+        (Self::Layer, "layer", "sums by layer"),
     ];
 
     pub fn word(self) -> &'static str {
@@ -80,8 +83,9 @@ impl Grouping {
 }
 
 /// Parts of the page that can be hidden.
-pub const PANELS: [(&str, &str); 6] = [
+pub const PANELS: [(&str, &str); 7] = [
     ("logits", "Next token candidates"),
+    ("sum", "Logit difference as a sum"),
     ("tokens", "Token effects"),
     ("table", "Node table"),
     ("node", "Selected node"),
@@ -116,12 +120,16 @@ pub struct ViewState {
     pub columns: Option<Vec<String>>,
     /// Earlier steps of the present trace, as JSON of a list of nodes to trace.
     pub trail: String,
+    /// Where values that nodes are held at come from: node, value, words.
+    pub sources: Vec<(String, f64, String)>,
+    /// The step of the tour, from 1.
+    pub tour: Option<usize>,
 }
 
 impl Default for ViewState {
     fn default() -> Self {
         Self {
-            sort: Sort { by: SortBy::Value(Metric::DirectEffect, Compared::Left), descending: true },
+            sort: Sort { by: SortBy::Size(Metric::DirectEffect, Compared::Left), descending: true },
             text: String::new(),
             kinds: Vec::new(),
             layers: Vec::new(),
@@ -132,6 +140,8 @@ impl Default for ViewState {
             hidden: Vec::new(),
             columns: None,
             trail: String::new(),
+            sources: Vec::new(),
+            tour: None,
         }
     }
 }
@@ -177,9 +187,13 @@ impl ViewState {
                     "from" => Some(SortBy::From),
                     metric => metric_of(metric).zip(words.next().and_then(view_of)).map(|(m, v)| SortBy::Value(m, v)),
                 };
-                if let Some(by) = by {
-                    self.sort = Sort { by, descending: words.next() != Some("asc") };
-                }
+                self.sort = match (by, words.next()) {
+                    (Some(SortBy::Value(metric, side)), Some("size")) => {
+                        Sort { by: SortBy::Size(metric, side), descending: true }
+                    }
+                    (Some(by), direction) => Sort { by, descending: direction != Some("asc") },
+                    (None, _) => self.sort,
+                };
             }
             "filter" => self.text = value.to_owned(),
             "types" => self.kinds = list(value, |w| w.parse().ok()),
@@ -202,6 +216,8 @@ impl ViewState {
             "hide" => self.hidden = list(value, |w| Some(w.to_owned())),
             "columns" => self.columns = Some(list(value, |w| Some(w.to_owned()))),
             "trail" => self.trail = value.to_owned(),
+            "sources" => self.sources = serde_json::from_str(value).unwrap_or_default(),
+            "tour" => self.tour = value.parse().ok(),
             _ => return false,
         }
         true
@@ -217,10 +233,17 @@ impl ViewState {
                 SortBy::Name => "name.".into(),
                 SortBy::To => "to.".into(),
                 SortBy::From => "from.".into(),
-                SortBy::Value(metric, view) => format!("{}.{}", metric.wire(), view_word(view)),
+                SortBy::Value(metric, view) | SortBy::Size(metric, view) => {
+                    format!("{}.{}", metric.wire(), view_word(view))
+                }
             };
             let by = by.trim_end_matches('.');
-            put("sort", format!("{by}.{}", if self.sort.descending { "desc" } else { "asc" }));
+            let direction = match (self.sort.by, self.sort.descending) {
+                (SortBy::Size(..), _) => "size",
+                (_, true) => "desc",
+                (_, false) => "asc",
+            };
+            put("sort", format!("{by}.{direction}"));
         }
         if !self.text.is_empty() {
             put("filter", self.text.clone());
@@ -251,6 +274,12 @@ impl ViewState {
         }
         if !self.trail.is_empty() {
             put("trail", self.trail.clone());
+        }
+        if !self.sources.is_empty() {
+            put("sources", Json::of(&self.sources).text());
+        }
+        if let Some(step) = self.tour {
+            put("tour", step.to_string());
         }
         out
     }
@@ -361,6 +390,7 @@ pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_
     groups.sort_by(|a, b| {
         let ordering = match view.sort.by {
             SortBy::Value(metric, v) => a.value(answer, v, metric).total_cmp(&b.value(answer, v, metric)),
+            SortBy::Size(metric, v) => a.value(answer, v, metric).abs().total_cmp(&b.value(answer, v, metric).abs()),
             _ => return order(&answer.rows[a.first_row()], &answer.rows[b.first_row()], view.sort),
         };
         if view.sort.descending { ordering.reverse() } else { ordering }
@@ -384,6 +414,7 @@ fn order(a: &Row, b: &Row, sort: Sort) -> std::cmp::Ordering {
         SortBy::To => a.to[0].cmp(&b.to[0]),
         SortBy::From => a.from.cmp(&b.from),
         SortBy::Value(metric, view) => a.value(view, metric).total_cmp(&b.value(view, metric)),
+        SortBy::Size(metric, view) => a.value(view, metric).abs().total_cmp(&b.value(view, metric).abs()),
     };
     if sort.descending { ordering.reverse() } else { ordering }
 }
@@ -473,8 +504,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_is_by_direct_effect() {
-        assert_eq!(rows(&ViewState::default()), [2, 0, 1]);
+    fn the_first_look_is_by_size_of_the_direct_effect() {
+        assert_eq!(rows(&ViewState::default()), [1, 2, 0], "what opposes is in sight");
+        let by = SortBy::Value(Metric::DirectEffect, Compared::Left);
+        assert_eq!(rows(&ViewState { sort: Sort { by, descending: true }, ..Default::default() }), [2, 0, 1]);
     }
 
     #[test]
@@ -487,7 +520,7 @@ mod tests {
         assert_eq!(rows(&ViewState { tokens: vec![0], ..base.clone() }), [2]);
         let number = |op, bound| Some(NumberFilter { metric: Metric::DirectEffect, op, bound });
         assert_eq!(rows(&ViewState { number: number(Op::Above, 0.7), ..base.clone() }), [2]);
-        assert_eq!(rows(&ViewState { number: number(Op::SizeAbove, 0.7), ..base.clone() }), [2, 1]);
+        assert_eq!(rows(&ViewState { number: number(Op::SizeAbove, 0.7), ..base.clone() }), [1, 2]);
         assert_eq!(arrange(&answer(), &base, &HashSet::new(), Some(1)).len(), 1);
     }
 
@@ -496,12 +529,12 @@ mod tests {
         let view = ViewState { grouped: Grouping::Component, ..Default::default() };
         let lines = arrange(&answer(), &view, &HashSet::new(), None);
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0].value(&answer(), Compared::Left, Metric::DirectEffect), 1.5);
+        assert_eq!(lines[1].value(&answer(), Compared::Left, Metric::DirectEffect), 1.5);
         let open = HashSet::from(["attn_L0_5".to_owned()]);
         assert_eq!(arrange(&answer(), &view, &open, None).len(), 4);
         let view = ViewState { grouped: Grouping::Layer, ..Default::default() };
         let names = arrange(&answer(), &view, &HashSet::new(), None).iter().map(Line::key).collect::<Vec<_>>();
-        assert_eq!(names, ["attn_L0", "mlp_L1"]);
+        assert_eq!(names, ["mlp_L1", "attn_L0"]);
     }
 
     #[test]
@@ -529,11 +562,16 @@ mod tests {
             hidden: vec!["map".into()],
             columns: Some(vec!["to".into(), "explanation".into()]),
             trail: "[]".into(),
+            sources: vec![("mlp_L0_1@2".into(), 0.5, "mean over 7 tokens".into())],
+            tour: Some(2),
         };
         let mut other = view.parameters();
         other.push(("theirs".into(), "1".into()));
         assert_eq!(ViewState::take_from(&mut other), view);
         assert_eq!(other, [("theirs".to_owned(), "1".to_owned())]);
         assert!(ViewState::default().parameters().is_empty());
+        let by_size = Sort { by: SortBy::Size(Metric::Activation, Compared::Left), descending: true };
+        let mut other = ViewState { sort: by_size, ..Default::default() }.parameters();
+        assert_eq!(ViewState::take_from(&mut other).sort, by_size);
     }
 }

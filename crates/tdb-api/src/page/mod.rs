@@ -3,11 +3,13 @@
 //! Pure functions between these and text. The parameter names and forms are those of the interface's first client, so that
 //! links made for it open here, and links made here open there.
 
+mod examples;
 mod node;
 mod query;
 mod slug;
 mod state;
 
+pub use examples::{EXAMPLES, EXAMPLES_MODEL, Example, Held, Reads, Statement, TOUR, TourStep, Traced};
 pub use node::{NodePage, NodePageKind, NodePageQuery, PROMPT_SEPARATOR};
 pub use query::QueryProblem;
 pub use slug::ModelSlug;

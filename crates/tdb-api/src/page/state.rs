@@ -88,7 +88,8 @@ impl PageState {
             spec_type: Default::default(),
             prompt: side.prompt.clone(),
             target_tokens: side.target_tokens.clone(),
-            distractor_tokens: side.distractor_tokens.clone(),
+            // A box that is left empty stands for no token.
+            distractor_tokens: side.distractor_tokens.iter().filter(|t| **t != TokenRef::default()).cloned().collect(),
             component_type_for_mlp: self.component_type_for_mlp,
             component_type_for_attention: self.component_type_for_attention,
             residual_cut_layer: self.residual_cut_layer,
@@ -140,6 +141,13 @@ mod tests {
         let json = serde_json::to_value(&request.sub_requests[0]).unwrap();
         assert!(json.get("specType").is_none(), "servers of the reference's kind refuse it");
         assert_eq!(json["topAndBottomKForNodeTable"], 10);
+    }
+
+    #[test]
+    fn an_empty_distractor_is_none() {
+        let mut state = PageState::default();
+        state.left.distractor_tokens = vec![TokenRef::default(), " a".into()];
+        assert_eq!(state.to_request().sub_requests[0].distractor_tokens, [TokenRef::from(" a")]);
     }
 
     #[test]

@@ -5,13 +5,16 @@ use crate::error::ApiError;
 use crate::openapi::Api;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
-    AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, NodeIdAndDatasets, ScoreRequest,
-    ScoreResult, routes,
+    AttributedScoredExplanation, ExistingExplanationsBatchRequest, ExistingExplanationsBatchResponse,
+    ExistingExplanationsRequest, ExplanationResult, ExplanationSearchRequest, ExplanationSearchResponse,
+    NodeIdAndDatasets, ScoreRequest, ScoreResult, routes,
 };
 use tdb_explain::{Error as ExplainError, ScoreMethod};
 
 pub fn add(api: &mut Api) {
     api.route(routes::ExistingExplanations, existing_explanations);
+    api.route(routes::ExistingExplanationsBatch, existing_explanations_batch);
+    api.route(routes::ExplanationSearch, explanation_search);
     api.route(routes::Explain, explain);
     api.route(routes::Score, score);
 }
@@ -21,6 +24,36 @@ async fn existing_explanations(
     request: ExistingExplanationsRequest,
 ) -> Result<Vec<AttributedScoredExplanation>, ApiError> {
     Ok(app.library()?.existing_explanations(&request).await?)
+}
+
+/// Of each component as [`existing_explanations`]; where that would be refused as not found, null.
+async fn existing_explanations_batch(
+    app: App,
+    request: ExistingExplanationsBatchRequest,
+) -> Result<ExistingExplanationsBatchResponse, ApiError> {
+    let library = app.library()?;
+    let mut explanations = Vec::with_capacity(request.requests.len());
+    for request in &request.requests {
+        explanations.push(match library.existing_explanations(request).await {
+            Ok(found) => Some(found),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        });
+    }
+    Ok(ExistingExplanationsBatchResponse { explanations })
+}
+
+async fn explanation_search(
+    app: App,
+    request: ExplanationSearchRequest,
+) -> Result<ExplanationSearchResponse, ApiError> {
+    const MOST: usize = 50;
+    const LONGEST: usize = 1024;
+    if request.text.len() > LONGEST {
+        let what = format!("has {} bytes; at most {LONGEST} are searched for", request.text.len());
+        return Err(ApiError::BadField { field: FieldPath::of("text"), what });
+    }
+    Ok(app.library()?.search_explanations(&request.text, MOST).await?)
 }
 
 /// The stored explanations of the node; without any, a new one if a language model is set up.

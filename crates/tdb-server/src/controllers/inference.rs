@@ -3,10 +3,10 @@
 use crate::app::App;
 use crate::error::ApiError;
 use crate::openapi::Api;
-use crate::question::{Question, check_prompts};
+use crate::question::{OfHead, OfWeights, Question, check_prompts};
 use crate::reply::Written;
 use std::time::Instant;
-use tdb_api::{ModelInfoResponse, routes};
+use tdb_api::{ComponentRequest, ComponentWeightsResponse, HeadScoresResponse, ModelInfoResponse, routes};
 
 pub fn add(api: &mut Api) {
     api.route(routes::DerivedScalars, ask);
@@ -17,6 +17,9 @@ pub fn add(api: &mut Api) {
     api.route(routes::DictionaryFidelity, ask);
     api.route(routes::Effects, ask);
     api.route(routes::Patch, ask);
+    api.route(routes::LogitLens, ask);
+    api.route(routes::ComponentWeights, component_weights);
+    api.route(routes::HeadScores, head_scores);
     api.route(routes::ModelInfo, model_info);
 }
 
@@ -32,6 +35,14 @@ async fn ask<Q: Question>(app: App, question: Q) -> Result<Written<Q::Answer>, A
         Written::new(&answer, begun.elapsed(), &limits)
     });
     answered.await
+}
+
+async fn component_weights(app: App, request: ComponentRequest) -> Result<Written<ComponentWeightsResponse>, ApiError> {
+    ask(app, OfWeights(request)).await
+}
+
+async fn head_scores(app: App, request: ComponentRequest) -> Result<Written<HeadScoresResponse>, ApiError> {
+    ask(app, OfHead(request)).await
 }
 
 async fn model_info(app: App, (): ()) -> Result<ModelInfoResponse, ApiError> {

@@ -3,11 +3,15 @@
 use crate::app::App;
 use crate::error::ApiError;
 use crate::openapi::Api;
-use tdb_api::{AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets, routes};
+use tdb_api::{
+    AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets, RecordSummaryResponse,
+    routes,
+};
 
 pub fn add(api: &mut Api) {
     api.route(routes::NeuronRecord, neuron_record);
     api.route(routes::AttentionHeadRecord, attention_head_record);
+    api.route(routes::RecordSummary, record_summary);
     api.route(routes::NeuronDatasetsMetadata, neuron_datasets_metadata);
 }
 
@@ -17,6 +21,10 @@ async fn neuron_record(app: App, request: NodeIdAndDatasets) -> Result<NeuronRec
 
 async fn attention_head_record(app: App, request: NodeIdAndDatasets) -> Result<AttentionHeadRecordResponse, ApiError> {
     Ok(app.library()?.attention_head_record(&request).await?)
+}
+
+async fn record_summary(app: App, request: NodeIdAndDatasets) -> Result<RecordSummaryResponse, ApiError> {
+    Ok(app.library()?.record_summary(&request).await?)
 }
 
 async fn neuron_datasets_metadata(app: App, (): ()) -> Result<Vec<NeuronDatasetMetadata>, ApiError> {

@@ -21,6 +21,7 @@ pub fn add(api: &mut Api) {
     api.route(routes::BatchedTdbStream, ask);
     api.route(routes::EffectsStream, ask);
     api.route(routes::PatchStream, ask);
+    api.route(routes::SampleStream, ask);
 }
 
 /// How events are written.
@@ -49,6 +50,7 @@ impl<S: Stream<Item = Bytes> + Send + 'static> Reply<Events> for Parts<S> {
     }
 }
 
+/// Answers a question by the events of its computation.
 async fn ask<Q: Question>(app: App, question: Q) -> Result<impl Reply<Events>, ApiError> {
     let model = app.model()?;
     let limits = app.config().limits.clone();

@@ -7,6 +7,8 @@ use crate::client;
 use crate::dom;
 use crate::server::{Health, Server};
 use crate::ui::{Dialog, Notices};
+use crate::ui::{dynamic, follows};
+use crate::ui::{entered, press, sent};
 
 const THEME_KEY: &str = "tdb.theme";
 
@@ -30,20 +32,20 @@ pub fn Header() -> impl IntoView {
                 <span class="brand-long">"Transformer Debugger"</span>
                 <span class="brand-short">"TDB"</span>
             </a>
-            {move || debugger().map(|(name, path)| view! {
+            {dynamic(move || debugger().map(|(name, path)| view! {
                 <a class="where" href=path title="Open the debugger with this model">{name}</a>
-            })}
+            }))}
             <span class="grow" id="header-slot"></span>
             <nav aria-label="Tools">
                 <button
                     type="button"
                     class="button small plain"
-                    on:click=move |_| palette.open()
-                    title="Jump to a node (Ctrl+K)"
+                    on:click=press(move |_| palette.open())
+                    title="Find a node by name or explanation (Ctrl+K)"
                 >
-                    "Jump to "<span class="wide-only">"a node "<kbd>"Ctrl K"</kbd></span>
+                    "Find "<span class="wide-only">"a node "<kbd>"Ctrl K"</kbd></span>
                 </button>
-                <button type="button" class="button small plain" on:click=move |_| help.terms.set(true)>
+                <button type="button" class="button small plain" on:click=press(move |_| help.terms.set(true))>
                     "Terms"
                 </button>
                 <button
@@ -51,7 +53,7 @@ pub fn Header() -> impl IntoView {
                     class="button small plain icon"
                     aria-label="Keyboard shortcuts"
                     title="Keyboard shortcuts (?)"
-                    on:click=move |_| help.shortcuts.set(true)
+                    on:click=press(move |_| help.shortcuts.set(true))
                 >
                     "?"
                 </button>
@@ -92,15 +94,15 @@ fn ThemeButton() -> impl IntoView {
             type="button"
             class="button small plain icon"
             id="theme"
-            aria-label=move || format!("Theme: {}", label())
-            title=move || format!("Theme: {} (press to change)", label())
-            on:click=next
+            aria-label=follows(move || format!("Theme: {}", label()))
+            title=follows(move || format!("Theme: {} (press to change)", label()))
+            on:click=press(next)
         >
-            {move || match theme.get().as_deref() {
+            {dynamic(move || match theme.get().as_deref() {
                 Some("light") => "☀",
                 Some(_) => "☾",
                 None => "◐",
-            }}
+            })}
         </button>
     }
 }
@@ -129,31 +131,31 @@ fn ServerButton() -> impl IntoView {
             type="button"
             class="button small plain"
             id="server"
-            on:click=move |_| open.set(true)
-            aria-label=move || format!("Server: {}", word())
+            on:click=press(move |_| open.set(true))
+            aria-label=follows(move || format!("Server: {}", word()))
             title="The server behind these pages"
         >
             <span
                 class="dot"
-                class:ok=move || server.health.get() == Health::Present
-                class:bad=move || matches!(server.health.get(), Health::Absent(_))
+                class:ok=follows(move || server.health.get() == Health::Present)
+                class:bad=follows(move || matches!(server.health.get(), Health::Absent(_)))
                 aria-hidden="true"
             ></span>
             <span class="wide-only">{word}</span>
         </button>
         <Dialog open=open title="Server">
-            <form class="stack" on:submit=choose>
-                {move || match server.health.get() {
+            <form class="stack" on:submit=sent(choose)>
+                {dynamic(move || match server.health.get() {
                     Health::Absent(problem) => view! {
                         <p class="problem"><span><strong>"No answer. "</strong>{problem.message}</span></p>
                     }.into_any(),
                     _ => ().into_any(),
-                }}
-                {move || server.facts.get().and_then(|f| f.server).map(|s| view! {
+                })}
+                {dynamic(move || server.facts.get().and_then(|f| f.server).map(|s| view! {
                     <p class="quiet">
                         {format!("tdb {}, at most {} tokens a prompt, {} workers", s.version, s.limits.max_prompt_tokens, s.limits.workers)}
                     </p>
-                })}
+                }))}
                 <label class="stack">
                     <span>
                         "Address of a server (of this project or the reference's). Empty: the one that these pages \
@@ -163,8 +165,8 @@ fn ServerButton() -> impl IntoView {
                         class="field"
                         type="url"
                         placeholder=dom::origin()
-                        prop:value=move || address.get()
-                        on:input=move |e| address.set(event_target_value(&e))
+                        prop:value=follows(move || address.get())
+                        on:input=entered(move |e| address.set(event_target_value(&e)))
                     />
                 </label>
                 <div class="row">

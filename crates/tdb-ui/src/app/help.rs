@@ -6,6 +6,7 @@ use leptos::prelude::*;
 use crate::dom;
 use crate::terms::TERMS;
 use crate::ui::Dialog;
+use crate::ui::press;
 
 #[derive(Clone, Copy)]
 pub struct Help {
@@ -35,7 +36,7 @@ const SHORTCUTS: &[(&str, &[(&str, &str)])] = &[
         "Everywhere",
         &[
             ("?", "this list"),
-            ("Ctrl K", "jump to a node by name, for instance L5.H1 or mlp 3 2011"),
+            ("Ctrl K", "find a node by name, for instance L5.H1, or by words of its explanation"),
             ("Esc", "close what is open"),
         ],
     ),
@@ -106,7 +107,7 @@ pub fn HelpDialogs() -> impl IntoView {
 pub fn TermsLink() -> impl IntoView {
     let help = Help::get();
     view! {
-        <button type="button" class="button plain small" on:click=move |_| help.terms.set(true)>
+        <button type="button" class="button plain small" on:click=press(move |_| help.terms.set(true))>
             "Terms used here"
         </button>
     }

@@ -2,16 +2,19 @@
 
 use leptos::prelude::*;
 use tdb_api::numbers::largest;
-use tdb_api::{TokenAndAttentionScalars, TokenAndScalar};
+use tdb_api::{NodeType, TokenAndAttentionScalars, TokenAndScalar};
 
 use super::Node;
 use super::heat_text::{PairMap, line, peak};
 use crate::client::Kind;
 use crate::format;
 use crate::json::Json;
-use crate::records::{self, Record, RecordRequest};
-use crate::remote::{Remote, follow_with};
+use crate::records::{self, Record};
+use crate::remote::{Remote, follow_question};
+use crate::signals::Change;
 use crate::ui::{JsonButton, ProblemCard, SequentialLegend};
+use crate::ui::{Show, dynamic};
+use crate::ui::{entered, press};
 
 const FEW: [usize; 2] = [6, 3];
 
@@ -20,9 +23,9 @@ pub fn Examples() -> impl IntoView {
     let node = Node::get();
     let request = move || {
         let by_token_pair = node.address.get()?.kind.by_token_pair;
-        (node.has_records.get() == Some(true)).then(|| Some(RecordRequest { node: node.stored()?, by_token_pair }))?
+        (node.has_records.get() == Some(true)).then(|| Some(records::question(&node.stored()?, by_token_pair)))?
     };
-    let (state, again) = follow_with(request, records::fetch);
+    let (state, again) = follow_question(request);
     let least = RwSignal::new(0.0f64);
     let most = Memo::new(move |_| match state.get() {
         Remote::Ready(record) => Some(record.max()),
@@ -32,6 +35,9 @@ pub fn Examples() -> impl IntoView {
         Remote::Ready(record) => Json::of(&*record),
         _ => Json::default(),
     });
+    // Of heads the records hold how much is written, not the attention.
+    let is_head = untrack(|| node.address.get().is_some_and(|a| a.kind.node_type == NodeType::AttentionHead));
+    let unit = if is_head { "write magnitude" } else { "activation" };
     let all = [RwSignal::new(false), RwSignal::new(false)];
     view! {
         <section class="card" aria-label="Examples" id="examples">
@@ -47,16 +53,16 @@ pub fn Examples() -> impl IntoView {
                             max="100"
                             prop:value="0"
                             aria-label="Smallest peak activation of the examples shown, in percent of the largest"
-                            on:input=move |e| least.set(event_target_value(&e).parse().unwrap_or(0.0) / 100.0)
+                            on:input=entered(move |e| least.set(event_target_value(&e).parse().unwrap_or(0.0) / 100.0))
                         />
-                        <span class="num">{move || most.get().map(|m| format::number(m * least.get()))}</span>
+                        <span class="num">{dynamic(move || most.get().map(|m| format::number(m * least.get())))}</span>
                     </label>
-                    <SequentialLegend kind="seq" label="activation" most=most />
+                    <SequentialLegend kind="seq" label=unit most=most />
                 </Show>
                 <JsonButton what="the examples" value=json />
             </div>
             <div class="card-body stack">
-                {move || match state.get() {
+                {dynamic(move || match state.get() {
                     Remote::Idle if node.has_records.get() == Some(false) => {
                         view! { <p class="quiet">"No examples are stored for this model."</p> }.into_any()
                     }
@@ -76,7 +82,7 @@ pub fn Examples() -> impl IntoView {
                     }
                     Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
                     _ => skeleton(),
-                }}
+                })}
             </div>
         </section>
     }
@@ -94,6 +100,15 @@ impl Example {
             Self::Tokens(tokens) => peak(tokens),
             Self::Pairs(tokens) => largest(tokens.iter().map(|t| t.max_scalar_in)),
         }
+    }
+
+    /// The place of the token with the largest value.
+    fn strongest(&self) -> usize {
+        let values: Vec<f64> = match self {
+            Self::Tokens(tokens) => tokens.iter().map(|t| t.scalar).collect(),
+            Self::Pairs(tokens) => tokens.iter().map(|t| t.max_scalar_in).collect(),
+        };
+        values.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(at, _)| at)
     }
 
     fn text(&self) -> String {
@@ -126,15 +141,20 @@ fn parts(record: &Record, bound: f64) -> [Vec<Example>; 2] {
 fn part(node: Node, title: &'static str, examples: Vec<Example>, few: usize, all: RwSignal<bool>) -> impl IntoView {
     let total = examples.len();
     let shown = if all.get() { total } else { total.min(few) };
+    // Components that fire at the first token of any text have no other top examples.
+    let is_first_only = title == "Top" && total > 1 && examples.iter().all(|e| e.strongest() == 0);
     let label = move || if all.get() { "Show fewer".to_owned() } else { format!("Show all {total}") };
     view! {
         <h3>{title} " " <span class="quiet">{total}</span></h3>
+        {is_first_only.then(|| view! {
+            <p class="notice">"First token only: it is strongest at the first token of every one of these texts."</p>
+        })}
         <div class="example-grid">{examples.into_iter().take(shown).map(|e| example(node, e)).collect_view()}</div>
         {(total > few)
             .then(|| {
                 view! {
                     <div>
-                        <button type="button" class="button small" on:click=move |_| all.update(|a| *a = !*a)>
+                        <button type="button" class="button small" on:click=press(move |_| all.change(|a| *a = !*a))>
                             {label}
                         </button>
                     </div>
@@ -144,13 +164,15 @@ fn part(node: Node, title: &'static str, examples: Vec<Example>, few: usize, all
 }
 
 fn example(node: Node, example: Example) -> AnyView {
-    let peak = example.peak();
+    let (peak, at) = (example.peak(), example.strongest());
     let href = untrack(|| node.debugger(Some(example.text()), false));
     view! {
         <div class="example-box">
             {example.draw()}
             <div class="foot">
-                <span title=format::full(peak)>"peak " {format::number(peak)}</span>
+                <span title=format::full(peak)>
+                    "peak " {format::number(peak)} " at token " {at} {(at == 0).then_some(", the first")}
+                </span>
                 {href.map(|href| view! { <a href=href>"as a prompt"</a> })}
             </div>
         </div>

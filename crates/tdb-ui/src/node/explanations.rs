@@ -4,14 +4,19 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use tdb_api::routes::{ExistingExplanations, Explain, Route, Score};
 use tdb_api::wire::Decode;
-use tdb_api::{AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, ScoreRequest, ScoreResult};
+use tdb_api::{
+    AttributedScoredExplanation, ExistingExplanationsRequest, ExplanationResult, ScoreKind, ScoreRequest, ScoreResult,
+};
 
 use super::Node;
 use crate::client::{self, Problem};
 use crate::format;
 use crate::remote::{Remote, follow};
 use crate::server::Server;
+use crate::signals::See;
 use crate::ui::{CardHead, ProblemCard};
+use crate::ui::{Show, dynamic, follows};
+use crate::ui::{entered, press, sent};
 
 /// Examples that a score is taken over: it has to be there soon.
 const SCORED_ON: i64 = 2;
@@ -66,6 +71,7 @@ pub fn Explanations() -> impl IntoView {
     let node = Node::get();
     let server = Server::get();
     let (state, again) = follow::<ExistingExplanations>(move || request(node));
+    let writes = move || server.facts.see(|f| f.as_ref().is_some_and(|f| f.writes_explanations));
     let own = RwSignal::new(String::new());
     let work = Work::new(node);
     Effect::new(move |_| {
@@ -83,7 +89,7 @@ pub fn Explanations() -> impl IntoView {
                 explanation: own.get_untracked(),
                 max_sequences: Some(SCORED_ON),
             };
-            work.ask::<Score>(request, |a: ScoreResult| format!("Score {:.2}", a.score));
+            work.ask::<Score>(request, |a: ScoreResult| format::score(a.score, Some(ScoreKind::Correlation)));
         }
     };
     let write = move |_| {
@@ -96,11 +102,11 @@ pub fn Explanations() -> impl IntoView {
             <CardHead
                 title="Explanations"
                 about="explanations"
-                tip="What the component seems to look for, in words. The score says how well the words predict its \
-                    activations: 1 is perfect, 0 is chance."
+                tip="What the component seems to respond to, in words. The score says how well the words predict its \
+                    activations, by which measure, and what chance would give."
             />
             <div class="card-body stack">
-                {move || match state.get() {
+                {dynamic(move || match state.get() {
                     Remote::Idle if node.has_records.get() == Some(false) => view! {
                         <p class="quiet">"None is stored for this model."</p>
                     }.into_any(),
@@ -113,44 +119,47 @@ pub fn Explanations() -> impl IntoView {
                     }.into_any(),
                     Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
                     _ => view! { <div class="skeleton"></div> }.into_any(),
-                }}
-                <Show when=move || node.address.get().is_some_and(|a| !a.kind.by_token_pair)>
-                    <form class="stack" on:submit=move |e| { e.prevent_default(); score(); }>
+                })}
+                <Show when=move || !writes()>
+                    <p class="quiet small-text">
+                        "New explanations are not written or scored here: the server has no language model set up."
+                    </p>
+                </Show>
+                <Show when=move || writes() && node.address.get().is_some_and(|a| !a.kind.by_token_pair)>
+                    <form class="stack" on:submit=sent(move |e| { e.prevent_default(); score(); })>
                         <label class="stack tight">
                             <span class="label">"Your explanation"</span>
                             <input
                                 class="field"
                                 id="own-explanation"
-                                prop:value=move || own.get()
-                                on:input=move |e| own.set(event_target_value(&e))
+                                prop:value=follows(move || own.get())
+                                on:input=entered(move |e| own.set(event_target_value(&e)))
                             />
                         </label>
                         <div class="row">
                             <button
                                 class="button small"
                                 type="submit"
-                                disabled=move || own.with(String::is_empty) || work.busy.get()
+                                disabled=follows(move || own.see(String::is_empty) || work.busy.get())
                             >
                                 "Score it"
                             </button>
-                            <Show when=move || server.facts.with(|f| f.as_ref().is_some_and(|f| f.explains))>
-                                <button
-                                    class="button small"
-                                    type="button"
-                                    disabled=move || work.busy.get()
-                                    on:click=write
-                                >
-                                    "Generate"
-                                </button>
-                            </Show>
-                            <span aria-live="polite">{move || work.busy.get().then_some("working…")}</span>
+                            <button
+                                class="button small"
+                                type="button"
+                                disabled=follows(move || work.busy.get())
+                                on:click=press(write)
+                            >
+                                "Generate"
+                            </button>
+                            <span aria-live="polite">{dynamic(move || work.busy.get().then_some("working…"))}</span>
                         </div>
                     </form>
                 </Show>
-                {move || work.outcome.get().map(|o| match o {
+                {dynamic(move || work.outcome.get().map(|o| match o {
                     Ok(text) => view! { <p role="status">{text}</p> }.into_any(),
                     Err(problem) => view! { <ProblemCard problem=problem /> }.into_any(),
-                })}
+                }))}
             </div>
         </section>
     }
@@ -158,7 +167,7 @@ pub fn Explanations() -> impl IntoView {
 
 fn table(all: &[AttributedScoredExplanation]) -> AnyView {
     let row = |e: &AttributedScoredExplanation| {
-        let score = e.score.map_or_else(|| "–".to_owned(), |s| format!("{s:.2}"));
+        let score = e.score.map_or_else(|| "–".to_owned(), |s| format::score(s, e.score_kind));
         view! {
             <tr>
                 <td>{e.explanation.clone()}</td>
@@ -173,7 +182,7 @@ fn table(all: &[AttributedScoredExplanation]) -> AnyView {
                 <tr>
                     <th scope="col">"Explanation"</th>
                     <th scope="col">"Method"</th>
-                    <th scope="col" class="num">"Score"</th>
+                    <th scope="col" class="num" data-term="Explanation score">"Score"</th>
                 </tr>
             </thead>
             <tbody>{all.iter().map(row).collect_view()}</tbody>
@@ -186,6 +195,7 @@ fn table(all: &[AttributedScoredExplanation]) -> AnyView {
 fn made_by(e: &AttributedScoredExplanation) -> String {
     match (&e.method, &e.model) {
         (Some(method), Some(model)) => format!("{method}, {model}"),
+        (Some(method), None) if method == "offline-statistics" => "token statistics".to_owned(),
         (Some(method), None) => method.clone(),
         (None, _) => e.dataset_name.clone(),
     }

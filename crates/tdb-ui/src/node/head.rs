@@ -9,6 +9,9 @@ use super::Node;
 use crate::dom;
 use crate::names::{component_name, node_path, parse_jump, type_label};
 use crate::server::Server;
+use crate::signals::See;
+use crate::ui::{dynamic, follows};
+use crate::ui::{entered, sent};
 
 #[component]
 pub fn Head() -> impl IntoView {
@@ -54,18 +57,18 @@ pub fn Head() -> impl IntoView {
     on_cleanup(move || listener.remove());
     let link = move |label: &'static str, name: &'static str, keys: &'static str, layers: i64, units: i64| {
         view! {
-            {move || match step(layers, units) {
+            {dynamic(move || match step(layers, units) {
                 Some(href) => view! {
                     <a class="button small" href=href aria-label=name title=format!("{name} ({keys})")>{label}</a>
                 }.into_any(),
                 None => view! {
                     <span class="button small" aria-disabled="true" style="opacity:.45">{label}</span>
                 }.into_any(),
-            }}
+            })}
         }
     };
     let debugger =
-        move |ablated: bool| node.debugger(node.query.with(|q| q.prompts_of_interest.first().cloned()), ablated);
+        move |ablated: bool| node.debugger(node.query.see(|q| q.prompts_of_interest.first().cloned()), ablated);
     let can_ablate = move || node.address.get().is_some_and(|a| a.kind.node_type != NodeType::ResidualStreamChannel);
     let quick = RwSignal::new(String::new());
     let navigate_quick = use_navigate();
@@ -84,10 +87,10 @@ pub fn Head() -> impl IntoView {
     view! {
         <div class="node-head">
             <h1 id="node-name">
-                {move || node.address.get().map(|a| component_name(a.kind.node_type, a.layer_index, a.node_index))}
+                {dynamic(move || node.address.get().map(|a| component_name(a.kind.node_type, a.layer_index, a.node_index)))}
             </h1>
             <span class="quiet">
-                {move || node.address.get().map(|a| format!("{}, layer {}, index {}, of {}", type_label(a.kind.node_type), a.layer_index, a.node_index, a.slug.model))}
+                {dynamic(move || node.address.get().map(|a| format!("{}, layer {}, index {}, of {}", type_label(a.kind.node_type), a.layer_index, a.node_index, a.slug.model)))}
             </span>
             <span class="grow"></span>
             <nav class="row" aria-label="Neighbours">
@@ -96,20 +99,20 @@ pub fn Head() -> impl IntoView {
                 {link("↑", "Next layer", "Shift ↑", 1, 0)}
                 {link("↓", "Previous layer", "Shift ↓", -1, 0)}
             </nav>
-            <form class="row" on:submit=jump>
+            <form class="row" on:submit=sent(jump)>
                 <input
                     class="field short"
                     style="width:9em"
                     placeholder="layer:index"
                     aria-label="Jump to layer:index or a name"
-                    prop:value=move || quick.get()
-                    on:input=move |e| quick.set(event_target_value(&e))
+                    prop:value=follows(move || quick.get())
+                    on:input=entered(move |e| quick.set(event_target_value(&e)))
                 />
             </form>
-            {move || debugger(false).map(|href| view! {
+            {dynamic(move || debugger(false).map(|href| view! {
                 <a class="button small primary" id="in-debugger" href=href>"Open in the debugger"</a>
-            })}
-            {move || can_ablate().then(|| debugger(true)).flatten().map(|href| view! {
+            }))}
+            {dynamic(move || can_ablate().then(|| debugger(true)).flatten().map(|href| view! {
                 <a
                     class="button small"
                     id="ablated-in-debugger"
@@ -118,7 +121,7 @@ pub fn Head() -> impl IntoView {
                 >
                     "Open with this node ablated"
                 </a>
-            })}
+            }))}
         </div>
     }
 }

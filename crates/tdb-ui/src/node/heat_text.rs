@@ -5,7 +5,10 @@ use tdb_api::numbers::largest;
 use tdb_api::{TokenAndAttentionScalars, TokenAndScalar};
 
 use crate::format;
+use crate::signals::Change;
 use crate::ui::fill_style;
+use crate::ui::{dynamic, follows};
+use crate::ui::{keyed, press};
 
 /// Line breaks are marked and break the line; other characters without a shape are spelt out.
 fn shown(token: &str) -> AnyView {
@@ -96,11 +99,11 @@ pub fn PairMap(tokens: Vec<TokenAndAttentionScalars>) -> impl IntoView {
             view! {
                 <span
                     class=class
-                    style=move || tokens.with_value(|t| fill_style(pair_fill(&t[i], i, at()).max(0.0), 1.0))
-                    title=move || tokens.with_value(|t| pair_title(t, i, at()))
+                    style=follows(move || tokens.with_value(|t| fill_style(pair_fill(&t[i], i, at()).max(0.0), 1.0)))
+                    title=follows(move || tokens.with_value(|t| pair_title(t, i, at())))
                     on:mouseenter=move |_| hovered.set(Some(i))
                     on:mouseleave=move |_| hovered.set(None)
-                    on:click=move |_| chosen.update(|c| *c = if *c == Some(i) { None } else { Some(i) })
+                    on:click=press(move |_| chosen.change(|c| *c = if *c == Some(i) { None } else { Some(i) }))
                 >
                     {shown(&token)}
                 </span>
@@ -112,13 +115,13 @@ pub fn PairMap(tokens: Vec<TokenAndAttentionScalars>) -> impl IntoView {
             class="text-map pairs"
             tabindex="0"
             role="group"
-            aria-label="Text; arrow keys choose a token to see which tokens attend to it"
-            on:keydown=on_key
+            aria-label="Text; arrow keys choose a token to see what it reads, and what reads it"
+            on:keydown=keyed(on_key)
         >
             {pieces}
         </div>
         <p class="small-text quiet" aria-live="polite">
-            {move || at().map(|j| tokens.with_value(|t| readers(t, j)))}
+            {dynamic(move || at().map(|j| tokens.with_value(|t| format!("{} {}", read_from(t, j), readers(t, j)))))}
         </p>
     }
 }
@@ -144,13 +147,22 @@ fn pair_title(tokens: &[TokenAndAttentionScalars], i: usize, at: Option<usize>) 
     }
 }
 
+/// The tokens that most is written from into token `i`: what it reads.
+fn read_from(tokens: &[TokenAndAttentionScalars], i: usize) -> String {
+    let mut best: Vec<(usize, f64)> = tokens[i].scalars.iter().copied().enumerate().collect();
+    best.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let source = |(j, v): &(usize, f64)| format!("{} ({j}) {}", format::quoted(&tokens[*j].token), format::number(*v));
+    let words: Vec<String> = best.iter().take(4).map(source).collect();
+    format!("{} ({i}) reads most from: {}.", format::quoted(&tokens[i].token), words.join(", "))
+}
+
 /// The tokens that most is written into from token `j`.
 fn readers(tokens: &[TokenAndAttentionScalars], j: usize) -> String {
     let mut best: Vec<(usize, f64)> = (j..tokens.len()).filter_map(|i| Some((i, *tokens[i].scalars.get(j)?))).collect();
     best.sort_by(|a, b| b.1.total_cmp(&a.1));
     let reader = |(i, v): &(usize, f64)| format!("{} ({i}) {}", format::quoted(&tokens[*i].token), format::number(*v));
     let words: Vec<String> = best.iter().take(4).map(reader).collect();
-    format!("{} ({j}) is attended to most by: {}", format::quoted(&tokens[j].token), words.join(", "))
+    format!("{} ({j}) is read most by: {}.", format::quoted(&tokens[j].token), words.join(", "))
 }
 
 #[cfg(test)]

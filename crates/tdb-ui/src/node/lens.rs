@@ -13,7 +13,10 @@ use crate::format;
 use crate::remote::{Remote, follow};
 use crate::requests;
 use crate::server::Server;
+use crate::signals::Change;
+use crate::ui::press;
 use crate::ui::{CardHead, ProblemCard, token_text};
+use crate::ui::{Show, dynamic};
 
 const FEW: usize = 20;
 /// Tokens asked for at either end, where there are so many.
@@ -120,7 +123,7 @@ fn LensSide(input: bool) -> impl IntoView {
     };
     view! {
         <div class="stack">
-            {move || match state.get() {
+            {dynamic(move || match state.get() {
                 Remote::Ready(response) => match found(&response) {
                     Some(tokens) => view! {
                         <h3>{up}</h3>
@@ -128,8 +131,8 @@ fn LensSide(input: bool) -> impl IntoView {
                         <h3>{down}</h3>
                         <div class="list">{list(&tokens.bottom)}</div>
                         <div>
-                            <button type="button" class="button small" on:click=move |_| all.update(|a| *a = !*a)>
-                                {move || if all.get() { "Show fewer" } else { "Show all" }}
+                            <button type="button" class="button small" on:click=press(move |_| all.change(|a| *a = !*a))>
+                                {dynamic(move || if all.get() { "Show fewer" } else { "Show all" })}
                             </button>
                         </div>
                     }
@@ -138,7 +141,7 @@ fn LensSide(input: bool) -> impl IntoView {
                 },
                 Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
                 _ => view! { <div class="skeleton tall-skeleton"></div> }.into_any(),
-            }}
+            })}
         </div>
     }
 }
@@ -146,5 +149,9 @@ fn LensSide(input: bool) -> impl IntoView {
 fn token(t: &TokenAndScalar) -> impl IntoView + use<> {
     let share = format::number(t.normalized_scalar);
     let title = format!("{} (of the largest: {share})", format::full(t.scalar));
-    view! { <span class="token" title=title>{token_text(&t.token)}</span> " " }
+    view! {
+        <span class="token" title=title>{token_text(&t.token)}</span>
+        <span class="token-index">{format::signed(t.scalar)}</span>
+        " "
+    }
 }

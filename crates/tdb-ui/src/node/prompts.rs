@@ -8,15 +8,17 @@ use tdb_api::{
     DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsRequestSpec, DerivedScalarsResponse,
     InferenceRequestSpec, MirroredActivationIndex, PassType, TokenAndScalar, routes,
 };
-use web_sys::AbortSignal;
 
 use super::Node;
 use super::heat_text::{PairMap, line};
-use crate::client::{self, Kind, Problem};
+use crate::client::Kind;
 use crate::format;
-use crate::remote::{Remote, follow_with};
+use crate::remote::{Question, Remote, follow_question};
 use crate::requests;
+use crate::signals::See;
 use crate::ui::{ProblemCard, SequentialLegend};
+use crate::ui::{dynamic, follows};
+use crate::ui::{entered, keyed, press, sent};
 
 #[component]
 pub fn Prompts() -> impl IntoView {
@@ -56,17 +58,17 @@ pub fn Prompts() -> impl IntoView {
             <div class="card-head">
                 <h2>"Activations on a prompt"</h2>
                 <span class="grow"></span>
-                {move || node.address.get().map(|a| if a.kind.by_token_pair {
+                {dynamic(move || node.address.get().map(|a| if a.kind.by_token_pair {
                     view! {
                         <SequentialLegend kind="from" label="as query" most=Signal::stored(None) />
                         <SequentialLegend kind="to" label="as key" most=Signal::stored(None) />
                     }.into_any()
                 } else {
                     view! { <SequentialLegend kind="seq" label="activation" most=Signal::stored(None) /> }.into_any()
-                })}
+                }))}
             </div>
             <div class="card-body stack">
-                <form class="stack" on:submit=move |e| { e.prevent_default(); run.with_value(|r| r()); }>
+                <form class="stack" on:submit=sent(move |e| { e.prevent_default(); run.with_value(|r| r()); })>
                     <textarea
                         class="field"
                         id="typed-prompt"
@@ -74,15 +76,15 @@ pub fn Prompts() -> impl IntoView {
                         spellcheck="false"
                         aria-label="Prompt"
                         placeholder="Any text. Ctrl+Enter runs it."
-                        prop:value=move || typed.get()
-                        on:input=move |e| typed.set(event_target_value(&e))
-                        on:keydown=move |e| if e.key() == "Enter" && (e.ctrl_key() || e.meta_key()) {
+                        prop:value=follows(move || typed.get())
+                        on:input=entered(move |e| typed.set(event_target_value(&e)))
+                        on:keydown=keyed(move |e| if e.key() == "Enter" && (e.ctrl_key() || e.meta_key()) {
                             e.prevent_default();
                             run.with_value(|r| r());
-                        }
+                        })
                     ></textarea>
                     <div class="row">
-                        <button class="button" type="submit" disabled=move || typed.with(String::is_empty)>
+                        <button class="button" type="submit" disabled=follows(move || typed.see(String::is_empty))>
                             "Get activations"
                         </button>
                     </div>
@@ -98,7 +100,7 @@ pub fn Prompts() -> impl IntoView {
                                     <button
                                         type="button"
                                         class="button small plain"
-                                        on:click=move |_| remove.with_value(|r| r(gone.clone()))
+                                        on:click=press(move |_| remove.with_value(|r| r(gone.clone())))
                                     >
                                         "Remove"
                                     </button>
@@ -112,29 +114,13 @@ pub fn Prompts() -> impl IntoView {
     }
 }
 
-/// Asks for the node's values on a prompt.
-#[derive(Clone, PartialEq)]
-enum Asked {
-    Tokens(DerivedScalarsRequest),
-    Pairs(DerivedAttentionScalarsRequest),
-}
-
 /// The node's values on a prompt.
 enum Values {
     Tokens(DerivedScalarsResponse),
     Pairs(DerivedAttentionScalarsResponse),
 }
 
-async fn values(asked: Asked, signal: Option<AbortSignal>) -> Result<Values, Problem> {
-    match asked {
-        Asked::Tokens(request) => client::call::<routes::DerivedScalars>(&request, signal).await.map(Values::Tokens),
-        Asked::Pairs(request) => {
-            client::call::<routes::DerivedAttentionScalars>(&request, signal).await.map(Values::Pairs)
-        }
-    }
-}
-
-fn asked(node: Node, prompt: &str, normalised: bool) -> Option<Asked> {
+fn asked(node: Node, prompt: &str, normalised: bool) -> Option<Question<Values>> {
     let a = node.address.get()?;
     let (dst, layer_index, activation_index) = (a.kind.live, Some(a.layer_index), a.node_index);
     let record = if normalised { Some(node.stored()?) } else { None };
@@ -149,7 +135,7 @@ fn asked(node: Node, prompt: &str, normalised: bool) -> Option<Asked> {
         ..requests::run(prompt)
     };
     Some(if a.kind.by_token_pair {
-        Asked::Pairs(DerivedAttentionScalarsRequest {
+        let request = DerivedAttentionScalarsRequest {
             inference_request_spec,
             derived_attention_scalars_request_spec: DerivedAttentionScalarsRequestSpec {
                 spec_type: Default::default(),
@@ -158,15 +144,17 @@ fn asked(node: Node, prompt: &str, normalised: bool) -> Option<Asked> {
                 activation_index,
                 normalize_activations_using_neuron_record: record,
             },
-        })
+        };
+        Question::of::<routes::DerivedAttentionScalars>(&request, Values::Pairs)
     } else {
-        Asked::Tokens(DerivedScalarsRequest {
+        let request = DerivedScalarsRequest {
             inference_request_spec,
             derived_scalars_request_spec: DerivedScalarsRequestSpec {
                 normalize_activations_using_neuron_record: record,
                 ..requests::scalars(dst, layer_index, activation_index)
             },
-        })
+        };
+        Question::of::<routes::DerivedScalars>(&request, Values::Tokens)
     })
 }
 
@@ -181,7 +169,7 @@ fn OnPrompt(prompt: String) -> impl IntoView {
         plain.set(false);
     });
     let request = move || asked(node, &prompt, node.has_records.get()? && !plain.get());
-    let (state, again) = follow_with(request, values);
+    let (state, again) = follow_question(request);
     Effect::new(move |_| {
         if let Remote::Failed(problem) = state.get()
             && problem.kind != Kind::Unreachable
@@ -191,13 +179,13 @@ fn OnPrompt(prompt: String) -> impl IntoView {
         }
     });
     view! {
-        {move || match state.get() {
+        {dynamic(move || match state.get() {
             Remote::Ready(values) => draw(&values),
             Remote::Failed(problem) if plain.get() || problem.kind == Kind::Unreachable => view! {
                 <ProblemCard problem=problem retry=again />
             }.into_any(),
             _ => view! { <div class="skeleton"></div> }.into_any(),
-        }}
+        })}
     }
 }
 

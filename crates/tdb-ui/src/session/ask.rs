@@ -15,6 +15,7 @@ use crate::answer::Answer;
 use crate::client::{self, Abort, Kind, Problem};
 use crate::dom;
 use crate::format;
+use crate::signals::Change;
 
 /// Parts that the page can be drawn from; the others fill in when they come.
 const NEEDED: [&str; 2] = [TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS];
@@ -114,7 +115,7 @@ impl Session {
             activation: [0, 1].map(|i| side(i).and_then(|s| s.activation)),
             ms,
         };
-        self.runs.update(|runs| runs.push(record));
+        self.runs.change(|runs| runs.push(record));
         self.notices.speak(format!("{} nodes in {}.", answer.rows.len(), format::duration(ms)));
         self.show(id, Some(page), answer);
     }
@@ -173,7 +174,7 @@ impl Session {
             (Ok(()), Some(error)) => Err(not_added_up(error)),
             (Err(problem), _) if problem.is_missing_route() && self.is_present(id) => {
                 let response: BatchedResponse = client::call::<BatchedTdb>(request, signal()).await?;
-                Ok(Folded { candidates: vec![None; response.inference_sub_responses.len()], response })
+                Ok(Folded { response, ..Folded::default() })
             }
             (Err(problem), _) => Err(problem),
         }
@@ -188,7 +189,7 @@ impl Session {
         request: &Arc<BatchedTdbRequest>,
     ) -> Result<(), FoldError> {
         if let TdbEvent::Progress { side, pass, layer, n_layers } = event {
-            self.busy.update(|busy| {
+            self.busy.change(|busy| {
                 if let Some(busy) = busy.as_mut().filter(|b| b.id == id) {
                     busy.stage = Some(Stage { side, pass, layer, of: n_layers });
                 }

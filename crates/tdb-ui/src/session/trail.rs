@@ -4,6 +4,8 @@ use tdb_api::{AttentionTraceType, MlpTraceType, NodeAblation, NodeIndex, NodeToT
 
 use super::Session;
 use crate::json::Json;
+use crate::names;
+use crate::signals::Change;
 use crate::view::ViewState;
 
 impl Session {
@@ -20,6 +22,15 @@ impl Session {
                     None => page.left.node_ablations.push(NodeAblation { node_index, value }),
                 }
             }
+        });
+    }
+
+    /// Keeps where a value comes from that a component may be held at, for as long as it is held there.
+    pub fn remember_source(self, node: &NodeIndex, (value, words): &(f64, String)) {
+        let (name, value, words) = (names::node_name(node), *value, words.clone());
+        self.view.change(|view| {
+            view.sources.retain(|(of, v, _)| (of, *v) != (&name, value));
+            view.sources.push((name, value, words));
         });
     }
 
@@ -88,6 +99,12 @@ impl ViewState {
     /// The traces before the present one.
     pub fn trail(&self) -> Vec<Step> {
         serde_json::from_str(&self.trail).unwrap_or_default()
+    }
+
+    /// Where the value that a node is held at comes from, if it is known.
+    pub fn source(&self, node: &NodeIndex, value: f64) -> Option<String> {
+        let name = names::node_name(node);
+        self.sources.iter().find(|(of, v, _)| (of, *v) == (&name, value)).map(|(.., words)| words.clone())
     }
 
     fn set_trail(&mut self, trail: &[Step]) {

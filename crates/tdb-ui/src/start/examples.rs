@@ -1,102 +1,62 @@
-//! Questions that have an instructive answer, each with what to look for.
+//! Questions that have an instructive answer, each with statements that a press tries out.
 
 use leptos::prelude::*;
-use tdb_api::page::PageState;
+use tdb_api::page::{EXAMPLES, EXAMPLES_MODEL, Example, Statement};
 
-use crate::server::Server;
+use crate::server::{Facts, Server};
+use crate::signals::See;
+use crate::ui::Show;
 use crate::ui::token_text;
 
-struct Example {
-    title: &'static str,
-    prompt: &'static str,
-    target: &'static str,
-    distractor: &'static str,
-    look: &'static str,
+/// The address of a question, or of a statement about it; the prompt begins as the model's texts do.
+fn href(base: &str, beginning: &str, example: &Example, statement: Option<&Statement>) -> String {
+    let mut state = example.state(statement);
+    state.left.prompt = example.prompt_after(beginning);
+    match state.to_query() {
+        query if query.is_empty() => base.to_owned(),
+        query => format!("{base}?{query}"),
+    }
 }
-
-const EXAMPLES: [Example; 6] = [
-    Example {
-        title: "Indirect object",
-        prompt: "When Mary and John went to the store, John gave a drink to",
-        target: " Mary",
-        distractor: " John",
-        look: "Heads in late layers that attend from “ to” back to “ Mary” and write her name. Ablate the strongest, \
-            then trace its query: who told it to look away from the name that came twice?",
-    },
-    Example {
-        title: "Capitals",
-        prompt: "Paris, France. Ottawa,",
-        target: " Canada",
-        distractor: " Germany",
-        look: "MLP neurons at “ Ottawa” that know the country, and a head that carries what they wrote to the last \
-            comma.",
-    },
-    Example {
-        title: "Greater than",
-        prompt: "The war lasted from the year 1732 to the year 17",
-        target: "45",
-        distractor: "12",
-        look: "Heads that read “32” from the end, and neurons after them that favour every larger number at once.",
-    },
-    Example {
-        title: "Induction",
-        prompt: "Say: lamp tree king, lamp tree",
-        target: " king",
-        distractor: " lamp",
-        look: "A head at the last “ tree” that attends to the word after the first one. Trace its key: a head one \
-            layer down has told that place what came before it.",
-    },
-    Example {
-        title: "Pronoun",
-        prompt: "When Mary came back from the park,",
-        target: " she",
-        distractor: " he",
-        look: "A head that reads the name from the comma, and the embedding of the name itself, which already leans \
-            one way.",
-    },
-    Example {
-        title: "Who else?",
-        prompt: "When Mary and John went to the store, Mary gave a drink to",
-        target: " John",
-        distractor: " Mary",
-        look: "The first question with the names' roles exchanged. Add a second prompt to compare the two token by \
-            token: which heads follow the name, and which its place?",
-    },
-];
 
 #[component]
 pub fn Examples() -> impl IntoView {
     let server = Server::get();
-    let base = move || server.facts.get().and_then(|f| f.slug()).map(|s| s.debugger_path());
+    let slug = Memo::new(move |_| server.facts.get().and_then(|f| f.slug()));
+    // Another model has been taught other things.
+    let is_described = move || slug.see(|s| s.as_ref().is_some_and(|s| s.model == EXAMPLES_MODEL));
+    let beginning =
+        Memo::new(move |_| server.facts.see(|f| f.as_ref().map(Facts::beginning_of_text)).unwrap_or_default());
+    let address = move |example: &'static Example, statement: Option<&'static Statement>| {
+        move || slug.get().map(|s| beginning.see(|b| href(&s.debugger_path(), b, example, statement)))
+    };
     view! {
         <div class="examples">
-            {EXAMPLES.iter().map(|e| {
-                // As the model's texts begin.
-                let prompt = move || {
-                    let beginning = server.facts.get().map(|facts| facts.beginning_of_text()).unwrap_or_default();
-                    format!("{beginning}{}", e.prompt)
-                };
-                let href = move || base().map(|base| {
-                    let mut state = PageState::default();
-                    state.left.prompt = prompt();
-                    state.left.target_tokens = vec![e.target.into()];
-                    state.left.distractor_tokens = vec![e.distractor.into()];
-                    let query = state.to_query();
-                    if query.is_empty() { base } else { format!("{base}?{query}") }
-                });
-                view! {
-                    <a class="card example" href=href>
+            {EXAMPLES.iter().map(|e| view! {
+                <article class="card example-card">
+                    <a class="example" href=address(e, None)>
                         <h3>{e.title}</h3>
-                        <span class="example-prompt">{prompt}</span>
+                        <span class="example-prompt">{move || beginning.see(|b| e.prompt_after(b))}</span>
                         <span>
                             <span class="token">{token_text(e.target)}</span>
                             " rather than "
                             <span class="token">{token_text(e.distractor)}</span>
                             "?"
                         </span>
-                        <span class="why">{e.look}</span>
                     </a>
-                }
+                    <Show when=is_described>
+                        <ul class="statements">
+                            {e.statements.iter().map(|s| view! {
+                                <li>
+                                    {s.text()}
+                                    {(!s.held.is_empty()).then(|| view! {
+                                        " "
+                                        <a href=address(e, Some(s)) aria-label=format!("Try: {}", s.text())>"Try it"</a>
+                                    })}
+                                </li>
+                            }).collect_view()}
+                        </ul>
+                    </Show>
+                </article>
             }).collect_view()}
         </div>
     }

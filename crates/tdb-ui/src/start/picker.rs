@@ -6,10 +6,14 @@ use tdb_api::NeuronDatasetMetadata;
 use tdb_api::page::NodePageKind;
 use tdb_api::routes::NeuronDatasetsMetadata;
 
+use crate::client::capital;
 use crate::names::node_path;
 use crate::remote::{Remote, follow};
 use crate::server::Server;
+use crate::signals::{Peek, See};
 use crate::ui::ProblemCard;
+use crate::ui::{dynamic, follows};
+use crate::ui::{entered, sent};
 
 #[derive(Clone, PartialEq)]
 struct Dataset {
@@ -52,7 +56,7 @@ pub fn Picker() -> impl IntoView {
         own
     });
     let check = move || -> Result<(i64, i64), String> {
-        let dataset = datasets.with(|d| d.get(chosen.get()).cloned()).ok_or("No data set.")?;
+        let dataset = datasets.see(|d| d.get(chosen.get()).cloned()).ok_or("No data set.")?;
         let own = server
             .facts
             .get()
@@ -61,7 +65,7 @@ pub fn Picker() -> impl IntoView {
         Ok((number(&layer.get(), layers, "layer")?, number(&unit.get(), units, "index")?))
     };
     let hint = move || {
-        let dataset = datasets.with(|d| d.get(chosen.get()).cloned())?;
+        let dataset = datasets.see(|d| d.get(chosen.get()).cloned())?;
         let facts = server.facts.get()?;
         match facts.extent(dataset.kind.node_type) {
             (Some(l), Some(u)) if facts.slug().is_some_and(|s| dataset.slug.starts_with(&s.model)) => {
@@ -72,8 +76,7 @@ pub fn Picker() -> impl IntoView {
     };
     let go = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
-        let (Some(dataset), Ok((l, u))) =
-            (datasets.with_untracked(|d| d.get(chosen.get_untracked()).cloned()), untrack(check))
+        let (Some(dataset), Ok((l, u))) = (datasets.peek(|d| d.get(chosen.get_untracked()).cloned()), untrack(check))
         else {
             return;
         };
@@ -87,43 +90,43 @@ pub fn Picker() -> impl IntoView {
                     class="field short"
                     id=id
                     inputmode="numeric"
-                    prop:value=move || signal.get()
-                    on:input=move |e| signal.set(event_target_value(&e))
+                    prop:value=follows(move || signal.get())
+                    on:input=entered(move |e| signal.set(event_target_value(&e)))
                 />
             </label>
         }
     };
     view! {
-        {move || match state.get() {
+        {dynamic(move || match state.get() {
             Remote::Failed(problem) if !problem.is_missing_route() => view! {
                 <ProblemCard problem=problem retry=again />
             }.into_any(),
             _ => ().into_any(),
-        }}
-        <form class="picker" on:submit=go>
+        })}
+        <form class="picker" on:submit=sent(go)>
             <label class="stack tight grow">
                 <span class="label">"Data set"</span>
                 <select
                     class="field"
                     id="dataset"
-                    on:change=move |e| chosen.set(event_target_value(&e).parse().unwrap_or_default())
+                    on:change=entered(move |e| chosen.set(event_target_value(&e).parse().unwrap_or_default()))
                 >
-                    {move || datasets.get().into_iter().enumerate().map(|(i, d)| view! {
+                    {dynamic(move || datasets.get().into_iter().enumerate().map(|(i, d)| view! {
                         <option value=i.to_string()>{d.name}</option>
-                    }).collect_view()}
+                    }).collect_view())}
                 </select>
             </label>
             {field("Layer", "pick-layer", layer)}
             {field("Index", "pick-index", unit)}
-            <button class="button primary" type="submit" id="pick" disabled=move || check().is_err()>"Open"</button>
+            <button class="button primary" type="submit" id="pick" disabled=follows(move || check().is_err())>"Open"</button>
         </form>
         <p class="small-text" aria-live="polite">
-            {move || match check() {
-                Err(message) if !datasets.with(Vec::is_empty) => view! {
+            {dynamic(move || match check() {
+                Err(message) if !datasets.see(Vec::is_empty) => view! {
                     <span class="field-error">{message}</span>
                 }.into_any(),
                 _ => view! { <span class="quiet">{hint()}</span> }.into_any(),
-            }}
+            })}
         </p>
     }
 }
@@ -137,7 +140,7 @@ fn number(text: &str, limit: Option<i64>, what: &str) -> Result<i64, String> {
     match (text.trim().parse::<i64>(), limit) {
         (Ok(n), None) if n >= 0 => Ok(n),
         (Ok(n), Some(limit)) if (0..limit).contains(&n) => Ok(n),
-        (_, Some(limit)) => Err(format!("“{text}” is no {what}; the model has {what}s 0–{}.", limit - 1)),
-        _ => Err(format!("“{text}” is no {what}; enter a whole number, 0 or more.")),
+        (_, Some(limit)) => Err(format!("{} must be 0–{}.", capital(what), limit - 1)),
+        _ => Err(format!("{} must be a whole number, 0 or more.", capital(what))),
     }
 }

@@ -11,7 +11,10 @@ use crate::format;
 use crate::names::{self, node_path};
 use crate::server::Server;
 use crate::session::Session;
+use crate::signals::{Peek, See};
 use crate::ui::Notices;
+use crate::ui::dynamic;
+use crate::ui::{keyed, press};
 
 /// A menu that floats over the table, so that no scrolling box cuts it off.
 #[derive(Clone, Copy)]
@@ -64,7 +67,7 @@ pub fn traces(node_type: NodeType) -> Vec<(Option<AttentionTraceType>, &'static 
 /// Why a node cannot be ablated, if it cannot.
 pub fn cannot_ablate(node: &NodeIndex) -> Option<&'static str> {
     match node.node_type {
-        NodeType::Layer | NodeType::VocabToken => Some("Embeddings cannot be ablated; change the prompt instead."),
+        NodeType::VocabToken => Some("A token of the vocabulary is not computed."),
         NodeType::MlpTranscoderSkip => Some("What goes beside a transcoder's latents cannot be ablated."),
         _ => None,
     }
@@ -73,9 +76,9 @@ pub fn cannot_ablate(node: &NodeIndex) -> Option<&'static str> {
 /// The component's own page, with the prompts of the question.
 pub fn node_href(node: &NodeIndex, session: Session, slug: &str) -> Option<String> {
     let layer = node.layer_index.filter(|_| !names::is_remainder(node.node_type))?;
-    let prompts = session.page.with_untracked(|p| {
-        std::iter::once(p.left.prompt.clone()).chain(p.right.as_ref().map(|r| r.prompt.clone())).collect()
-    });
+    let prompts = session
+        .page
+        .peek(|p| std::iter::once(p.left.prompt.clone()).chain(p.right.as_ref().map(|r| r.prompt.clone())).collect());
     let query = tdb_api::page::NodePageQuery { prompts_of_interest: prompts, explanation_datasets: vec![] };
     Some(format!("{}?{}", node_path(slug, node.node_type, layer, names::unit(node)), query.encode()))
 }
@@ -88,7 +91,7 @@ pub fn RowMenuView() -> impl IntoView {
     let notices = Notices::get();
     let server = Server::get();
     let is_gated = move || {
-        let shape = server.facts.with(|facts| facts.as_ref()?.server.as_ref()?.shape.clone());
+        let shape = server.facts.see(|facts| facts.as_ref()?.server.as_ref()?.shape.clone());
         shape.is_some_and(|shape| shape.mlp_is_gated)
     };
     let node_ref = NodeRef::<html::Div>::new();
@@ -98,7 +101,7 @@ pub fn RowMenuView() -> impl IntoView {
         (0..list.length()).filter_map(|i| list.item(i)?.dyn_into().ok()).collect()
     };
     Effect::new(move |_| {
-        if menu.0.with(Option::is_some) {
+        if menu.0.see(Option::is_some) {
             request_animation_frame(move || {
                 if let Some(first) = items().first() {
                     let _ = first.focus();
@@ -139,7 +142,7 @@ pub fn RowMenuView() -> impl IntoView {
         }
     };
     view! {
-        {move || menu.0.get().map(|open| {
+        {dynamic(move || menu.0.get().map(|open| {
             let node = open.node.clone();
             let href = node_href(&node, session, &slug);
             let reason = cannot_ablate(&node);
@@ -166,15 +169,15 @@ pub fn RowMenuView() -> impl IntoView {
                     aria-label=names::node_name(&node)
                     node_ref=node_ref
                     style=format!("left:{}px;top:{}px", open.x, open.y)
-                    on:keydown=on_key
+                    on:keydown=keyed(on_key)
                     on:focusout=on_leave
                 >
                     {(!open.traces_only).then(|| view! {
-                        <button type="button" role="menuitem" disabled=reason.is_some() title=reason on:click=ablate>
+                        <button type="button" role="menuitem" disabled=reason.is_some() title=reason on:click=press(ablate)>
                             "Ablate"
                             <span class="hint">"a"</span>
                         </button>
-                        <button type="button" role="menuitem" disabled=reason.is_some() on:click=everywhere>
+                        <button type="button" role="menuitem" disabled=reason.is_some() on:click=press(everywhere)>
                             "Ablate at every token"
                         </button>
                         {Over::all(node.node_type).iter().map(|over| {
@@ -183,23 +186,26 @@ pub fn RowMenuView() -> impl IntoView {
                             let to_mean = move |_| {
                                 close();
                                 let held = node.clone();
-                                means::find(session, notices, slug.clone(), node.clone(), *over, move |(value, source)| {
-                                    notices.say(format!("{} is held at {}: {source}.", names::node_name(&held), format::number(value)));
-                                    session.ablate(held, value);
+                                means::find(session, notices, slug.clone(), node.clone(), *over, move |mean| {
+                                    let (value, source) = &mean;
+                                    let held_at = format!("{} is held at {}", names::node_name(&held), format::number(*value));
+                                    notices.say(format!("{held_at}: {source}."));
+                                    session.remember_source(&held, &mean);
+                                    session.ablate(held, mean.0);
                                 });
                             };
                             view! {
-                                <button type="button" role="menuitem" on:click=to_mean>"Ablate to the "{words}</button>
+                                <button type="button" role="menuitem" on:click=press(to_mean)>"Ablate to the "{words}</button>
                             }
                         }).collect_view()}
                     })}
                     {traces(node.node_type).into_iter().map(|(through, label)| {
                         let node = node.clone();
                         view! {
-                            <button type="button" role="menuitem" on:click=move |_| {
+                            <button type="button" role="menuitem" on:click=press(move |_| {
                                 close();
                                 session.trace(node.clone(), through);
-                            }>{label}</button>
+                            })>{label}</button>
                         }
                     }).collect_view()}
                     {(is_gated() && node.node_type == NodeType::MlpNeuron).then(|| {
@@ -219,6 +225,6 @@ pub fn RowMenuView() -> impl IntoView {
                     }))}
                 </div>
             }
-        })}
+        }))}
     }
 }

@@ -14,21 +14,21 @@ use super::token_box::TokenList;
 use crate::dom;
 use crate::format;
 use crate::session::Session;
+use crate::signals::{Change, See};
 use crate::token_cache::{TokenCache, Tokens};
+use crate::ui::{Show, dynamic, follows};
+use crate::ui::{press, sent};
 
 #[component]
 pub fn AskBar() -> impl IntoView {
     let session = Session::get();
-    let two = Memo::new(move |_| session.page.with(PageState::compares_prompts));
+    let two = Memo::new(move |_| session.page.see(PageState::compares_prompts));
     let left = follow(session, false);
     let right = follow(session, true);
     let mismatch = move || {
         let (l, r) = (left.get()?, right.get()?);
         (two.get() && l.count != r.count).then(|| {
-            format!(
-                "To be compared, both prompts must have as many tokens as each other (now {} and {}).",
-                l.count, r.count
-            )
+            format!("To compare nodes, both prompts need the same number of tokens ({} and {}).", l.count, r.count)
         })
     };
     let add = move |_| {
@@ -47,31 +47,25 @@ pub fn AskBar() -> impl IntoView {
             class="ask"
             class:two=two
             aria-label="Question"
-            on:submit=move |e| {
+            on:submit=sent(move |e| {
                 e.prevent_default();
                 session.submit();
-            }
+            })
         >
-            <SideFields right=false tokens=left />
+            <SideFields right=false tokens=left mismatch=Signal::stored(None) />
             <Show when=move || two.get()>
-                <SideFields right=true tokens=right />
+                <SideFields right=true tokens=right mismatch=Signal::derive(mismatch) />
             </Show>
             <div class="ask-foot">
                 <SubmitButton />
-                <span class="ask-notes" aria-live="polite">
-                    {move || mismatch().map(|m| view! { <span class="field-error">{m}</span> })}
-                    {move || session.is_edited().then(|| view! {
-                        <span class="edited">" Edited – press Submit to update."</span>
-                    })}
-                </span>
                 <span class="grow"></span>
                 <button
                     type="button"
                     class="button small plain icon"
                     aria-label="Undo"
                     title="Undo (Ctrl+Z)"
-                    disabled=move || !session.can_undo()
-                    on:click=move |_| session.undo()
+                    disabled=follows(move || !session.can_undo())
+                    on:click=press(move |_| session.undo())
                 >
                     "↶"
                 </button>
@@ -80,23 +74,23 @@ pub fn AskBar() -> impl IntoView {
                     class="button small plain icon"
                     aria-label="Redo"
                     title="Redo (Ctrl+Shift+Z)"
-                    disabled=move || !session.can_redo()
-                    on:click=move |_| session.redo()
+                    disabled=follows(move || !session.can_redo())
+                    on:click=press(move |_| session.redo())
                 >
                     "↷"
                 </button>
-                {move || if two.get() {
+                {dynamic(move || if two.get() {
                     view! {
-                        <button type="button" class="button small plain" on:click=remove>"Remove second prompt"</button>
+                        <button type="button" class="button small plain" on:click=press(remove)>"Remove second prompt"</button>
                     }.into_any()
                 } else {
                     view! {
-                        <button type="button" class="button small plain" on:click=add>"Add second prompt"</button>
+                        <button type="button" class="button small plain" on:click=press(add)>"Add second prompt"</button>
                     }.into_any()
-                }}
+                })}
                 <a
                     class="button small plain"
-                    href=move || session.page.with(|page| crate::patch::address(&Slug::text(), page))
+                    href=follows(move || session.page.see(|page| crate::patch::address(&Slug::text(), page)))
                     title="Patch activations between this prompt and another one"
                 >
                     "Patch"
@@ -110,22 +104,26 @@ pub fn AskBar() -> impl IntoView {
 }
 
 fn follow(session: Session, right: bool) -> Signal<Option<Tokens>> {
-    let prompt =
-        Memo::new(move |_| session.page.with(|p| side(p, right).map(|s| s.prompt.clone()).unwrap_or_default()));
+    let prompt = Memo::new(move |_| session.page.see(|p| side(p, right).map(|s| s.prompt.clone()).unwrap_or_default()));
     TokenCache::get().follow(move || prompt.get())
 }
 
 #[component]
-fn SideFields(right: bool, tokens: Signal<Option<Tokens>>) -> impl IntoView {
+fn SideFields(
+    right: bool,
+    tokens: Signal<Option<Tokens>>,
+    /// Why the two prompts cannot be compared.
+    mismatch: Signal<Option<String>>,
+) -> impl IntoView {
     let session = Session::get();
-    let two = move || session.page.with(PageState::compares_prompts);
+    let two = move || session.page.see(PageState::compares_prompts);
     let name = move || match (two(), right) {
         (false, _) => "Prompt",
         (true, false) => "Left prompt",
         (true, true) => "Right prompt",
     };
     let swap = move |_| {
-        session.page.update(|page| {
+        session.page.change(|page| {
             if let Some(side) = side_mut(page, right) {
                 std::mem::swap(&mut side.target_tokens, &mut side.distractor_tokens);
                 if side.target_tokens.is_empty() {
@@ -137,9 +135,9 @@ fn SideFields(right: bool, tokens: Signal<Option<Tokens>>) -> impl IntoView {
     view! {
         <fieldset class="ask-side" class:is-right=right>
             <legend class="visually-hidden">
-                {move || if two() { if right { "Right question" } else { "Left question" } } else { "Question" }}
+                {dynamic(move || if two() { if right { "Right question" } else { "Left question" } } else { "Question" })}
             </legend>
-            <PromptEditor right=right label=Signal::derive(move || name().to_owned()) tokens=tokens />
+            <PromptEditor right=right label=Signal::derive(move || name().to_owned()) tokens=tokens mismatch=mismatch />
             <div class="asked-tokens">
                 <TokenList right=right distractor=false />
                 <button
@@ -147,7 +145,7 @@ fn SideFields(right: bool, tokens: Signal<Option<Tokens>>) -> impl IntoView {
                     class="button small plain icon swap"
                     aria-label="Swap targets and distractors"
                     title="Swap targets and distractors"
-                    on:click=swap
+                    on:click=press(swap)
                 >
                     "⇄"
                 </button>
@@ -172,25 +170,34 @@ fn SubmitButton() -> impl IntoView {
         <button type="submit" class="button primary" id="submit" title="Submit (Ctrl+Enter)">
             "Submit"
         </button>
-        <Show when=move || session.busy.with(Option::is_some)>
-            <span class="progress" id="progress">
-                <span class="boot-mark" aria-hidden="true"></span>
-                <span>
-                    {move || session.busy.get().map(|busy| {
-                        let waited = (tick.get() - busy.since).max(0.0);
-                        format!("{} · {}", busy.words(), format::duration((waited / 100.0).floor() * 100.0))
-                    })}
+        // One place for all that is said of the question's state, so that nothing moves when it changes.
+        <span class="ask-status">
+            <Show when=move || session.busy.see(Option::is_some)>
+                <span class="progress" id="progress">
+                    <span class="boot-mark" aria-hidden="true"></span>
+                    <span>
+                        {dynamic(move || session.busy.get().map(|busy| {
+                            let waited = (tick.get() - busy.since).max(0.0);
+                            format!("{} {}", busy.words(), format::duration((waited / 100.0).floor() * 100.0))
+                        }))}
+                    </span>
+                    <button type="button" class="button small" on:click=press(move |_| session.cancel())>
+                        "Cancel"
+                    </button>
                 </span>
-                <button type="button" class="button small" on:click=move |_| session.cancel()>
-                    "Cancel"
-                </button>
+            </Show>
+            <span aria-live="polite">
+                {dynamic(move || (session.busy.see(Option::is_none) && session.is_edited()).then(|| view! {
+                    <span class="edited">"Prompt changed – press Submit to update."</span>
+                }))}
             </span>
-        </Show>
-        <span class="took quiet">
-            {move || {
-                let last = session.runs.with(|r| r.last().map(|r| r.ms));
-                session.busy.with(Option::is_none).then_some(last).flatten().map(|ms| format!("answered in {}", format::duration(ms)))
-            }}
+            <span class="took quiet">
+                {dynamic(move || {
+                    let is_shown = session.busy.see(Option::is_none) && !session.is_edited();
+                    let last = session.runs.see(|r| r.last().map(|r| r.ms)).filter(|_| is_shown);
+                    last.map(|ms| format!("answered in {}", format::duration(ms)))
+                })}
+            </span>
         </span>
     }
 }

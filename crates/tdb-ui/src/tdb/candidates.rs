@@ -3,7 +3,7 @@
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use tdb_api::TokenRef;
-use tdb_api::numbers::{largest, share};
+use tdb_api::numbers::share;
 use tdb_api::stream::TOP_OUTPUT_TOKEN_LOGITS;
 
 use super::question::{side_mut, tokens_mut};
@@ -11,8 +11,11 @@ use crate::answer::{Answer, Candidate};
 use crate::format;
 use crate::json::Json;
 use crate::session::Session;
+use crate::signals::{Change, Peek, See};
 use crate::token_cache::TokenCache;
-use crate::ui::{CardHead, JsonButton, Menu, sign_class, token_text};
+use crate::ui::press;
+use crate::ui::{JsonButton, Menu, Tip, sign_class, token_text};
+use crate::ui::{Show, dynamic, follows};
 
 const FEW: usize = 10;
 
@@ -26,6 +29,9 @@ struct CandidateLine {
 /// Role of a token, left roles first: what the reference's labels say.
 fn role(candidate: &Candidate, session: Session) -> Option<(usize, String)> {
     let text = candidate.token.as_deref()?;
+    if !session.answer.see(|a| a.candidates_are_at_the_end()) {
+        return None;
+    }
     let asked = session.asked.get()?;
     let find = |list: &[TokenRef]| list.iter().position(|t| t.is(candidate.id, text));
     let (left, right) = (&asked.left, asked.right.as_ref());
@@ -44,13 +50,9 @@ pub fn Candidates() -> impl IntoView {
     let session = Session::get();
     let all = RwSignal::new(false);
     let sort = RwSignal::new((0usize, true));
-    let two = move || session.answer.with(|a| a.is_two_sided());
-    let has_probabilities = move || session.answer.with(|a| a.candidates.iter().any(|c| c.probabilities[0].is_some()));
-    let lines = Memo::new(move |_| session.answer.with(|a| lines(a, session, sort.get())));
-    let most = move || {
-        let all = session.answer.with(|a| largest(a.candidates.iter().flat_map(|c| c.probabilities).flatten()));
-        if all > 0.0 { all } else { 1.0 }
-    };
+    let two = move || session.answer.see(|a| a.is_two_sided());
+    let has_probabilities = move || session.answer.see(|a| a.candidates.iter().any(|c| c.probabilities[0].is_some()));
+    let lines = Memo::new(move |_| session.answer.see(|a| lines(a, session, sort.get())));
     let shown = move || {
         let lines = lines.get();
         let pinned = lines.iter().filter(|l| l.pinned).count();
@@ -58,22 +60,22 @@ pub fn Candidates() -> impl IntoView {
         lines.into_iter().take(n).collect::<Vec<_>>()
     };
     let json = Callback::new(move |()| {
-        session.answer.with_untracked(|a| {
+        session.answer.peek(|a| {
             let lists = a.responses().iter().map(|r| r.ranked(TOP_OUTPUT_TOKEN_LOGITS)).collect::<Vec<_>>();
             Json::of(&(lists, &a.folded.candidates))
         })
     });
     let header = move |at: usize, label: &'static str| {
         view! {
-            <th scope="col" class="num" aria-sort=move || match sort.get() {
+            <th scope="col" class="num" aria-sort=follows(move || match sort.get() {
                 (column, true) if column == at => "descending",
                 (column, false) if column == at => "ascending",
                 _ => "none",
-            }>
-                <button type="button" class="sort" on:click=move |_| sort.update(|s| *s = (at, s.0 != at || !s.1))>
+            })>
+                <button type="button" class="sort" on:click=press(move |_| sort.change(|s| *s = (at, s.0 != at || !s.1)))>
                     {label}
                     <span aria-hidden="true">
-                        {move || match sort.get() { (c, true) if c == at => " ▾", (c, false) if c == at => " ▴", _ => "" }}
+                        {dynamic(move || match sort.get() { (c, true) if c == at => " ▾", (c, false) if c == at => " ▴", _ => "" })}
                     </span>
                 </button>
             </th>
@@ -81,42 +83,64 @@ pub fn Candidates() -> impl IntoView {
     };
     view! {
         <section class="card" aria-label="Next token candidates" id="candidates">
-            <CardHead
-                title="Next token"
-                about="candidates"
-                tip="What the model would write next. A token's menu makes it a target or a distractor."
-            >
+            <div class="card-head">
+                <h2>
+                    "Next token"
+                    {dynamic(move || session.answer.see(|a| {
+                        let after = a.candidates_after?;
+                        Some(format!(" after {} ({after})", format::quoted(a.tokens().get(after)?)))
+                    }))}
+                </h2>
+                <Tip about="candidates">
+                    "What the model would write next. A token's menu makes it a target or a distractor."
+                </Tip>
+                <span class="grow"></span>
                 <JsonButton what="the candidates" value=json />
-            </CardHead>
-            <div class="card-body" class:stale=move || session.is_stale()>
+            </div>
+            <div class="card-body" class:stale=follows(move || session.is_stale())>
                 <table class="candidates" class:two=two>
                     <thead>
                         <tr>
                             <th scope="col">"Token"</th>
-                            {move || if two() {
+                            {dynamic(move || if two() {
                                 view! { {header(0, "Left")} {header(2, "Diff")} {header(1, "Right")} }.into_any()
                             } else {
                                 view! { {header(0, "Logit")} }.into_any()
-                            }}
+                            })}
                             <Show when=has_probabilities>
-                                <th scope="col" class="num">{move || if two() { "Left p" } else { "Probability" }}</th>
+                                {dynamic(move || if two() {
+                                    view! {
+                                        <th scope="col" class="num">"Left p"</th>
+                                        <th scope="col" class="num">"Right p"</th>
+                                    }.into_any()
+                                } else {
+                                    view! { <th scope="col" class="num">"Probability"</th> }.into_any()
+                                })}
                             </Show>
                         </tr>
                     </thead>
                     <tbody>
-                        {move || shown().into_iter().map(|line| view! {
-                            <CandidateRow line=line two=two() probabilities=has_probabilities() most=most() />
-                        }).collect_view()}
+                        {dynamic(move || shown().into_iter().map(|line| view! {
+                            <CandidateRow line=line two=two() probabilities=has_probabilities() />
+                        }).collect_view())}
                     </tbody>
                 </table>
-                {move || {
-                    let n = lines.with(Vec::len);
+                <Show when=move || !session.answer.see(|a| a.candidates_are_at_the_end())>
+                    <p class="small-text quiet">
+                        "At the traced node's token. Targets and distractors are asked about after the last token. "
+                        <button type="button" class="button small" on:click=press(move |_| session.trace_back(None))>
+                            "Back to the logits"
+                        </button>
+                    </p>
+                </Show>
+                {dynamic(move || {
+                    let n = lines.see(Vec::len);
                     (n > FEW).then(|| view! {
-                        <button type="button" class="button small plain" on:click=move |_| all.update(|a| *a = !*a)>
-                            {move || if all.get() { "Show fewer".to_owned() } else { format!("Show all {n}") }}
+                        <button type="button" class="button small plain" on:click=press(move |_| all.change(|a| *a = !*a))>
+                            {dynamic(move || if all.get() { "Show fewer".to_owned() } else { format!("Show all {n}") })}
                         </button>
                     })
-                }}
+                })}
             </div>
         </section>
     }
@@ -156,7 +180,7 @@ fn lines(answer: &Answer, session: Session, (column, descending): (usize, bool))
 }
 
 #[component]
-fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool, most: f64) -> impl IntoView {
+fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool) -> impl IntoView {
     let session = Session::get();
     let token = line.candidate.token.clone().unwrap_or_else(|| "<missing>".into());
     let number = |value: Option<f64>, sign: bool| {
@@ -182,7 +206,7 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool, most: f64) 
         let text = label.clone();
         spawn_local(async move {
             let token = cache.name(id, text).await;
-            session.page.update(|page| {
+            session.page.change(|page| {
                 if let Some(side) = side_mut(page, false) {
                     let list = tokens_mut(side, distractor);
                     if !add {
@@ -197,19 +221,18 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool, most: f64) 
         });
     });
     let name = format!("{}: use as target or distractor", format::quoted(&token));
-    let p = line.candidate.probabilities[0];
     view! {
         <tr class:pinned=line.pinned>
             <th scope="row">
                 <span class="token">{token_text(&token)}</span>
                 <Menu label="⋯" name=name class="button plain icon small pick" left=true>
-                    <button type="button" role="menuitem" on:click=move |_| pick.run((false, false))>
+                    <button type="button" role="menuitem" on:click=press(move |_| pick.run((false, false)))>
                         "Use as target"
                     </button>
-                    <button type="button" role="menuitem" on:click=move |_| pick.run((true, false))>
+                    <button type="button" role="menuitem" on:click=press(move |_| pick.run((true, false)))>
                         "Use as distractor"
                     </button>
-                    <button type="button" role="menuitem" on:click=move |_| pick.run((false, true))>
+                    <button type="button" role="menuitem" on:click=press(move |_| pick.run((false, true)))>
                         "Add to targets"
                     </button>
                 </Menu>
@@ -221,15 +244,15 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool, most: f64) 
             {number(line.candidate.logits[0], false)}
             {two.then(|| number(line.candidate.logit_difference(), true))}
             {two.then(|| number(line.candidate.logits[1], false))}
-            {probabilities.then(|| match p {
+            {probabilities.then(|| line.candidate.probabilities.into_iter().take(if two { 2 } else { 1 }).map(|p| match p {
                 Some(p) => view! {
                     <td class="num share" title=format::full(p) data-value=format::full(p)>
-                        <span class="share-bar" style=format!("--v:{:.3}", share(p, most))></span>
+                        <span class="share-bar" style=format!("--v:{:.3}", share(p, 1.0))></span>
                         <span>{format::percent(p)}</span>
                     </td>
                 }.into_any(),
                 None => view! { <td class="num"></td> }.into_any(),
-            })}
+            }).collect_view())}
         </tr>
     }
 }

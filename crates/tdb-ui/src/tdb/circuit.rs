@@ -6,7 +6,9 @@ use tdb_api::NodeToTrace;
 use crate::dom;
 use crate::names;
 use crate::session::Session;
+use crate::signals::See;
 use crate::ui::{CardHead, SaveFigure};
+use crate::ui::{Show, dynamic};
 
 /// Widths of a token's column: as much as there is room for, but never less than can be told apart.
 const COLUMN: (usize, usize) = (20, 46);
@@ -17,8 +19,8 @@ const LINE: usize = 34;
 pub fn Circuit() -> impl IntoView {
     let session = Session::get();
     let nodes = Memo::new(move |_| {
-        let mut nodes: Vec<NodeToTrace> = session.view.with(|v| v.trail()).into_iter().map(|(n, _)| n).collect();
-        nodes.extend(session.page.with(|p| p.left.upstream_node_to_trace.clone()));
+        let mut nodes: Vec<NodeToTrace> = session.view.see(|v| v.trail()).into_iter().map(|(n, _)| n).collect();
+        nodes.extend(session.page.see(|p| p.left.upstream_node_to_trace.clone()));
         nodes
     });
     let scroll = NodeRef::<html::Div>::new();
@@ -28,7 +30,7 @@ pub fn Circuit() -> impl IntoView {
         dom::scroll_to_end(scroll.get());
     });
     view! {
-        <Show when=move || !nodes.with(Vec::is_empty)>
+        <Show when=move || !nodes.see(Vec::is_empty)>
             <section class="card" aria-label="Circuit" id="circuit">
                 <CardHead
                     title="Circuit"
@@ -39,7 +41,7 @@ pub fn Circuit() -> impl IntoView {
                     <SaveFigure what="the circuit" of="#circuit svg" file="circuit" />
                 </CardHead>
                 <div class="card-body heat-scroll" tabindex="0" role="group" aria-label="Circuit" node_ref=scroll>
-                    {move || draw(session, &nodes.get())}
+                    {dynamic(move || draw(session, &nodes.get()))}
                 </div>
             </section>
         </Show>
@@ -47,7 +49,7 @@ pub fn Circuit() -> impl IntoView {
 }
 
 fn draw(session: Session, nodes: &[NodeToTrace]) -> AnyView {
-    let tokens = session.answer.with(|a| a.tokens().to_vec());
+    let tokens = session.answer.see(|a| a.tokens().to_vec());
     let n = tokens.len().max(1);
     let mut layers: Vec<i64> = nodes.iter().map(|t| t.node_index.layer_index.unwrap_or(-1)).collect();
     layers.sort_unstable();

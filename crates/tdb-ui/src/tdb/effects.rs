@@ -1,14 +1,18 @@
 //! The prompt drawn as a heat map of what each token's components did.
 
-use leptos::prelude::*;
-use tdb_api::numbers::{TokenEffects, largest_magnitude};
+use leptos::{html, prelude::*};
+use tdb_api::numbers::{TokenEffects, largest_magnitude, sum};
 use tdb_api::stream::COMPONENT_SUMS;
 
 use crate::answer::Side;
+use crate::dom;
 use crate::format;
 use crate::json::Json;
 use crate::session::Session;
+use crate::signals::{Change, Peek, See};
+use crate::ui::press;
 use crate::ui::{CardHead, DivergingLegend, JsonButton, SaveFigure, fill_style, sign_class, token_text};
+use crate::ui::{dynamic, follows};
 
 type Part = (&'static str, &'static str, fn(&TokenEffects) -> &[f64]);
 
@@ -23,12 +27,10 @@ const PARTS: [Part; 4] = [
 pub fn TokenEffectsCard() -> impl IntoView {
     let session = Session::get();
     let json = Callback::new(move |()| {
-        session
-            .answer
-            .with_untracked(|a| Json::of(&a.responses().iter().map(|r| r.ranked(COMPONENT_SUMS)).collect::<Vec<_>>()))
+        session.answer.peek(|a| Json::of(&a.responses().iter().map(|r| r.ranked(COMPONENT_SUMS)).collect::<Vec<_>>()))
     });
     let most = move || {
-        session.answer.with(|a| {
+        session.answer.see(|a| {
             let lists = a.sides.iter().filter_map(|s| s.effects.as_ref()).flat_map(|e| PARTS.map(|(.., get)| get(e)));
             largest_magnitude(lists.flatten().copied())
         })
@@ -38,19 +40,21 @@ pub fn TokenEffectsCard() -> impl IntoView {
             <CardHead
                 title="Tokens"
                 about="token effects"
-                tip="Activation times gradient, summed over all components at each token: where in the prompt the \
-                    answer comes from. Press a token to see its nodes alone."
+                tip="Activation times gradient, summed over all heads, neurons and the embedding at each token, \
+                    whatever the table's rows are. Attention stands twice: at the token that reads and at the token \
+                    that is read. The last row adds embedding, MLP and attention from. These are first-order \
+                    estimates: they need not add up to the logit difference. Press a token to see its nodes alone."
             >
-                {move || view! { <DivergingLegend most=most() /> }}
+                {dynamic(move || view! { <DivergingLegend most=most() /> })}
                 <SaveFigure what="the token effects" of="#effects .heat-sides" file="token-effects" />
                 <JsonButton what="the token effects" value=json />
             </CardHead>
-            <div class="card-body heat-sides" class:stale=move || session.is_stale()>
-                {move || {
+            <div class="card-body heat-sides" class:stale=follows(move || session.is_stale())>
+                {dynamic(move || {
                     let answer = session.answer.get();
                     let two = answer.is_two_sided();
                     let most = most();
-                    let ablated = session.asked.with(|a| a.as_ref().is_some_and(|a| a.right.is_none()));
+                    let ablated = session.asked.see(|a| a.as_ref().is_some_and(|a| a.right.is_none()));
                     answer.sides.iter().take(2).enumerate().map(|(i, side)| {
                         let title = match (two, i, ablated) {
                             (false, ..) => None,
@@ -61,7 +65,7 @@ pub fn TokenEffectsCard() -> impl IntoView {
                         };
                         side_view(session, side, answer.sides.first().map(|s| s.tokens.clone()), title, most)
                     }).collect_view()
-                }}
+                })}
             </div>
         </section>
     }
@@ -102,12 +106,12 @@ fn side_view(
                     <button
                         type="button"
                         class="heat-token"
-                        aria-pressed=move || session.view.with(|v| v.tokens.contains(&i)).to_string()
+                        aria-pressed=follows(move || session.view.see(|v| v.tokens.contains(&i)).to_string())
                         title=format!("{name}{}", if different { "; it differs from the left prompt" } else { "" })
-                        on:click=move |_| session.view.update(|v| match v.tokens.iter().position(|t| *t == i) {
+                        on:click=press(move |_| session.view.change(|v| match v.tokens.iter().position(|t| *t == i) {
                             Some(at) => { v.tokens.remove(at); }
                             None => v.tokens.push(i),
-                        })
+                        }))
                     >
                         <span class="token-plain">{token_text(token)}</span>
                         <span class="token-index">{i}{different.then_some(" ≠")}</span>
@@ -120,19 +124,41 @@ fn side_view(
         .iter()
         .map(|(short, label, get)| {
             let values = side.effects.as_ref().map(get);
-            view! { <tr><th scope="row" title=*label>{*short}</th>{cells(values, label)}</tr> }
+            let all = values.map(|v| sum(v.iter().copied()));
+            view! { <tr><th scope="row" title=*label>{*short}</th>{cells(values, label)}{total(all)}</tr> }
         })
         .collect_view();
+    let totals = side.effects.as_ref().map(TokenEffects::totals);
+    let whole = totals.as_ref().map(|t| sum(t.iter().copied()));
+    // The question is asked at the end, so that is what a long prompt shows first.
+    let scroll = NodeRef::<html::Div>::new();
+    Effect::new(move |_| dom::scroll_to_end(scroll.get()));
     view! {
         <div class="heat-side">
             {title.map(|t| view! { <h3>{t}</h3> })}
-            <div class="heat-scroll" tabindex="0" role="group" aria-label="Effects by token">
+            <div class="heat-scroll" tabindex="0" role="group" aria-label="Effects by token" node_ref=scroll>
                 <table class="heat">
-                    <thead><tr><td></td>{heads}</tr></thead>
-                    <tbody>{rows}</tbody>
+                    <thead><tr><td></td>{heads}<th scope="col" class="total">"total"</th></tr></thead>
+                    <tbody>
+                        {rows}
+                        <tr class="totals">
+                            <th scope="row" title="Embeddings, MLP layers and attention from">"total"</th>
+                            {cells(totals.as_deref(), "Estimated total effect, all components, each once")}
+                            {total(whole)}
+                        </tr>
+                    </tbody>
                 </table>
             </div>
         </div>
     }
     .into_any()
+}
+
+/// The sum of a row.
+fn total(value: Option<f64>) -> impl IntoView {
+    view! {
+        <td class="num total" title=value.map(format::full) data-value=value.map(format::full)>
+            {value.map(format::signed)}
+        </td>
+    }
 }

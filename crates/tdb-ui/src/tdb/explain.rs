@@ -1,5 +1,5 @@
-//! Explanations of table rows, each patched into its row. Stored ones come by themselves; where there is none, one is
-//! written and scored if that is asked for, since it may cost.
+//! Explanations of table rows, each patched into its row. Stored ones come by themselves, those of all rows in sight in
+//! one request; where there is none, one is written and scored if that is asked for, since it may cost.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,29 +7,29 @@ use std::time::Duration;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
-use tdb_api::{ExistingExplanationsRequest, NodeIdAndDatasets, NodeIndex, ScoreRequest, routes};
+use tdb_api::{
+    AttributedScoredExplanation, ExistingExplanationsBatchRequest, ExistingExplanationsRequest, NodeIdAndDatasets,
+    NodeIndex, ScoreKind, ScoreRequest, routes,
+};
 
 use super::Slug;
 use super::request_queue::RequestQueue;
 use crate::client::{self, Kind, Problem};
+use crate::format;
 use crate::names::{self, Component};
 use crate::records::stored_node;
-use crate::server::Server;
+use crate::server::{Health, Server};
+use crate::signals::{Peek, See};
 use crate::ui::Notices;
 
-/// Requests under way at once: stored explanations may come from far away; generated ones may cost.
-const STORED_AT_ONCE: usize = 4;
+/// Requests for new explanations under way at once: they may cost.
 const WRITTEN_AT_ONCE: usize = 2;
+
+/// Components that one request asks about.
+const BATCH: usize = 200;
 
 /// Examples that a score is taken over: it has to be there soon.
 const SCORED_ON: i64 = 2;
-
-/// Where an explanation comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Stored,
-    Written,
-}
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Explained {
@@ -55,9 +55,9 @@ pub struct Explanations {
     pub writing: RwSignal<bool>,
     known: StoredValue<HashMap<Component, Known>>,
     timer: StoredValue<Option<TimeoutHandle>>,
-    stored: StoredValue<RequestQueue<Component>>,
+    stored: StoredValue<Vec<Component>>,
     written: StoredValue<RequestQueue<Component>>,
-    slug: StoredValue<ModelSlug>,
+    slug: Slug,
     owner: StoredValue<Owner>,
     server: Server,
     notices: Notices,
@@ -69,9 +69,9 @@ impl Explanations {
             writing: RwSignal::new(false),
             known: StoredValue::default(),
             timer: StoredValue::default(),
-            stored: StoredValue::new(RequestQueue::new(STORED_AT_ONCE)),
+            stored: StoredValue::default(),
             written: StoredValue::new(RequestQueue::new(WRITTEN_AT_ONCE)),
-            slug: StoredValue::new(ModelSlug::parse(&Slug::text())),
+            slug: Slug::get(),
             owner: StoredValue::new(Owner::current().unwrap_or_default()),
             server: Server::get(),
             notices: Notices::get(),
@@ -80,9 +80,19 @@ impl Explanations {
             if all.writing.get() {
                 let is_missing = |e: &Explained| matches!(e, Explained::Failed(_)) || *e == Explained::Done(vec![]);
                 let missing: Vec<Component> = all.known.with_value(|known| {
-                    known.iter().filter(|(_, k)| k.explained.with_untracked(is_missing)).map(|(k, _)| *k).collect()
+                    known.iter().filter(|(_, k)| k.explained.peek(is_missing)).map(|(k, _)| *k).collect()
                 });
                 missing.into_iter().for_each(|key| all.write(key));
+            }
+        });
+        // What failed while the server was away is asked for again when it is back.
+        Effect::new(move |_| {
+            if all.server.health.get() == Health::Present {
+                let failed = |k: &Known| k.explained.peek(|e| matches!(e, Explained::Failed(_)));
+                let again = all.known.with_value(|known| {
+                    known.iter().filter(|(_, k)| failed(k)).map(|(key, _)| *key).collect::<Vec<_>>()
+                });
+                again.into_iter().for_each(|key| all.want_stored(key));
             }
         });
         provide_context(all);
@@ -94,12 +104,12 @@ impl Explanations {
 
     /// Whether this server can be asked; the reference's may have to be paid for each answer.
     pub fn are_here(self) -> bool {
-        self.server.facts.with(|f| f.as_ref().is_some_and(|f| f.explains))
+        self.server.facts.see(|f| f.as_ref().is_some_and(|f| f.explains))
     }
 
     /// Whether this server has a language model that writes new ones.
     pub fn can_be_written(self) -> bool {
-        self.server.facts.with(|f| f.as_ref().is_some_and(|f| f.writes_explanations))
+        self.server.facts.see(|f| f.as_ref().is_some_and(|f| f.writes_explanations))
     }
 
     /// The explanation of a node, fetched when first wanted. Embeddings have none.
@@ -109,7 +119,7 @@ impl Explanations {
             return Some(known);
         }
         let page = self.page(key)?;
-        let may_be = self.server.facts.with_untracked(|f| f.as_ref().is_some_and(|f| f.may_have_records(&page)));
+        let may_be = self.server.facts.peek(|f| f.as_ref().is_some_and(|f| f.may_have_records(&page)));
         let first = if may_be { Explained::Waiting } else { Explained::Done(Vec::new()) };
         // The signal outlives the row that wants it first.
         let explained = self.owner.with_value(|o| o.with(|| RwSignal::new(first)));
@@ -117,23 +127,28 @@ impl Explanations {
             k.insert(key, Known { explained, watchers: 0 });
         });
         if may_be {
-            self.stored.update_value(|queue| queue.push(key));
-            let pump = move || {
-                self.timer.set_value(None);
-                self.pump(Way::Stored);
-            };
-            let timer = set_timeout_with_handle(pump, STILL).ok();
-            if let Some(before) = self.timer.try_update_value(|t| std::mem::replace(t, timer)).flatten() {
-                before.clear();
-            }
+            self.want_stored(key);
         }
         self.watch(key)
+    }
+
+    /// Asks for it together with all others that are wanted until the table stands still.
+    fn want_stored(self, key: Component) {
+        self.stored.update_value(|wanted| wanted.push(key));
+        let ask = move || {
+            self.timer.set_value(None);
+            self.ask_stored();
+        };
+        let timer = set_timeout_with_handle(ask, STILL).ok();
+        if let Some(before) = self.timer.try_update_value(|t| std::mem::replace(t, timer)).flatten() {
+            before.clear();
+        }
     }
 
     /// The component's own page.
     fn page(self, (node_type, layer_index, node_index): Component) -> Option<NodePage> {
         let kind = NodePageKind::of(node_type)?;
-        Some(NodePage { slug: self.slug.get_value(), kind, layer_index, node_index })
+        Some(NodePage { slug: ModelSlug::parse(&self.slug.now()), kind, layer_index, node_index })
     }
 
     /// Counts whoever asks among the watchers until it goes away.
@@ -171,45 +186,48 @@ impl Explanations {
 
     fn write(self, key: Component) {
         self.written.update_value(|queue| queue.push(key));
-        self.pump(Way::Written);
+        self.pump();
     }
 
-    fn pump(self, way: Way) {
-        let queue = match way {
-            Way::Stored => self.stored,
-            Way::Written => self.written,
-        };
-        while let Some(key) = queue.try_update_value(RequestQueue::start).flatten() {
+    fn pump(self) {
+        while let Some(key) = self.written.try_update_value(RequestQueue::start).flatten() {
             let Some(signal) = self.still_wanted(key) else {
-                queue.update_value(RequestQueue::done);
+                self.written.update_value(RequestQueue::done);
                 continue;
             };
             let node = self.page(key).and_then(|page| stored_node(&page));
             spawn_local(async move {
-                match way {
-                    Way::Written => self.ask_written(node, signal).await,
-                    Way::Stored => self.ask_stored(key, node, signal).await,
+                let _ = signal.try_set(Explained::Waiting);
+                if let Err(problem) = write(node, signal).await {
+                    self.refused(problem, signal);
                 }
-                if queue.try_update_value(RequestQueue::done).is_some() {
-                    self.pump(way);
+                if self.written.try_update_value(RequestQueue::done).is_some() {
+                    self.pump();
                 }
             });
         }
     }
 
-    async fn ask_written(self, node: Option<NodeIdAndDatasets>, signal: RwSignal<Explained>) {
-        let _ = signal.try_set(Explained::Waiting);
-        if let Err(problem) = write(node, signal).await {
-            self.refused(problem, signal);
-        }
-    }
-
-    async fn ask_stored(self, key: Component, node: Option<NodeIdAndDatasets>, signal: RwSignal<Explained>) {
-        let found = stored(node).await;
-        let is_empty = found.as_ref().is_ok_and(Vec::is_empty);
-        let _ = signal.try_set(found.map_or_else(|p| Explained::Failed(p.message), Explained::Done));
-        if is_empty && self.writing.try_get_untracked() == Some(true) {
-            self.write(key);
+    fn ask_stored(self) {
+        let wanted = self.stored.try_update_value(std::mem::take).unwrap_or_default();
+        let wanted: Vec<_> = wanted.into_iter().filter_map(|key| Some((key, self.still_wanted(key)?))).collect();
+        for batch in wanted.chunks(BATCH) {
+            let batch = batch.to_vec();
+            spawn_local(async move {
+                let nodes = batch.iter().map(|(key, _)| self.page(*key).and_then(|page| stored_node(&page)));
+                match stored(nodes.collect()).await {
+                    Ok(found) => batch.into_iter().zip(found).for_each(|((key, signal), found)| {
+                        let is_empty = found.is_empty();
+                        let _ = signal.try_set(Explained::Done(found));
+                        if is_empty && self.writing.try_get_untracked() == Some(true) {
+                            self.write(key);
+                        }
+                    }),
+                    Err(problem) => batch.into_iter().for_each(|(_, signal)| {
+                        let _ = signal.try_set(Explained::Failed(problem.message.clone()));
+                    }),
+                }
+            });
         }
     }
 
@@ -234,33 +252,40 @@ impl Explanations {
     }
 }
 
-type Scored = (String, Option<f64>);
+/// An explanation, and its score in words.
+type Scored = (String, Option<String>);
 
-fn none(node: Option<NodeIdAndDatasets>) -> Result<NodeIdAndDatasets, Problem> {
-    node.ok_or_else(|| Problem::unreadable("an explanation", "no data set has this type"))
-}
-
-async fn stored(node: Option<NodeIdAndDatasets>) -> Result<Vec<Scored>, Problem> {
-    let node = none(node)?;
-    let request = ExistingExplanationsRequest {
+/// The explanations of each of these; none of one that no data set has.
+async fn stored(nodes: Vec<Option<NodeIdAndDatasets>>) -> Result<Vec<Vec<Scored>>, Problem> {
+    let request = |node: NodeIdAndDatasets| ExistingExplanationsRequest {
         dst: node.dst,
         layer_index: node.layer_index,
         activation_index: node.activation_index,
         explanation_datasets: Vec::new(),
         neuron_dataset: node.datasets.into_iter().next(),
     };
-    let found = client::call::<routes::ExistingExplanations>(&request, None).await?;
-    Ok(found.into_iter().map(|e| (e.explanation, e.score)).collect())
+    let has: Vec<bool> = nodes.iter().map(Option::is_some).collect();
+    let requests = nodes.into_iter().flatten().map(request).collect();
+    let asked = ExistingExplanationsBatchRequest { requests };
+    let found = client::call::<routes::ExistingExplanationsBatch>(&asked, None).await?.explanations;
+    let mut found = found.into_iter().map(|all| all.unwrap_or_default().into_iter().map(scored).collect());
+    Ok(has.into_iter().map(|has| if has { found.next().unwrap_or_default() } else { Vec::new() }).collect())
+}
+
+fn scored(e: AttributedScoredExplanation) -> Scored {
+    (e.explanation, e.score.map(|score| format::score(score, e.score_kind)))
 }
 
 async fn write(node: Option<NodeIdAndDatasets>, signal: RwSignal<Explained>) -> Result<(), Problem> {
-    let node = none(node)?;
+    let node = node.ok_or_else(|| Problem::unreadable("an explanation", "no data set has this type"))?;
     let texts = client::call::<routes::Explain>(&node, None).await?.explanations;
     let Some(explanation) = texts.first().cloned() else {
         return Err(Problem::unreadable("an explanation", "none was written"));
     };
     let scored = |first: Option<f64>| {
-        let score = |i| if i == 0 { first } else { None };
+        // Explanations that are written here are scored by simulation.
+        let words = first.map(|score| format::score(score, Some(ScoreKind::Correlation)));
+        let score = |i| if i == 0 { words.clone() } else { None };
         Explained::Done(texts.iter().enumerate().map(|(i, text)| (text.clone(), score(i))).collect())
     };
     let _ = signal.try_set(scored(None));
@@ -286,7 +311,7 @@ pub fn explained_text(state: &Explained) -> String {
         Explained::Done(all) => all
             .iter()
             .map(|(text, score)| match score {
-                Some(score) => format!("{text} (score {score:.2})"),
+                Some(score) => format!("{text} ({score})"),
                 None => text.clone(),
             })
             .collect::<Vec<_>>()

@@ -5,10 +5,14 @@ use tdb_api::{AttentionTraceType, MlpTraceType, NodeIndex, NodeToTrace, NodeType
 
 use super::means::MeanValues;
 use crate::answer::Answer;
+use crate::client::capital;
 use crate::format;
 use crate::names;
 use crate::session::Session;
+use crate::signals::{Change, Peek, See};
 use crate::ui::Tip;
+use crate::ui::{Show, dynamic, follows};
+use crate::ui::{entered, press};
 
 /// Name and place of a node in words: `attn_L2_1 at “,” (6)`.
 pub fn describe(node: &NodeIndex, answer: &Answer) -> String {
@@ -36,9 +40,9 @@ pub fn describe(node: &NodeIndex, answer: &Answer) -> String {
 pub fn Interventions() -> impl IntoView {
     let session = Session::get();
     let adding = RwSignal::new(false);
-    let ablations = Memo::new(move |_| session.page.with(|p| p.left.node_ablations.clone()));
+    let ablations = Memo::new(move |_| session.page.see(|p| p.left.node_ablations.clone()));
     let note = move || {
-        if session.page.with(|p| p.right.is_some()) {
+        if session.page.see(|p| p.right.is_some()) {
             "Applied to both prompts."
         } else {
             "Left: with ablations. Right: baseline."
@@ -57,25 +61,26 @@ pub fn Interventions() -> impl IntoView {
                 <button
                     type="button"
                     class="button small plain"
-                    aria-expanded=move || adding.get().to_string()
-                    on:click=move |_| adding.update(|a| *a = !*a)
+                    aria-expanded=follows(move || adding.get().to_string())
+                    on:click=press(move |_| adding.change(|a| *a = !*a))
                 >
                     "Add"
                 </button>
-                <Show when=move || ablations.with(|a| a.len() > 1)>
-                    <button type="button" class="button small plain" on:click=move |_| session.clear_ablations()>
+                <Show when=move || ablations.see(|a| a.len() > 1)>
+                    <button type="button" class="button small plain" on:click=press(move |_| session.clear_ablations())>
                         "Clear all"
                     </button>
                 </Show>
             </div>
             <Show when=move || adding.get()>
-                <AddAblation on_done=Callback::new(move |()| adding.set(false)) />
+                <AddAblation />
             </Show>
-            <Show when=move || !ablations.with(Vec::is_empty)>
+            <Show when=move || !ablations.see(Vec::is_empty)>
                 <div class="card-body stack">
                     <ul class="chips" id="ablations">
-                        {move || ablations.get().into_iter().enumerate().map(|(i, ablation)| {
-                            let label = session.answer.with(|a| describe(&ablation.node_index, a));
+                        {dynamic(move || ablations.get().into_iter().enumerate().map(|(i, ablation)| {
+                            let label = session.answer.see(|a| describe(&ablation.node_index, a));
+                            let source = session.view.see(|v| v.source(&ablation.node_index, ablation.value));
                             let set = {
                                 let node = ablation.node_index.clone();
                                 move |text: String| {
@@ -96,19 +101,22 @@ pub fn Interventions() -> impl IntoView {
                                         inputmode="decimal"
                                         aria-label=format!("Value of {label}")
                                         prop:value=ablation.value.to_string()
-                                        on:change=move |e| set(event_target_value(&e))
+                                        on:change=entered(move |e| set(event_target_value(&e)))
                                     />
+                                    {source.map(|s| view! {
+                                        <span class="quiet chip-text" title=s.clone()>{s.clone()}</span>
+                                    })}
                                     <button
                                         type="button"
                                         class="close"
                                         aria-label=format!("Remove the ablation of {label}")
-                                        on:click=move |_| session.remove_ablation(i)
+                                        on:click=press(move |_| session.remove_ablation(i))
                                     >
                                         "✕"
                                     </button>
                                 </li>
                             }
-                        }).collect_view()}
+                        }).collect_view())}
                     </ul>
                     <p class="quiet small-text">{note}</p>
                 </div>
@@ -124,16 +132,16 @@ fn Trace() -> impl IntoView {
     let question = move || {
         let page = session.page.get();
         let up = page.left.upstream_node_to_trace?;
-        Some(session.answer.with(|a| words(&up, page.left.downstream_node_to_trace.as_ref(), a)))
+        Some(session.answer.see(|a| words(&up, page.left.downstream_node_to_trace.as_ref(), a)))
     };
-    let trail = move || session.view.with(|v| v.trail());
+    let trail = move || session.view.see(|v| v.trail());
     view! {
-        <Show when=move || session.page.with(|p| p.left.upstream_node_to_trace.is_some())>
+        <Show when=move || session.page.see(|p| p.left.upstream_node_to_trace.is_some())>
             <section class="card trace" aria-label="Trace" id="trace">
                 <div class="card-head">
                     <h2>"Trace"</h2>
                     <span class="grow"></span>
-                    <button type="button" class="button small plain" on:click=move |_| session.trace_back(None)>
+                    <button type="button" class="button small plain" on:click=press(move |_| session.trace_back(None))>
                         "Clear"
                     </button>
                 </div>
@@ -141,21 +149,21 @@ fn Trace() -> impl IntoView {
                     <p>{question}</p>
                     <ol class="trail" aria-label="Way of the trace">
                         <li>
-                            <button type="button" class="chip" on:click=move |_| session.trace_back(None)>
+                            <button type="button" class="chip" on:click=press(move |_| session.trace_back(None))>
                                 "logits"
                             </button>
                         </li>
-                        {move || trail().into_iter().enumerate().map(|(i, (node, _))| view! {
+                        {dynamic(move || trail().into_iter().enumerate().map(|(i, (node, _))| view! {
                             <li>
                                 "← "
-                                <button type="button" class="chip" on:click=move |_| session.trace_back(Some(i))>
+                                <button type="button" class="chip" on:click=press(move |_| session.trace_back(Some(i)))>
                                     {short(&node)}
                                 </button>
                             </li>
-                        }).collect_view()}
-                        {move || session.page.get().left.upstream_node_to_trace.map(|node| view! {
+                        }).collect_view())}
+                        {dynamic(move || session.page.get().left.upstream_node_to_trace.map(|node| view! {
                             <li>"← "<span class="chip" aria-current="step">{short(&node)}</span></li>
-                        })}
+                        }))}
                     </ol>
                 </div>
             </section>
@@ -199,7 +207,7 @@ const KINDS: [(NodeType, &str); 6] = [
 
 /// Adds ablations that the table has no row for: whole components, whole layers, ranges of tokens.
 #[component]
-fn AddAblation(on_done: Callback<()>) -> impl IntoView {
+fn AddAblation() -> impl IntoView {
     let session = Session::get();
     let server = crate::server::Server::get();
     let kind = RwSignal::new(NodeType::AttentionHead);
@@ -210,10 +218,10 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
     let wrong = RwSignal::new(None::<String>);
     let build = move || -> Result<(Vec<NodeIndex>, f64), String> {
         let (layers, units) =
-            server.facts.with_untracked(|f| f.as_ref().map_or((None, None), |f| f.extent(kind.get_untracked())));
+            server.facts.peek(|f| f.as_ref().map_or((None, None), |f| f.extent(kind.get_untracked())));
         let layer = index(&layer.get_untracked(), layers, "layer")?.ok_or("A layer is needed.")?;
         let unit = index(&unit.get_untracked(), units, "index")?;
-        let n = session.answer.with_untracked(|a| a.tokens().len());
+        let n = session.answer.peek(|a| a.tokens().len());
         let places = ranges(&places.get_untracked(), n)?;
         let value: f64 = value.get_untracked().trim().parse().map_err(|_| "The value is not a number.".to_owned())?;
         let node = |at: Option<i64>| NodeIndex {
@@ -239,7 +247,6 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
         Ok((nodes, value)) => {
             wrong.set(None);
             session.ablate_all(nodes, value);
-            on_done.run(());
         }
         Err(message) => wrong.set(Some(message)),
     };
@@ -250,8 +257,8 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
                 <input
                     class="field short"
                     placeholder=hint
-                    prop:value=move || signal.get()
-                    on:input=move |e| signal.set(event_target_value(&e))
+                    prop:value=follows(move || signal.get())
+                    on:input=entered(move |e| signal.set(event_target_value(&e)))
                 />
             </label>
         }
@@ -261,11 +268,11 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
             <div class="row">
                 <label class="stack tight">
                     <span class="label">"Kind"</span>
-                    <select class="field" on:change=move |e| {
+                    <select class="field" on:change=entered(move |e| {
                         if let Some((k, _)) = KINDS.iter().find(|(k, _)| k.as_str() == event_target_value(&e)) {
                             kind.set(*k);
                         }
-                    }>
+                    })>
                         {KINDS.iter().map(|(k, label)| view! {
                             <option value=k.as_str()>{*label}</option>
                         }).collect_view()}
@@ -275,10 +282,10 @@ fn AddAblation(on_done: Callback<()>) -> impl IntoView {
                 {field("Index", unit, "all")}
                 {field("Tokens", places, "all, 2, 3-5")}
                 {field("Value", value, "0")}
-                <button type="button" class="button" on:click=add>"Ablate"</button>
+                <button type="button" class="button" on:click=press(add)>"Ablate"</button>
             </div>
             <MeanValues node=single value=value />
-            {move || wrong.get().map(|w| view! { <div class="field-error" role="alert">{w}</div> })}
+            {dynamic(move || wrong.get().map(|w| view! { <div class="field-error" role="alert">{w}</div> }))}
             <p class="quiet small-text">
                 "Leave the index empty for the whole layer, the tokens empty for all of them."
             </p>
@@ -295,8 +302,8 @@ fn index(text: &str, limit: Option<i64>, what: &str) -> Result<Option<i64>, Stri
     match (text.parse::<i64>(), limit) {
         (Ok(n), Some(limit)) if (0..limit).contains(&n) => Ok(Some(n)),
         (Ok(n), None) if n >= 0 => Ok(Some(n)),
-        (_, Some(limit)) => Err(format!("“{text}” is no {what}; the model has {what}s 0–{}.", limit - 1)),
-        _ => Err(format!("“{text}” is no {what}; enter a whole number, 0 or more.")),
+        (_, Some(limit)) => Err(format!("{} must be 0–{}.", capital(what), limit - 1)),
+        _ => Err(format!("{} must be a whole number, 0 or more.", capital(what))),
     }
 }
 

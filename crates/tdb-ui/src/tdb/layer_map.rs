@@ -16,7 +16,10 @@ use crate::remote::{Remote, follow};
 use crate::requests;
 use crate::server::Server;
 use crate::session::Session;
+use crate::signals::{Change, See};
 use crate::ui::{DivergingLegend, ProblemCard, SaveFigure, Tip, fill_style, sign_class};
+use crate::ui::{Show, dynamic, follows};
+use crate::ui::{entered, press};
 
 /// What the map can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,7 @@ pub fn LayerMap() -> impl IntoView {
     let server = Server::get();
     let open = RwSignal::new(false);
     let mode = RwSignal::new(Mode::Listed);
-    let layers = move || server.facts.with(|f| f.as_ref().map_or(0, |f| f.model.n_layers));
+    let layers = move || server.facts.see(|f| f.as_ref().map_or(0, |f| f.model.n_layers));
     let request = move || {
         let asks = open.get() && mode.get() != Mode::Listed;
         if asks { request(session, layers(), mode.get()) } else { None }
@@ -81,10 +84,10 @@ pub fn LayerMap() -> impl IntoView {
                 <button
                     type="button"
                     class="disclose"
-                    aria-expanded=move || open.get().to_string()
-                    on:click=move |_| open.update(|o| *o = !*o)
+                    aria-expanded=follows(move || open.get().to_string())
+                    on:click=press(move |_| open.change(|o| *o = !*o))
                 >
-                    <span aria-hidden="true">{move || if open.get() { "▾ " } else { "▸ " }}</span>
+                    <span aria-hidden="true">{dynamic(move || if open.get() { "▾ " } else { "▸ " })}</span>
                     "Layer × token map"
                 </button>
                 <Tip about="the map">
@@ -98,16 +101,16 @@ pub fn LayerMap() -> impl IntoView {
             </div>
             <Show when=move || open.get()>
                 <div class="card-body">
-                    <select class="field" aria-label="What the map shows" on:change=move |e| {
+                    <select class="field" aria-label="What the map shows" on:change=entered(move |e| {
                         if let Some((m, ..)) = Mode::ALL.iter().find(|(_, word, _)| *word == event_target_value(&e)) {
                             mode.set(*m);
                         }
-                    }>
+                    })>
                         {Mode::ALL.iter().map(|(_, word, label)| view! {
                             <option value=*word>{*label}</option>
                         }).collect_view()}
                     </select>
-                    {move || match state.get() {
+                    {dynamic(move || match state.get() {
                         _ if mode.get() == Mode::Listed => listed(session),
                         Remote::Ready(response) => map(session, &response, layers(), mode.get()),
                         Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
@@ -115,7 +118,7 @@ pub fn LayerMap() -> impl IntoView {
                             <p class="quiet">"The map is of the logits; clear the trace to see it."</p>
                         }.into_any(),
                         Remote::Loading => view! { <div class="skeleton tall-skeleton"></div> }.into_any(),
-                    }}
+                    })}
                 </div>
             </Show>
         </section>
@@ -193,10 +196,10 @@ fn draw(session: Session, tokens: &[String], rows: Vec<MapRow>) -> AnyView {
                     let label = format!("{sign} {name} at {} ({i}): {}", tokens.get(i).map(|t: &String| format::quoted(t)).unwrap_or_default(), format::full(v));
                     view! {
                         <td class=format!("fill {}", sign_class(v)) style=fill_style(v, most)>
-                            <button type="button" class="map-cell" title=label.clone() aria-label=label on:click=move |_| session.view.update(|view| {
+                            <button type="button" class="map-cell" title=label.clone() aria-label=label on:click=press(move |_| session.view.change(|view| {
                                 view.layers = if layer < 0 { Vec::new() } else { vec![layer] };
                                 view.tokens = vec![i];
-                            })>{sign}</button>
+                            }))>{sign}</button>
                         </td>
                     }
                 })

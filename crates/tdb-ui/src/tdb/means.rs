@@ -14,14 +14,17 @@ use crate::names;
 use crate::records::stored_node;
 use crate::requests;
 use crate::session::Session;
+use crate::signals::{Peek, See};
 use crate::ui::Notices;
+use crate::ui::dynamic;
+use crate::ui::press;
 
 /// What the mean is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
     /// The tokens of the prompt, with nothing ablated.
     Prompt,
-    /// The random texts of the component's record.
+    /// The text that the component's record was collated on.
     DataSet,
 }
 
@@ -52,7 +55,7 @@ async fn find_mean(node: &NodeIndex, over: Over, prompt: String, slug: &str) -> 
     if node.node_type == NodeType::AttentionHead {
         // A head's attention from a token adds up to 1, so that its mean is known without a run.
         let from = names::token_from(node).ok_or("The mean of a head's attention needs one attended-from token.")?;
-        let source = format!("its attention from token {from} spread evenly over {} tokens", from + 1);
+        let source = format!("attention from token {from} spread evenly over {} tokens", from + 1);
         return Ok((mean_attention(from), source));
     }
     let kind = NodePageKind::of(node.node_type).ok_or("This type of node has no mean.")?;
@@ -71,16 +74,22 @@ async fn over_prompt(page: &NodePage, prompt: String) -> Result<Mean, String> {
     let answer = client::call::<routes::DerivedScalars>(&request, None).await.map_err(|p| p.message)?;
     let values = answer.derived_scalars_response_data.activations;
     let mean = mean(&values).ok_or("The server gives no activations.")?;
-    Ok((mean, format!("its mean over the {} tokens of this prompt, unablated", values.len())))
+    Ok((mean, format!("mean over the {} tokens of this prompt, unablated", values.len())))
 }
 
+/// The mean over the whole text that the record was collated on; where the record does not tell it, over its random texts.
 async fn over_data_set(page: &NodePage) -> Result<Mean, String> {
     let node = stored_node(page).ok_or("No data set has it.")?;
+    let summary = client::call::<routes::RecordSummary>(&node, None).await.map_err(|p| p.message)?;
+    if let (Some(mean), Some(values)) = (summary.mean, summary.values) {
+        let values = format::count(values.unsigned_abs());
+        return Ok((mean, format!("mean over the {values} tokens of the collated text")));
+    }
     let texts = client::call::<routes::NeuronRecord>(&node, None).await.map_err(|p| p.message)?.random_sample;
     let values: Vec<f64> = texts.iter().flatten().map(|token| token.scalar).collect();
     let mean = mean(&values).ok_or("The record has no random texts.")?;
     let (tokens, texts) = (format::count(values.len() as u64), texts.len());
-    Ok((mean, format!("its mean over the {tokens} tokens of {texts} random texts of the data set")))
+    Ok((mean, format!("mean over the {tokens} tokens of {texts} random texts, all that the record tells")))
 }
 
 /// Finds a mean and hands it on; a failure is said.
@@ -92,7 +101,7 @@ pub fn find(
     over: Over,
     then: impl FnOnce(Mean) + 'static,
 ) {
-    let prompt = session.page.with_untracked(|p| p.left.prompt.clone());
+    let prompt = session.page.peek(|p| p.left.prompt.clone());
     spawn_local(async move {
         match find_mean(&node, over, prompt, &slug).await {
             Ok(found) => then(found),
@@ -107,23 +116,25 @@ pub fn MeanValues(#[prop(into)] node: Signal<Option<NodeIndex>>, value: RwSignal
     let (session, notices, slug) = (Session::get(), Notices::get(), StoredValue::new(Slug::text()));
     let found = RwSignal::new(None::<Mean>);
     view! {
-        {move || node.get().filter(|n| !Over::all(n.node_type).is_empty()).map(|node| view! {
+        {dynamic(move || node.get().filter(|n| !Over::all(n.node_type).is_empty()).map(|node| view! {
             <div class="row means">
                 {Over::all(node.node_type).iter().map(|over| {
                     let (node, words) = (node.clone(), over.words(node.node_type));
                     view! {
-                        <button type="button" class="button small" on:click=move |_| {
+                        <button type="button" class="button small" on:click=press(move |_| {
+                            let held = node.clone();
                             find(session, notices, slug.get_value(), node.clone(), *over, move |mean| {
                                 let _ = value.try_set(mean.0.to_string());
+                                session.remember_source(&held, &mean);
                                 let _ = found.try_set(Some(mean));
                             });
-                        }>{words}</button>
+                        })>{words}</button>
                     }
                 }).collect_view()}
             </div>
-        })}
-        {move || found.get().filter(|(v, _)| value.with(|t| *t == v.to_string())).map(|(v, source)| view! {
+        }))}
+        {dynamic(move || found.get().filter(|(v, _)| value.see(|t| *t == v.to_string())).map(|(v, source)| view! {
             <p class="small-text quiet" role="status">{format::number(v)}": "{source}</p>
-        })}
+        }))}
     }
 }

@@ -7,7 +7,10 @@ use super::question::{Field, field_of};
 use crate::dom;
 use crate::server::Server;
 use crate::session::Session;
+use crate::signals::{Change, Peek, See};
 use crate::ui::Dialog;
+use crate::ui::{Show, dynamic, follows};
+use crate::ui::{entered, press};
 use crate::view::{COLUMNS, PANELS};
 
 /// Why there is a cut.
@@ -26,9 +29,9 @@ pub fn Options() -> impl IntoView {
             .get()
             .is_some_and(|f| if mlp { f.model.has_mlp_autoencoder } else { f.model.has_attention_autoencoder })
     };
-    let mlp_on = move || session.page.with(|p| p.component_type_for_mlp == ComponentTypeForMlp::AutoencoderLatent);
+    let mlp_on = move || session.page.see(|p| p.component_type_for_mlp == ComponentTypeForMlp::AutoencoderLatent);
     let attention_on =
-        move || session.page.with(|p| p.component_type_for_attention == ComponentTypeForAttention::AutoencoderLatent);
+        move || session.page.see(|p| p.component_type_for_attention == ComponentTypeForAttention::AutoencoderLatent);
     let set_mlp = move |on: bool| {
         session.step(move |p, _| {
             p.component_type_for_mlp =
@@ -51,7 +54,7 @@ pub fn Options() -> impl IntoView {
     let set_k = move |text: String| match text.trim().parse::<i64>() {
         Ok(k) if k >= 1 => {
             wrong.set(None);
-            if session.page.with_untracked(|p| p.top_and_bottom_k_for_node_table != k) {
+            if session.page.peek(|p| p.top_and_bottom_k_for_node_table != k) {
                 session.step(move |p, _| p.top_and_bottom_k_for_node_table = k);
             }
         }
@@ -67,7 +70,7 @@ pub fn Options() -> impl IntoView {
                     type="checkbox"
                     id="mlp-autoencoders"
                     prop:checked=mlp_on
-                    on:change=move |e| set_mlp(event_target_checked(&e))
+                    on:change=entered(move |e| set_mlp(event_target_checked(&e)))
                 />
                 "MLP autoencoders"
             </label>
@@ -78,7 +81,7 @@ pub fn Options() -> impl IntoView {
                     type="checkbox"
                     id="attention-autoencoders"
                     prop:checked=attention_on
-                    on:change=move |e| set_attention(event_target_checked(&e))
+                    on:change=entered(move |e| set_attention(event_target_checked(&e)))
                 />
                 "Attention autoencoders"
             </label>
@@ -109,13 +112,13 @@ pub fn Options() -> impl IntoView {
                 class="field short"
                 id="top-k"
                 inputmode="numeric"
-                aria-invalid=move || problem().is_some().to_string()
-                prop:value=move || session.page.with(|p| p.top_and_bottom_k_for_node_table.to_string())
-                on:change=move |e| set_k(event_target_value(&e))
+                aria-invalid=follows(move || problem().is_some().to_string())
+                prop:value=follows(move || session.page.see(|p| p.top_and_bottom_k_for_node_table.to_string()))
+                on:change=entered(move |e| set_k(event_target_value(&e)))
             />
         </label>
-        {move || problem().map(|p| view! { <span class="field-error" role="alert">{p}</span> })}
-        <button type="button" class="button small plain" on:click=move |_| open.set(true)>
+        {dynamic(move || problem().map(|p| view! { <span class="field-error" role="alert">{p}</span> }))}
+        <button type="button" class="button small plain" on:click=press(move |_| open.set(true))>
             "Display"
         </button>
         <Dialog open=open title="Display">
@@ -126,16 +129,16 @@ pub fn Options() -> impl IntoView {
                         <label class="check">
                             <input
                                 type="checkbox"
-                                prop:checked=move || session.view.with(|v| v.shows(key))
-                                on:change=move |e| {
+                                prop:checked=follows(move || session.view.see(|v| v.shows(key)))
+                                on:change=entered(move |e| {
                                     let on = event_target_checked(&e);
-                                    session.view.update(|v| {
+                                    session.view.change(|v| {
                                         v.hidden.retain(|h| h != key);
                                         if !on {
                                             v.hidden.push(key.to_owned());
                                         }
                                     });
-                                }
+                                })
                             />
                             {*label}
                         </label>
@@ -148,8 +151,8 @@ pub fn Options() -> impl IntoView {
                         <label class="check">
                             <input
                                 type="checkbox"
-                                prop:checked=move || session.view.with(|v| v.shows_column(key, dom::is_narrow()))
-                                on:change=move |_| session.view.update(|v| v.toggle_column(key, dom::is_narrow()))
+                                prop:checked=follows(move || session.view.see(|v| v.shows_column(key, dom::is_narrow())))
+                                on:change=entered(move |_| session.view.change(|v| v.toggle_column(key, dom::is_narrow())))
                             />
                             {*label}
                         </label>
@@ -159,11 +162,11 @@ pub fn Options() -> impl IntoView {
                 <label class="check">
                     <input
                         type="checkbox"
-                        prop:checked=move || session.page.with(|p| p.hide_early_layers_when_ablating)
-                        on:change=move |e| {
+                        prop:checked=follows(move || session.page.see(|p| p.hide_early_layers_when_ablating))
+                        on:change=entered(move |e| {
                             let on = event_target_checked(&e);
-                            session.page.update(|p| p.hide_early_layers_when_ablating = on);
-                        }
+                            session.page.change(|p| p.hide_early_layers_when_ablating = on);
+                        })
                     />
                     "Hide earlier layers when ablating"
                 </label>

@@ -6,42 +6,50 @@ use super::question::{Field, field_of, side, side_mut};
 use crate::format;
 use crate::server::Server;
 use crate::session::Session;
+use crate::signals::{Change, See};
 use crate::token_cache::Tokens;
 use crate::ui::Tip;
+use crate::ui::entered;
+use crate::ui::{dynamic, follows};
 
 #[component]
-pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<Tokens>>) -> impl IntoView {
+pub fn PromptEditor(
+    right: bool,
+    label: Signal<String>,
+    tokens: Signal<Option<Tokens>>,
+    /// Why it cannot be compared with the other prompt.
+    mismatch: Signal<Option<String>>,
+) -> impl IntoView {
     let session = Session::get();
     let server = Server::get();
     let id = if right { "prompt-right" } else { "prompt" };
-    let text = Memo::new(move |_| session.page.with(|p| side(p, right).map(|s| s.prompt.clone()).unwrap_or_default()));
+    let text = Memo::new(move |_| session.page.see(|p| side(p, right).map(|s| s.prompt.clone()).unwrap_or_default()));
     let limit = move || {
         server.facts.get().and_then(|f| f.server).map_or(500, |s| {
             s.shape.map_or(s.limits.max_prompt_tokens, |shape| shape.context_length.min(s.limits.max_prompt_tokens))
         })
     };
-    let count = move || tokens.get().filter(|t| text.with(|x| *x == t.of)).map(|t| t.count);
+    let count = move || tokens.get().filter(|t| text.see(|x| *x == t.of)).map(|t| t.count);
     let too_long = move || count().is_some_and(|n| n as i64 > limit());
-    let problem = Memo::new(move |_| {
-        session.problem.get().filter(|p| field_of(p) == Some(Field::Prompt { right })).map(|p| p.message).or_else(
-            || {
-                if text.with(|t| t.is_empty()) {
-                    Some("The prompt is empty; the question is about the token that follows it.".to_owned())
-                } else if too_long() {
-                    let found = format::count(count().unwrap_or_default() as u64);
-                    Some(format!("{found} tokens; this model reads at most {}.", limit()))
-                } else {
-                    None
-                }
-            },
-        )
-    });
+    // What the page knows itself it says first: it knows the model's limit, too.
+    let own = move || {
+        if text.see(|t| t.is_empty()) {
+            return Some("The prompt is empty; the question is about the token that follows it.".to_owned());
+        }
+        too_long().then(|| {
+            let found = format::count(count().unwrap_or_default() as u64);
+            format!("{found} tokens; this model reads at most {}.", limit())
+        })
+    };
+    let told =
+        move || session.problem.get().filter(|p| field_of(p) == Some(Field::Prompt { right })).map(|p| p.message);
+    let problem = Memo::new(move |_| own().or_else(told).or_else(|| mismatch.get()));
     let warning = move || {
-        text.with(|t| t.ends_with(' '))
+        text.see(|t| t.ends_with(' '))
             .then_some("The prompt ends with a space: the next word would begin with another one.")
     };
     let edit = move |value: String| {
-        session.page.update(|page| {
+        session.page.change(|page| {
             if let Some(side) = side_mut(page, right) {
                 side.prompt = value;
             }
@@ -64,7 +72,7 @@ pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<To
     view! {
         <div class="prompt-field">
             <div class="field-head">
-                <label class="label" for=id>{move || label.get()}</label>
+                <label class="label" for=id>{dynamic(move || label.get())}</label>
                 <Tip about="the prompt">
                     "The text before the token in question. "
                     {move || server.facts.get().map(|facts| facts.beginning_of_text()).filter(|b| !b.is_empty()).map(|b| {
@@ -73,15 +81,15 @@ pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<To
                 </Tip>
                 <span class="grow"></span>
                 <span class="label" class:field-error=too_long id=format!("{id}-count") aria-live="off">
-                    {move || count().map(|n| format!("{n} of at most {} tokens", limit()))}
+                    {dynamic(move || count().map(|n| format!("{n} / {} tokens", limit())))}
                 </span>
             </div>
             <div class="prompt-box">
                 <div class="prompt-back" aria-hidden="true">
-                    {move || backdrop().into_iter().map(|(part, odd)| match odd {
+                    {dynamic(move || backdrop().into_iter().map(|(part, odd)| match odd {
                         Some(odd) => view! { <span class="piece" class:odd=odd>{part}</span> }.into_any(),
                         None => part.into_any(),
-                    }).collect_view()}
+                    }).collect_view())}
                     "\u{200b}"
                 </div>
                 <textarea
@@ -90,15 +98,15 @@ pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<To
                     spellcheck="false"
                     autocapitalize="off"
                     autocomplete="off"
-                    aria-invalid=move || problem.get().is_some().to_string()
+                    aria-invalid=follows(move || problem.get().is_some().to_string())
                     aria-describedby=format!("{id}-count {id}-problem")
-                    prop:value=move || text.get()
-                    on:input=move |e| edit(event_target_value(&e))
+                    prop:value=follows(move || text.get())
+                    on:input=entered(move |e| edit(event_target_value(&e)))
                 ></textarea>
             </div>
-            <div id=format!("{id}-problem") aria-live="polite">
-                {move || problem.get().map(|p| view! { <div class="field-error">{p}</div> })}
-                {move || warning().map(|w| view! { <div class="field-warning">"Warning: "{w}</div> })}
+            <div class="field-problem" id=format!("{id}-problem") aria-live="polite">
+                {dynamic(move || problem.get().map(|p| view! { <div class="field-error">{p}</div> }))}
+                {dynamic(move || warning().map(|w| view! { <div class="field-warning">"Warning: "{w}</div> }))}
             </div>
         </div>
     }

@@ -6,13 +6,16 @@ use tdb_api::TokenRef;
 use super::interventions::describe;
 use crate::format;
 use crate::session::Session;
+use crate::signals::See;
 use crate::ui::Tip;
+use crate::ui::press;
+use crate::ui::{Show, dynamic};
 
 #[component]
 pub fn Runs() -> impl IntoView {
     let session = Session::get();
     view! {
-        <Show when=move || session.runs.with(|r| r.len() > 1)>
+        <Show when=move || session.runs.see(|r| r.len() > 1)>
             <section class="card" aria-label="Runs" id="runs">
                 <div class="card-head">
                     <h2>"Runs of this visit"</h2>
@@ -31,9 +34,9 @@ pub fn Runs() -> impl IntoView {
                             </tr>
                         </thead>
                         <tbody>
-                            {move || session.runs.get().into_iter().rev().map(|run| {
-                                let present = session.asked.with(|a| a.as_ref() == Some(&run.page));
-                                let what = session.answer.with(|answer| {
+                            {dynamic(move || session.runs.get().into_iter().rev().map(|run| {
+                                let present = session.asked.see(|a| a.as_ref() == Some(&run.page));
+                                let what = session.answer.see(|answer| {
                                     let ablated = run.page.left.node_ablations.iter().map(|a| format!("{} = {}", describe(&a.node_index, answer), a.value));
                                     let traced = run.page.left.upstream_node_to_trace.iter().map(|t| format!("trace {}", describe(&t.node_index, answer)));
                                     let parts: Vec<String> = ablated.chain(traced).collect();
@@ -50,10 +53,10 @@ pub fn Runs() -> impl IntoView {
                                 view! {
                                     <tr class:present=present>
                                         <th scope="row">
-                                            <button type="button" class="button small plain" aria-current=present.then_some("true") on:click=move |_| {
+                                            <button type="button" class="button small plain" aria-current=present.then_some("true") on:click=press(move |_| {
                                                 let view = session.view.get_untracked();
                                                 session.open(page.clone(), view);
-                                            }>{run.id}</button>
+                                            })>{run.id}</button>
                                         </th>
                                         <td class="what" title=format!("{}\n{what}", run.page.left.prompt)>
                                             {what.clone()}
@@ -62,7 +65,7 @@ pub fn Runs() -> impl IntoView {
                                         {right}
                                     </tr>
                                 }
-                            }).collect_view()}
+                            }).collect_view())}
                         </tbody>
                     </table>
                 </div>

@@ -11,11 +11,13 @@ use super::explain::{Explained, Explanations};
 use crate::format;
 use crate::names;
 use crate::node::heat_text::{excerpt, into_tokens, line, peak};
-use crate::records::{self, Record, RecordRequest, stored_node};
-use crate::remote::{Remote, follow_with};
+use crate::records::{self, Record, stored_node};
+use crate::remote::{Remote, follow_question};
 use crate::server::Server;
 use crate::session::Session;
+use crate::signals::{Peek, See};
 use crate::ui::{ProblemCard, Tip};
+use crate::ui::{Show, dynamic};
 
 /// Examples shown, and tokens around the strongest of each.
 const FEW: usize = 4;
@@ -34,7 +36,7 @@ impl SelectedNode {
     }
 
     pub fn put(self, node: Option<NodeIndex>) {
-        if self.0.with_untracked(|old| *old != node) {
+        if self.0.peek(|old| *old != node) {
             self.0.set(node);
         }
     }
@@ -46,17 +48,17 @@ pub fn SelectedNodeCard() -> impl IntoView {
     let session = Session::get();
     let server = Server::get();
     let explanations = Explanations::get();
-    let slug = StoredValue::new(Slug::text());
-    let wanted = Memo::new(move |_| selected.0.with(|n| names::component(n.as_ref()?)));
+    let slug = Slug::get();
+    let wanted = Memo::new(move |_| selected.0.see(|n| names::component(n.as_ref()?)));
     let request = move || {
         let (node_type, layer_index, node_index) = wanted.get()?;
-        let slug = ModelSlug::parse(&slug.get_value());
+        let slug = ModelSlug::parse(&slug.now());
         let page = NodePage { slug, kind: NodePageKind::of(node_type)?, layer_index, node_index };
-        let may_be = server.facts.with(|f| f.as_ref().is_some_and(|f| f.may_have_records(&page)));
+        let may_be = server.facts.see(|f| f.as_ref().is_some_and(|f| f.may_have_records(&page)));
         let by_token_pair = page.kind.by_token_pair;
-        Some(RecordRequest { node: stored_node(&page).filter(|_| may_be)?, by_token_pair })
+        Some(records::question(&stored_node(&page).filter(|_| may_be)?, by_token_pair))
     };
-    let (state, again) = follow_with(request, records::fetch);
+    let (state, again) = follow_question(request);
     // The old node stays, whole, until the new one's examples are there.
     let shown = RwSignal::new(None::<(NodeIndex, Remote<Record>)>);
     Effect::new(move |_| {
@@ -66,33 +68,33 @@ pub fn SelectedNodeCard() -> impl IntoView {
             shown.set(node.map(|n| (n, state)));
         }
     });
-    let is_old = move || shown.with(|s| s.as_ref().map(|(n, _)| n.clone())) != selected.0.get();
+    let is_old = move || shown.see(|s| s.as_ref().map(|(n, _)| n.clone())) != selected.0.get();
     view! {
-        <Show when=move || shown.with(Option::is_some)>
+        <Show when=move || shown.see(Option::is_some)>
             <section class="card at-hand" aria-label="Selected node" id="at-hand" class:stale=is_old>
                 <div class="card-head">
                     <h2>
-                        {move || shown.with(|s| s.as_ref().map(|(n, _)| view! {
+                        {dynamic(move || shown.see(|s| s.as_ref().map(|(n, _)| view! {
                             <span class=format!("node-name {}", names::type_class(n.node_type))>
                                 {names::node_name(n)}
                             </span>
-                        }))}
+                        })))}
                     </h2>
                     <Tip about="the selected node">
                         "The component of the selected row: what it looks for, and the texts that excite it most. Its \
                             page has more."
                     </Tip>
                     <span class="grow"></span>
-                    {move || {
-                        let node = shown.with(|s| s.as_ref().map(|(n, _)| n.clone()))?;
-                        node_href(&node, session, &slug.get_value()).map(|href| view! {
+                    {dynamic(move || {
+                        let node = shown.see(|s| s.as_ref().map(|(n, _)| n.clone()))?;
+                        node_href(&node, session, &slug.now()).map(|href| view! {
                             <a class="small-text" href=href target="_blank" rel="noopener">"Open page"</a>
                         })
-                    }}
+                    })}
                 </div>
                 <div class="card-body stack">
-                    {move || {
-                        let node = shown.with(|s| s.as_ref().map(|(n, _)| n.clone()))?;
+                    {dynamic(move || {
+                        let node = shown.see(|s| s.as_ref().map(|(n, _)| n.clone()))?;
                         let explained = explanations.are_here().then(|| explanations.of(&node)).flatten()?;
                         match explained.get() {
                             Explained::Done(all) => Some(all.into_iter().take(1).map(|(text, score)| view! {
@@ -100,19 +102,14 @@ pub fn SelectedNodeCard() -> impl IntoView {
                                     {text}
                                     " "
                                     {score.map(|s| view! {
-                                        <span
-                                            class="quiet nowrap"
-                                            title="How well the words predict the activations: 1 is perfect, 0 is chance"
-                                        >
-                                            {format!("score {s:.2}")}
-                                        </span>
+                                        <span class="quiet nowrap" data-term="Explanation score">{s}</span>
                                     })}
                                 </p>
                             }).collect_view()),
                             _ => None,
                         }
-                    }}
-                    {move || match shown.get() {
+                    })}
+                    {dynamic(move || match shown.get() {
                         None => ().into_any(),
                         Some((_, Remote::Ready(record))) => examples(&record),
                         Some((_, Remote::Failed(problem))) if !problem.is_missing_route() => view! {
@@ -122,7 +119,7 @@ pub fn SelectedNodeCard() -> impl IntoView {
                             <p class="quiet">"Embeddings depend only on their token."</p>
                         }.into_any(),
                         Some(_) => view! { <p class="quiet">"No examples are stored for it."</p> }.into_any(),
-                    }}
+                    })}
                 </div>
             </section>
         </Show>

@@ -8,6 +8,7 @@ use crate::client;
 use crate::dom;
 use crate::json::Json;
 use crate::session::Session;
+use crate::ui::press;
 use crate::ui::{Menu, Notices};
 
 #[component]
@@ -27,23 +28,23 @@ pub fn ShareMenu() -> impl IntoView {
     let server = client::absolute_server;
     view! {
         <Menu label="Share" class="button small plain">
-            <button type="button" role="menuitem" on:click=move |_| copy("Link", link())>"Copy link"</button>
-            <button type="button" role="menuitem" on:click=move |_| spawn_local(async move {
+            <button type="button" role="menuitem" on:click=press(move |_| copy("Link", link()))>"Copy link"</button>
+            <button type="button" role="menuitem" on:click=press(move |_| spawn_local(async move {
                 let link = session.short_link().await.unwrap_or_else(link);
                 copy("Short link", link);
-            })>"Copy short link"</button>
-            <button type="button" role="menuitem" on:click=move |_| copy("Command", export::curl(&server(), &body()))>
+            }))>"Copy short link"</button>
+            <button type="button" role="menuitem" on:click=press(move |_| copy("Command", export::curl(&server(), &body())))>
                 "Copy as curl"
             </button>
-            <button type="button" role="menuitem" on:click=move |_| copy("Python", export::python(&server(), &body()))>
+            <button type="button" role="menuitem" on:click=press(move |_| copy("Python", export::python(&server(), &body())))>
                 "Copy as Python"
             </button>
-            <button type="button" role="menuitem" on:click=move |_| {
+            <button type="button" role="menuitem" on:click=press(move |_| {
                 dom::download("tdb-nodes.csv", "text/csv", &export::csv(session, &link()));
-            }>"Save node table as CSV"</button>
-            <button type="button" role="menuitem" on:click=move |_| {
+            })>"Save node table as CSV"</button>
+            <button type="button" role="menuitem" on:click=press(move |_| {
                 dom::download("tdb-answer.json", "application/json", &export::json(session, &link()));
-            }>"Save everything as JSON"</button>
+            })>"Save everything as JSON"</button>
         </Menu>
     }
 }

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::dom;
 use crate::json::Json;
 use crate::session::{Session, read_query};
+use crate::signals::{Peek, See};
 use crate::ui::{Dialog, Notices};
+use crate::ui::{dynamic, follows};
+use crate::ui::{entered, press, sent};
 
 const KEY: &str = "tdb.snapshots";
 
@@ -42,7 +45,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
     let save = move || {
         let url = session.url(&session.page.get_untracked(), &session.view.get_untracked());
         let name_text = name.get_untracked();
-        let fallback = session.page.with_untracked(|p| p.left.prompt.clone());
+        let fallback = session.page.peek(|p| p.left.prompt.clone());
         let snapshot = Snapshot {
             name: if name_text.trim().is_empty() { fallback } else { name_text },
             note: note.get_untracked(),
@@ -85,27 +88,27 @@ pub fn SnapshotsMenu() -> impl IntoView {
         });
     };
     view! {
-        <button type="button" class="button small plain" id="snapshots" on:click=move |_| open.set(true)>
+        <button type="button" class="button small plain" id="snapshots" on:click=press(move |_| open.set(true))>
             "Snapshots"
         </button>
         <Dialog open=open title="Snapshots">
-            <form class="stack" on:submit=move |e| { e.prevent_default(); save(); }>
+            <form class="stack" on:submit=sent(move |e| { e.prevent_default(); save(); })>
                 <div class="row">
                     <label class="stack tight grow">
                         <span class="label">"Name"</span>
                         <input
                             class="field"
                             id="snapshot-name"
-                            prop:value=move || name.get()
-                            on:input=move |e| name.set(event_target_value(&e))
+                            prop:value=follows(move || name.get())
+                            on:input=entered(move |e| name.set(event_target_value(&e)))
                         />
                     </label>
                     <label class="stack tight grow">
                         <span class="label">"Note"</span>
                         <input
                             class="field"
-                            prop:value=move || note.get()
-                            on:input=move |e| note.set(event_target_value(&e))
+                            prop:value=follows(move || note.get())
+                            on:input=entered(move |e| note.set(event_target_value(&e)))
                         />
                     </label>
                     <button class="button primary" type="submit">"Save this state"</button>
@@ -117,32 +120,34 @@ pub fn SnapshotsMenu() -> impl IntoView {
                         let (open_it, gone) = (snapshot.clone(), snapshot.name.clone());
                         view! {
                             <li class="row nowrap">
-                                <button type="button" class="button small" on:click=move |_| restore(open_it.clone())>
+                                <button type="button" class="button small" on:click=press(move |_| restore(open_it.clone()))>
                                     "Open"
                                 </button>
                                 <span class="grow">
                                     <strong>{snapshot.name.clone()}</strong>
                                     " "
-                                    <span class="quiet">{snapshot.note.clone()}</span>
+                                    <span class="quiet">
+                                        {snapshot.made.get(..16).map(|m| m.replace('T', " "))}" "{snapshot.note.clone()}
+                                    </span>
                                 </span>
-                                <button type="button" class="button small plain" aria-label=format!("Delete {}", snapshot.name) on:click=move |_| {
+                                <button type="button" class="button small plain" aria-label=format!("Delete {}", snapshot.name) on:click=press(move |_| {
                                     let mut list = all.get_untracked();
                                     list.retain(|s| s.name != gone);
                                     keep(list);
-                                }>"Delete"</button>
+                                })>"Delete"</button>
                             </li>
                         }
                     }
                 </For>
             </ul>
-            {move || all.with(Vec::is_empty).then(|| view! {
+            {dynamic(move || all.see(Vec::is_empty).then(|| view! {
                 <p class="quiet">"None yet. They are kept in this browser alone; a file carries them to another."</p>
-            })}
+            }))}
             <div class="row">
-                <button type="button" class="button small" disabled=move || all.with(Vec::is_empty) on:click=move |_| {
+                <button type="button" class="button small" disabled=follows(move || all.see(Vec::is_empty)) on:click=press(move |_| {
                     let text = Json::of(&all.get_untracked()).pretty();
                     dom::download("tdb-snapshots.json", "application/json", &text);
-                }>"Export as a file"</button>
+                })>"Export as a file"</button>
                 <label class="button small">
                     "Import a file"
                     <input
@@ -150,7 +155,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
                         type="file"
                         accept="application/json,.json"
                         node_ref=file
-                        on:change=import
+                        on:change=entered(import)
                     />
                 </label>
             </div>

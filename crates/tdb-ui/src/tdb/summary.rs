@@ -2,15 +2,18 @@
 
 use leptos::prelude::*;
 use tdb_api::numbers::difference;
-use tdb_api::{AttentionTraceType, TokenRef};
+use tdb_api::{AttentionTraceType, NodeType, TokenRef};
 
 use super::export;
+use super::tools::ToolButtons;
 use crate::answer::{Answer, Compared, Metric};
 use crate::client::capital;
 use crate::dom;
 use crate::format;
 use crate::session::{Session, first_ablated_layer};
+use crate::signals::See;
 use crate::ui::{JsonButton, token_text};
+use crate::ui::{dynamic, follows};
 use crate::view::{Line, ViewState, arrange};
 
 fn tokens(list: &[TokenRef]) -> AnyView {
@@ -33,8 +36,9 @@ pub fn Summary() -> impl IntoView {
         export::whole(&session.answer.get_untracked(), &format!("{}{url}", dom::origin()))
     });
     view! {
-        <section class="summary" class:stale=move || session.is_stale() aria-label="Summary" id="summary">
-            <div class="grow">{move || sentence(session)}</div>
+        <section class="summary" class:stale=follows(move || session.is_stale()) aria-label="Summary" id="summary">
+            <div class="grow">{dynamic(move || sentence(session))}</div>
+            <ToolButtons />
             <JsonButton what="the whole answer" value=json />
         </section>
     }
@@ -43,18 +47,25 @@ pub fn Summary() -> impl IntoView {
 fn sentence(session: Session) -> AnyView {
     let answer = session.answer.get();
     let Some(asked) = session.asked.get() else {
-        return match session.busy.with(Option::is_some) {
+        return match session.busy.see(Option::is_some) {
             true => view! { <span class="skeleton wide-skeleton"></span> }.into_any(),
             false => view! { <span class="quiet">"No answer yet."</span> }.into_any(),
         };
     };
     let (left, right) = (&asked.left, asked.right.as_ref());
     let numbers = values(&answer);
-    let label = |traced: bool| if traced { "activation" } else { "logit difference" };
     let traced = left.upstream_node_to_trace.as_ref();
     let by_value = traced.is_some_and(|t| t.attention_trace_type == Some(AttentionTraceType::V));
     let asks_activation = traced.is_some() && numbers.first().is_none_or(|(_, loss)| !loss);
-    let what = label(asks_activation);
+    // What the number is: of a head traced through query or key it is the score before the softmax.
+    let (what, term) = match traced.filter(|_| asks_activation) {
+        None => ("logit difference", "Logit difference"),
+        Some(node) if node.node_index.node_type == NodeType::AttentionHead => match node.attention_trace_type {
+            Some(AttentionTraceType::V) => ("effect of the value on the traced node", "Activation"),
+            _ => ("attention score before the softmax", "Activation"),
+        },
+        Some(_) => ("activation before the nonlinearity", "Activation"),
+    };
     let shown: Vec<AnyView> = numbers
         .iter()
         .enumerate()
@@ -89,7 +100,7 @@ fn sentence(session: Session) -> AnyView {
     };
     let question = if asks_activation || by_value {
         ().into_any()
-    } else if left.distractor_tokens.is_empty() {
+    } else if left.distractor_tokens.iter().all(|t| *t == TokenRef::default()) {
         view! { <span>"of "{tokens(&left.target_tokens)}</span> }.into_any()
     } else {
         view! { <span>"for "{tokens(&left.target_tokens)}" rather than "{tokens(&left.distractor_tokens)}</span> }
@@ -100,15 +111,17 @@ fn sentence(session: Session) -> AnyView {
     let names: Vec<String> = best
         .iter()
         .take(3)
-        .filter(|line| line.value(&answer, Compared::Left, Metric::DirectEffect) > 0.0)
         .filter_map(|line| match line {
-            Line::Node { row, .. } => Some(answer.rows[*row].name.clone()),
+            Line::Node { row, .. } => {
+                let effect = line.value(&answer, Compared::Left, Metric::DirectEffect);
+                Some(format!("{} {}", answer.rows[*row].name, format::signed(effect)))
+            }
             Line::Group { .. } => None,
         })
         .collect();
     view! {
         <span class="sentence">
-            <span>{capital(what)}" "{question}</span>
+            <span data-term=term>{capital(what)}" "{question}</span>
             {shown}
             {diff}
             {(!names.is_empty()).then(|| view! {

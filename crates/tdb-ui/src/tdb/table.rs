@@ -6,10 +6,11 @@ mod filters;
 mod keys;
 mod row;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use leptos::prelude::*;
 use serde::Serialize;
+use tdb_api::numbers::{fraction, sum};
 use tdb_api::stream::TOP_K_COMPONENTS;
 use tdb_api::{MultipleTopKDerivedScalarsResponseData, NodeIndex};
 
@@ -18,14 +19,19 @@ use super::exact::{ExactEffects, ExactFooter};
 use super::{Slug, explain::Explanations, selected_node::SelectedNode};
 use crate::answer::{Answer, Compared, Metric};
 use crate::dom;
+use crate::format;
 use crate::json::Json;
 use crate::session::{Session, first_ablated_layer};
+use crate::signals::{Change, Peek, See};
+use crate::ui::keyed;
 use crate::ui::{JsonButton, Placed, Tip, Viewport, VirtualList};
+use crate::ui::{dynamic, follows};
 use crate::view::{Line, arrange};
 use keys::{Action, Context, LineKind};
 
 /// Heights in pixels; the style sheet's `--row` and `--detail` say the same.
 const ROW: f64 = 28.0;
+/// Details before they are measured.
 const DETAIL: f64 = 232.0;
 /// Rows drawn beyond either edge of what is in sight.
 const BEYOND: f64 = 12.0;
@@ -56,6 +62,8 @@ pub struct Table {
     /// Rows whose details are open.
     open: RwSignal<HashSet<usize>>,
     groups: RwSignal<HashSet<String>>,
+    /// Heights of open details, as they were measured.
+    heights: RwSignal<HashMap<usize, f64>>,
     /// The line that the keyboard is at, by its key.
     active: RwSignal<Option<String>>,
     explanations: Explanations,
@@ -80,8 +88,8 @@ struct Shape {
 
 impl Shape {
     fn of(session: Session, narrow: bool, can_explain: bool, exact: bool) -> Self {
-        let two_sided = session.answer.with(|a| a.is_two_sided());
-        session.view.with(|v| {
+        let two_sided = session.answer.see(|a| a.is_two_sided());
+        session.view.see(|v| {
             let shows = |column: &str| v.shows_column(column, narrow);
             let chosen = [Compared::Left, Compared::Diff, Compared::Right].into_iter().filter(|s| v.sides.contains(s));
             Self {
@@ -112,6 +120,7 @@ impl Table {
             session,
             open: RwSignal::default(),
             groups: RwSignal::default(),
+            heights: RwSignal::default(),
             active: RwSignal::new(None),
             explanations,
             exact,
@@ -124,13 +133,13 @@ impl Table {
     fn keep_places(self) {
         let session = self.session;
         let all = move |a: &Answer| a.rows.iter().map(|r| r.node.clone()).collect::<Vec<_>>();
-        let nodes = Memo::new(move |_| session.answer.with(|a| all(a)));
+        let nodes = Memo::new(move |_| session.answer.see(|a| all(a)));
         Effect::new(move |old: Option<Vec<NodeIndex>>| {
             let new = nodes.get();
             if let Some(old) = old {
                 let place = |row: &usize| old.get(*row).and_then(|n| new.iter().position(|m| m == n));
-                self.open.update(|open| *open = open.iter().filter_map(place).collect());
-                self.active.update(|active| {
+                self.open.change(|open| *open = open.iter().filter_map(place).collect());
+                self.active.change(|active| {
                     if let Some(row) = active.as_ref().and_then(|key| key.parse::<usize>().ok()) {
                         *active = place(&row).map(|row| row.to_string());
                     }
@@ -143,8 +152,8 @@ impl Table {
     fn lines(self) -> Memo<Vec<Line>> {
         let session = self.session;
         Memo::new(move |_| {
-            let first = session.asked.with(|a| a.as_ref().and_then(first_ablated_layer));
-            session.answer.with(|a| session.view.with(|v| self.groups.with(|g| arrange(a, v, g, first))))
+            let first = session.asked.see(|a| a.as_ref().and_then(first_ablated_layer));
+            session.answer.see(|a| session.view.see(|v| self.groups.see(|g| arrange(a, v, g, first))))
         })
     }
 
@@ -152,7 +161,10 @@ impl Table {
         Memo::new(move |_| {
             VirtualList::new(lines.get().into_iter().flat_map(|line| {
                 let detail = match &line {
-                    Line::Node { row, .. } if self.open.with(|o| o.contains(row)) => Some((Item::Detail(*row), DETAIL)),
+                    Line::Node { row, .. } if self.open.see(|o| o.contains(row)) => {
+                        let height = self.heights.see(|h| h.get(row).copied().unwrap_or(DETAIL));
+                        Some((Item::Detail(*row), height))
+                    }
                     _ => None,
                 };
                 std::iter::once((Item::Line(line), ROW)).chain(detail)
@@ -165,7 +177,7 @@ impl Table {
         let selected = SelectedNode::get();
         Effect::new(move |_| {
             let key = self.active.get();
-            let row = lines.with(|lines| {
+            let row = lines.see(|lines| {
                 let line = lines.iter().find(|l| Some(l.key()) == key).or(lines.first())?;
                 Some(line.first_row())
             });
@@ -174,7 +186,7 @@ impl Table {
     }
 
     fn node(self, row: usize) -> Option<NodeIndex> {
-        self.session.answer.with_untracked(|a| a.rows.get(row).map(|r| r.node.clone()))
+        self.session.answer.peek(|a| a.rows.get(row).map(|r| r.node.clone()))
     }
 
     fn kind(self, line: &Line) -> LineKind {
@@ -203,7 +215,7 @@ impl Table {
         if lines.is_empty() || modified || (inside && (event.key() == "Enter" || dom::is_typing())) {
             return;
         }
-        let at = self.active.with_untracked(|a| a.as_ref().and_then(|k| lines.iter().position(|l| l.key() == *k)));
+        let at = self.active.peek(|a| a.as_ref().and_then(|k| lines.iter().position(|l| l.key() == *k)));
         let context = Context {
             lines: lines.len(),
             at: at.map(|at| (at, self.kind(&lines[at]))),
@@ -213,7 +225,7 @@ impl Table {
         event.prevent_default();
         if let Action::Select(to) = action {
             let key = lines[to].key();
-            items.with_untracked(|items| {
+            items.peek(|items| {
                 if let Some(placed) = items.find(|item| matches!(item, Item::Line(line) if line.key() == key)) {
                     viewport.reveal(placed, ROW);
                 }
@@ -251,12 +263,12 @@ impl Table {
 
     fn toggle(self, line: &Line) {
         match line {
-            Line::Group { name, .. } => self.groups.update(|g| {
+            Line::Group { name, .. } => self.groups.change(|g| {
                 if !g.remove(name) {
                     g.insert(name.clone());
                 }
             }),
-            Line::Node { row, .. } => self.open.update(|o| {
+            Line::Node { row, .. } => self.open.change(|o| {
                 if !o.remove(row) {
                     o.insert(*row);
                 }
@@ -275,14 +287,14 @@ pub fn NodeTable() -> impl IntoView {
     table.tell_selected(lines);
     let viewport = Viewport::new(move || items.track());
     let window = viewport.window(STEP * ROW, BEYOND * ROW);
-    let drawn = move || items.with(|items| items.within(window.get()));
+    let drawn = move || items.see(|items| items.within(window.get()));
     let key = move |placed: &Placed<Item>| (session.generation.get_untracked(), placed.item.key(), placed.top as i64);
-    let slug = StoredValue::new(Slug::text());
+    let slug = Slug::get();
     let on_key = move |event: web_sys::KeyboardEvent| {
-        table.on_key(&event, &lines.get_untracked(), items, viewport, &slug.get_value());
+        table.on_key(&event, &lines.get_untracked(), items, viewport, &slug.now());
     };
-    let is_compared = move || table.shape.with(|s| s.two_sided);
-    let body_style = move || format!("height:{}px;{}", items.with(VirtualList::height), columns::template(table));
+    let is_compared = move || table.shape.see(|s| s.two_sided);
+    let body_style = move || format!("height:{}px;{}", items.see(VirtualList::height), columns::template(table));
     view! {
         <section class="card table-card" aria-label="Node table">
             <TableHead table=table lines=lines />
@@ -290,18 +302,18 @@ pub fn NodeTable() -> impl IntoView {
             <div
                 class="grid-scroll"
                 class:compare=is_compared
-                class:tight=move || table.shape.with(|s| s.two_sided || s.narrow)
-                class:stale=move || session.is_stale()
+                class:tight=follows(move || table.shape.see(|s| s.two_sided || s.narrow))
+                class:stale=follows(move || session.is_stale())
                 id="node-table"
                 role="grid"
                 tabindex="0"
                 aria-label="Nodes; arrow keys move, Enter opens, a ablates, t traces"
-                aria-rowcount=move || lines.with(|l| l.len() + 1).to_string()
-                aria-activedescendant=move || table.active.get().map(|k| format!("line-{k}"))
-                aria-busy=move || session.is_stale().to_string()
+                aria-rowcount=follows(move || lines.see(|l| l.len() + 1).to_string())
+                aria-activedescendant=follows(move || table.active.get().map(|k| format!("line-{k}")))
+                aria-busy=follows(move || session.is_stale().to_string())
                 node_ref=viewport.node
                 on:scroll=move |_| viewport.measure()
-                on:keydown=on_key
+                on:keydown=keyed(on_key)
             >
                 <columns::Head table=table />
                 <div class="grid-body" role="rowgroup" style=body_style>
@@ -309,11 +321,11 @@ pub fn NodeTable() -> impl IntoView {
                         {draw(table, placed)}
                     </For>
                 </div>
-                {move || {
-                    let is_empty = lines.with(Vec::is_empty) && session.busy.with(Option::is_none);
-                    let what = if session.view.with(|v| v.is_filtered()) { "No node passes the filter." } else { "No nodes." };
+                {dynamic(move || {
+                    let is_empty = lines.see(Vec::is_empty) && session.busy.see(Option::is_none);
+                    let what = if session.view.see(|v| v.is_filtered()) { "No node passes the filter." } else { "No nodes." };
                     is_empty.then(|| view! { <p class="quiet empty">{what}</p> })
-                }}
+                })}
             </div>
             <ExactFooter />
         </section>
@@ -333,11 +345,14 @@ fn draw(table: Table, placed: Placed<Item>) -> AnyView {
 fn TableHead(table: Table, lines: Memo<Vec<Line>>) -> impl IntoView {
     let session = table.session;
     let count = move || {
-        let shown: usize = lines.with(|lines| lines.iter().map(Line::nodes).sum());
-        let total = session.answer.with(|a| a.rows.len());
-        if shown == total { format!("{total}") } else { format!("{shown} of {total}") }
+        let shown: usize = lines.see(|lines| lines.iter().map(Line::nodes).sum());
+        let total = session.answer.see(|a| a.rows.len());
+        let hidden = session.asked.see(|a| a.as_ref().and_then(first_ablated_layer));
+        let hidden = hidden.map_or_else(String::new, |first| format!("; layers before {first} are hidden"));
+        let count = if shown == total { format!("{total}") } else { format!("{shown} of {total}") };
+        format!("{count}{hidden}{}", covered(session, &lines.get()).unwrap_or_default())
     };
-    let json = Callback::new(move |()| session.answer.with_untracked(|answer| json(answer)));
+    let json = Callback::new(move |()| session.answer.peek(|answer| json(answer)));
     view! {
         <div class="card-head">
             <h2>"Nodes"</h2>
@@ -345,14 +360,27 @@ fn TableHead(table: Table, lines: Memo<Vec<Line>>) -> impl IntoView {
                 {count}
             </span>
             <Tip about="the node table">
-                "The nodes with the largest and smallest values of each column. Bar length: share of the column's \
-                    largest value. Blue to the right is positive, orange to the left negative."
+                "The nodes with the largest and smallest values of each column, those with the largest direct effect \
+                    first, whichever way it points. Beside the count stands what the direct effects of the rows shown \
+                    add up to, of the whole logit difference. Bar length: share of the column's largest value. Blue \
+                    to the right is positive, orange to the left negative."
             </Tip>
             <span class="grow"></span>
             <filters::Filters table=table />
             <JsonButton what="the node table" value=json />
         </div>
     }
+}
+
+/// How much of the logit difference the direct effects of the lines add up to.
+fn covered(session: Session, lines: &[Line]) -> Option<String> {
+    session.answer.see(|answer| {
+        let whole = answer.objective()?;
+        let once = lines.iter().filter(|line| line.nodes() > 0);
+        let listed = sum(once.map(|line| line.value(answer, Compared::Left, Metric::DirectEffect)));
+        let share = fraction(listed, whole).map(|share| format!(" ({:.0} %)", share * 100.0)).unwrap_or_default();
+        Some(format!(" · direct effects {} of {}{share}", format::signed(listed), format::signed(whole)))
+    })
 }
 
 fn json(answer: &Answer) -> Json {

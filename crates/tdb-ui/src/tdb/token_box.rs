@@ -7,15 +7,18 @@ use tdb_api::TokenRef;
 use super::question::{Field, field_of, side, side_mut, tokens, tokens_mut};
 use crate::format;
 use crate::session::Session;
+use crate::signals::{Change, See};
 use crate::token_cache::{TokenCache, Tokens};
+use crate::ui::press;
 use crate::ui::{Combobox, Tip};
+use crate::ui::{Show, dynamic};
 
 #[component]
 pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
     let session = Session::get();
-    let count = Memo::new(move |_| session.page.with(|p| side(p, right).map_or(0, |s| tokens(s, distractor).len())));
+    let count = Memo::new(move |_| session.page.see(|p| side(p, right).map_or(0, |s| tokens(s, distractor).len())));
     let change = move |f: &dyn Fn(&mut Vec<TokenRef>)| {
-        session.page.update(|page| {
+        session.page.change(|page| {
             if let Some(side) = side_mut(page, right) {
                 f(tokens_mut(side, distractor));
             }
@@ -35,7 +38,8 @@ pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
                 {if distractor {
                     view! {
                         <Tip about="distractors">
-                            "The token to compare with. What favours it counts as negative. It may be left out."
+                            "The token to compare with. What favours it counts as negative. Left empty, the target's logit \
+                                itself is asked about."
                         </Tip>
                     }.into_any()
                 } else {
@@ -47,15 +51,15 @@ pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
                 }}
             </div>
             <div class="token-boxes">
-                {move || (0..count.get()).map(|at| view! {
+                {dynamic(move || (0..count.get()).map(|at| view! {
                     <TokenBox right=right distractor=distractor at=at />
-                }).collect_view()}
+                }).collect_view())}
                 <button
                     type="button"
                     class="button small plain icon"
                     aria-label=format!("Add a {what} token")
                     title=format!("Add a {what} token")
-                    on:click=move |_| change(&|tokens| tokens.push(TokenRef::default()))
+                    on:click=press(move |_| change(&|tokens| tokens.push(TokenRef::default())))
                 >
                     "+"
                 </button>
@@ -65,7 +69,7 @@ pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
                         class="button small plain icon"
                         aria-label=format!("Remove the last {what} token")
                         title=format!("Remove the last {what} token")
-                        on:click=move |_| change(&|tokens| { tokens.pop(); })
+                        on:click=press(move |_| change(&|tokens| { tokens.pop(); }))
                     >
                         "−"
                     </button>
@@ -83,12 +87,12 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
     let id = format!("{what}{}-{at}", if right { "-right" } else { "" });
     let problem_id = format!("{id}-problem");
     let named = Memo::new(move |_| {
-        session.page.with(|p| side(p, right).and_then(|s| tokens(s, distractor).get(at).cloned()).unwrap_or_default())
+        session.page.see(|p| side(p, right).and_then(|s| tokens(s, distractor).get(at).cloned()).unwrap_or_default())
     });
-    let text = Memo::new(move |_| named.with(|token| token.text().to_owned()));
-    let by_id = move || named.with(TokenRef::id);
+    let text = Memo::new(move |_| named.see(|token| token.text().to_owned()));
+    let by_id = move || named.see(TokenRef::id);
     let edit = move |value: TokenRef| {
-        session.page.update(|page| {
+        session.page.change(|page| {
             if let Some(token) = side_mut(page, right).and_then(|s| tokens_mut(s, distractor).get_mut(at)) {
                 *token = value;
             }
@@ -108,11 +112,14 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
     let split = token_cache.follow(move || text.get());
     let problem = Memo::new(move |_| {
         let told = session.problem.get().filter(|p| field_of(p) == Some(field)).map(|p| p.message);
-        told.or_else(|| by_id().is_none().then(|| text.with(|text| wrong(text, split.get()))).flatten())
+        // A distractor may be left empty, a target may not.
+        let is_left_out = distractor && text.see(|t| t.is_empty());
+        let own = || by_id().is_none().then(|| text.see(|text| wrong(text, split.get()))).flatten();
+        told.or_else(|| if is_left_out { None } else { own() })
     });
     let warning = move || {
-        let bare = text.with(|t| t.starts_with(|c: char| c.is_alphanumeric()));
-        (bare && problem.with(Option::is_none)).then_some("does not start with a space")
+        let bare = text.see(|t| t.starts_with(|c: char| c.is_alphanumeric()));
+        (bare && problem.see(Option::is_none)).then_some("does not start with a space")
     };
     view! {
         <div class="token-box">
@@ -122,15 +129,15 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
                 list_label="Tokens of the vocabulary"
                 text=text
                 suggestions=suggestions
-                invalid=Signal::derive(move || problem.with(Option::is_some))
+                invalid=Signal::derive(move || problem.see(Option::is_some))
                 described_by=problem_id.clone()
                 on_input=on_input
                 on_choose=Callback::new(edit)
             />
             <div class="token-note" id=problem_id aria-live="polite">
-                {move || problem.get().map(|p| view! { <span class="field-error">{p}</span> })}
-                {move || by_id().map(|id| view! { <span class="field-warning">{format!("token {id}")}</span> })}
-                {move || warning().map(|w| view! { <span class="field-warning">{w}</span> })}
+                {dynamic(move || problem.get().map(|p| view! { <span class="field-error">{p}</span> }))}
+                {dynamic(move || by_id().map(|id| view! { <span class="field-warning">{format!("token {id}")}</span> }))}
+                {dynamic(move || warning().map(|w| view! { <span class="field-warning">{w}</span> }))}
             </div>
         </div>
     }

@@ -4,6 +4,9 @@ use leptos::prelude::*;
 use tdb_api::TokenRef;
 
 use super::token_text;
+use super::{dynamic, follows};
+use super::{entered, keyed};
+use crate::signals::{Peek, See};
 
 /// What a key does in a field with `n` suggestions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub fn Combobox(
 ) -> impl IntoView {
     let open = RwSignal::new(false);
     let active = RwSignal::new(None::<usize>);
-    let is_open = move || open.get() && suggestions.with(|s| !s.is_empty());
+    let is_open = move || open.get() && suggestions.see(|s| !s.is_empty());
     Effect::new(move |_| {
         suggestions.track();
         active.set(None);
@@ -56,7 +59,7 @@ pub fn Combobox(
         suggestions.set(Vec::new());
     };
     let keydown = move |event: web_sys::KeyboardEvent| {
-        let n = suggestions.with_untracked(Vec::len);
+        let n = suggestions.peek(Vec::len);
         let modified = event.ctrl_key() || event.meta_key();
         match on_key(&event.key(), n, open.get_untracked(), active.get_untracked()) {
             Some(Move::To(i)) => {
@@ -66,7 +69,7 @@ pub fn Combobox(
             }
             Some(Move::Take(i)) if !modified => {
                 event.prevent_default();
-                if let Some(token) = suggestions.with_untracked(|s| s.get(i).cloned()) {
+                if let Some(token) = suggestions.peek(|s| s.get(i).cloned()) {
                     choose(token);
                 }
             }
@@ -92,7 +95,7 @@ pub fn Combobox(
             <li
                 id=option_id(i)
                 role="option"
-                aria-selected=move || (active.get() == Some(i)).to_string()
+                aria-selected=follows(move || (active.get() == Some(i)).to_string())
                 on:mousedown=move |e| {
                     // Before the field loses the focus, or the list would be gone.
                     e.prevent_default();
@@ -107,33 +110,33 @@ pub fn Combobox(
     view! {
         <div class="token-input" class:invalid=invalid>
             <span class="token-back" aria-hidden="true">
-                {move || text.with(|t| token_text(t))}
+                {dynamic(move || text.see(|t| token_text(t)))}
             </span>
             <input
                 id=id
                 type="text"
                 role="combobox"
                 aria-label=label
-                aria-expanded=move || is_open().to_string()
+                aria-expanded=follows(move || is_open().to_string())
                 aria-controls=list_id.clone()
                 aria-autocomplete="list"
                 aria-activedescendant=active_id
-                aria-invalid=move || invalid.get().to_string()
+                aria-invalid=follows(move || invalid.get().to_string())
                 aria-describedby=described_by
                 autocomplete="off"
                 autocapitalize="off"
                 spellcheck="false"
-                prop:value=move || text.get()
-                on:input=move |e| {
+                prop:value=follows(move || text.get())
+                on:input=entered(move |e| {
                     open.set(true);
                     on_input.run(event_target_value(&e));
-                }
+                })
                 on:blur=move |_| open.set(false)
-                on:keydown=keydown
+                on:keydown=keyed(keydown)
             />
         </div>
-        <ul class="suggestions" id=list_id role="listbox" aria-label=list_label hidden=move || !is_open()>
-            {move || suggestions.get().into_iter().enumerate().map(&option).collect_view()}
+        <ul class="suggestions" id=list_id role="listbox" aria-label=list_label hidden=follows(move || !is_open())>
+            {dynamic(move || suggestions.get().into_iter().enumerate().map(&option).collect_view())}
         </ul>
     }
 }

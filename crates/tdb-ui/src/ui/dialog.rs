@@ -1,5 +1,7 @@
 //! A modal dialog on the browser's own element: it keeps focus inside, closes on Escape, and gives focus back.
 
+use super::press;
+use super::{Show, dynamic, follows};
 use leptos::{html, prelude::*};
 
 #[component]
@@ -9,6 +11,9 @@ pub fn Dialog(
     /// A drawer stands at the right edge, over the page's full height.
     #[prop(optional)]
     drawer: bool,
+    /// As wide as the window.
+    #[prop(optional)]
+    wide: bool,
     children: ChildrenFn,
 ) -> impl IntoView {
     let node = NodeRef::<html::Dialog>::new();
@@ -36,13 +41,14 @@ pub fn Dialog(
         <dialog
             node_ref=node
             class:drawer=drawer
-            aria-label=move || title.get()
+            class:wide=wide
+            aria-label=follows(move || title.get())
             on:close=move |_| open.set(false)
-            on:click=on_click
+            on:click=press(on_click)
         >
             <div class="dialog-head">
-                <h2 class="grow">{move || title.get()}</h2>
-                <button type="button" class="button plain icon" aria-label="Close" on:click=move |_| open.set(false)>
+                <h2 class="grow">{dynamic(move || title.get())}</h2>
+                <button type="button" class="button plain icon" aria-label="Close" on:click=press(move |_| open.set(false))>
                     "✕"
                 </button>
             </div>

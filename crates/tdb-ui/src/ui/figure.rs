@@ -9,12 +9,18 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{CanvasRenderingContext2d, CssStyleDeclaration, Element, HtmlCanvasElement, HtmlImageElement, Node};
 
+use super::press;
 use super::{Menu, Notices};
 use crate::dom;
+use crate::format;
 
 /// Picture elements for each pixel of the page.
 const SCALE: f64 = 2.0;
 const MARGIN: f64 = 8.0;
+
+/// What a figure is kept with, where a page keeps figures: its name and its drawing.
+#[derive(Clone, Copy)]
+pub struct KeepFigure(pub Callback<(&'static str, String)>);
 
 /// Saves the element that matches `of`.
 #[component]
@@ -26,6 +32,7 @@ pub fn SaveFigure(
     file: &'static str,
 ) -> impl IntoView {
     let notices = Notices::get();
+    let keep = use_context::<KeepFigure>();
     let of = StoredValue::new(of);
     let draw = move || {
         let element = dom::document()?.query_selector(&of.get_value()).ok()??;
@@ -50,8 +57,17 @@ pub fn SaveFigure(
     };
     view! {
         <Menu label="Save" name=format!("Save {what} as a figure") class="button small plain">
-            <button type="button" role="menuitem" on:click=svg>"Save as SVG"</button>
-            <button type="button" role="menuitem" on:click=png>"Save as PNG"</button>
+            <button type="button" role="menuitem" on:click=press(svg)>"Save as SVG"</button>
+            <button type="button" role="menuitem" on:click=press(png)>"Save as PNG"</button>
+            {keep.map(|keep| view! {
+                <button type="button" role="menuitem" on:click=press(move |_| match draw() {
+                    Some(figure) => {
+                        keep.0.run((what, figure.svg));
+                        notices.say("The figure is in the log.");
+                    }
+                    None => notices.say("There is no figure to keep."),
+                })>"Add to the log"</button>
+            })}
         </Menu>
     }
 }
@@ -296,5 +312,5 @@ fn mark(element: &Element) -> Option<(String, CssStyleDeclaration)> {
 
 fn escape(text: &str) -> String {
     let clean: String = text.chars().filter(|c| !c.is_control()).collect();
-    clean.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    format::html(&clean)
 }

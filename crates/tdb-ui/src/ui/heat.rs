@@ -2,6 +2,7 @@
 
 use leptos::prelude::*;
 
+use super::{dynamic, follows};
 use crate::format;
 
 /// `pos`, `neg` or nothing.
@@ -28,11 +29,11 @@ pub fn DivergingLegend(#[prop(into)] most: Signal<f64>) -> impl IntoView {
         <span
             class="legend"
             role="img"
-            aria-label=move || format!("Scale from minus {0} (orange) to plus {0} (blue)", format::number(most.get()))
+            aria-label=follows(move || format!("Scale from minus {0} (orange) to plus {0} (blue)", format::number(most.get())))
         >
-            <span>{move || format::signed(-most.get())}</span>
+            <span>{dynamic(move || format::signed(-most.get()))}</span>
             <span class="legend-bar diverging"></span>
-            <span>{move || format::signed(most.get())}</span>
+            <span>{dynamic(move || format::signed(most.get()))}</span>
         </span>
     }
 }
@@ -48,7 +49,7 @@ pub fn SequentialLegend(
         <span class="legend">
             <span>{label}" 0"</span>
             <span class=format!("legend-bar {kind}") aria-hidden="true"></span>
-            <span>{move || most.get().map_or_else(|| "most".to_owned(), format::number)}</span>
+            <span>{dynamic(move || most.get().map_or_else(|| "most".to_owned(), format::number))}</span>
         </span>
     }
 }

@@ -6,6 +6,8 @@ use leptos::prelude::*;
 use leptos::task::spawn_local;
 use serde_json::Value;
 
+use super::dynamic;
+use super::press;
 use super::{Dialog, Notices};
 use crate::dom;
 use crate::json::Json;
@@ -43,20 +45,20 @@ pub fn JsonButton(
             class="button plain small"
             aria-label=format!("Show the JSON of {what}")
             title=format!("Show the JSON of {what}")
-            on:click=show
+            on:click=press(show)
         >
             "JSON"
         </button>
         <Dialog open=open title=format!("JSON of {what}")>
             <div class="row">
-                <button type="button" class="button small" on:click=copy>
+                <button type="button" class="button small" on:click=press(copy)>
                     "Copy"
                 </button>
-                <button type="button" class="button small" on:click=save>
+                <button type="button" class="button small" on:click=press(save)>
                     "Save as a file"
                 </button>
             </div>
-            {move || view! { <JsonTree json=shown.get() /> }}
+            {dynamic(move || view! { <JsonTree json=shown.get() /> })}
         </Dialog>
     }
 }
@@ -88,10 +90,10 @@ fn branch(label: String, root: Arc<Json>, path: Vec<Step>, depth: usize) -> AnyV
             on:toggle=move |e| open.set(event_target::<web_sys::HtmlElement>(&e).has_attribute("open"))
         >
             <summary>{key}<span class="count">{count}</span></summary>
-            {move || {
+            {dynamic(move || {
                 open.get()
                     .then(|| children.iter().map(|(label, path)| branch(label.clone(), root.clone(), path.clone(), depth + 1)).collect_view())
-            }}
+            })}
         </details>
     }
     .into_any()

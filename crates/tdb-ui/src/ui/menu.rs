@@ -1,5 +1,8 @@
 //! A button with a menu: arrows move, Escape and a press elsewhere close, focus returns to the button.
 
+use super::{Show, dynamic, follows};
+use super::{keyed, press};
+use crate::signals::Change;
 use leptos::{html, prelude::*};
 use wasm_bindgen::JsCast;
 
@@ -71,21 +74,21 @@ pub fn Menu(
     };
     let children = StoredValue::new(children);
     view! {
-        <div class="menu-anchor" node_ref=anchor on:keydown=on_key on:focusout=on_leave>
+        <div class="menu-anchor" node_ref=anchor on:keydown=keyed(on_key) on:focusout=on_leave>
             <button
                 type="button"
                 node_ref=button
                 class=class
                 aria-haspopup="menu"
-                aria-expanded=move || open.get().to_string()
+                aria-expanded=follows(move || open.get().to_string())
                 aria-label=name.clone()
                 title=name
-                on:click=move |_| open.update(|o| *o = !*o)
+                on:click=press(move |_| open.change(|o| *o = !*o))
             >
-                {move || label.get()}
+                {dynamic(move || label.get())}
             </button>
             <Show when=move || open.get()>
-                <div class="menu" class:left=left role="menu" on:click=move |_| close()>
+                <div class="menu" class:left=left role="menu" on:click=press(move |_| close())>
                     {children.with_value(|c| c())}
                 </div>
             </Show>

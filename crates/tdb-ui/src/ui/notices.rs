@@ -1,5 +1,7 @@
 //! Short messages: seen in a corner for a while, and said to screen readers.
 
+use super::dynamic;
+use crate::signals::Change;
 use leptos::prelude::*;
 use std::time::Duration;
 
@@ -30,8 +32,8 @@ impl Notices {
         let id = self.next.get_value();
         self.next.set_value(id + 1);
         self.spoken.set(message.clone());
-        self.shown.update(|all| all.push((id, message)));
-        set_timeout(move || self.shown.update(|all| all.retain(|(i, _)| *i != id)), Duration::from_secs(5));
+        self.shown.change(|all| all.push((id, message)));
+        set_timeout(move || self.shown.change(|all| all.retain(|(i, _)| *i != id)), Duration::from_secs(5));
     }
 
     /// Says a message to screen readers alone: what the eye sees anyway.
@@ -45,7 +47,7 @@ pub fn NoticesView() -> impl IntoView {
     let notices = Notices::get();
     view! {
         <div class="visually-hidden" role="status" aria-live="polite" id="live">
-            {move || notices.spoken.get()}
+            {dynamic(move || notices.spoken.get())}
         </div>
         <div class="toasts" aria-hidden="true">
             <For each=move || notices.shown.get() key=|(id, _)| *id let((_, message))>

@@ -2,13 +2,14 @@
 
 use leptos::prelude::*;
 
+use super::press;
 use crate::client::{Kind, Problem, capital};
 
 fn heading(problem: &Problem) -> &'static str {
     match problem.kind {
         Kind::Unreachable => "No answer",
         Kind::Refused(404) => "Not there",
-        Kind::Refused(400..500) => "This cannot be run",
+        Kind::Refused(400..500) => "This question can't be run",
         Kind::Refused(_) => "The server failed",
         Kind::Unreadable => "Not understood",
         Kind::Aborted => "",
@@ -25,8 +26,9 @@ pub fn ProblemCard(problem: Problem, #[prop(optional)] retry: Option<Callback<()
                 ". "
                 {capital(&problem.message)}
             </div>
-            {retry.map(|retry| view! {
-                <button type="button" class="button small" on:click=move |_| retry.run(())>
+            // What the server refuses once it refuses again.
+            {retry.filter(|_| !matches!(problem.kind, Kind::Refused(400..=428 | 430..=499))).map(|retry| view! {
+                <button type="button" class="button small" on:click=press(move |_| retry.run(()))>
                     "Try again"
                 </button>
             })}

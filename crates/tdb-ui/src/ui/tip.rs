@@ -1,5 +1,8 @@
 //! A word of explanation behind an `i`: by pointer, focus or press; Escape dismisses it.
 
+use super::{Show, follows};
+use super::{keyed, press};
+use crate::signals::Change;
 use leptos::prelude::*;
 
 #[component]
@@ -25,16 +28,16 @@ pub fn Tip(
             <button
                 type="button"
                 aria-label=format!("About {about}")
-                aria-expanded=move || open().to_string()
-                on:click=move |_| pressed.update(|p| *p = !*p)
+                aria-expanded=follows(move || open().to_string())
+                on:click=press(move |_| pressed.change(|p| *p = !*p))
                 on:blur=move |_| pressed.set(false)
-                on:keydown=move |e| {
+                on:keydown=keyed(move |e| {
                     if e.key() == "Escape" && open() {
                         e.stop_propagation();
                         pressed.set(false);
                         hovered.set(false);
                     }
-                }
+                })
             >
                 "i"
             </button>

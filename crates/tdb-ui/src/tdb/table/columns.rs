@@ -5,17 +5,19 @@ use tdb_api::ComponentTypeForAttention;
 
 use super::Table;
 use crate::answer::{Compared, Metric};
-use crate::terms;
+use crate::signals::{Change, See};
+use crate::ui::press;
+use crate::ui::{Show, dynamic, follows};
 use crate::view::{Sort, SortBy};
 
 /// The columns' widths as a custom property: head and rows share it.
 pub fn template(table: Table) -> String {
-    table.shape.with(|shape| {
+    table.shape.see(|shape| {
         let n = shape.sides.len() * shape.metrics.len() + usize::from(shape.exact);
         let (name, token, value) = match (shape.narrow, shape.two_sided) {
-            (true, _) => (118, 48, 62),
-            (_, true) => (146, 84, 58),
-            _ => (180, 80, 92),
+            (true, _) => (142, 48, 56),
+            (_, true) => (154, 92, 58),
+            _ => (206, 80, 98),
         };
         let tokens = usize::from(shape.to) + usize::from(shape.from);
         let explanation = if shape.two_sided { 260 } else { 200 };
@@ -40,45 +42,45 @@ pub fn template(table: Table) -> String {
 pub fn Head(table: Table) -> impl IntoView {
     let session = table.session;
     let attended = move || {
-        let latents = session.asked.with(|a| {
+        let latents = session.asked.see(|a| {
             a.as_ref().is_some_and(|a| a.component_type_for_attention == ComponentTypeForAttention::AutoencoderLatent)
         });
-        match (table.shape.with(|s| s.narrow), latents) {
+        match (table.shape.see(|s| s.narrow), latents) {
             (true, _) => "To",
             (_, true) => "Attributed to",
             _ => "Attended to",
         }
     };
-    let from = move || if table.shape.with(|s| s.narrow) { "From" } else { "Attended from" };
+    let from = move || if table.shape.see(|s| s.narrow) { "From" } else { "Attended from" };
     view! {
-        <div class="grid-head" role="rowgroup" style=move || template(table)>
+        <div class="grid-head" role="rowgroup" style=follows(move || template(table))>
             <div class="grid-row" role="row" aria-rowindex="1">
                 <SortHead
                     table=table
                     by=SortBy::Name
                     label=Signal::derive(|| "Name".to_owned())
                     class="name"
-                    title="Sort by layer, type and index"
+                    term="Layer and index"
                 />
-                <Show when=move || table.shape.with(|s| s.to)>
+                <Show when=move || table.shape.see(|s| s.to)>
                     <SortHead
                         table=table
                         by=SortBy::To
                         label=Signal::derive(move || attended().to_owned())
                         class=""
-                        title="The token that a head reads, or that an attention latent's activation comes from"
+                        term="Attended to"
                     />
                 </Show>
-                <Show when=move || table.shape.with(|s| s.from)>
+                <Show when=move || table.shape.see(|s| s.from)>
                     <SortHead
                         table=table
                         by=SortBy::From
                         label=Signal::derive(move || from().to_owned())
                         class=""
-                        title="The token that the node sits at"
+                        term="Attended from"
                     />
                 </Show>
-                {move || {
+                {dynamic(move || {
                     let shape = table.shape.get();
                     let heads = shape.metrics.iter().flat_map(|m| shape.sides.iter().map(move |v| (*m, *v)));
                     heads.map(|(metric, v)| {
@@ -94,23 +96,18 @@ pub fn Head(table: Table) -> impl IntoView {
                             (_, Compared::Diff) => "num of-diff",
                             (_, Compared::Right) => "num of-right",
                         };
-                        let title = match v {
-                            Compared::Diff => format!("{}: left minus right. {}", metric.label(), terms::meaning(metric.label())),
-                            _ if sides => format!("{}, {}. {}", metric.label(), v.label().to_lowercase(), terms::meaning(metric.label())),
-                            _ => terms::meaning(metric.label()).to_owned(),
-                        };
                         view! {
                             <SortHead
                                 table=table
                                 by=SortBy::Value(metric, v)
                                 label=Signal::derive(move || label.clone())
                                 class=class
-                                title=title
+                                term=metric.label()
                             />
                         }
                     }).collect_view()
-                }}
-                <Show when=move || table.shape.with(|s| s.exact)>
+                })}
+                <Show when=move || table.shape.see(|s| s.exact)>
                     <div
                         class="cell head num"
                         role="columnheader"
@@ -118,15 +115,17 @@ pub fn Head(table: Table) -> impl IntoView {
                             where the estimated total effect parts from it by more than 20 % and 2 % of the objective."
                     >
                         <span class="sort-label">
-                            {move || if table.shape.with(|s| s.two_sided) { "Exact left" } else { "Exact effect" }}
+                            {move || if table.shape.see(|s| s.two_sided) { "Exact left" } else { "Exact effect" }}
                         </span>
                     </div>
                 </Show>
-                <Show when=move || table.shape.with(|s| s.explanation)>
+                <Show when=move || table.shape.see(|s| s.explanation)>
                     <div
                         class="cell head explanation"
                         role="columnheader"
-                        title="What the component looks for on texts of the data set, in words"
+                        tabindex="0"
+                        data-term="Explanation"
+                        aria-describedby="term-tip"
                     >
                         "Explanation"
                     </div>
@@ -145,35 +144,86 @@ fn short(metric: Metric) -> &'static str {
     }
 }
 
+/// How a column orders the rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Descending,
+    Ascending,
+    Size,
+}
+
+impl Order {
+    fn of(sort: Sort, by: SortBy) -> Option<Self> {
+        match (sort.by, by) {
+            (SortBy::Size(m, v), SortBy::Value(metric, view)) if (m, v) == (metric, view) => Some(Self::Size),
+            (now, by) if now == by => Some(if sort.descending { Self::Descending } else { Self::Ascending }),
+            _ => None,
+        }
+    }
+
+    /// The order that a press on the column's head leads to.
+    fn next(now: Option<Self>, by: SortBy) -> Sort {
+        match (now, by) {
+            (Some(Self::Ascending), SortBy::Value(metric, view)) => {
+                Sort { by: SortBy::Size(metric, view), descending: true }
+            }
+            (None | Some(Self::Size), SortBy::Value(..)) => Sort { by, descending: true },
+            (now, _) => Sort { by, descending: now == Some(Self::Ascending) },
+        }
+    }
+}
+
 #[component]
 fn SortHead(
     table: Table,
     by: SortBy,
     label: Signal<String>,
     class: &'static str,
-    #[prop(into)] title: String,
+    /// What the column holds, as the terms have it.
+    term: &'static str,
 ) -> impl IntoView {
     let session = table.session;
-    let state = move || session.view.with(|v| (v.sort.by == by).then_some(v.sort.descending));
-    let first_descending = matches!(by, SortBy::Value(..));
+    let order = move || session.view.see(|v| Order::of(v.sort, by));
     let sort = move |_| {
-        session.view.update(|v| {
-            let descending = if v.sort.by == by { !v.sort.descending } else { first_descending };
-            v.sort = Sort { by, descending };
-        });
+        session.view.change(|v| v.sort = Order::next(Order::of(v.sort, by), by));
     };
     view! {
-        <div class=format!("cell head {class}") role="columnheader" title=title aria-sort=move || match state() {
-            Some(true) => "descending",
-            Some(false) => "ascending",
+        <div class=format!("cell head {class}") role="columnheader" data-term=term aria-sort=follows(move || match order() {
+            Some(Order::Descending) => "descending",
+            Some(Order::Ascending) => "ascending",
+            Some(Order::Size) => "other",
             None => "none",
-        }>
-            <button type="button" class="sort" on:click=sort>
-                {move || label.get()}
+        })>
+            <button type="button" class="sort" aria-describedby="term-tip" on:click=press(sort)>
+                {dynamic(move || label.get())}
                 <span aria-hidden="true">
-                    {move || match state() { Some(true) => " ▾", Some(false) => " ▴", None => "" }}
+                    {dynamic(move || match order() {
+                        Some(Order::Descending) => " ▾",
+                        Some(Order::Ascending) => " ▴",
+                        Some(Order::Size) => " |▾|",
+                        None => "",
+                    })}
                 </span>
             </button>
         </div>
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_goes_through_three_orders() {
+        let by = SortBy::Value(Metric::DirectEffect, Compared::Left);
+        let mut sort = crate::view::ViewState::default().sort;
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            sort = Order::next(Order::of(sort, by), by);
+            seen.push(Order::of(sort, by));
+        }
+        assert!(seen == [Some(Order::Descending), Some(Order::Ascending), Some(Order::Size)]);
+        let by_name = Order::next(Order::of(sort, SortBy::Name), SortBy::Name);
+        assert_eq!(by_name, Sort { by: SortBy::Name, descending: false });
     }
 }

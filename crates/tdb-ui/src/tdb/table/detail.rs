@@ -1,6 +1,6 @@
 //! The details of a row: what can be done with the node, what it says in tokens, what it attends to, what explains it.
 
-use leptos::prelude::*;
+use leptos::{html, prelude::*};
 use tdb_api::{NodeType, TopTokens};
 
 use super::super::actions::{cannot_ablate, node_href, traces};
@@ -9,8 +9,12 @@ use super::super::explain::explained_text;
 use super::super::means::MeanValues;
 use super::super::{Slug, interventions::describe};
 use super::Table;
+use crate::dom;
 use crate::format;
+use crate::signals::{Change, Peek, See};
 use crate::ui::token_text;
+use crate::ui::{dynamic, follows};
+use crate::ui::{entered, press};
 
 #[component]
 pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
@@ -25,7 +29,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
         move || {
             table
                 .shape
-                .with(|s| s.explanation)
+                .see(|s| s.explanation)
                 .then(|| table.explanations.of(&node))
                 .flatten()
                 .map(|s| explained_text(&s.get()))
@@ -51,8 +55,17 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
     };
     let is_head = node.node_type == NodeType::AttentionHead;
     let (head, averaged) = (node.clone(), node.clone());
+    let measured = NodeRef::<html::Div>::new();
+    dom::follow_height(measured, move |height| {
+        let height = height.ceil();
+        if table.heights.peek(|h| h.get(&row) != Some(&height)) {
+            table.heights.change(|h| {
+                h.insert(row, height);
+            });
+        }
+    });
     view! {
-        <div class="grid-row detail" role="row" style=format!("transform:translateY({top}px)")>
+        <div class="grid-row detail" role="row" style=format!("transform:translateY({top}px)") node_ref=measured>
             <div class="detail-cell" role="gridcell">
                 <div class="detail-side">
                     <strong>{title}</strong>
@@ -64,12 +77,12 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                                 <input
                                     class="field short"
                                     inputmode="decimal"
-                                    prop:value=move || value.get()
-                                    on:input=move |e| value.set(event_target_value(&e))
+                                    prop:value=follows(move || value.get())
+                                    on:input=entered(move |e| value.set(event_target_value(&e)))
                                 />
                             </label>
-                            <button type="button" class="button small" on:click=ablate>"Ablate"</button>
-                            <button type="button" class="button small" on:click=everywhere>"at every token"</button>
+                            <button type="button" class="button small" on:click=press(ablate)>"Ablate"</button>
+                            <button type="button" class="button small" on:click=press(everywhere)>"at every token"</button>
                         </div>
                         <MeanValues node=Signal::stored(Some(averaged.clone())) value=value />
                     })}
@@ -80,7 +93,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                                 <button
                                     type="button"
                                     class="button small"
-                                    on:click=move |_| session.trace(node.clone(), through)
+                                    on:click=press(move |_| session.trace(node.clone(), through))
                                 >
                                     {label}
                                 </button>
@@ -93,7 +106,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                     <p>{explanation}</p>
                 </div>
                 <div class="detail-main">
-                    {move || {
+                    {dynamic(move || {
                         let answer = session.answer.get();
                         let two = answer.is_two_sided();
                         let sides = answer.sides.len().min(2);
@@ -108,7 +121,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                             let side = match (two && !same, side) { (false, _) => "", (_, 0) => "Left: ", _ => "Right: " };
                             view! { <Reading label=format!("{side}{label}") tokens=tokens /> }
                         }).collect_view().into_any()
-                    }}
+                    })}
                     {is_head.then(|| view! { <AttentionPattern node=head /> })}
                 </div>
             </div>

@@ -7,13 +7,16 @@ use super::Table;
 use crate::answer::{Compared, Metric};
 use crate::format;
 use crate::names;
+use crate::signals::{Change, Peek, See};
+use crate::ui::{Show, dynamic, follows};
+use crate::ui::{entered, press};
 use crate::view::{Grouping, NumberFilter, Op};
 
 #[component]
 pub fn Filters(table: Table) -> impl IntoView {
     let session = table.session;
     let explanations = table.explanations;
-    let two = move || session.answer.with(|a| a.is_two_sided());
+    let two = move || session.answer.see(|a| a.is_two_sided());
     view! {
         <input
             class="field filter"
@@ -21,33 +24,33 @@ pub fn Filters(table: Table) -> impl IntoView {
             type="search"
             placeholder="Filter: name, type or token ( / )"
             aria-label="Filter by name, type or token"
-            prop:value=move || session.view.with(|v| v.text.clone())
-            on:input=move |e| session.view.update(|v| v.text = event_target_value(&e))
+            prop:value=follows(move || session.view.see(|v| v.text.clone()))
+            on:input=entered(move |e| session.view.change(|v| v.text = event_target_value(&e)))
         />
         <select
             class="field"
             id="group"
             aria-label="Rows: each node, or sums"
-            on:change=move |e| session.view.update(|v| v.grouped = Grouping::of(&event_target_value(&e)))
+            on:change=entered(move |e| session.view.change(|v| v.grouped = Grouping::of(&event_target_value(&e))))
         >
             {Grouping::ALL.into_iter().map(|(grouping, word, label)| view! {
-                <option value=word selected=move || session.view.with(|v| v.grouped == grouping)>{label}</option>
+                <option value=word selected=follows(move || session.view.see(|v| v.grouped == grouping))>{label}</option>
             }).collect_view()}
         </select>
         <Show when=two>
             <span class="row nowrap" role="group" aria-label="Columns shown">
                 {[Compared::Left, Compared::Diff, Compared::Right].into_iter().map(|side| view! {
-                    <button type="button" class="chip" aria-pressed=move || session.view.with(|v| v.sides.contains(&side)).to_string() on:click=move |_| session.view.update(|v| {
+                    <button type="button" class="chip" aria-pressed=follows(move || session.view.see(|v| v.sides.contains(&side)).to_string()) on:click=press(move |_| session.view.change(|v| {
                         match v.sides.iter().position(|s| *s == side) {
                             Some(at) if v.sides.len() > 1 => { v.sides.remove(at); }
                             Some(_) => {}
                             None => v.sides.push(side),
                         }
-                    })>{side.label()}</button>
+                    }))>{side.label()}</button>
                 }).collect_view()}
             </span>
         </Show>
-        <Show when=move || table.shape.with(|s| s.explanation) && explanations.can_be_written()>
+        <Show when=move || table.shape.see(|s| s.explanation) && explanations.can_be_written()>
             <label
                 class="check"
                 title="Stored explanations are shown as they are; with this, missing ones are written and scored by \
@@ -56,8 +59,8 @@ pub fn Filters(table: Table) -> impl IntoView {
                 <input
                     type="checkbox"
                     id="write-explanations"
-                    prop:checked=move || explanations.writing.get()
-                    on:change=move |e| explanations.writing.set(event_target_checked(&e))
+                    prop:checked=follows(move || explanations.writing.get())
+                    on:change=entered(move |e| explanations.writing.set(event_target_checked(&e)))
                 />
                 "Write explanations"
             </label>
@@ -69,7 +72,7 @@ pub fn Filters(table: Table) -> impl IntoView {
 pub fn Chips(table: Table) -> impl IntoView {
     let session = table.session;
     let kinds = Memo::new(move |_| {
-        session.answer.with(|a| {
+        session.answer.see(|a| {
             let mut kinds: Vec<NodeType> = a.rows.iter().map(|r| r.node.node_type).collect();
             kinds.sort();
             kinds.dedup();
@@ -77,80 +80,79 @@ pub fn Chips(table: Table) -> impl IntoView {
         })
     });
     let layers = Memo::new(move |_| {
-        session.answer.with(|a| {
+        session.answer.see(|a| {
             let mut layers: Vec<i64> = a.rows.iter().filter_map(|r| r.node.layer_index).collect();
             layers.sort_unstable();
             layers.dedup();
             layers
         })
     });
-    let bound =
-        RwSignal::new(session.view.with_untracked(|v| v.number.map(|n| n.bound.to_string()).unwrap_or_default()));
-    let metric = RwSignal::new(session.view.with_untracked(|v| v.number.map_or(Metric::DirectEffect, |n| n.metric)));
-    let op = RwSignal::new(session.view.with_untracked(|v| v.number.map_or(Op::SizeAbove, |n| n.op)));
+    let bound = RwSignal::new(session.view.peek(|v| v.number.map(|n| n.bound.to_string()).unwrap_or_default()));
+    let metric = RwSignal::new(session.view.peek(|v| v.number.map_or(Metric::DirectEffect, |n| n.metric)));
+    let op = RwSignal::new(session.view.peek(|v| v.number.map_or(Op::SizeAbove, |n| n.op)));
     let apply = move || {
         let number = bound.get_untracked().trim().parse::<f64>().ok().filter(|b| b.is_finite());
-        session.view.update(|v| {
+        session.view.change(|v| {
             v.number =
                 number.map(|bound| NumberFilter { metric: metric.get_untracked(), op: op.get_untracked(), bound })
         });
     };
     view! {
         <div class="filter-chips" role="group" aria-label="Filters">
-            {move || kinds.get().into_iter().map(|kind| view! {
+            {dynamic(move || kinds.get().into_iter().map(|kind| view! {
                 <button
                     type="button"
                     class=format!("chip {}", names::type_class(kind))
-                    aria-pressed=move || session.view.with(|v| v.kinds.contains(&kind)).to_string()
-                    on:click=move |_| session.view.update(|v| toggle(&mut v.kinds, kind))
+                    aria-pressed=follows(move || session.view.see(|v| v.kinds.contains(&kind)).to_string())
+                    on:click=press(move |_| session.view.change(|v| toggle(&mut v.kinds, kind)))
                 >
                     {names::type_short(kind)}
                 </button>
-            }).collect_view()}
+            }).collect_view())}
             <span class="divider" aria-hidden="true"></span>
-            {move || layers.get().into_iter().map(|layer| view! {
+            {dynamic(move || layers.get().into_iter().map(|layer| view! {
                 <button
                     type="button"
                     class="chip layer"
                     aria-label=format!("L{layer}: only layer {layer}")
-                    aria-pressed=move || session.view.with(|v| v.layers.contains(&layer)).to_string()
-                    on:click=move |_| session.view.update(|v| toggle(&mut v.layers, layer))
+                    aria-pressed=follows(move || session.view.see(|v| v.layers.contains(&layer)).to_string())
+                    on:click=press(move |_| session.view.change(|v| toggle(&mut v.layers, layer)))
                 >
                     "L"{layer}
                 </button>
-            }).collect_view()}
-            {move || session.view.with(|v| v.tokens.clone()).into_iter().map(|token| {
-                let text = session.answer.with(|a| a.tokens().get(token).map(|t| format::quoted(t)).unwrap_or_default());
+            }).collect_view())}
+            {dynamic(move || session.view.see(|v| v.tokens.clone()).into_iter().map(|token| {
+                let text = session.answer.see(|a| a.tokens().get(token).map(|t| format::quoted(t)).unwrap_or_default());
                 view! {
                     <button
                         type="button"
                         class="chip"
                         aria-pressed="true"
                         aria-label=format!("Only token {token}; press to show all")
-                        on:click=move |_| session.view.update(|v| toggle(&mut v.tokens, token))
+                        on:click=press(move |_| session.view.change(|v| toggle(&mut v.tokens, token)))
                     >
                         "token "{token}" "{text}" ✕"
                     </button>
                 }
-            }).collect_view()}
+            }).collect_view())}
             <span class="divider" aria-hidden="true"></span>
             <span class="row nowrap number-filter">
-                <select class="field" aria-label="Column of the number filter" on:change=move |e| {
+                <select class="field" aria-label="Column of the number filter" on:change=entered(move |e| {
                     if let Some(m) = Metric::ALL.into_iter().find(|m| m.wire() == event_target_value(&e)) {
                         metric.set(m);
                         apply();
                     }
-                }>
+                })>
                     {Metric::ALL.into_iter().map(|m| view! {
                         <option value=m.wire() selected=m == metric.get_untracked()>{m.label()}</option>
                     }).collect_view()}
                 </select>
-                <select class="field" aria-label="Kind of the number filter" on:change=move |e| {
+                <select class="field" aria-label="Kind of the number filter" on:change=entered(move |e| {
                     if let Some((o, ..)) = Op::ALL.into_iter().find(|(_, w, _)| *w == event_target_value(&e)) {
                         op.set(o);
                         apply();
                     }
-                }>
+                })>
                     {Op::ALL.into_iter().map(|(o, word, label)| view! {
                         <option value=word selected=o == op.get_untracked()>{label}</option>
                     }).collect_view()}
@@ -160,15 +162,15 @@ pub fn Chips(table: Table) -> impl IntoView {
                     inputmode="decimal"
                     placeholder="any"
                     aria-label="Bound of the number filter"
-                    prop:value=move || bound.get()
-                    on:input=move |e| { bound.set(event_target_value(&e)); apply(); }
+                    prop:value=follows(move || bound.get())
+                    on:input=entered(move |e| { bound.set(event_target_value(&e)); apply(); })
                 />
             </span>
-            <Show when=move || session.view.with(|v| v.is_filtered())>
+            <Show when=move || session.view.see(|v| v.is_filtered())>
                 <button
                     type="button"
                     class="button small plain"
-                    on:click=move |_| { session.view.update(|v| v.clear_filters()); bound.set(String::new()); }
+                    on:click=press(move |_| { session.view.change(|v| v.clear_filters()); bound.set(String::new()); })
                 >
                     "Clear filters"
                 </button>

@@ -10,7 +10,10 @@ use super::Table;
 use crate::answer::{Answer, Compared, Metric};
 use crate::format;
 use crate::names;
+use crate::signals::{Peek, See};
+use crate::ui::press;
 use crate::ui::{TokenChip, fill_style, sign_class};
+use crate::ui::{dynamic, follows};
 use crate::view::Line;
 
 #[component]
@@ -19,13 +22,13 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
     let key = line.key();
     let is_active = {
         let key = key.clone();
-        move || table.active.with(|a| a.as_deref() == Some(key.as_str()))
+        move || table.active.see(|a| a.as_deref() == Some(key.as_str()))
     };
     let is_open = {
         let line = line.clone();
         move || match &line {
-            Line::Group { name, .. } => table.groups.with(|g| g.contains(name)),
-            Line::Node { row, .. } => table.open.with(|o| o.contains(row)),
+            Line::Group { name, .. } => table.groups.see(|g| g.contains(name)),
+            Line::Node { row, .. } => table.open.see(|o| o.contains(row)),
         }
     };
     let toggle = {
@@ -43,7 +46,7 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
     };
     let explanation = {
         let (line, answer) = (line.clone(), answer.clone());
-        move || table.shape.with(|s| s.explanation).then(|| explanation_cell(table, &line, &answer))
+        move || table.shape.see(|s| s.explanation).then(|| explanation_cell(table, &line, &answer))
     };
     let values = {
         let (line, answer) = (line.clone(), answer.clone());
@@ -81,9 +84,9 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
             role="row"
             id=format!("line-{key}")
             aria-rowindex=(at + 2).to_string()
-            aria-selected=move || is_active().to_string()
+            aria-selected=follows(move || is_active().to_string())
             style=format!("transform:translateY({top}px)")
-            on:click=activate
+            on:click=press(activate)
         >
             <div class="cell name" role="gridcell">
                 <button
@@ -91,10 +94,10 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
                     class="expand"
                     tabindex="-1"
                     aria-label=format!("Details of {label}")
-                    aria-expanded=move || open_for_label().to_string()
-                    on:click=toggle
+                    aria-expanded=follows(move || open_for_label().to_string())
+                    on:click=press(toggle)
                 >
-                    {move || if is_open() { "▾" } else { "▸" }}
+                    {dynamic(move || if is_open() { "▾" } else { "▸" })}
                 </button>
                 {name}
             </div>
@@ -113,7 +116,9 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
             let node = &answer.rows[rows[0]].node;
             return view! {
                 <span class=format!("node-name {}", names::type_class(node.node_type))>{name.clone()}</span>
-                <span class="quiet times">"× "{rows.len()}</span>
+                <span class="quiet times" title="The sums are of these nodes, which the table lists">
+                    {rows.len()}" listed"
+                </span>
             }
             .into_any();
         }
@@ -139,7 +144,7 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
     let can_trace = !traces(node.node_type).is_empty();
     view! {
         <span class="name-text">{link}</span>
-        <span class="row-actions">
+        <span class="row-actions" class:few=follows(move || table.shape.see(|s| s.two_sided || s.narrow))>
             {reason.is_none().then(|| view! {
                 <button
                     type="button"
@@ -147,7 +152,7 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
                     tabindex="-1"
                     aria-label=format!("Ablate {name}")
                     title="Ablate (a)"
-                    on:click=move |_| session.ablate(ablated.clone(), 0.0)
+                    on:click=press(move |_| session.ablate(ablated.clone(), 0.0))
                 >
                     "⊘"
                 </button>
@@ -159,7 +164,7 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
                     tabindex="-1"
                     aria-label=format!("Trace {name}")
                     title="Trace (t)"
-                    on:click=trace
+                    on:click=press(trace)
                 >
                     "↖"
                 </button>
@@ -170,7 +175,7 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
                 tabindex="-1"
                 aria-label=format!("Actions for {name}")
                 title="Actions"
-                on:click=move |e: web_sys::MouseEvent| table.menu.open(menued.clone(), &event_target::<web_sys::Element>(&e), false)
+                on:click=press(move |e: web_sys::MouseEvent| table.menu.open(menued.clone(), &event_target::<web_sys::Element>(&e), false))
             >
                 "⋯"
             </button>
@@ -188,7 +193,7 @@ fn place_cells(table: Table, line: &Line, answer: &Answer) -> AnyView {
     };
     let row = &answer.rows[*row];
     // The traced node's token, else the last one: where the question is asked.
-    let traced = table.session.asked.with_untracked(|a| {
+    let traced = table.session.asked.peek(|a| {
         a.as_ref().and_then(|a| a.left.upstream_node_to_trace.as_ref().map(|t| names::token_from(&t.node_index)))
     });
     let asked = traced.flatten().or(answer.tokens().len().checked_sub(1));
@@ -223,7 +228,7 @@ fn explanation_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
     let Some(row) = row else { return view! { <div class="cell" role="gridcell"></div> }.into_any() };
     let node = answer.rows[row].node.clone();
     let explained = Memo::new(move |_| table.explanations.of(&node).map(|s| s.get()));
-    let title = move || explained.with(|e| e.as_ref().map(explained_text));
+    let title = move || explained.see(|e| e.as_ref().map(explained_text));
     let text = move || match explained.get() {
         Some(Explained::Done(all)) => all.into_iter().next().map(|(text, _)| text),
         Some(Explained::Waiting) => Some("…".to_owned()),
@@ -236,6 +241,10 @@ fn explanation_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
 }
 
 fn value_cell(line: &Line, answer: &Answer, metric: Metric, view: Compared) -> AnyView {
+    // Activations of different nodes have no sum.
+    if matches!(line, Line::Group { rows, .. } if rows.len() > 1) && metric == Metric::Activation {
+        return view! { <div class="cell num" role="gridcell"></div> }.into_any();
+    }
     let value = line.value(answer, view, metric);
     let most = answer.most[metric as usize];
     let signed = view == Compared::Diff || matches!(metric, Metric::DirectEffect | Metric::TotalEffect);

@@ -1,0 +1,75 @@
+//! What can be told of a component from the weights alone, or from a run that is made for it.
+
+use crate::names::NodeType;
+use crate::tokens::TokenAndScalar;
+use crate::wire::wire_struct;
+
+wire_struct! {
+    /// Names a neuron, latent or head.
+    pub struct ComponentRequest {
+        pub node_type: NodeType,
+        pub layer_index: i64,
+        pub activation_index: i64,
+    }
+}
+
+wire_struct! {
+    /// A component and a number about it.
+    pub struct WeightedComponent {
+        pub node_type: NodeType,
+        pub layer_index: i64,
+        pub activation_index: i64,
+        pub value: f64,
+    }
+}
+
+wire_struct! {
+    /// How many values lie in each of equally wide parts of a range.
+    pub struct Histogram {
+        /// Where the first part begins.
+        pub low: f64,
+        /// Where the last part ends.
+        pub high: f64,
+        pub counts: Vec<i64>,
+    }
+}
+
+wire_struct! {
+    /// A neuron or latent by its weights.
+    pub struct ComponentWeightsResponse {
+        /// Length of what it writes to the residual stream for an activation of 1.
+        pub write_norm: f64,
+        /// Components of the same kind in the whole model by the cosine of their write directions with this one's, largest
+        /// magnitude first.
+        pub neighbours: Vec<WeightedComponent>,
+        /// Components whose write excites (or inhibits) this one most: write direction along read direction, norms apart.
+        pub upstream: Vec<WeightedComponent>,
+        /// Components that this one's write excites (or inhibits) most.
+        pub downstream: Vec<WeightedComponent>,
+        /// Effect of an activation of 1 on each logit, from the mean, without the final norm's scale.
+        pub logit_effects: Histogram,
+        /// Tokens with the largest such effects.
+        pub promoted: Vec<TokenAndScalar>,
+        /// Tokens with the smallest.
+        pub suppressed: Vec<TokenAndScalar>,
+    }
+}
+
+wire_struct! {
+    /// Standard scores of an attention head.
+    pub struct HeadScoresResponse {
+        /// Mean attention to the token before, on random tokens.
+        pub previous_token: f64,
+        /// Mean attention to the earlier occurrence of the same token, on random tokens that come twice.
+        pub duplicate_token: f64,
+        /// Mean attention to the token after the earlier occurrence, likewise.
+        pub induction: f64,
+        /// Share of sampled tokens that stand among the five that the head promotes most when it attends to them, from
+        /// the token embedding alone.
+        pub copying: f64,
+        /// How many tokens came twice.
+        pub repeated_tokens: i64,
+        /// How many tokens were sampled for copying.
+        pub sampled_tokens: i64,
+    }
+}

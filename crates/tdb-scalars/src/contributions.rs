@@ -1,0 +1,213 @@
+//! What each part of the model adds to the logit difference: a sum that is the logit difference.
+//!
+//! The final norm at the last token is linear once its scale is fixed, and so is the unembedding; so the difference is
+//! `g · x + b` for the last residual stream `x`, with `g` the gradient under a fixed scale. `x` is the sum of what the
+//! embedding, the positions and each layer's attention and MLP have written. Latents, their error and the decoder's bias
+//! divide the write of a layer further. Biases are summed apart: no node writes them.
+
+use tdb_api::stream::{Contribution, ContributionPart as Part, Contributions};
+use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp, TdbRequestSpec};
+use tdb_model::numbers::Numbers;
+use tdb_model::{AutoencoderSite, Site, Slot, Tensor};
+
+use crate::error::Result;
+use crate::objective::Loss;
+use crate::side::Side;
+
+/// Whether the layers of a side are divided into latents and what they leave over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AsLatents {
+    mlp: bool,
+    attention: bool,
+}
+
+impl AsLatents {
+    pub fn of(spec: &TdbRequestSpec) -> Self {
+        Self {
+            mlp: spec.component_type_for_mlp == ComponentTypeForMlp::AutoencoderLatent,
+            attention: spec.component_type_for_attention == ComponentTypeForAttention::AutoencoderLatent,
+        }
+    }
+}
+
+/// Of a run whose objective is a logit difference; `None` for others.
+pub(crate) fn contributions(side: &Side<'_>, latents: AsLatents) -> Result<Option<Contributions>> {
+    let (Some(Loss::LogitDiff { .. }), Some(objective), None) = (&side.plan.loss, side.loss, &side.plan.trace) else {
+        return Ok(None);
+    };
+    let sum = Sum::new(side)?;
+    let terms = sum.terms(latents, f64::from(objective))?;
+    let explained = |slot, is_asked: bool| if is_asked { explained(side, slot) } else { Ok(None) };
+    Ok(Some(Contributions {
+        objective: f64::from(objective),
+        terms,
+        mlp_explained: explained(Slot::Mlp, latents.mlp)?,
+        attention_explained: explained(Slot::Attention, latents.attention)?,
+    }))
+}
+
+/// The direction that the logit difference reads the last residual stream along.
+struct Sum<'a> {
+    side: &'a Side<'a>,
+    last: usize,
+    /// `[D]`
+    gradient: Vec<f32>,
+    /// What does not depend on the residual stream: the final norm's bias.
+    constant: f64,
+}
+
+impl<'a> Sum<'a> {
+    fn new(side: &'a Side<'a>) -> Result<Self> {
+        let (model, last) = (side.model(), side.tokens() - 1);
+        let logits = side.run.logits(last)?;
+        let d_logits = side.plan.loss.as_ref().and_then(|loss| loss.gradient(&logits)).unwrap_or_default();
+        // At logits of 0 a cap has the slope 1: the difference before the cap is the linear one.
+        let direction = model.unembedding().vjp(&vec![0.0; logits.len()], &d_logits);
+        let x = row(side.run.last_residual(), last)?;
+        let norm = model.final_norm();
+        let constant = along(&direction, &norm.row(&vec![0.0; x.len()]));
+        Ok(Self { side, last, gradient: norm.vjp_row(&x, &direction, true), constant })
+    }
+
+    fn along(&self, write: &[f32]) -> f64 {
+        along(&self.gradient, write)
+    }
+
+    fn terms(&self, latents: AsLatents, objective: f64) -> Result<Vec<Contribution>> {
+        let (model, run) = (self.side.model(), &self.side.run);
+        let mut terms = self.embeddings()?;
+        let mut biases = self.constant;
+        for layer in 0..model.config().n_layers {
+            let before = self.along(&row(run.residual_before(layer), self.last)?);
+            let middle = self.along(&row(&run.get(Site::ResidPostAttn, layer)?, self.last)?);
+            let after = self.along(&row(&run.get(Site::ResidPostMlp, layer)?, self.last)?);
+            for (slot, write, divided) in
+                [(Slot::Attention, middle - before, latents.attention), (Slot::Mlp, after - middle, latents.mlp)]
+            {
+                let bias = self.bias(slot, layer)?;
+                biases += bias;
+                biases += self.layer(slot, layer, write - bias, divided, &mut terms)?;
+            }
+        }
+        terms.push(Contribution { part: Part::Biases, layer: None, value: biases });
+        if model.unembedding().is_capped() {
+            let linear: f64 = terms.iter().map(|term| term.value).sum();
+            terms.push(Contribution { part: Part::LogitCap, layer: None, value: objective - linear });
+        }
+        Ok(terms)
+    }
+
+    /// Token and position embedding. One that is set to something has no such parts.
+    fn embeddings(&self) -> Result<Vec<Contribution>> {
+        let whole = row(&self.side.get(Site::ResidPostEmb, None)?, self.last)?;
+        let whole = self.along(&whole);
+        let is_set = self.side.plan.interventions.iter().any(|i| i.site == Site::ResidPostEmb);
+        let token = match is_set {
+            true => whole,
+            false => self.along(&self.side.model().embedding().row(self.side.plan.tokens[self.last])),
+        };
+        let term = |part, value| Contribution { part, layer: None, value };
+        let mut terms = vec![term(Part::Embedding, token)];
+        // Models that rotate queries and keys add nothing for the position.
+        if (whole - token).abs() > 1e-9 {
+            terms.push(term(Part::Position, whole - token));
+        }
+        Ok(terms)
+    }
+
+    /// Of the bias that a layer adds whatever its heads or neurons do.
+    fn bias(&self, slot: Slot, layer: usize) -> Result<f64> {
+        let model = self.side.model();
+        let config = model.config();
+        let (name, has) = match slot {
+            Slot::Attention => ("attn.o", config.attention.bias.o),
+            Slot::Mlp => ("mlp.out", config.mlp_bias && model.block(layer).has_mlp()),
+        };
+        // Behind a norm of its own a write cannot be divided so.
+        if !has || config.post_norms {
+            return Ok(0.0);
+        }
+        let bias = model.weight(&format!("blocks.{layer}.{name}.bias"))?;
+        Ok(self.along(Numbers::of(&bias).map_err(tdb_model::Error::from)?.data()))
+    }
+
+    /// A layer's write, whole or divided; returns what of it is the decoder's bias.
+    fn layer(&self, slot: Slot, layer: usize, write: f64, divided: bool, terms: &mut Vec<Contribution>) -> Result<f64> {
+        let mut put = |part, value| terms.push(Contribution { part, layer: Some(layer as i64), value });
+        let [whole, of_latents, of_error] = match slot {
+            Slot::Attention => [Part::Attention, Part::AttentionLatents, Part::AttentionError],
+            Slot::Mlp => [Part::Mlp, Part::MlpLatents, Part::MlpError],
+        };
+        match self.side.run.latents(slot, layer).filter(|_| divided) {
+            Some(state) => {
+                let read = self.at_reconstruction(slot, layer)?;
+                let Some(autoencoder) = self.side.model().autoencoder(slot, layer) else { return Ok(0.0) };
+                let active = state.latents.row(self.last).iter();
+                let latents: f64 = active
+                    .map(|(latent, value)| f64::from(*value) * along(&read, autoencoder.direction(*latent as usize)))
+                    .sum();
+                let bias = along(&read, &autoencoder.weights().decoder_bias);
+                put(of_latents, latents);
+                put(of_error, write - latents - bias);
+                Ok(bias)
+            }
+            None => {
+                if slot == Slot::Attention || self.side.model().block(layer).has_mlp() {
+                    put(whole, write);
+                }
+                Ok(0.0)
+            }
+        }
+    }
+
+    /// The direction at what an autoencoder reconstructs: neurons, or what the layer writes.
+    fn at_reconstruction(&self, slot: Slot, layer: usize) -> Result<Vec<f32>> {
+        let model = self.side.model();
+        match model.autoencoder(slot, layer).map(|a| a.site()) {
+            Some(AutoencoderSite::MlpPostAct) => {
+                let gradient = model.tensor(&[1, self.gradient.len()], self.gradient.clone())?;
+                let neurons = model.block(layer).mlp().write_vjp(&gradient).map_err(tdb_model::Error::from)?;
+                row(&neurons, 0)
+            }
+            _ => Ok(self.gradient.clone()),
+        }
+    }
+}
+
+/// The share of the variance, over tokens and layers, that an autoencoder's reconstruction explains in this run:
+/// `1 - Σ |error|² / Σ |x - mean x|²`, with the mean of each layer over the tokens after the first.
+///
+/// The first token is left out: its activations are a hundred times the others' in many models.
+fn explained(side: &Side<'_>, slot: Slot) -> Result<Option<f64>> {
+    let (mut left_over, mut variance) = (0.0, 0.0);
+    for layer in 0..side.model().config().n_layers {
+        let Some(state) = side.run.latents(slot, layer) else { continue };
+        let error = side.run.latent_error(slot, layer)?;
+        let (input, error) = (numbers(&state.input)?, numbers(&error)?);
+        let width = state.input.dims()[1];
+        let rows = || input.chunks_exact(width).skip(1);
+        let count = rows().len();
+        if count < 2 {
+            continue;
+        }
+        for channel in 0..width {
+            let mean = rows().map(|row| f64::from(row[channel])).sum::<f64>() / count as f64;
+            variance += rows().map(|row| (f64::from(row[channel]) - mean).powi(2)).sum::<f64>();
+        }
+        left_over += error.iter().skip(width).map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    }
+    Ok((variance > 0.0).then(|| 1.0 - left_over / variance))
+}
+
+fn along(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(Numbers::of(tensor).map_err(tdb_model::Error::from)?.to_row_major())
+}
+
+/// One token's row of a `[T, N]` tensor.
+fn row(tensor: &Tensor, token: usize) -> Result<Vec<f32>> {
+    numbers(&tensor.narrow(0, token, 1).map_err(tdb_model::Error::from)?)
+}

@@ -1,0 +1,254 @@
+//! Continuing the prompt, with the present ablations and without, and the logit difference at several strengths of one.
+
+use std::fmt::Write as _;
+
+use leptos::prelude::*;
+use leptos::task::spawn_local;
+use tdb_api::numbers::largest_magnitude;
+use tdb_api::page::PageState;
+use tdb_api::routes::{BatchedTdb, SampleStream};
+use tdb_api::stream::TdbEvent;
+use tdb_api::{BatchedTdbRequest, SampleRequest};
+
+use super::interventions::describe;
+use super::notebook::Log;
+use crate::client::{self, Abort, Kind, Problem};
+use crate::format;
+use crate::session::Session;
+use crate::signals::See;
+use crate::ui::ProblemCard;
+use crate::ui::{Show, dynamic, follows};
+use crate::ui::{entered, press, sent};
+
+/// Strengths of the curve.
+const DOSES: usize = 11;
+
+/// A token that was drawn, and its probability.
+type Drawn = (String, f64);
+
+#[component]
+pub fn Sampling() -> impl IntoView {
+    let session = Session::get();
+    let log = Log::get();
+    let field = |start: &str| RwSignal::new(start.to_owned());
+    let [tokens, temperature, top_p, seed] = ["20", "1", "1", "1"].map(field);
+    let drawn = RwSignal::new([Vec::<Drawn>::new(), Vec::new()]);
+    let problem = RwSignal::new(None::<Problem>);
+    let running = RwSignal::new(false);
+    let abort = StoredValue::new_local(None::<Abort>);
+    let side = move || session.asked.see(|a| a.as_ref().map(|a| a.left.clone()));
+    let has_ablations = move || side().is_some_and(|s| !s.node_ablations.is_empty());
+    let start = move |event: web_sys::SubmitEvent| {
+        event.prevent_default();
+        let Some(side) = untrack(side) else { return };
+        let number = |signal: RwSignal<String>| signal.get_untracked().trim().parse::<f64>().unwrap_or(f64::NAN);
+        let request = SampleRequest {
+            prompt: side.prompt,
+            node_ablations: Some(side.node_ablations),
+            tokens: number(tokens) as i64,
+            temperature: number(temperature),
+            top_p: number(top_p),
+            seed: number(seed) as i64,
+        };
+        drawn.set(Default::default());
+        problem.set(None);
+        running.set(true);
+        abort.set_value(Abort::new());
+        let signal = abort.with_value(|a| a.as_ref().map(Abort::signal));
+        spawn_local(async move {
+            let mut refused = None;
+            let outcome = client::stream::<SampleStream>(&request, signal, |event| match event {
+                TdbEvent::Sampled { side, token, probability, .. } => {
+                    let _ = drawn.try_update(|d| d.get_mut(side).map(|d| d.push((token, probability))));
+                }
+                TdbEvent::Error { status, message, field } => refused = Some(Problem::refused(status, &message, field)),
+                _ => {}
+            })
+            .await;
+            if running.try_set(false).is_some() {
+                return;
+            }
+            match refused.map_or(outcome, Err) {
+                Ok(()) => log.continued(&request, &drawn.get_untracked().map(|d| d.into_iter().map(|t| t.0).collect())),
+                Err(found) if found.kind == Kind::Aborted => {}
+                Err(found) => problem.set(Some(found)),
+            }
+        });
+    };
+    let input = move |label: &'static str, id: &'static str, signal: RwSignal<String>| {
+        view! {
+            <label class="stack tight">
+                <span class="label">{label}</span>
+                <input
+                    class="field short"
+                    id=id
+                    inputmode="decimal"
+                    prop:value=follows(move || signal.get())
+                    on:input=entered(move |e| signal.set(event_target_value(&e)))
+                />
+            </label>
+        }
+    };
+    let pane = move |at: usize, title: &'static str| {
+        let text = move || {
+            drawn.see(|d| {
+                let piece = |(token, p): &Drawn| {
+                    let title = format::html(&format!("{}: {}", format::quoted(token), format::percent(*p)));
+                    let shown = format::html(&token.replace('\n', "↵\n"));
+                    format!("<span class=\"piece fill seq\" style=\"--v:{p:.3}\" title=\"{title}\">{shown}</span>")
+                };
+                d[at].iter().map(piece).collect::<String>()
+            })
+        };
+        view! {
+            <div class="example-box grow">
+                <h3>{title}</h3>
+                <div class="text-map" id=format!("continued-{at}") inner_html=text></div>
+            </div>
+        }
+    };
+    view! {
+        <div class="stack" id="sampling">
+            <form class="row" on:submit=sent(start)>
+                {input("Tokens", "sample-tokens", tokens)}
+                {input("Temperature", "sample-temperature", temperature)}
+                {input("Top-p", "sample-top-p", top_p)}
+                {input("Seed", "sample-seed", seed)}
+                <button class="button primary" type="submit" disabled=follows(move || running.get())>"Continue"</button>
+                <Show when=move || running.get()>
+                    <button type="button" class="button" on:click=press(move |_| abort.set_value(None))>"Cancel"</button>
+                </Show>
+            </form>
+            <p class="quiet small-text">
+                "Both continuations are drawn with the same seed. An ablation at every token holds for what is drawn, \
+                    too: set a neuron or latent to a value there to steer. Temperature 0 takes the likeliest token. \
+                    Colour: probability."
+            </p>
+            {dynamic(move || problem.get().map(|p| view! { <ProblemCard problem=p /> }))}
+            <div class="row continued">
+                {dynamic(move || if has_ablations() {
+                    view! { {pane(0, "With the ablations")} {pane(1, "Without")} }.into_any()
+                } else {
+                    pane(0, "Continuation").into_any()
+                })}
+            </div>
+            <Show when=has_ablations>
+                <Doses />
+            </Show>
+        </div>
+    }
+}
+
+/// The question with one of its ablations at several values.
+fn doses(page: &PageState, at: usize, values: &[f64]) -> BatchedTdbRequest {
+    let mut page = page.clone();
+    page.top_and_bottom_k_for_node_table = 1;
+    page.right = None;
+    let side = |value: &f64| {
+        page.left.node_ablations[at].value = *value;
+        page.to_request().sub_requests.remove(0)
+    };
+    BatchedTdbRequest { sub_requests: values.iter().map(side).collect() }
+}
+
+/// A value, and the asked quantity with the node held at it.
+type Dose = (f64, f64);
+
+/// The asked quantity as a function of the value that a node is held at.
+#[component]
+fn Doses() -> impl IntoView {
+    let session = Session::get();
+    let chosen = RwSignal::new(0usize);
+    let (low, high) = (RwSignal::new("-5".to_owned()), RwSignal::new("5".to_owned()));
+    let curve = RwSignal::new(Vec::<Dose>::new());
+    let problem = RwSignal::new(None::<Problem>);
+    let ablations =
+        move || session.asked.see(|a| a.as_ref().map(|a| a.left.node_ablations.clone()).unwrap_or_default());
+    let ask = move |event: web_sys::SubmitEvent| {
+        event.prevent_default();
+        let number = |signal: RwSignal<String>| signal.get_untracked().trim().parse::<f64>().ok();
+        let (Some(page), Some(low), Some(high)) = (session.asked.get_untracked(), number(low), number(high)) else {
+            return;
+        };
+        let at = chosen.get_untracked();
+        if at >= page.left.node_ablations.len() {
+            return;
+        }
+        let step = (high - low) / (DOSES - 1) as f64;
+        let values: Vec<f64> = (0..DOSES).map(|i| low + step * i as f64).collect();
+        problem.set(None);
+        spawn_local(async move {
+            match client::call::<BatchedTdb>(&doses(&page, at, &values), None).await {
+                Ok(answer) => {
+                    let sides = answer.inference_sub_responses.into_iter();
+                    let found = sides.map(|side| side.inference_response.inference_and_token_data);
+                    let found = found.map(|data| data.loss.or(data.activation_value_for_backward_pass));
+                    let points = values.into_iter().zip(found).filter_map(|(value, loss)| Some((value, loss?)));
+                    let _ = curve.try_set(points.collect());
+                }
+                Err(found) => {
+                    let _ = problem.try_set(Some(found));
+                }
+            }
+        });
+    };
+    view! {
+        <h3>"Logit difference by the value of one ablation"</h3>
+        <form class="row" on:submit=sent(ask) id="doses">
+            <select
+                class="field"
+                aria-label="Which ablation"
+                on:change=entered(move |e| chosen.set(event_target_value(&e).parse().unwrap_or_default()))
+            >
+                {dynamic(move || ablations().into_iter().enumerate().map(|(i, a)| view! {
+                    <option value=i.to_string()>{session.answer.see(|answer| describe(&a.node_index, answer))}</option>
+                }).collect_view())}
+            </select>
+            <label class="check">"from"<input
+                class="field short"
+                prop:value=follows(move || low.get())
+                on:input=entered(move |e| low.set(event_target_value(&e)))
+            /></label>
+            <label class="check">"to"<input
+                class="field short"
+                prop:value=follows(move || high.get())
+                on:input=entered(move |e| high.set(event_target_value(&e)))
+            /></label>
+            <button class="button" type="submit">"Draw"</button>
+        </form>
+        {dynamic(move || problem.get().map(|p| view! { <ProblemCard problem=p /> }))}
+        <div class="heat-scroll" id="dose-curve" inner_html=move || curve.see(|points| plot(points))></div>
+    }
+}
+
+fn plot(points: &[Dose]) -> String {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return String::new() };
+    let most = largest_magnitude(points.iter().map(|p| p.1)).max(f64::MIN_POSITIVE);
+    let width = if last.0 > first.0 { last.0 - first.0 } else { 1.0 };
+    let place = |p: &Dose| (40.0 + (p.0 - first.0) / width * 480.0, 90.0 - p.1 / most * 75.0);
+    let line: Vec<String> = points.iter().map(|p| format!("{:.1},{:.1}", place(p).0, place(p).1)).collect();
+    let mut out = format!(
+        "<svg width=\"560\" height=\"190\" viewBox=\"0 0 560 190\" role=\"img\" aria-label=\"Logit difference by \
+         value\"><line x1=\"40\" x2=\"520\" y1=\"90\" y2=\"90\" stroke=\"currentColor\" opacity=\"0.4\"/><polyline \
+         points=\"{}\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\"/>",
+        line.join(" ")
+    );
+    for p in points {
+        let (x, y) = place(p);
+        let _ = write!(
+            out,
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"currentColor\" data-value=\"{}\"><title>{}: \
+             {}</title></circle><text x=\"{x:.1}\" y=\"{:.1}\" font-size=\"10\" text-anchor=\"middle\" \
+             fill=\"currentColor\">{}</text><text x=\"{x:.1}\" y=\"184\" font-size=\"10\" text-anchor=\"middle\" \
+             fill=\"currentColor\">{}</text>",
+            format::full(p.1),
+            format::full(p.0),
+            format::full(p.1),
+            y - 7.0,
+            format::number(p.1),
+            format::number(p.0)
+        );
+    }
+    out.push_str("</svg>");
+    out
+}
