@@ -8,11 +8,13 @@
 use tdb_api::stream::{Contribution, ContributionPart as Part, Contributions};
 use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp, TdbRequestSpec};
 use tdb_model::numbers::Numbers;
-use tdb_model::{AutoencoderSite, Site, Slot, Tensor};
+use tdb_model::{Site, Slot, Tensor};
 
+use crate::compute::from_residual;
 use crate::error::Result;
 use crate::objective::Loss;
 use crate::side::Side;
+use crate::tensors::at_token;
 
 /// Whether the layers of a side are divided into latents and what they leave over.
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,6 +122,7 @@ impl<'a> Sum<'a> {
         let model = self.side.model();
         let config = model.config();
         let (name, has) = match slot {
+            Slot::Residual => return Ok(0.0),
             Slot::Attention => ("attn.o", config.attention.bias.o),
             Slot::Mlp => ("mlp.out", config.mlp_bias && model.block(layer).has_mlp()),
         };
@@ -131,47 +134,53 @@ impl<'a> Sum<'a> {
         Ok(self.along(Numbers::of(&bias).map_err(tdb_model::Error::from)?.data()))
     }
 
-    /// A layer's write, whole or divided; returns what of it is the decoder's bias.
+    /// A layer's write, whole or divided; returns what of it belongs to no node: the decoder's bias, and a mean that was
+    /// taken from its input.
     fn layer(&self, slot: Slot, layer: usize, write: f64, divided: bool, terms: &mut Vec<Contribution>) -> Result<f64> {
         let mut put = |part, value| terms.push(Contribution { part, layer: Some(layer as i64), value });
         let [whole, of_latents, of_error] = match slot {
-            Slot::Attention => [Part::Attention, Part::AttentionLatents, Part::AttentionError],
             Slot::Mlp => [Part::Mlp, Part::MlpLatents, Part::MlpError],
+            _ => [Part::Attention, Part::AttentionLatents, Part::AttentionError],
         };
-        match self.side.run.latents(slot, layer).filter(|_| divided) {
-            Some(state) => {
-                let read = self.at_reconstruction(slot, layer)?;
-                let Some(autoencoder) = self.side.model().autoencoder(slot, layer) else { return Ok(0.0) };
-                let active = state.latents.row(self.last).iter();
-                let latents: f64 = active
-                    .map(|(latent, value)| f64::from(*value) * along(&read, autoencoder.direction(*latent as usize)))
-                    .sum();
-                let bias = along(&read, &autoencoder.weights().decoder_bias);
-                put(of_latents, latents);
-                put(of_error, write - latents - bias);
-                Ok(bias)
-            }
-            None => {
-                if slot == Slot::Attention || self.side.model().block(layer).has_mlp() {
-                    put(whole, write);
-                }
-                Ok(0.0)
-            }
+        if let Some(divided) = if divided { self.divided(slot, layer)? } else { None } {
+            put(of_latents, divided.latents);
+            put(of_error, divided.error);
+            return Ok(write - divided.latents - divided.error);
         }
+        if slot == Slot::Attention || self.side.model().block(layer).has_mlp() {
+            put(whole, write);
+        }
+        Ok(0.0)
     }
 
-    /// The direction at what an autoencoder reconstructs: neurons, or what the layer writes.
-    fn at_reconstruction(&self, slot: Slot, layer: usize) -> Result<Vec<f32>> {
-        let model = self.side.model();
-        match model.autoencoder(slot, layer).map(|a| a.site()) {
-            Some(AutoencoderSite::MlpPostAct) => {
-                let gradient = model.tensor(&[1, self.gradient.len()], self.gradient.clone())?;
-                let neurons = model.block(layer).mlp().write_vjp(&gradient).map_err(tdb_model::Error::from)?;
-                row(&neurons, 0)
-            }
-            _ => Ok(self.gradient.clone()),
+    /// What latents add, and what they leave over with what goes beside them; `None` where the layer has no dictionary,
+    /// or one whose reconstruction is not a part of the layer's write.
+    fn divided(&self, slot: Slot, layer: usize) -> Result<Option<Divided>> {
+        let (model, run) = (self.side.model(), &self.side.run);
+        let (Some(state), Some(dictionary)) = (run.latents(slot, layer), model.autoencoder(slot, layer)) else {
+            return Ok(None);
+        };
+        let gradient = model.tensor(&[1, self.gradient.len()], self.gradient.clone())?;
+        let gradient = at_token(&gradient, self.last, self.side.tokens())?;
+        let Some(read) = from_residual(self.side, dictionary.site(), layer, &gradient)? else { return Ok(None) };
+        let read = row(&read, self.last)?;
+        let scale = run.latent_scales(slot, layer)?.map_or(1.0, |scales| f64::from(scales[self.last]));
+        let active = state.latents.row(self.last).iter();
+        let of_latent = |(latent, value): &(u32, f32)| {
+            scale * f64::from(*value) * along(&read, dictionary.direction(*latent as usize))
+        };
+        let mut error = along(&read, &row(&run.latent_error(slot, layer)?, self.last)?);
+        if let Some(skip) = dictionary.skip(&state.input).map_err(tdb_model::Error::from)? {
+            error += along(&read, &row(&skip, self.last)?);
         }
+        Ok(Some(Divided { latents: active.map(of_latent).sum(), error }))
     }
+}
+
+/// A layer's write in two parts.
+struct Divided {
+    latents: f64,
+    error: f64,
 }
 
 /// The share of the variance, over tokens and layers, that an autoencoder's reconstruction explains in this run:
@@ -183,8 +192,8 @@ fn explained(side: &Side<'_>, slot: Slot) -> Result<Option<f64>> {
     for layer in 0..side.model().config().n_layers {
         let Some(state) = side.run.latents(slot, layer) else { continue };
         let error = side.run.latent_error(slot, layer)?;
-        let (input, error) = (numbers(&state.input)?, numbers(&error)?);
-        let width = state.input.dims()[1];
+        let (input, error) = (numbers(&state.target)?, numbers(&error)?);
+        let width = state.target.dims()[1];
         let rows = || input.chunks_exact(width).skip(1);
         let count = rows().len();
         if count < 2 {

@@ -155,7 +155,12 @@ pub(crate) fn to_residual(
 
 /// A gradient at the residual stream, `[T, D]`, seen from a dictionary's output, `[T, n_outputs]`; the transpose of
 /// [`to_residual`].
-fn from_residual(side: &Side<'_>, site: AutoencoderSite, layer: usize, gradient: &Tensor) -> Result<Option<Tensor>> {
+pub(crate) fn from_residual(
+    side: &Side<'_>,
+    site: AutoencoderSite,
+    layer: usize,
+    gradient: &Tensor,
+) -> Result<Option<Tensor>> {
     let block = side.model().block(layer);
     Ok(match site {
         AutoencoderSite::MlpPostAct => Some(mlp::at_neurons(side, layer, gradient)?),

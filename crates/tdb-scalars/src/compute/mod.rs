@@ -16,6 +16,7 @@ use crate::values::Values;
 
 pub(crate) use attention::attended_reads;
 pub use attention::head_write;
+pub(crate) use latents::from_residual;
 pub(crate) use latents::{encoded, seen_from_heads, to_residual};
 pub use latents::{slot_of, write_direction};
 
