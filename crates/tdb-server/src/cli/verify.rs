@@ -22,6 +22,9 @@ pub struct Args {
     /// Autoencoder on the attention layers, looked up likewise
     #[arg(long, value_name = "NAME|FOLDER")]
     pub attn_autoencoder: Option<String>,
+    /// Dictionary at any site, as `tdb serve` takes it; may be repeated for other sites
+    #[arg(long, value_name = "NAME|FOLDER[,KEY=VALUE]")]
+    pub dictionary: Vec<String>,
     /// Folder of model folders; each may have its autoencoders in autoencoders/<name>/
     #[arg(long, env = "TDB_MODELS", value_name = "FOLDER")]
     pub models: Option<PathBuf>,
@@ -70,11 +73,14 @@ fn engine(args: &Args) -> anyhow::Result<Engine> {
         models: args.models.as_deref(),
         mlp_autoencoder: args.mlp_autoencoder.as_deref(),
         attn_autoencoder: args.attn_autoencoder.as_deref(),
+        dictionaries: &args.dictionary,
         dead_latents: false,
         device: Some(&device),
     };
     let opened = model::open(&wanted, &library, runtime.handle())?;
-    Ok(Engine::new(opened.name, opened.model, opened.tokenizer, opened.mlp_autoencoder, opened.attn_autoencoder))
+    let engine =
+        Engine::new(opened.name, opened.model, opened.tokenizer, opened.mlp_autoencoder, opened.attn_autoencoder);
+    Ok(engine.with_beginning(opened.beginning).with_residual_autoencoder(opened.residual_autoencoder))
 }
 
 fn lines(model: &str, prompt: &str, checks: &[Check]) -> String {
