@@ -144,6 +144,8 @@ async fn the_patch_bench_finds_what_moves_the_name_and_every_state_is_a_link() {
     click(&browser, "#patch").await;
     browser.read("say in alignment which tokens stand for each other").await.unwrap();
     assert_eq!(value(&browser, "#clean").await, IOI);
+    let refused = browser.complaints().await.unwrap();
+    assert!(!refused.is_empty() && refused.iter().all(|complaint| complaint.contains("400")), "{refused:?}");
     browser.finish().await.unwrap();
 }
 

@@ -88,7 +88,10 @@ fn lines(model: &str, prompt: &str, checks: &[Check]) -> String {
         let mark = if check.passed { "passed" } else { "FAILED" };
         format!(
             "{mark}  {:<10}  {} (found {:.2e}, at most {:.2e})",
-            check.name, check.sentence, check.found, check.limit
+            check.name.as_str(),
+            check.sentence,
+            check.found,
+            check.limit
         )
     };
     let lines: Vec<String> = checks.iter().map(line).collect();
