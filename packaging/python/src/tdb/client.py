@@ -40,6 +40,7 @@ class AttributedScoredExplanation(TypedDict, total=False):
     datasetName: Required[str]
     method: str
     scoreMethod: str
+    scoreKind: 'ScoreKind'
     model: str
     date: str
 
@@ -86,10 +87,30 @@ class Check(TypedDict, total=False):
 CheckName = Literal['sum', 'writes', 'identity', 'difference', 'whole', 'gradient', 'sharing', 'dictionary']
 
 
+class ComponentRequest(TypedDict, total=False):
+    """Names a neuron, latent or head."""
+
+    nodeType: Required['NodeType']
+    layerIndex: Required[int]
+    activationIndex: Required[int]
+
+
 ComponentTypeForAttention = Literal['attention_head', 'autoencoder_latent']
 
 
 ComponentTypeForMlp = Literal['neuron', 'autoencoder_latent']
+
+
+class ComponentWeightsResponse(TypedDict, total=False):
+    """A neuron or latent by its weights."""
+
+    writeNorm: Required[float]
+    neighbours: Required[list['WeightedComponent']]
+    upstream: Required[list['WeightedComponent']]
+    downstream: Required[list['WeightedComponent']]
+    logitEffects: Required['Histogram']
+    promoted: Required[list['TokenAndScalar']]
+    suppressed: Required[list['TokenAndScalar']]
 
 
 class DerivedAttentionScalarsRequest(TypedDict, total=False):
@@ -217,6 +238,18 @@ class EffectsResponse(TypedDict, total=False):
     checks: Required[list['Check']]
 
 
+class ExistingExplanationsBatchRequest(TypedDict, total=False):
+    """Asks for stored explanations of several components at once."""
+
+    requests: Required[list['ExistingExplanationsRequest']]
+
+
+class ExistingExplanationsBatchResponse(TypedDict, total=False):
+    """Stored explanations of several components."""
+
+    explanations: Required[list[list['AttributedScoredExplanation']]]
+
+
 class ExistingExplanationsRequest(TypedDict, total=False):
     """Asks for explanations that are stored."""
 
@@ -227,6 +260,16 @@ class ExistingExplanationsRequest(TypedDict, total=False):
     neuronDataset: str
 
 
+class ExplainedComponent(TypedDict, total=False):
+    """A component whose explanation holds the words."""
+
+    dataset: Required[str]
+    dst: Required['DerivedScalarType']
+    layerIndex: Required[int]
+    activationIndex: Required[int]
+    explanation: Required[str]
+
+
 class ExplanationResult(TypedDict, total=False):
     """Explanations of a component, stored or newly written."""
 
@@ -234,11 +277,38 @@ class ExplanationResult(TypedDict, total=False):
     dataset: Required[str]
 
 
+class ExplanationSearchResponse(TypedDict, total=False):
+    """Components whose explanations hold the words."""
+
+    found: Required[list['ExplainedComponent']]
+    more: Required[bool]
+    searchable: Required[bool]
+
+
 GroupId = Literal['act_times_grad', 'activation', 'direct_write_to_grad', 'direction_write', 'logits', 'mlp_layer_write', 'singleton', 'token_write', 'token_read', 'write_norm', 'token_pair_attribution']
 
 
 class HTTPValidationError(TypedDict, total=False):
     detail: list['ValidationError']
+
+
+class HeadScoresResponse(TypedDict, total=False):
+    """Standard scores of an attention head."""
+
+    previousToken: Required[float]
+    duplicateToken: Required[float]
+    induction: Required[float]
+    copying: Required[float]
+    repeatedTokens: Required[int]
+    sampledTokens: Required[int]
+
+
+class Histogram(TypedDict, total=False):
+    """How many values lie in each of equally wide parts of a range."""
+
+    low: Required[float]
+    high: Required[float]
+    counts: Required[list[int]]
 
 
 class InferenceAndTokenData(TypedDict, total=False):
@@ -317,6 +387,42 @@ class LimitsResponse(TypedDict, total=False):
     idleSeconds: Required[int]
     bodySeconds: Required[int]
     writeSeconds: Required[int]
+
+
+class LogitLensCell(TypedDict, total=False):
+    """What the residual stream predicts at a layer and a token."""
+
+    top: Required[str]
+    probability: Required[float]
+    targetRank: int
+    targetProbability: float
+    distractorRank: int
+    distractorProbability: float
+
+
+class LogitLensLayer(TypedDict, total=False):
+    """One layer."""
+
+    layer: int
+    cells: Required[list['LogitLensCell']]
+
+
+class LogitLensRequest(TypedDict, total=False):
+    """Asks for the logit lens of a prompt."""
+
+    prompt: Required[str]
+    targetTokens: Required[list['TokenRef']]
+    distractorTokens: Required[list['TokenRef']]
+    nodeAblations: list['NodeAblation']
+    lastTokens: int
+
+
+class LogitLensResponse(TypedDict, total=False):
+    """The logit lens, from the embeddings up; the last layer is what the model predicts."""
+
+    firstToken: Required[int]
+    tokensAsStrings: Required[list[str]]
+    layers: Required[list['LogitLensLayer']]
 
 
 class LossFnConfig(TypedDict, total=False):
@@ -583,6 +689,37 @@ class Price(TypedDict, total=False):
 ProcessingResponseDataType = Literal['derived_scalars_response_data', 'derived_attention_scalars_response_data', 'multiple_top_k_derived_scalars_response_data', 'scored_tokens_response_data', 'token_pair_attribution_response_data']
 
 
+class RecordSummaryResponse(TypedDict, total=False):
+    """What a record says of a component over the whole text that it was collated on. Null where the record does not
+    tell.
+    """
+
+    dataset: Required[str]
+    values: int
+    positiveValues: int
+    texts: int
+    activeTexts: int
+    mean: float
+    variance: float
+    skewness: float
+    kurtosis: float
+    quantileBoundaries: Required[list[float]]
+    examplesByQuantile: Required[list[list[list['TokenAndScalar']]]]
+
+
+class SampleRequest(TypedDict, total=False):
+    """Asks for a continuation. With ablations there are two: side 0 with them, side 1 without, drawn by the same
+    seed.
+    """
+
+    prompt: Required[str]
+    nodeAblations: list['NodeAblation']
+    tokens: Required[int]
+    temperature: Required[float]
+    topP: Required[float]
+    seed: Required[int]
+
+
 class SampledBound(TypedDict, total=False):
     """What was not looked at: exact effects of nodes chosen at random among those that were not asked about."""
 
@@ -592,6 +729,9 @@ class SampledBound(TypedDict, total=False):
     nodeIndex: Required['MirroredNodeIndex']
     share: Required[float]
     sentence: Required[str]
+
+
+ScoreKind = Literal['correlation', 'roc_auc', 'balanced_accuracy']
 
 
 class ScoreRequest(TypedDict, total=False):
@@ -794,6 +934,15 @@ class ValidationError(TypedDict, total=False):
     type: Required[str]
 
 
+class WeightedComponent(TypedDict, total=False):
+    """A component and a number about it."""
+
+    nodeType: Required['NodeType']
+    layerIndex: Required[int]
+    activationIndex: Required[int]
+    value: Required[float]
+
+
 class Client(Transport):
     """Asks a server. Each route is a method of its own name."""
 
@@ -817,6 +966,10 @@ class Client(Transport):
         """The examples that excite a component most, with a value for each pair of tokens."""
         return self.request('POST', '/attention_head_record', body=body)
 
+    def record_summary(self, body: 'NodeIdAndDatasets') -> 'RecordSummaryResponse':
+        """What a component's record says of it over its whole text: density, moments, texts by quantile."""
+        return self.request('POST', '/record_summary', body=body)
+
     def neuron_datasets_metadata(self) -> list['NeuronDatasetMetadata']:
         """The registered sets of records."""
         return self.request('POST', '/neuron_datasets_metadata')
@@ -824,6 +977,14 @@ class Client(Transport):
     def existing_explanations(self, body: 'ExistingExplanationsRequest') -> list['AttributedScoredExplanation']:
         """The stored explanations of a component."""
         return self.request('POST', '/existing_explanations', body=body)
+
+    def existing_explanations_batch(self, body: 'ExistingExplanationsBatchRequest') -> 'ExistingExplanationsBatchResponse':
+        """The stored explanations of several components."""
+        return self.request('POST', '/existing_explanations/batch', body=body)
+
+    def explanation_search(self, text: str) -> 'ExplanationSearchResponse':
+        """Up to 50 components whose stored explanations hold all the words, in the order of layers."""
+        return self.request('GET', '/explanations/search', query={'text': text})
 
     def explain(self, body: 'NodeIdAndDatasets') -> 'ExplanationResult':
         """Explanations of a component."""
@@ -865,6 +1026,18 @@ class Client(Transport):
         """What happens when activations of one prompt's run are put into another's."""
         return self.request('POST', '/patch', body=body)
 
+    def logit_lens(self, body: 'LogitLensRequest') -> 'LogitLensResponse':
+        """What the residual stream of each layer would predict."""
+        return self.request('POST', '/logit_lens', body=body)
+
+    def component_weights(self, body: 'ComponentRequest') -> 'ComponentWeightsResponse':
+        """Neighbours, connections and effects on the logits of a neuron or latent, from the weights."""
+        return self.request('POST', '/component_weights', body=body)
+
+    def head_scores(self, body: 'ComponentRequest') -> 'HeadScoresResponse':
+        """Standard scores of an attention head."""
+        return self.request('POST', '/head_scores', body=body)
+
     def model_info(self) -> 'ModelInfoResponse':
         """Which model and autoencoders the server has."""
         return self.request('POST', '/model_info')
@@ -880,6 +1053,10 @@ class Client(Transport):
     def patch_stream(self, body: 'PatchRequest') -> Iterator[dict[str, Any]]:
         """As `/patch`, answered in parts: each cell when it is known."""
         return self.stream('POST', '/patch/stream', body=body)
+
+    def sample_stream(self, body: 'SampleRequest') -> Iterator[dict[str, Any]]:
+        """Continues a prompt, with and without ablations: a line of JSON for each token drawn."""
+        return self.stream('POST', '/sample/stream', body=body)
 
     def limits(self) -> 'LimitsResponse':
         """What a request may ask for at most."""
