@@ -74,7 +74,8 @@ async fn the_server_tells_how_well_a_dictionary_fits() {
     let answer = answer.json();
     let found = &answer["dictionaries"][0];
     assert_eq!((&found["nodeType"], &found["site"]), (&json!("residual_autoencoder_latent"), &json!("resid_post_mlp")));
-    assert!(found["mismatch"].is_null(), "{found}");
+    // Half of its latents are active, which is not as a sparse dictionary should be.
+    assert!(found["mismatch"].as_str().unwrap().starts_with("128 of 256 latents"), "{found}");
     let layer = &found["layers"][0];
     assert_eq!(layer["layerIndex"], json!(LAYER));
     let close = |a: &Value, b: f64| (a.as_f64().unwrap() - b).abs() < 1e-4;
@@ -112,7 +113,7 @@ async fn a_question_is_cut_at_a_layer_of_the_residual_stream() {
     body["subRequests"][0]["residualCutLayer"] = json!(LAYER + 1);
     let refused = client.post("/batched_tdb", &body).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
-    assert!(refused.message().contains("residualCutLayer"), "{}", refused.message());
+    assert!(refused.message().contains("layer 2 has no autoencoder on the residual stream"), "{}", refused.message());
 }
 
 #[test]
