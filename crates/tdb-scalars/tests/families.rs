@@ -7,7 +7,7 @@ use tdb_api::{AttentionTraceType, DerivedScalarType as Dst, MlpTraceType, PassTy
 use tdb_model::numbers::dot;
 use tdb_model::{
     AutoencoderSite, AutoencoderWeights, BlockOrder, Config, ForwardOptions, LatentActivation, Matrix,
-    NamedAutoencoder, Site, Tensor, Transformer, checkpoint,
+    NamedAutoencoder, Normalization, Site, Tensor, Transformer, checkpoint,
 };
 use tdb_scalars::compute::values;
 use tdb_scalars::nodes::{Component, Node};
@@ -224,16 +224,18 @@ fn autoencoders(config: &Config, site: AutoencoderSite) -> NamedAutoencoder {
             TensorSpec::new(&format!("{site:?}.{layer}.{name}"), &[len], 0.5, 0.0).values(0x5EED)
         };
         AutoencoderWeights {
+            normalization: Normalization::None,
             encoder_pre_bias: numbers("pre", width),
             encoder: Matrix::from_vec(n, width, numbers("enc", n * width)),
             latent_bias: numbers("bias", n),
             activation: LatentActivation::Relu,
             decoder: Matrix::from_vec(width, n, numbers("dec", width * n)),
             decoder_bias: numbers("post", width),
+            skip: None,
             activation_frequency: None,
         }
     };
-    NamedAutoencoder { name: "sae".to_owned(), site, layers: (0..config.n_layers).map(layer).collect() }
+    NamedAutoencoder::of_every_layer("sae", site, (0..config.n_layers).map(layer).collect())
 }
 
 #[test]

@@ -77,6 +77,7 @@ mod tests {
             mlp_autoencoder_name: Some("sae".into()),
             has_attention_autoencoder: false,
             attention_autoencoder_name: None,
+            residual_autoencoder_name: None,
             n_layers: 4,
         };
         let facts = Facts { model, server: None, explains: true, writes_explanations: false, records: None };

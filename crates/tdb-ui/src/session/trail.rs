@@ -141,15 +141,15 @@ mod tests {
     fn traces_lead_upstream_and_back() {
         let (mut page, mut view) = (PageState::default(), ViewState::default());
         let (neuron, head) = (node(NodeType::MlpNeuron, 7), node(NodeType::AttentionHead, 2));
-        trace(&mut page, &mut view, neuron.clone(), None);
+        trace(&mut page, &mut view, traced(neuron.clone(), None));
         assert!(view.trail().is_empty(), "the logits come before it");
         let value = Some(AttentionTraceType::V);
-        trace(&mut page, &mut view, head.clone(), value);
+        trace(&mut page, &mut view, traced(head.clone(), value));
         let upstream = |page: &PageState| page.left.upstream_node_to_trace.clone().map(|n| n.node_index);
         let downstream = |page: &PageState| page.left.downstream_node_to_trace.clone().map(|n| n.node_index);
         assert_eq!((upstream(&page), downstream(&page)), (Some(head.clone()), Some(neuron.clone())));
         // A head's effect on another head's value cannot be asked; then it is the one on the logits.
-        trace(&mut page, &mut view, head, value);
+        trace(&mut page, &mut view, traced(head, value));
         assert_eq!((downstream(&page), view.trail().len()), (None, 2));
         trace_back(&mut page, &mut view, Some(0));
         assert_eq!((upstream(&page), downstream(&page), view.trail().len()), (Some(neuron), None, 0));
