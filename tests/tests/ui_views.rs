@@ -139,7 +139,10 @@ async fn views_of_the_question_show_what_the_interface_answers() {
     accessible(&browser, "logit lens").await;
     close(&browser).await;
     click(&browser, "#tool-patterns").await;
-    browser.until("document.querySelector('dialog[open] .matrix, dialog[open] svg')").await.unwrap();
+    browser.until("document.querySelectorAll('#patterns [data-head]').length === 32").await.unwrap();
+    click(&browser, "#patterns [data-head='1.2']").await;
+    browser.until("document.querySelector('#patterns h3').innerText === 'attn_L1_2'").await.unwrap();
+    browser.see("#patterns .matrix td").await.unwrap();
     accessible(&browser, "patterns").await;
     close(&browser).await;
     click(&browser, "#tool-sampling").await;

@@ -18,8 +18,12 @@ impl OtherModels {
     }
 }
 
-/// The served model's name, if the address is about another model or other autoencoders.
+/// The served model's name, if the address is about another model or other autoencoders; an address that cannot be read
+/// is about none.
 pub fn served_instead(slug: &str, facts: &Facts) -> Option<String> {
+    if slug.is_empty() {
+        return None;
+    }
     let (asked, served) = (ModelSlug::parse(slug), facts.slug()?);
     let same = asked.model == served.model && asked.autoencoders.iter().all(|a| served.autoencoders.contains(a));
     (!same).then(|| served.to_string())
@@ -82,7 +86,7 @@ mod tests {
         };
         let facts = Facts { model, server: None, explains: true, writes_explanations: false, records: None };
         let told = |slug| served_instead(slug, &facts);
-        assert_eq!((told("embedded"), told("embedded_sae")), (None, None));
+        assert_eq!((told(""), told("embedded"), told("embedded_sae")), (None, None, None));
         assert_eq!(told("gpt2-small").as_deref(), Some("embedded_sae"));
         assert_eq!(told("embedded_other").as_deref(), Some("embedded_sae"));
     }

@@ -100,7 +100,8 @@ impl Shape {
                 to: shows("to"),
                 from: shows("from"),
                 explanation: can_explain && shows("explanation"),
-                exact,
+                // A phone has no room for it; the row's estimates stay in sight.
+                exact: exact && !narrow,
             }
         })
     }
