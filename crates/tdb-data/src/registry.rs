@@ -435,7 +435,7 @@ mod tests {
         "#;
         let mut r = Registry::built_in().unwrap();
         r.extend(Registry::parse("more.toml", more).unwrap());
-        assert_eq!((r.records.len(), r.models.len()), (10, 4));
+        assert_eq!((r.records.len(), r.models.len()), (10, 6));
         assert_eq!(r.records_for("gpt2-small", "mlp_post_act").unwrap().title, "mine");
         r.extend(Registry::parse("more.toml", &format!("replace = true\n{more}")).unwrap());
         assert_eq!((r.records.len(), r.models.len()), (2, 0));
