@@ -143,9 +143,9 @@ async fn explanations_are_those_of_all_sets_and_our_own() {
     let found = library.existing_explanations(&of_records).await.unwrap();
     let flat: Vec<_> = found.iter().map(|e| (e.explanation.as_str(), e.dataset_name.as_str())).collect();
     assert_eq!(flat, [("cats", ""), ("marks", ""), ("birds", "activations"), ("dogs", "activations")]);
-    // On the wire, the reference's fields and what kind of score it is where a file has no others.
+    // On the wire, the reference's fields alone where a file has no others.
     let wire: Vec<Value> = found.iter().map(|e| serde_json::to_value(e).unwrap()).collect();
-    assert_eq!(wire[0], json!({"explanation": "cats", "score": 0.625, "datasetName": "", "scoreKind": "correlation"}));
+    assert_eq!(wire[0], json!({"explanation": "cats", "score": 0.625, "datasetName": ""}));
     assert_eq!(wire[2]["method"], "activations");
     let outside = ScoredExplanation::new("x", Origin::default());
     assert!(library.add_explanation(&entry, "../../x", (1, 5), false, outside).await.is_err());
