@@ -89,7 +89,7 @@ wire_struct! {
         /// How it was scored, such as `all-at-once`, `token-by-token`, `pairs` or `detection`.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub score_method: Option<String>,
-        /// What the score measures.
+        /// What the score measures; where it is left out, a correlation, which is what the reference has alone.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub score_kind: Option<ScoreKind>,
         /// The language model that wrote it, if one did.

@@ -10,7 +10,7 @@ use std::{
 use moka::future::Cache;
 use tdb_api::{
     AttentionHeadRecordResponse, AttributedScoredExplanation, ExistingExplanationsRequest, NeuronDatasetMetadata,
-    NeuronRecordResponse, NodeIdAndDatasets, RecordSummaryResponse,
+    NeuronRecordResponse, NodeIdAndDatasets, RecordSummaryResponse, ScoreKind,
 };
 
 use crate::{
@@ -251,6 +251,7 @@ impl Library {
         let flat = sets.into_iter().flat_map(|(name, node)| {
             node.explanations.into_iter().filter_map(move |e| {
                 let (score, score_kind) = e.scored().unzip();
+                let score_kind = score_kind.filter(|kind| *kind != ScoreKind::Correlation);
                 let dataset_name = name.clone();
                 let Origin { method, score_method, model, date, .. } = e.origin;
                 e.explanation.map(|explanation| AttributedScoredExplanation {

@@ -59,10 +59,9 @@ pub fn percent(p: f64) -> String {
 /// A score of an explanation with what it measures and its chance level.
 pub fn score(score: f64, kind: Option<ScoreKind>) -> String {
     match kind {
-        Some(ScoreKind::Correlation) => format!("r {score:.2} (chance 0)"),
+        None | Some(ScoreKind::Correlation) => format!("r {score:.2} (chance 0)"),
         Some(ScoreKind::RocAuc) => format!("AUC {score:.2} (chance 0.5)"),
         Some(ScoreKind::BalancedAccuracy) => format!("balanced accuracy {score:.2} (chance 0.5)"),
-        None => format!("score {score:.2} (kind unknown)"),
     }
 }
 

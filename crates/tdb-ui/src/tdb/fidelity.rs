@@ -21,7 +21,7 @@ pub fn Fidelity() -> impl IntoView {
         let asked = session.asked.get()?;
         // The reference's server does not tell.
         let tells = server.facts.with(|f| f.as_ref().is_some_and(|f| f.server.is_some()));
-        (tells && !shown(&asked).is_empty()).then(|| DictionaryFidelityRequest {
+        (tells && !shown(&asked).is_empty()).then_some(DictionaryFidelityRequest {
             prompt: asked.left.prompt,
             target_tokens: asked.left.target_tokens,
             distractor_tokens: asked.left.distractor_tokens,
