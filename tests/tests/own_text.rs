@@ -77,7 +77,7 @@ async fn ones_own_text_is_collated_served_and_seen() {
     browser.open(&server, &format!("/{slug}/mlp_neuron/1/2")).await.unwrap();
     browser.read(sentence).await.unwrap();
     assert_eq!(explained[0]["method"], "offline-statistics");
-    browser.read("offline-statistics").await.unwrap();
+    browser.read("token statistics").await.unwrap();
     let severe = browser.complaints().await.unwrap();
     assert!(severe.is_empty(), "{severe:?}");
     browser.finish().await.unwrap();
