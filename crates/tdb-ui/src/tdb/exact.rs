@@ -12,6 +12,7 @@ use crate::answer::Answer;
 use crate::client::{self, Abort, Kind, Problem};
 use crate::dom;
 use crate::format;
+use crate::names;
 use crate::session::Session;
 use crate::ui::{Ledger, sign_class};
 
@@ -136,7 +137,9 @@ impl ExactEffects {
 /// The question about the left side's nodes; none while a node is traced, which has another objective.
 fn request_of(answer: &Answer) -> Option<EffectsRequest> {
     let side = answer.request.sub_requests.first()?;
-    let nodes: Vec<NodeIndex> = answer.rows.iter().map(|row| row.node.clone()).collect();
+    // What dictionaries leave over is no single activation that could be removed.
+    let single = answer.rows.iter().filter(|row| !names::is_remainder(row.node.node_type));
+    let nodes: Vec<NodeIndex> = single.map(|row| row.node.clone()).collect();
     if side.upstream_node_to_trace.is_some() || nodes.is_empty() || nodes.len() > MOST_UNASKED {
         return None;
     }
