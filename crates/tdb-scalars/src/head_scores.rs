@@ -83,7 +83,8 @@ impl Engine {
         Ok(copied.count() as f64 / tokens.len().max(1) as f64)
     }
 
-    /// Different tokens of the vocabulary, always the same ones: every so many, in an order that looks random.
+    /// Different tokens of the vocabulary, always the same ones, in an order that looks random. They begin words where
+    /// there are enough of those: a text of parts of words is further from what models were trained on.
     fn random_tokens(&self, count: usize) -> Vec<u32> {
         let unread = self.unread_tokens();
         let is_usual = |id: u32| {
@@ -92,6 +93,8 @@ impl Engine {
                 && self.token_text(id).chars().any(char::is_alphabetic)
         };
         let all: Vec<u32> = (0..self.model().config().n_vocab as u32).filter(|id| is_usual(*id)).collect();
+        let of_words: Vec<u32> = all.iter().copied().filter(|id| self.token_text(*id).starts_with(' ')).collect();
+        let all = if of_words.len() >= count { of_words } else { all };
         let mut state = 1u64;
         let mut chosen = Vec::new();
         // A linear congruential generator (Knuth's MMIX constants); its high bits are used.
