@@ -87,8 +87,8 @@ async fn the_patch_bench_finds_what_moves_the_name_and_every_state_is_a_link() {
     let number = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
     for cell in answer["cells"].as_array().unwrap() {
         let at = if cell["tokenIndex"].is_null() { &cell["unit"] } else { &cell["tokenIndex"] };
-        let same =
-            |c: &&Value| c[0] == cell["group"] && c[1] == cell["layerIndex"].to_string() && c[2] == at.to_string();
+        let (layer, at) = (cell["layerIndex"].to_string(), at.to_string());
+        let same = |c: &&Value| c[0] == cell["group"] && c[1] == layer && c[2] == at;
         let shown = cells.iter().find(same).unwrap_or_else(|| panic!("no cell for {cell}"));
         assert_eq!(number(&shown[3]), cell["effect"].as_f64().unwrap(), "{cell}");
     }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use tdb_model::{Autoencoder, AutoencoderSite, ForwardOptions, Numbers, Site, Tensor, Transformer, checkpoint};
+use tdb_model::{Autoencoder, ForwardOptions, Numbers, Site, Tensor, Transformer, checkpoint};
 
 const PROMPTS: [&str; 4] = [
     "<|endoftext|>When Mary and John went to the store, John gave a drink to Mary.",

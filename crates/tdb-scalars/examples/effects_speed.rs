@@ -51,11 +51,11 @@ impl Clock {
 impl Observer for Clock {
     fn event(&self, event: TdbEvent) {
         let now = self.begun.elapsed().as_secs_f64();
-        if matches!(event, TdbEvent::PatchedCell { .. } | TdbEvent::NodeEffect { .. }) {
-            if let (Ok(mut first), Ok(mut done)) = (self.first.lock(), self.effects_done.lock()) {
-                first.get_or_insert(now);
-                *done = now;
-            }
+        if matches!(event, TdbEvent::PatchedCell { .. } | TdbEvent::NodeEffect { .. })
+            && let (Ok(mut first), Ok(mut done)) = (self.first.lock(), self.effects_done.lock())
+        {
+            first.get_or_insert(now);
+            *done = now;
         }
     }
 

@@ -159,7 +159,8 @@ fn random_nodes_bound_what_was_not_looked_at() -> Result<()> {
     let embeddings = nodes.iter().any(|node| node.node_type == NodeType::Layer);
     assert_eq!(bound.population as usize, all + 14 * usize::from(embeddings) - nodes.len());
     assert_eq!(bound.share, 0.05);
-    let by_hand = engine.effects(&request(STORE, &targets, &[bound.node_index.clone()])?, &Context::default())?;
+    let by_hand =
+        engine.effects(&request(STORE, &targets, std::slice::from_ref(&bound.node_index))?, &Context::default())?;
     assert!((by_hand.nodes[0].exact.abs() - bound.largest).abs() < 1e-6);
     assert!(!nodes.contains(&bound.node_index));
     assert_eq!(engine.effects(&asked, &Context::default())?, answer, "the same request has the same answer");

@@ -221,7 +221,7 @@ fn autoencoders(config: &Config, site: AutoencoderSite) -> NamedAutoencoder {
     let (n, width) = (12, site.width(config));
     let layer = |layer: usize| {
         let numbers = |name: &str, len: usize| {
-            TensorSpec::new(&format!("{site:?}.{layer}.{name}"), &[len], 0.5, 0.0).values(0x5EED)
+            TensorSpec::new(format!("{site:?}.{layer}.{name}"), &[len], 0.5, 0.0).values(0x5EED)
         };
         AutoencoderWeights {
             normalization: Normalization::None,

@@ -187,7 +187,7 @@ pub fn dictionaries(
 ) -> Vec<Option<Autoencoder>> {
     let (n_latents, n_inputs) = (30, site.width(config));
     let root = (n_inputs as f64).sqrt();
-    let skips = |i: usize| site.is_transcoder() && i % 2 == 0;
+    let skips = |i: usize| site.is_transcoder() && i.is_multiple_of(2);
     let layer = |i: usize| {
         let name = |key: &str| format!("{site:?}.{i}.{key}");
         let weights = AutoencoderWeights {

@@ -12,7 +12,7 @@ pub const PROMPT: &str = "<|endoftext|>Paris, France. Ottawa,";
 
 fn folder() -> Result<PathBuf> {
     let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/oracle-weights");
-    Ok(write(&preset("tiny-a").context("no preset")?, &weights, Parts::ModelAndAutoencoders)?)
+    write(&preset("tiny-a").context("no preset")?, &weights, Parts::ModelAndAutoencoders)
 }
 
 /// `tiny-a` without autoencoders.
