@@ -168,6 +168,7 @@ fn settings_are_understood_or_refused_by_name() {
         ("gemma-2", "layer_types", json!(["full_attention", "chunked_attention"]), "layer_types"),
         ("gemma-2", "sliding_window", json!(null), "sliding_window"),
         ("gemma-3", "attn_logit_softcapping", json!(50.0), "attn_logit_softcapping"),
+        ("gemma-3-layer-types", "rope_parameters", json!({"rope_theta": 777.0}), "full_attention"),
         ("gemma-3-images", "text_config", json!(null), "text_config"),
         ("gemma-3-images", "audio_config", json!({"a": 1}), "audio_config"),
         ("gpt-neo", "attention_types", json!([[["global"], 3]]), "attention_types"),

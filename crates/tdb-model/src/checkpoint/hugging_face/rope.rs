@@ -22,7 +22,12 @@ pub(super) fn rotary(settings: &Settings<'_>, d_head: usize, absent_base: f64) -
 pub(super) fn rotary_by_window(settings: &Settings<'_>, d_head: usize) -> Result<[Rotary; 2], CheckpointError> {
     whole_head(settings, d_head)?;
     let inner = parameters(settings)?;
-    let is_nested = inner.is_some_and(|inner| inner.has("full_attention") || inner.has("sliding_attention"));
+    let nests = |inner: Settings<'_>| inner.has("full_attention") || inner.has("sliding_attention");
+    let is_nested = inner.is_some_and(nests);
+    // `transformers` takes no notice of parameters for all layers at once, other than under the older name.
+    if settings.object("rope_parameters")?.is_some_and(|new| !new.is_empty() && !nests(new)) {
+        return Err(settings.unexpected("rope_parameters", "an object each for full_attention and sliding_attention"));
+    }
     let (full, windowed) = match inner {
         Some(inner) if is_nested => {
             inner.only(&["full_attention", "sliding_attention"])?;
