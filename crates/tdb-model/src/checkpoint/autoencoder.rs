@@ -65,6 +65,27 @@ pub(super) fn read(
     })
 }
 
+/// The folders with one layer each, which have all of these files: `folder` itself, or its subfolders.
+pub(super) fn layer_folders(folder: &Path, files: [&str; 2]) -> Vec<PathBuf> {
+    folders_with(folder, |folder| files.iter().all(|file| folder.join(file).is_file()))
+}
+
+/// The dictionaries of several layers, each read from a folder of its own, as one. `settings`: the file that says what a
+/// folder's dictionary is.
+pub(super) fn of_folders(
+    folder: &Path,
+    name: &str,
+    folders: Vec<PathBuf>,
+    settings: &str,
+    read: impl Fn(&Path) -> Result<(usize, AutoencoderSite, AutoencoderWeights), CheckpointError>,
+) -> Result<NamedAutoencoder, CheckpointError> {
+    let read = |folder: PathBuf| {
+        let (layer, site, weights) = read(&folder)?;
+        Ok((layer, site, weights, folder.join(settings)))
+    };
+    of_layers(folder, name, folders.into_iter().map(read).collect::<Result<_, CheckpointError>>()?)
+}
+
 /// The folder itself if it is one of a layer, else those of its subfolders that are.
 pub(super) fn folders_with(folder: &Path, is_layer: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     if is_layer(folder) {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value as Json, json};
 
 use super::DictionaryOptions;
-use super::autoencoder::{self, Shape, folders_with};
+use super::autoencoder::{self, Shape};
 use super::bytes::read_json;
 use super::error::CheckpointError;
 use super::hooks;
@@ -42,7 +42,7 @@ const RESCALE: &str = "rescale_acts_by_decoder_norm";
 
 /// The folders that hold one layer each: `folder` itself, or its subfolders. Empty if this is not SAELens' layout.
 pub(crate) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
-    folders_with(folder, |folder| folder.join(CONFIG).is_file() && folder.join(WEIGHTS).is_file())
+    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS])
 }
 
 /// Reads the dictionaries from the folder or its subfolders. What the files do not say: the factor of
@@ -57,12 +57,8 @@ pub fn load_autoencoder(
     options: &DictionaryOptions,
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
-    let read = |folder: PathBuf| {
-        let (layer, site, weights) = read_layer(&folder, options, config)?;
-        Ok((layer, site, weights, folder.join(CONFIG)))
-    };
-    let layers = layer_folders(folder).into_iter().map(read).collect::<Result<_, CheckpointError>>()?;
-    autoencoder::of_layers(folder, name, layers)
+    let read = |folder: &Path| read_layer(folder, options, config);
+    autoencoder::of_folders(folder, name, layer_folders(folder), CONFIG, read)
 }
 
 /// Writes `<folder>/<hook name>/` for every layer, readable by SAELens from version 3 on. `model` is the name under

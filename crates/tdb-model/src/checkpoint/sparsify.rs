@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::autoencoder::{self, Shape, folders_with};
+use super::autoencoder::{self, Shape};
 use super::bytes::read_json;
 use super::error::CheckpointError;
 use super::hooks;
@@ -25,7 +25,7 @@ const WEIGHTS: &str = "sae.safetensors";
 
 /// The folders with one layer each: `folder` itself, or its subfolders.
 pub(super) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
-    folders_with(folder, |folder| folder.join(CONFIG).is_file() && folder.join(WEIGHTS).is_file())
+    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS])
 }
 
 pub(super) fn load(
@@ -34,12 +34,8 @@ pub(super) fn load(
     options: &DictionaryOptions,
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
-    let read = |folder: PathBuf| {
-        let (layer, site, weights) = read_layer(&folder, options, config)?;
-        Ok((layer, site, weights, folder.join(CONFIG)))
-    };
-    let layers = layer_folders(folder).into_iter().map(read).collect::<Result<_, CheckpointError>>()?;
-    autoencoder::of_layers(folder, name, layers)
+    let read = |folder: &Path| read_layer(folder, options, config);
+    autoencoder::of_folders(folder, name, layer_folders(folder), CONFIG, read)
 }
 
 fn read_layer(
