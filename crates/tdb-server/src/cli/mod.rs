@@ -102,8 +102,8 @@ mod tests {
     #[test]
     fn flags_alone_mean_serve() {
         let args = serve_args("tdb --model tiny --port 1234");
-        assert_eq!((args.model.as_deref(), args.port), (Some("tiny"), 1234));
-        assert_eq!(serve_args("tdb").model, None);
+        assert_eq!((args.model.model.as_deref(), args.port), (Some("tiny"), 1234));
+        assert_eq!(serve_args("tdb").model.model, None);
     }
 
     #[test]
@@ -112,9 +112,9 @@ mod tests {
                     --host_name localhost --neuron_method baseline --attention_head_method baseline \
                     --cuda_memory_debugging True --port 8820";
         let args = serve_args(line);
-        assert_eq!(args.model.as_deref(), Some("tiny-a"));
-        assert_eq!(args.mlp_autoencoder.as_deref(), Some("m"));
-        assert_eq!(args.attn_autoencoder.as_deref(), Some("a"));
+        assert_eq!(args.model.model.as_deref(), Some("tiny-a"));
+        assert_eq!(args.model.mlp_autoencoder.as_deref(), Some("m"));
+        assert_eq!(args.model.attn_autoencoder.as_deref(), Some("a"));
         assert_eq!(args.host, "localhost");
         assert!(!args.run_model && args.cuda_memory_debugging);
         assert!(serve_args("tdb serve").run_model);

@@ -3,8 +3,8 @@
 //! A name is looked up in this order: as a folder below `--models`, in the registry, as a path, on Hugging Face's hub.
 //! Autoencoders in the registry and as a path, or as the folder `autoencoders/<name>/` of the model's.
 
-use super::serve::Args;
-use super::{dictionary, embedded, fetch};
+use super::library::EmbeddedRecords;
+use super::{device, dictionary, embedded, fetch};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use tdb_data::{Error as DataError, Library, hub};
@@ -13,11 +13,47 @@ use tdb_model::{AutoencoderSite, Config, Device, NamedAutoencoder, Slot, Tokeniz
 use tdb_scalars::Engine;
 use tokio::runtime::Handle;
 
+/// The model that answers, with its dictionaries
+#[derive(Debug, Clone, clap::Args)]
+pub struct ModelArgs {
+    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub. Without
+    /// it, the small model inside the program
+    #[arg(long, alias = "model_name", alias = "model-name", value_name = "NAME|FOLDER")]
+    pub model: Option<String>,
+    /// Autoencoder on the MLP layers: a registered name, a folder below the model's autoencoders/, or a path
+    #[arg(long, alias = "mlp_autoencoder_name", alias = "mlp-autoencoder-name", value_name = "NAME|FOLDER")]
+    pub mlp_autoencoder: Option<String>,
+    /// Autoencoder on the attention layers, looked up likewise
+    #[arg(long, alias = "attn_autoencoder_name", alias = "attn-autoencoder-name", value_name = "NAME|FOLDER")]
+    pub attn_autoencoder: Option<String>,
+    /// Dictionary (sparse autoencoder or transcoder) at any site, looked up likewise; may be repeated for other sites.
+    /// What its files do not say is written after it: FOLDER,site=resid_post_mlp,layer=3,normalization=layer-norm
+    #[arg(long, value_name = "NAME|FOLDER[,KEY=VALUE]")]
+    pub dictionary: Vec<String>,
+    /// Folder of model folders; each may have its autoencoders in autoencoders/<name>/
+    #[arg(long, env = "TDB_MODELS", value_name = "FOLDER")]
+    pub models: Option<PathBuf>,
+    /// Where the model runs: auto, cpu, cuda, cuda:NUMBER or metal. Auto takes a GPU that this program was built for
+    /// (docs/gpu.md), else the processor
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: device::Wanted,
+}
+
+impl ModelArgs {
+    /// Whether the records inside the program are listed: with the model that they are of.
+    pub fn records(&self) -> EmbeddedRecords {
+        match self.model.as_deref().is_none_or(|model| model == embedded::NAME) {
+            true => EmbeddedRecords::Listed,
+            false => EmbeddedRecords::LeftOut,
+        }
+    }
+}
+
 /// The model that the arguments ask for, ready to answer.
 ///
 /// # Errors
 /// As [`open`].
-pub fn load(args: &Args, library: &Library, runtime: &Handle) -> anyhow::Result<Engine> {
+pub fn load(args: &ModelArgs, library: &Library, runtime: &Handle) -> anyhow::Result<Engine> {
     let device = args.device.open()?;
     let wanted = Wanted {
         model: args.model.as_deref(),

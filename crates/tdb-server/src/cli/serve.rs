@@ -1,6 +1,6 @@
 //! `tdb serve`: the debugger in the browser, and its interface for programs.
 
-use super::{device, embedded, library, model, stopping};
+use super::{library, model, stopping};
 use crate::app::App;
 use crate::config::{Limits, ServerConfig};
 use crate::model::{Ask, Model};
@@ -10,7 +10,6 @@ use anyhow::{Context, bail};
 use clap::ArgAction;
 use std::io::IsTerminal;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -19,27 +18,8 @@ use tracing_subscriber::EnvFilter;
 /// Serve the debugger
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub. Without
-    /// it, the small model inside the program
-    #[arg(long, alias = "model_name", alias = "model-name", value_name = "NAME|FOLDER")]
-    pub model: Option<String>,
-    /// Autoencoder on the MLP layers: a registered name, a folder below the model's autoencoders/, or a path
-    #[arg(long, alias = "mlp_autoencoder_name", alias = "mlp-autoencoder-name", value_name = "NAME|FOLDER")]
-    pub mlp_autoencoder: Option<String>,
-    /// Autoencoder on the attention layers, looked up likewise
-    #[arg(long, alias = "attn_autoencoder_name", alias = "attn-autoencoder-name", value_name = "NAME|FOLDER")]
-    pub attn_autoencoder: Option<String>,
-    /// Dictionary (sparse autoencoder or transcoder) at any site, looked up likewise; may be repeated for other sites.
-    /// What its files do not say is written after it: FOLDER,site=resid_post_mlp,layer=3,normalization=layer-norm
-    #[arg(long, value_name = "NAME|FOLDER[,KEY=VALUE]")]
-    pub dictionary: Vec<String>,
-    /// Folder of model folders; each may have its autoencoders in autoencoders/<name>/
-    #[arg(long, env = "TDB_MODELS", value_name = "FOLDER")]
-    pub models: Option<PathBuf>,
-    /// Where the model runs: auto, cpu, cuda, cuda:NUMBER or metal. Auto takes a GPU that this program was built for
-    /// (docs/gpu.md), else the processor
-    #[arg(long, value_name = "DEVICE", default_value_t)]
-    pub device: device::Wanted,
+    #[command(flatten)]
+    pub model: model::ModelArgs,
     #[command(flatten)]
     pub data: library::DataArgs,
     /// Address or name to listen on
@@ -146,11 +126,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
-    let own_model = args.model.as_deref().is_none_or(|model| model == embedded::NAME);
-    let listed = if own_model { library::EmbeddedRecords::Listed } else { library::EmbeddedRecords::LeftOut };
-    let library = library::open(&args.data, listed)?;
+    let library = library::open(&args.data, args.model.records())?;
     let model: Option<Arc<dyn Ask>> = if args.run_model {
-        let engine = model::load(args, &library, runtime.handle())?;
+        let engine = model::load(&args.model, &library, runtime.handle())?;
         let records = StoredRecords { library: library.clone(), runtime: runtime.handle().clone() };
         Some(Arc::new(Model::new(engine, Box::new(records))))
     } else {
