@@ -8,13 +8,14 @@
 use tdb_api::stream::{Contribution, ContributionPart as Part, Contributions};
 use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp, TdbRequestSpec};
 use tdb_model::numbers::Numbers;
-use tdb_model::{Site, Slot, Tensor};
+use tdb_model::{Site, Slot};
 
 use crate::compute::from_residual;
 use crate::error::Result;
+use crate::fidelity::spread_and_rest;
 use crate::objective::Loss;
 use crate::side::Side;
-use crate::tensors::at_token;
+use crate::tensors::{at_token, row_of};
 
 /// Whether the layers of a side are divided into latents and what they leave over.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,7 +66,7 @@ impl<'a> Sum<'a> {
         let d_logits = side.plan.loss.as_ref().and_then(|loss| loss.gradient(&logits)).unwrap_or_default();
         // At logits of 0 a cap has the slope 1: the difference before the cap is the linear one.
         let direction = model.unembedding().vjp(&vec![0.0; logits.len()], &d_logits);
-        let x = row(side.run.last_residual(), last)?;
+        let x = row_of(side.run.last_residual(), last)?;
         let norm = model.final_norm();
         let constant = along(&direction, &norm.row(&vec![0.0; x.len()]));
         Ok(Self { side, last, gradient: norm.vjp_row(&x, &direction, true), constant })
@@ -79,10 +80,10 @@ impl<'a> Sum<'a> {
         let (model, run) = (self.side.model(), &self.side.run);
         let mut terms = self.embeddings()?;
         let mut biases = self.constant;
+        let mut before = self.along(&row_of(run.residual_before(0), self.last)?);
         for layer in 0..model.config().n_layers {
-            let before = self.along(&row(run.residual_before(layer), self.last)?);
-            let middle = self.along(&row(&run.get(Site::ResidPostAttn, layer)?, self.last)?);
-            let after = self.along(&row(&run.get(Site::ResidPostMlp, layer)?, self.last)?);
+            let middle = self.along(&row_of(&run.get(Site::ResidPostAttn, layer)?, self.last)?);
+            let after = self.along(&row_of(&run.get(Site::ResidPostMlp, layer)?, self.last)?);
             for (slot, write, divided) in
                 [(Slot::Attention, middle - before, latents.attention), (Slot::Mlp, after - middle, latents.mlp)]
             {
@@ -90,6 +91,7 @@ impl<'a> Sum<'a> {
                 biases += bias;
                 biases += self.layer(slot, layer, write - bias, divided, &mut terms)?;
             }
+            before = after;
         }
         terms.push(Contribution { part: Part::Biases, layer: None, value: biases });
         if model.unembedding().is_capped() {
@@ -101,7 +103,7 @@ impl<'a> Sum<'a> {
 
     /// Token and position embedding. One that is set to something has no such parts.
     fn embeddings(&self) -> Result<Vec<Contribution>> {
-        let whole = row(&self.side.get(Site::ResidPostEmb, None)?, self.last)?;
+        let whole = row_of(&self.side.get(Site::ResidPostEmb, None)?, self.last)?;
         let whole = self.along(&whole);
         let is_set = self.side.plan.interventions.iter().any(|i| i.site == Site::ResidPostEmb);
         let token = match is_set {
@@ -163,15 +165,15 @@ impl<'a> Sum<'a> {
         let gradient = model.tensor(&[1, self.gradient.len()], self.gradient.clone())?;
         let gradient = at_token(&gradient, self.last, self.side.tokens())?;
         let Some(read) = from_residual(self.side, dictionary.site(), layer, &gradient)? else { return Ok(None) };
-        let read = row(&read, self.last)?;
+        let read = row_of(&read, self.last)?;
         let scale = run.latent_scales(slot, layer)?.map_or(1.0, |scales| f64::from(scales[self.last]));
         let active = state.latents.row(self.last).iter();
         let of_latent = |(latent, value): &(u32, f32)| {
             scale * f64::from(*value) * along(&read, dictionary.direction(*latent as usize))
         };
-        let mut error = along(&read, &row(&run.latent_error(slot, layer)?, self.last)?);
+        let mut error = along(&read, &row_of(&run.latent_error(slot, layer)?, self.last)?);
         if let Some(skip) = dictionary.skip(&state.input).map_err(tdb_model::Error::from)? {
-            error += along(&read, &row(&skip, self.last)?);
+            error += along(&read, &row_of(&skip, self.last)?);
         }
         Ok(Some(Divided { latents: active.map(of_latent).sum(), error }))
     }
@@ -190,33 +192,17 @@ struct Divided {
 fn explained(side: &Side<'_>, slot: Slot) -> Result<Option<f64>> {
     let (mut left_over, mut variance) = (0.0, 0.0);
     for layer in 0..side.model().config().n_layers {
-        let Some(state) = side.run.latents(slot, layer) else { continue };
+        let Some(state) = side.run.latents(slot, layer).filter(|state| state.latents.len() > 2) else { continue };
         let error = side.run.latent_error(slot, layer)?;
-        let (input, error) = (numbers(&state.target)?, numbers(&error)?);
-        let width = state.target.dims()[1];
-        let rows = || input.chunks_exact(width).skip(1);
-        let count = rows().len();
-        if count < 2 {
-            continue;
-        }
-        for channel in 0..width {
-            let mean = rows().map(|row| f64::from(row[channel])).sum::<f64>() / count as f64;
-            variance += rows().map(|row| (f64::from(row[channel]) - mean).powi(2)).sum::<f64>();
-        }
-        left_over += error.iter().skip(width).map(|x| f64::from(*x).powi(2)).sum::<f64>();
+        let of = tdb_model::Error::from;
+        let [spread, left] =
+            spread_and_rest(&Numbers::of(&state.target).map_err(of)?, &Numbers::of(&error).map_err(of)?, 1);
+        variance += spread;
+        left_over += left;
     }
     Ok((variance > 0.0).then(|| 1.0 - left_over / variance))
 }
 
 fn along(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-}
-
-fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
-    Ok(Numbers::of(tensor).map_err(tdb_model::Error::from)?.to_row_major())
-}
-
-/// One token's row of a `[T, N]` tensor.
-fn row(tensor: &Tensor, token: usize) -> Result<Vec<f32>> {
-    numbers(&tensor.narrow(0, token, 1).map_err(tdb_model::Error::from)?)
 }

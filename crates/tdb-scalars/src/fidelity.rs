@@ -118,8 +118,13 @@ fn cross_entropy(run: &Run) -> Result<f64> {
 
 /// `1 - Σ|error|² / Σ|x - mean|²` over the tokens but the first, unless there is no other.
 fn variance_explained(x: &Numbers<'_>, error: &Numbers<'_>) -> f64 {
+    let [spread, left] = spread_and_rest(x, error, usize::from(x.dims()[0] > 2));
+    if spread > 0.0 { 1.0 - left / spread } else { 1.0 }
+}
+
+/// `Σ|x - mean|²` and `Σ|error|²` over the tokens from `first` on.
+pub(crate) fn spread_and_rest(x: &Numbers<'_>, error: &Numbers<'_>, first: usize) -> [f64; 2] {
     let (tokens, width) = (x.dims()[0], x.dims()[1]);
-    let first = usize::from(tokens > 2);
     let (mut spread, mut left) = (0.0, 0.0);
     for i in 0..width {
         let column = |of: &Numbers<'_>| (first..tokens).map(|t| f64::from(of.row(t)[i])).collect::<Vec<f64>>();
@@ -128,7 +133,7 @@ fn variance_explained(x: &Numbers<'_>, error: &Numbers<'_>) -> f64 {
         spread += x.iter().map(|x| (x - mean).powi(2)).sum::<f64>();
         left += error.iter().map(|e| e * e).sum::<f64>();
     }
-    if spread > 0.0 { 1.0 - left / spread } else { 1.0 }
+    [spread, left]
 }
 
 /// One sentence if the dictionary does not fit.

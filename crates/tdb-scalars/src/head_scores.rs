@@ -31,12 +31,13 @@ impl Engine {
         }
         let layer = index(request.layer_index, config.n_layers, "layerIndex")?;
         let head = index(request.activation_index, config.n_heads, "activationIndex")?;
-        let n = REPEATED.min((config.ctx_window - 1) / 2);
-        let once = self.random_tokens(n);
+        let sampled = self.random_tokens(SAMPLED);
+        let n = REPEATED.min((config.ctx_window - 1) / 2).min(sampled.len());
+        let once = &sampled[..n];
         // A text begins as the model's training texts did.
         let begin = self.beginning();
         let first = usize::from(begin.is_some());
-        let twice: Vec<u32> = begin.into_iter().chain(once.iter().chain(&once).copied()).collect();
+        let twice: Vec<u32> = begin.into_iter().chain(once.iter().chain(once).copied()).collect();
         let mut stop = |_| !context.observer.is_cancelled();
         let options = ForwardOptions { layers: Some(layer + 1), after_layer: Some(&mut stop), ..Default::default() };
         let run = self.model().forward(&twice, options)?;
@@ -47,7 +48,6 @@ impl Engine {
             let all: Vec<f64> = values.collect();
             tdb_api::numbers::mean(&all).unwrap_or_default()
         };
-        let sampled = self.random_tokens(SAMPLED);
         Ok(HeadScoresResponse {
             previous_token: mean(&mut (1..2 * n).map(|i| attention(i, i - 1))),
             duplicate_token: mean(&mut (n..2 * n).map(|i| attention(i, i - n))),
@@ -69,14 +69,13 @@ impl Engine {
         let values = block.attn.apply(&read)?.v;
         let values = one_head(&values, block.attn.kv_head(head))?;
         let write = block.attn.write(head, &values).map_err(of)?;
-        let write = Numbers::of(&write).map_err(of)?.to_row_major();
-        let gain = model.final_norm().gain();
-        let copied = tokens.iter().zip(write.chunks_exact(width)).filter(|(token, write)| {
-            let scaled: Vec<f32> = match gain {
-                Some(gain) => write.iter().zip(gain).map(|(x, g)| x * g).collect(),
-                None => write.to_vec(),
-            };
-            let logits = model.unembedding().logits(&scaled);
+        let mut write = Numbers::of(&write).map_err(of)?.to_row_major();
+        if let Some(gain) = model.final_norm().gain() {
+            write.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain));
+        }
+        // All at once: the vocabulary's weights are read once.
+        let logits = model.unembedding().logits(&write);
+        let copied = tokens.iter().zip(logits.chunks_exact(model.config().n_vocab)).filter(|(token, logits)| {
             let own = logits[**token as usize];
             logits.iter().enumerate().filter(|(other, x)| **x > own && self.has_token(*other)).count() < PROMOTED
         });
