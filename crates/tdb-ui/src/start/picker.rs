@@ -11,7 +11,7 @@ use crate::names::node_path;
 use crate::remote::{Remote, follow};
 use crate::server::Server;
 use crate::signals::{Peek, See};
-use crate::ui::ProblemCard;
+use crate::ui::{ProblemCard, number_field};
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, sent};
 
@@ -82,20 +82,7 @@ pub fn Picker() -> impl IntoView {
         };
         navigate(&node_path(&dataset.slug, dataset.kind.node_type, l, u), Default::default());
     };
-    let field = move |label: &'static str, id: &'static str, signal: RwSignal<String>| {
-        view! {
-            <label class="stack tight">
-                <span class="label">{label}</span>
-                <input
-                    class="field short"
-                    id=id
-                    inputmode="numeric"
-                    prop:value=follows(move || signal.get())
-                    on:input=entered(move |e| signal.set(event_target_value(&e)))
-                />
-            </label>
-        }
-    };
+    let field = |label, id, text| number_field(label, id, "numeric", text);
     view! {
         {dynamic(move || match state.get() {
             Remote::Failed(problem) if !problem.is_missing_route() => view! {

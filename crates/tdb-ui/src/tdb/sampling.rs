@@ -16,7 +16,7 @@ use crate::client::{self, Abort, Kind, Problem};
 use crate::format;
 use crate::session::Session;
 use crate::signals::See;
-use crate::ui::ProblemCard;
+use crate::ui::{ProblemCard, number_field};
 use crate::ui::{Show, dynamic, follows};
 use crate::ui::{entered, press, sent};
 
@@ -75,20 +75,7 @@ pub fn Sampling() -> impl IntoView {
             }
         });
     };
-    let input = move |label: &'static str, id: &'static str, signal: RwSignal<String>| {
-        view! {
-            <label class="stack tight">
-                <span class="label">{label}</span>
-                <input
-                    class="field short"
-                    id=id
-                    inputmode="decimal"
-                    prop:value=follows(move || signal.get())
-                    on:input=entered(move |e| signal.set(event_target_value(&e)))
-                />
-            </label>
-        }
-    };
+    let input = |label, id, text| number_field(label, id, "decimal", text);
     let pane = move |at: usize, title: &'static str| {
         let text = move || {
             drawn.see(|d| {
