@@ -104,6 +104,10 @@ pub enum RotaryScaling {
     Linear { factor: f32 },
     /// Llama 3.1's: low frequencies are divided by `factor`, high ones are kept, those between are interpolated.
     Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context: usize },
+    /// YaRN's (Peng et al. 2023): pairs that turn more than `beta_fast` times in the original context are kept, those
+    /// that turn less than `beta_slow` times are divided by `factor`, those between are interpolated along their index;
+    /// the ends of that range are whole numbers with `truncate`. Rotated queries and keys are multiplied by `amplitude`.
+    Yarn { factor: f32, beta_fast: f32, beta_slow: f32, original_context: usize, truncate: bool, amplitude: f32 },
 }
 
 /// Settings of attention layers.
@@ -213,6 +217,19 @@ impl Config {
             tied: true,
             logit_softcap: None,
         }
+    }
+
+    /// Numbers of all matrices.
+    pub fn n_parameters(&self) -> usize {
+        let heads = 2 * self.n_heads + 2 * self.n_kv_heads;
+        let mlp = match self.mlp {
+            MlpKind::None => 0,
+            MlpKind::Plain(_) => 2 * self.d_ff,
+            MlpKind::Gated(_) => 3 * self.d_ff,
+        };
+        let positions = if self.positions == Positions::Learned { self.ctx_window } else { 0 };
+        let rows = self.n_vocab * if self.tied { 1 } else { 2 } + positions;
+        self.d_model * (rows + self.n_layers * (heads * self.d_head + mlp))
     }
 
     /// Factor of a layer's queries and of its keys: the square root of what `q · k` is multiplied by.

@@ -67,7 +67,7 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use config::{Activation, BlockOrder, Config, MlpKind, NormKind, Positions};
 pub use error::{Error, Result};
 pub use intervention::{Index, Intervention, first_layer_reached};
-pub use matrix::{Matrix, Storage};
+pub use matrix::{Element, Matrix, Storage};
 pub use modules::attention::{Attention, AttentionDerivative, AttentionGradients, AttentionState};
 pub use modules::autoencoder::{Autoencoder, LatentState};
 pub use modules::block::Block;

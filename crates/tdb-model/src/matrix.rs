@@ -7,16 +7,39 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Device, StorageRef, Tensor};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
 use memmap2::Mmap;
 use rayon::prelude::*;
 
-/// Where the numbers of a [`Matrix`] live. A matrix's offset is in bytes from the start of it and divisible by 4.
+/// How the numbers of a [`Matrix`] are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats with 5 bits of exponent.
+    F16,
+    /// The upper half of 32-bit floats.
+    Bf16,
+}
+
+impl Element {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        if self == Element::F32 { 4 } else { 2 }
+    }
+}
+
+/// Where the numbers of a [`Matrix`] live. A matrix's offset is in bytes from the start of it and divisible by the size
+/// of a number.
 #[derive(Clone)]
 pub enum Storage {
     /// A mapped file.
     Mapped(Arc<Mmap>),
     /// A buffer of ours.
     Owned(Arc<Vec<f32>>),
+    /// A buffer of 16-bit floats.
+    Halves(Arc<Vec<u16>>),
     /// The whole storage of a tensor of f32 on the CPU, of whatever part the tensor itself is a view.
     Tensor(Tensor),
 }
@@ -26,6 +49,7 @@ impl Storage {
         match self {
             Storage::Mapped(map) => map.len(),
             Storage::Owned(buffer) => buffer.len() * 4,
+            Storage::Halves(buffer) => buffer.len() * 2,
             Storage::Tensor(tensor) => numbers_of(&tensor.storage_and_layout().0).len() * 4,
         }
     }
@@ -41,7 +65,21 @@ impl Storage {
                 // only made at offsets divisible by four (a map starts at a page).
                 Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<f32>(), len) })
             }
-            Storage::Tensor(_) => None,
+            Storage::Halves(_) | Storage::Tensor(_) => None,
+        }
+    }
+
+    /// `len` 16-bit floats from byte `offset` on. The range was checked when the matrix was made.
+    fn halves(&self, offset: usize, len: usize) -> &[u16] {
+        match self {
+            Storage::Halves(buffer) => &buffer[offset / 2..offset / 2 + len],
+            Storage::Mapped(map) => {
+                let bytes = &map[offset..offset + len * 2];
+                // SAFETY: every bit pattern is a u16, the range is inside the map, and matrices are only made at
+                // offsets divisible by the size of their numbers (a map starts at a page).
+                unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<u16>(), len) }
+            }
+            Storage::Owned(_) | Storage::Tensor(_) => &[],
         }
     }
 
@@ -61,9 +99,18 @@ impl fmt::Debug for Storage {
         let kind = match self {
             Storage::Mapped(_) => "Mapped",
             Storage::Owned(_) => "Owned",
+            Storage::Halves(_) => "Halves",
             Storage::Tensor(_) => "Tensor",
         };
         write!(f, "{kind}({} bytes)", self.bytes())
+    }
+}
+
+/// 16-bit floats to as many 32-bit ones.
+fn convert(element: Element, halves: &[u16], out: &mut [f32]) {
+    match element {
+        Element::F16 => halves.reinterpret_cast::<f16>().convert_to_f32_slice(out),
+        _ => halves.reinterpret_cast::<bf16>().convert_to_f32_slice(out),
     }
 }
 
@@ -76,11 +123,13 @@ fn numbers_of(storage: &candle_core::Storage) -> &[f32] {
 }
 
 /// Numbers of a [`Matrix`] as they lie. For a tensor's storage this holds its read lock, so nothing can write to the
-/// tensor until it is dropped: make it, use it, drop it. May be shared between threads, not sent to another.
+/// tensor until it is dropped: make it, use it, drop it. May be shared between threads, not sent to another. 16-bit
+/// floats are converted, all of them: what computes with large matrices takes them block by block.
 pub struct Span<'a>(Numbers<'a>);
 
 enum Numbers<'a> {
     Borrowed(&'a [f32]),
+    Converted(Vec<f32>),
     Locked(StorageRef<'a>, Range<usize>),
 }
 
@@ -90,6 +139,7 @@ impl Deref for Span<'_> {
     fn deref(&self) -> &[f32] {
         match &self.0 {
             Numbers::Borrowed(numbers) => numbers,
+            Numbers::Converted(numbers) => numbers,
             Numbers::Locked(storage, range) => &numbers_of(storage)[range.clone()],
         }
     }
@@ -97,7 +147,9 @@ impl Deref for Span<'_> {
 
 /// A view did not fit its storage.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} needs {need} bytes from byte {offset} on, but there are {have}, or the offset is not divisible by 4")]
+#[error(
+    "{what} needs {need} bytes from byte {offset} on, but there are {have}, or the offset is not divisible by the size of a number"
+)]
 pub struct ViewError {
     what: &'static str,
     need: usize,
@@ -105,11 +157,12 @@ pub struct ViewError {
     have: usize,
 }
 
-/// A read-only f32 matrix `[rows, cols]` with arbitrary strides over shared storage: transposing,
-/// taking a range of rows or columns and cloning cost nothing.
+/// A read-only matrix `[rows, cols]` with arbitrary strides over shared storage: transposing, taking a range of rows or
+/// columns and cloning cost nothing. Its numbers are 32-bit floats for whoever reads them, however they are stored.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     storage: Storage,
+    element: Element,
     offset: usize,
     rows: usize,
     cols: usize,
@@ -124,31 +177,41 @@ impl Matrix {
     /// If the buffer's length is not `rows * cols`.
     pub fn from_vec(rows: usize, cols: usize, data: Vec<f32>) -> Self {
         assert_eq!(data.len(), rows * cols, "a [{rows}, {cols}] matrix");
-        Matrix { storage: Storage::Owned(Arc::new(data)), offset: 0, rows, cols, row_stride: cols, col_stride: 1 }
+        let storage = Storage::Owned(Arc::new(data));
+        Matrix { storage, element: Element::F32, offset: 0, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// A matrix at byte `offset` of `storage` with strides counted in numbers.
     ///
     /// # Errors
-    /// If it would reach outside the storage, or the offset is not divisible by four.
+    /// If it would reach outside the storage, or the offset is not divisible by the size of a number.
+    ///
+    /// # Panics
+    /// If the storage is a buffer of other numbers.
     pub fn new(
         storage: Storage,
+        element: Element,
         offset: usize,
         [rows, cols]: [usize; 2],
         [row_stride, col_stride]: [usize; 2],
     ) -> Result<Self, ViewError> {
-        let have = storage.bytes();
+        let (have, size) = (storage.bytes(), element.bytes());
+        match &storage {
+            Storage::Owned(_) | Storage::Tensor(_) => assert_eq!(element, Element::F32),
+            Storage::Halves(_) => assert_ne!(element, Element::F32),
+            Storage::Mapped(_) => {}
+        }
         let error = |need| ViewError { what: "a matrix", need, offset, have };
         let last = || {
             let row = rows.checked_sub(1)?.checked_mul(row_stride)?;
             let col = cols.checked_sub(1)?.checked_mul(col_stride)?;
-            row.checked_add(col)?.checked_add(1)?.checked_mul(4)
+            row.checked_add(col)?.checked_add(1)?.checked_mul(size)
         };
         let need = if rows == 0 || cols == 0 { 0 } else { last().ok_or_else(|| error(usize::MAX))? };
-        if !offset.is_multiple_of(4) || offset.checked_add(need).is_none_or(|end| end > have) {
+        if !offset.is_multiple_of(size) || offset.checked_add(need).is_none_or(|end| end > have) {
             return Err(error(need));
         }
-        Ok(Matrix { storage, offset, rows, cols, row_stride, col_stride })
+        Ok(Matrix { storage, element, offset, rows, cols, row_stride, col_stride })
     }
 
     /// The numbers of a tensor `[rows, cols]`, without a copy if it holds f32 on the CPU. Whoever else holds the tensor
@@ -161,7 +224,8 @@ impl Matrix {
         let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         let layout = tensor.layout();
         let (offset, strides) = (4 * layout.start_offset(), [layout.stride()[0], layout.stride()[1]]);
-        Matrix::new(Storage::Tensor(tensor), offset, [rows, cols], strides).map_err(candle_core::Error::wrap)
+        Matrix::new(Storage::Tensor(tensor), Element::F32, offset, [rows, cols], strides)
+            .map_err(candle_core::Error::wrap)
     }
 
     /// The numbers as a tensor `[rows, cols]` of f32 on the CPU, with the matrix's order of storage where it has no
@@ -189,6 +253,33 @@ impl Matrix {
         layout.dims() == [self.rows, self.cols]
             && layout.stride() == [self.row_stride, self.col_stride]
             && 4 * layout.start_offset() == self.offset
+    }
+
+    /// How the numbers are stored.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// The same numbers stored in another way, rounded to the nearest where that has fewer bits. Copies them, unless
+    /// they are stored so.
+    pub fn stored_as(&self, element: Element) -> Self {
+        if self.element == element {
+            return self.clone();
+        }
+        // In the order of storage: whoever computes with it finds it as it was.
+        if self.cols > 1 && self.row_stride == 1 && self.col_stride != 1 {
+            return self.transpose().stored_as(element).transpose();
+        }
+        let mut numbers = vec![0.0; self.rows * self.cols];
+        self.copy_rows(0..self.rows, &mut numbers);
+        let (rows, cols) = (self.rows, self.cols);
+        let halves: Vec<u16> = match element {
+            Element::F32 => return Matrix::from_vec(rows, cols, numbers),
+            Element::F16 => numbers.par_iter().map(|x| f16::from_f32(*x).to_bits()).collect(),
+            Element::Bf16 => numbers.par_iter().map(|x| bf16::from_f32(*x).to_bits()).collect(),
+        };
+        let storage = Storage::Halves(Arc::new(halves));
+        Matrix { storage, element, offset: 0, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// Number of rows.
@@ -228,7 +319,8 @@ impl Matrix {
     /// If the range reaches outside the matrix.
     pub fn row_range(&self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.rows);
-        Matrix { offset: self.offset + 4 * range.start * self.row_stride, rows: range.len(), ..self.clone() }
+        let offset = self.offset + self.element.bytes() * range.start * self.row_stride;
+        Matrix { offset, rows: range.len(), ..self.clone() }
     }
 
     /// Some of the columns.
@@ -239,28 +331,67 @@ impl Matrix {
         self.transpose().row_range(range).transpose()
     }
 
-    /// One row, if its numbers stand side by side and no lock has to be held for them (as for a tensor's storage).
+    /// One row, if it is 32-bit floats that stand side by side and no lock has to be held for them (as for a tensor's
+    /// storage).
     pub fn contiguous_row(&self, row: usize) -> Option<&[f32]> {
         assert!(row < self.rows);
-        (self.col_stride == 1 || self.cols == 1)
+        (self.element == Element::F32 && (self.col_stride == 1 || self.cols == 1))
             .then(|| self.storage.slice(self.offset + 4 * row * self.row_stride, self.cols))
             .flatten()
     }
 
-    /// Some of the rows, if they stand one after the other without gaps and no lock has to be held for them.
+    /// Some of the rows, if they are 32-bit floats one after the other without gaps and no lock has to be held for them.
     ///
     /// # Panics
     /// If the range reaches outside the matrix.
     pub fn contiguous_rows(&self, range: Range<usize>) -> Option<&[f32]> {
         assert!(range.start <= range.end && range.end <= self.rows);
-        let dense = self.col_stride == 1 && self.row_stride == self.cols;
+        let dense = self.element == Element::F32 && self.col_stride == 1 && self.row_stride == self.cols;
         dense.then(|| self.storage.slice(self.offset + 4 * range.start * self.cols, range.len() * self.cols)).flatten()
     }
 
     /// One row, copied into `out` of length `cols`.
     pub fn copy_row(&self, row: usize, out: &mut [f32]) {
         assert!(row < self.rows && out.len() == self.cols);
-        self.copy_row_of(&self.span(), row, out);
+        match self.element {
+            Element::F32 => self.copy_row_of(&self.span(), row, out),
+            _ => self.convert_row(row, out),
+        }
+    }
+
+    /// Some of the rows one after the other, copied into `out` of length `range.len() * cols`, on all threads.
+    ///
+    /// # Panics
+    /// If the range reaches outside the matrix, or `out` has another length.
+    pub fn copy_rows(&self, range: Range<usize>, out: &mut [f32]) {
+        assert!(range.end <= self.rows && out.len() == range.len() * self.cols);
+        if self.cols == 0 {
+            return;
+        }
+        match self.element {
+            Element::F32 => {
+                let span = self.span();
+                let rows = range.zip(out.chunks_exact_mut(self.cols));
+                rows.for_each(|(row, out)| self.copy_row_of(&span, row, out));
+            }
+            _ => {
+                let rows = (range.start..range.end).into_par_iter().zip(out.par_chunks_exact_mut(self.cols));
+                rows.with_min_len(16).for_each(|(row, out)| self.convert_row(row, out));
+            }
+        }
+    }
+
+    /// One row of 16-bit floats.
+    fn convert_row(&self, row: usize, out: &mut [f32]) {
+        let offset = self.offset + 2 * row * self.row_stride;
+        let halves = self.storage.halves(offset, (self.cols.max(1) - 1) * self.col_stride + 1);
+        match self.col_stride {
+            1 => convert(self.element, halves, out),
+            stride => {
+                let near: Vec<u16> = halves.iter().step_by(stride).copied().collect();
+                convert(self.element, &near, out);
+            }
+        }
     }
 
     fn copy_row_of(&self, span: &[f32], row: usize, out: &mut [f32]) {
@@ -284,17 +415,23 @@ impl Matrix {
         if self.rows == 0 || self.cols == 0 {
             return Span(Numbers::Borrowed(&[]));
         }
-        let len = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride + 1;
-        self.storage.span(self.offset, len)
+        if self.element != Element::F32 {
+            let mut numbers = vec![0.0; self.span_len()];
+            convert(self.element, self.storage.halves(self.offset, numbers.len()), &mut numbers);
+            return Span(Numbers::Converted(numbers));
+        }
+        self.storage.span(self.offset, self.span_len())
+    }
+
+    /// From the first number to the last.
+    fn span_len(&self) -> usize {
+        (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride + 1
     }
 
     /// A row-major copy of all numbers.
     pub fn to_vec(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
-        let span = self.span();
-        for (row, out) in out.chunks_exact_mut(self.cols.max(1)).enumerate() {
-            self.copy_row_of(&span, row, out);
-        }
+        self.copy_rows(0..self.rows, &mut out);
         out
     }
 
@@ -302,15 +439,30 @@ impl Matrix {
     /// the first and the last number, on all cores, as fast as memory gives it; only what looks bad is looked at row by
     /// row.
     pub fn first_not_finite(&self) -> Option<(usize, f32)> {
-        const EXPONENT: u32 = 0x7f80_0000;
-        let has_bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, x| bad | (x.to_bits() & EXPONENT == EXPONENT));
-        let span = self.span();
-        if !span.par_chunks(1 << 14).any(has_bad) {
+        const CHUNK: usize = 1 << 14;
+        if self.rows == 0 || self.cols == 0 {
+            return None;
+        }
+        let halves_are_bad = |exponent: u16| {
+            let has_bad = |chunk: &[u16]| chunk.iter().fold(false, |bad, x| bad | (x & exponent == exponent));
+            self.storage.halves(self.offset, self.span_len()).par_chunks(CHUNK).any(has_bad)
+        };
+        let is_bad = match self.element {
+            Element::F32 => {
+                const EXPONENT: u32 = 0x7f80_0000;
+                let is_bad = |x: &f32| x.to_bits() & EXPONENT == EXPONENT;
+                let has_bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, x| bad | is_bad(x));
+                self.span().par_chunks(CHUNK).any(has_bad)
+            }
+            Element::F16 => halves_are_bad(0x7c00),
+            Element::Bf16 => halves_are_bad(0x7f80),
+        };
+        if !is_bad {
             return None;
         }
         let mut numbers = vec![0.0; self.cols];
         (0..self.rows).find_map(|row| {
-            self.copy_row_of(&span, row, &mut numbers);
+            self.copy_row(row, &mut numbers);
             let col = numbers.iter().position(|x| !x.is_finite())?;
             Some((row * self.cols + col, numbers[col]))
         })

@@ -26,7 +26,7 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
 use crate::checkpoint::CheckpointError;
-use crate::matrix::Matrix;
+use crate::matrix::{Element, Matrix};
 
 /// Tensors by name. See the module for the names.
 pub trait Source: Send + Sync + fmt::Debug {
@@ -57,6 +57,12 @@ pub trait Source: Send + Sync + fmt::Debug {
 pub struct Weights(Arc<dyn Source>);
 
 impl Weights {
+    /// The same tensors with all matrices stored in one way. Those that are not are copied when they are asked for, each
+    /// number rounded to the nearest; a number that is too large for it is an error then.
+    pub fn stored_as(self, element: Element) -> Self {
+        Weights(Arc::new(Stored(self, element)))
+    }
+
     /// The same tensors for whoever takes a `VarBuilder`, as 32-bit floats on `device`, copied when they are asked for.
     pub fn var_builder(&self, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(Backend(self.clone())), DType::F32, device.clone())
@@ -82,6 +88,34 @@ impl<S: Source + 'static> From<S> for Weights {
 impl From<VarBuilder<'static>> for Weights {
     fn from(builder: VarBuilder<'static>) -> Self {
         Weights(Arc::new(Variables(builder.set_device(Device::Cpu))))
+    }
+}
+
+/// Weights whose matrices are stored in one way.
+#[derive(Debug)]
+struct Stored(Weights, Element);
+
+impl Source for Stored {
+    fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    fn shape(&self, name: &str) -> Result<Vec<usize>, CheckpointError> {
+        self.0.shape(name)
+    }
+
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix, CheckpointError> {
+        let found = self.0.matrix(name, shape)?;
+        let stored = found.stored_as(self.1);
+        if found.element() == Element::F32 && self.1 == Element::F16 && stored.first_not_finite().is_some() {
+            let largest = found.to_vec().iter().fold(0.0f32, |max, x| max.max(x.abs()));
+            return Err(CheckpointError::unexpected(Path::new("weights"), name, "at most 65504 for f16", largest));
+        }
+        Ok(stored)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        self.0.vector(name, len)
     }
 }
 

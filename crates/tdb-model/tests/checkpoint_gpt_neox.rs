@@ -370,8 +370,8 @@ fn settings_that_are_not_computed_are_refused() {
     let folder = written(&tensors("gpt_neox.", true), &config());
     let path = folder.path.join("config.json");
     for (key, value) in [
-        ("rope_scaling", json!({"type": "linear", "factor": 2.0})),
-        ("rope_parameters", json!({"rope_type": "yarn", "factor": 2.0})),
+        ("rope_scaling", json!({"type": "longrope", "factor": 2.0})),
+        ("rope_parameters", json!({"rope_type": "yarn", "factor": 0})),
         ("rope_parameters", json!({"rope_type": "linear"})),
         ("rope_parameters", json!({"rope_type": "default", "rope_theta": 5.0})),
         ("rope_parameters", json!("default")),

@@ -11,7 +11,10 @@ use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models;
 use serde_json::{Value, json};
-use tdb_model::{BackwardOptions, Checkpoint, ForwardOptions, Numbers, Seed, Site, Transformer, checkpoint};
+use tdb_model::{
+    BackwardOptions, Checkpoint, Element, ForwardOptions, Numbers, Seed, Site, Source as _, Transformer, Weights,
+    checkpoint,
+};
 use tdb_testkit::families::{Copied, fixtures, names};
 
 /// The tokens whose logits' difference has the gradients that were recorded.
@@ -124,6 +127,39 @@ fn candles_own_models_compute_the_same() {
     }
 }
 
+/// 16-bit weights stay in their file, and as 32-bit floats they compute the same.
+#[test]
+fn halves_stay_where_they_lie() {
+    for (name, element) in [("qwen3", Element::Bf16), ("gpt-neox-parallel", Element::F16)] {
+        let Checkpoint { config, weights, .. } = open(name);
+        let shape = [config.n_vocab, config.d_model];
+        assert_eq!(weights.matrix("embed.weight", shape).unwrap().element(), element);
+        let wide = weights.clone().stored_as(Element::F32);
+        assert_eq!(wide.matrix("embed.weight", shape).unwrap().element(), Element::F32);
+        let tokens: Vec<u32> = expected(name)["tokens"].to_dtype(DType::U32).unwrap().to_vec1().unwrap();
+        let [narrow, wide] = [weights, wide].map(|weights| {
+            let model = Transformer::load(config.clone(), weights).unwrap();
+            model.forward(&tokens, ForwardOptions::default()).unwrap().get(Site::Logits, None).unwrap()
+        });
+        assert_near(name, &narrow, &wide);
+    }
+}
+
+#[test]
+fn weights_that_16_bits_cannot_hold_are_refused_by_name() {
+    let Checkpoint { config, weights, .. } = open("llama-linear-shards");
+    let shape = [config.n_vocab, config.d_model];
+    let rounded = weights.clone().stored_as(Element::Bf16).matrix("embed.weight", shape).unwrap();
+    let exact = weights.matrix("embed.weight", shape).unwrap();
+    let part = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() / 256.0;
+    assert!(rounded.to_vec().iter().zip(&exact.to_vec()).all(part) && rounded.to_vec() != exact.to_vec());
+    let huge = Tensor::full(1e6f32, (4, 4), &Device::Cpu).unwrap();
+    let tensors = HashMap::from([("embed.weight".to_owned(), huge)]);
+    let builder = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let error = Weights::from(builder).stored_as(Element::F16).matrix("embed.weight", [4, 4]).unwrap_err();
+    assert!(error.to_string().contains("`embed.weight` should be at most 65504 for f16, but is 1000000"), "{error}");
+}
+
 #[test]
 fn what_is_left_out_is_told() {
     for name in names().unwrap() {
@@ -142,9 +178,24 @@ fn settings_are_understood_or_refused_by_name() {
     for (name, key, value, named) in [
         ("llama-biases", "quantization_config", json!({"quant_method": "gptq"}), "quantization_config"),
         ("llama-biases", "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "rope_scaling"),
-        ("llama-3-scaling", "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "rope_type"),
-        ("llama-3-scaling", "rope_scaling", json!({"type": "longrope", "factor": 4.0}), "type"),
-        ("llama-3-scaling", "rope_scaling", json!({"type": "linear"}), "factor"),
+        ("llama-3-scaling", "rope_scaling", json!({"rope_type": "yarn"}), "`rope_scaling.factor`"),
+        ("llama-3-scaling", "rope_scaling", json!({"rope_type": "yarn", "factor": 2, "beta_fast": 0.5}), "beta_fast"),
+        ("llama-3-scaling", "rope_scaling", json!({"rope_type": "yarn", "factor": 2, "alpha": 0.5}), "alpha"),
+        ("llama-3-scaling", "rope_scaling", json!({"type": "longrope", "factor": 4.0}), "`rope_scaling.type`"),
+        ("llama-3-scaling", "rope_scaling", json!({"type": "linear"}), "`rope_scaling.factor`"),
+        (
+            "gemma-3-layer-types",
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "linear"}}),
+            "`rope_parameters.full_attention.factor`",
+        ),
+        (
+            "gpt-neox-sequential",
+            "rope_parameters",
+            json!({"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.2}),
+            "`rope_parameters.partial_rotary_factor`",
+        ),
+        ("gpt-neox-sequential", "rope_parameters", json!(null), "`rotary_emb_base` or `rope_theta`"),
         ("llama-3-scaling", "rope_interleaved", json!(true), "rope_interleaved"),
         ("llama-3-scaling", "partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
         ("llama-3-scaling", "num_key_value_heads", json!(3), "num_key_value_heads"),

@@ -17,7 +17,7 @@ use super::settings::check_size;
 use super::table::Table;
 use super::tensor::NamedTensor;
 use crate::config::Config;
-use crate::matrix::Matrix;
+use crate::matrix::{Element, Matrix};
 use crate::source::Source;
 use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder, Normalization};
 
@@ -51,15 +51,17 @@ pub(super) fn read(
 ) -> Result<AutoencoderWeights, CheckpointError> {
     let optional = |name: &str, len: usize| table.contains(name).then(|| table.vector(name, len)).transpose();
     let or_zero = |name: &str, len: usize| optional(name, len).map(|found| found.unwrap_or_else(|| vec![0.0; len]));
-    let skip = table.contains("skip.weight").then(|| table.matrix("skip.weight", [outputs, inputs]));
+    // Latents are encoded for few tokens at a time, where converting would cost more than the product.
+    let matrix = |name: &str, shape| table.matrix(name, shape).map(|found| found.stored_as(Element::F32));
+    let skip = table.contains("skip.weight").then(|| matrix("skip.weight", [outputs, inputs]));
     Ok(AutoencoderWeights {
         normalization,
         activation_frequency: optional("activation_frequency", latents)?,
         encoder_pre_bias: or_zero("encoder_pre_bias", inputs)?,
-        encoder: table.matrix("encoder.weight", [latents, inputs])?,
+        encoder: matrix("encoder.weight", [latents, inputs])?,
         latent_bias: or_zero("latent_bias", latents)?,
         activation,
-        decoder: table.matrix("decoder.weight", [outputs, latents])?,
+        decoder: matrix("decoder.weight", [outputs, latents])?,
         decoder_bias: or_zero("decoder_bias", outputs)?,
         skip: skip.transpose()?,
     })

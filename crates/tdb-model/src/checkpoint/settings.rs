@@ -14,11 +14,13 @@ const MAX_SIZE: usize = 1 << 20;
 pub(crate) struct Settings<'a> {
     path: &'a Path,
     json: &'a Map<String, Value>,
+    /// The keys under which these settings stand, the outermost first.
+    within: [Option<&'a str>; 2],
 }
 
 impl<'a> Settings<'a> {
     pub fn new(path: &'a Path, json: &'a Map<String, Value>) -> Self {
-        Settings { path, json }
+        Settings { path, json, within: [None; 2] }
     }
 
     pub fn path(&self) -> &'a Path {
@@ -39,13 +41,13 @@ impl<'a> Settings<'a> {
     pub fn only(&self, known: &[&str]) -> Result<(), CheckpointError> {
         match self.json.keys().find(|key| !known.contains(&key.as_str()) && self.get(key).is_some()) {
             None => Ok(()),
-            Some(key) => Err(CheckpointError::unknown(self.path, key, known.join(", "))),
+            Some(key) => Err(CheckpointError::unknown(self.path, &self.name(key), known.join(", "))),
         }
     }
 
     /// The value, which must be there.
     pub fn value(&self, key: &str) -> Result<&'a Value, CheckpointError> {
-        self.get(key).ok_or_else(|| CheckpointError::missing(self.path, key))
+        self.get(key).ok_or_else(|| self.missing(key))
     }
 
     pub fn text(&self, key: &str) -> Result<&'a str, CheckpointError> {
@@ -56,7 +58,7 @@ impl<'a> Settings<'a> {
     pub fn size(&self, key: &str) -> Result<usize, CheckpointError> {
         let number = self.value(key)?.as_u64().ok_or_else(|| self.unexpected(key, "a whole number"))?;
         let size = usize::try_from(number).unwrap_or(usize::MAX);
-        check_size(self.path, key, size)?;
+        check_size(self.path, &self.name(key), size)?;
         Ok(size)
     }
 
@@ -86,9 +88,13 @@ impl<'a> Settings<'a> {
 
     /// Settings inside the settings.
     pub fn object(&self, key: &str) -> Result<Option<Settings<'a>>, CheckpointError> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Object(json)) => Ok(Some(Settings { path: self.path, json })),
+        match self.json.get_key_value(key) {
+            None | Some((_, Value::Null)) => Ok(None),
+            Some((key, Value::Object(json))) => {
+                let [outer, inner] = self.within;
+                let within = if outer.is_none() { [Some(key.as_str()), None] } else { [outer, inner.or(Some(key))] };
+                Ok(Some(Settings { path: self.path, json, within }))
+            }
             Some(_) => Err(self.unexpected(key, "an object")),
         }
     }
@@ -122,9 +128,19 @@ impl<'a> Settings<'a> {
     /// The error that this setting is something else.
     pub fn unexpected(&self, key: &str, expected: &str) -> CheckpointError {
         match self.json.get(key) {
-            Some(found) => CheckpointError::unexpected(self.path, key, expected, found),
-            None => CheckpointError::missing(self.path, key),
+            Some(found) => CheckpointError::unexpected(self.path, self.name(key), expected, found),
+            None => self.missing(key),
         }
+    }
+
+    /// The error that there is no such setting.
+    pub fn missing(&self, key: &str) -> CheckpointError {
+        CheckpointError::missing(self.path, self.name(key))
+    }
+
+    /// A key with those under which it stands: `rope_parameters.factor`.
+    pub fn name(&self, key: &str) -> String {
+        self.within.into_iter().flatten().chain([key]).collect::<Vec<_>>().join(".")
     }
 }
 

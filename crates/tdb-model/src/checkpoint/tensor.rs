@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::bytes::Bytes;
 use super::error::CheckpointError;
-use crate::matrix::{Matrix, Storage, ViewError};
+use crate::matrix::{Element, Matrix, Storage, ViewError};
 
 /// Number types that checkpoints hold. Only the floating ones become weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,10 +240,17 @@ impl NamedTensor {
     fn mapped(&self, shape: [usize; 2]) -> Option<Result<Matrix, ViewError>> {
         let tensor = &self.tensor;
         match (&tensor.bytes, tensor.dtype, tensor.strides.as_slice()) {
-            (Bytes::Mapped(map), DType::F32, &[rows, cols])
-                if tensor.start.is_multiple_of(4) && cfg!(target_endian = "little") =>
+            (Bytes::Mapped(map), dtype, &[rows, cols])
+                if tensor.start.is_multiple_of(dtype.bytes()) && cfg!(target_endian = "little") =>
             {
-                Some(Matrix::new(Storage::Mapped(map.clone()), tensor.start, shape, [rows, cols]))
+                let element = match dtype {
+                    DType::F32 => Element::F32,
+                    // Columns would be gathered number by number each time.
+                    DType::F16 if cols == 1 => Element::F16,
+                    DType::BF16 if cols == 1 => Element::Bf16,
+                    _ => return None,
+                };
+                Some(Matrix::new(Storage::Mapped(map.clone()), element, tensor.start, shape, [rows, cols]))
             }
             _ => None,
         }

@@ -15,7 +15,7 @@ use crate::modules::Place;
 use crate::modules::normalization::Frame;
 use crate::numbers::Numbers;
 use crate::ops::rows::{self, axpy, dot};
-use crate::ops::{Ops, Threads, Vector, View, Weight, matmul_into};
+use crate::ops::{Ops, Threads, Vector, View, Weight, times_transposed};
 use crate::site::{Pass, Point};
 use crate::slot::Slot;
 use crate::sparse::SparseRows;
@@ -337,9 +337,7 @@ impl Autoencoder {
 fn affine(x: &[f32], encoder: &Matrix, bias: &[f32], threads: Threads) -> Vec<f32> {
     let n = x.len() / encoder.cols();
     let mut out = bias.repeat(n);
-    let span = encoder.span();
-    let x = View::new(x, n, encoder.cols());
-    matmul_into(&mut out, [bias.len(), 1], x, View::of(encoder, &span).t(), true, threads);
+    times_transposed(&mut out, View::new(x, n, encoder.cols()), encoder, true, threads);
     out
 }
 

@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::matrix::Matrix;
 use crate::modules::embedding::Embedding;
 use crate::modules::{Place, embedding};
 use crate::ops::rows::axpy;
-use crate::ops::{Ops, Threads, View, Weight, matmul, matmul_into};
+use crate::ops::{Ops, Threads, View, Weight, add_times, times_transposed};
 use crate::source::Weights;
 
 /// `logits = W_U x`, capped where the configuration says so.
@@ -57,22 +58,20 @@ impl Unembedding {
 
     /// Logits of rows `x: [N, D]`, row-major `[N, V]`.
     pub fn logits(&self, x: &[f32]) -> Vec<f32> {
-        let weight = self.weight.matrix();
-        let span = weight.span();
-        self.products(x, weight.rows(), View::of(weight, &span))
+        self.products(x, self.weight.matrix())
     }
 
     /// Logits of some tokens for rows `x: [N, D]`, row-major `[N, tokens]`.
     pub fn logits_of(&self, tokens: &[u32], x: &[f32]) -> Vec<f32> {
         let weight = self.weight.matrix();
         let rows: Vec<f32> = tokens.iter().flat_map(|token| weight.row(*token as usize)).collect();
-        self.products(x, tokens.len(), View::new(&rows, tokens.len(), weight.cols()))
+        self.products(x, &Matrix::from_vec(tokens.len(), weight.cols(), rows))
     }
 
-    fn products(&self, x: &[f32], n: usize, weight: View<'_>) -> Vec<f32> {
-        let x = View::new(x, x.len() / weight.cols, weight.cols);
-        let mut out = vec![0.0; x.rows * n];
-        matmul_into(&mut out, [n, 1], x, weight.t(), false, Threads::All);
+    fn products(&self, x: &[f32], weight: &Matrix) -> Vec<f32> {
+        let x = View::new(x, x.len() / weight.cols(), weight.cols());
+        let mut out = vec![0.0; x.rows * weight.rows()];
+        times_transposed(&mut out, x, weight, false, Threads::All);
         if let Some(cap) = self.softcap {
             out.iter_mut().for_each(|z| *z = cap * (*z / cap).tanh());
         }
@@ -96,11 +95,11 @@ impl Unembedding {
         let (n_vocab, d_model) = (weight.rows(), weight.cols());
         let n = gradient.len() / n_vocab;
         let nonzero = gradient.iter().filter(|g| **g != 0.0).count();
-        if nonzero * 8 > gradient.len() {
-            let span = weight.span();
-            return matmul(View::new(gradient, n, n_vocab), View::of(weight, &span), Threads::All);
-        }
         let mut out = vec![0.0; n * d_model];
+        if nonzero * 8 > gradient.len() {
+            add_times(&mut out, View::new(gradient, n, n_vocab), weight, Threads::All);
+            return out;
+        }
         for (out, gradient) in out.chunks_exact_mut(d_model).zip(gradient.chunks_exact(n_vocab)) {
             for (token, gradient) in gradient.iter().enumerate().filter(|(_, g)| **g != 0.0) {
                 axpy(out, *gradient, &weight.row(token));

@@ -4,7 +4,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::products::{Threads, View, matmul_into, nonzero_rows};
+use super::products::{Threads, View, add_times, matmul_into, nonzero_rows, times_transposed};
 use super::rows::{self, for_each_row};
 use super::{Rotation, Visible, Weight, wide};
 use crate::config::Activation;
@@ -105,8 +105,7 @@ pub fn linear(x: &Tensor, weight: &Matrix, bias: Option<&[f32]>, factor: f32) ->
             Some(bias) => bias.repeat(x.rows),
             None => vec![0.0; x.rows * n],
         };
-        let span = weight.span();
-        matmul_into(&mut out, [n, 1], x, View::of(weight, &span).t(), bias.is_some(), Threads::All);
+        times_transposed(&mut out, x, weight, bias.is_some(), Threads::All);
         if factor != 1.0 {
             rows::scale(&mut out, factor);
         }
@@ -121,14 +120,12 @@ fn add_linear_vjp(out: &mut [f32], dy: View<'_>, weight: &Matrix, factor: f32) {
     let rows = nonzero_rows(dy);
     let out = &mut out[rows.start * n..rows.end * n];
     let dy = View { data: &dy.data[rows.start * dy.row_stride..], rows: rows.len(), ..dy };
-    let span = weight.span();
-    let weight = View::of(weight, &span);
     if factor == 1.0 {
-        return matmul_into(out, [n, 1], dy, weight, true, Threads::All);
+        return add_times(out, dy, weight, Threads::All);
     }
     let mut scaled = dy.data[..dy.rows * dy.cols].to_vec();
     rows::scale(&mut scaled, factor);
-    matmul_into(out, [n, 1], View::new(&scaled, dy.rows, dy.cols), weight, true, Threads::All);
+    add_times(out, View::new(&scaled, dy.rows, dy.cols), weight, Threads::All);
 }
 
 pub fn linear_vjp(terms: &[(&Tensor, &Weight, f32)]) -> Result<Tensor> {

@@ -13,7 +13,7 @@ mod wide;
 
 use candle_core::{Device, Result, Tensor};
 
-pub use products::{Threads, View, matmul, matmul_into};
+pub use products::{Threads, View, add_times, matmul, times_transposed};
 pub use weight::{Vector, Weight};
 pub use wide::wide;
 
@@ -61,7 +61,8 @@ pub struct Rotation<'a> {
 }
 
 impl Rotation<'_> {
-    /// Cosine and sine of every row's angle for every pair of dimensions, `[rows, dims / 2]` each.
+    /// Cosine and sine of every row's angle for every pair of dimensions, `[rows, dims / 2]` each, times the amplitude
+    /// of the scaling.
     pub fn cos_sin(&self, rows: usize) -> (Vec<f32>, Vec<f32>) {
         let half = self.rotary.dims / 2;
         let frequencies: Vec<f64> = (0..half).map(|i| self.frequency(i)).collect();
@@ -71,7 +72,11 @@ impl Rotation<'_> {
             // Positions times frequencies in single precision, as the models were trained.
             frequencies.iter().map(move |f| f64::from(position as f32 * *f as f32) * sign)
         });
-        angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip()
+        let amplitude = match self.rotary.scaling {
+            RotaryScaling::Yarn { amplitude, .. } => amplitude,
+            _ => 1.0,
+        };
+        angles.map(|angle| (angle.cos() as f32 * amplitude, angle.sin() as f32 * amplitude)).unzip()
     }
 
     fn frequency(&self, pair: usize) -> f64 {
@@ -91,6 +96,20 @@ impl Rotation<'_> {
                     let smooth = (turns - low) / (high - low);
                     (1.0 - smooth) * plain / factor + smooth * plain
                 }
+            }
+            RotaryScaling::Yarn { factor, beta_fast, beta_slow, original_context, truncate, .. } => {
+                let (dims, base) = (self.rotary.dims as f64, f64::from(self.rotary.base));
+                // The index of the pair that turns so often in the original context.
+                let index = |turns: f32| {
+                    let turns = original_context as f64 / (f64::from(turns) * 2.0 * std::f64::consts::PI);
+                    dims * turns.ln() / (2.0 * base.ln())
+                };
+                let (low, high) = (index(beta_fast), index(beta_slow));
+                let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+                let (low, high) = (low.max(0.0), high.min(dims - 1.0));
+                let width = if low == high { 0.001 } else { high - low };
+                let divided = ((pair as f64 - low) / width).clamp(0.0, 1.0);
+                plain * (1.0 - divided) + plain / f64::from(factor) * divided
             }
         }
     }

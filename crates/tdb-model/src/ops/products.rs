@@ -7,7 +7,7 @@ use std::ops::Range;
 use gemm::Parallelism;
 
 use super::wide;
-use crate::matrix::Matrix;
+use crate::matrix::{Element, Matrix};
 
 /// A read-only strided matrix over a slice.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +120,44 @@ pub fn matmul(a: View<'_>, b: View<'_>, threads: Threads) -> Vec<f32> {
     out
 }
 
+/// `out = x Wᵀ`, or `out += x Wᵀ` if `accumulate`, with `out: [x.rows, W.rows]`, row-major.
+pub fn times_transposed(out: &mut [f32], x: View<'_>, weight: &Matrix, accumulate: bool, threads: Threads) {
+    let n = weight.rows();
+    for_row_blocks(weight, |rows, block| {
+        // The first row begins where the block's columns do.
+        matmul_into(&mut out[rows.start..], [n, 1], x, block.t(), accumulate, threads);
+    });
+}
+
+/// `out += x W`, with `out: [x.rows, W.cols]`, row-major.
+pub fn add_times(out: &mut [f32], x: View<'_>, weight: &Matrix, threads: Threads) {
+    for_row_blocks(weight, |rows, block| {
+        let data = x.data.get(rows.start * x.col_stride..).unwrap_or_default();
+        let columns = View { data, cols: rows.len(), ..x };
+        matmul_into(out, [weight.cols(), 1], columns, block, true, threads);
+    });
+}
+
+/// Calls `each` with ranges of rows, in order and together all, and their numbers: with all rows at once where they are
+/// 32-bit floats, else with as many as stay in the processor's cache after they were converted.
+fn for_row_blocks(weight: &Matrix, mut each: impl FnMut(Range<usize>, View<'_>)) {
+    /// 2 MiB as 32-bit floats.
+    const NUMBERS: usize = 1 << 19;
+    let (rows, cols) = (weight.rows(), weight.cols());
+    if weight.element() == Element::F32 {
+        let span = weight.span();
+        return each(0..rows, View::of(weight, &span));
+    }
+    let step = (NUMBERS / cols.max(1)).max(1).next_multiple_of(16);
+    let mut numbers = vec![0.0; step.min(rows) * cols];
+    for first in (0..rows).step_by(step) {
+        let block = first..(first + step).min(rows);
+        let numbers = &mut numbers[..block.len() * cols];
+        weight.copy_rows(block.clone(), numbers);
+        each(block.clone(), View::new(numbers, block.len(), cols));
+    }
+}
+
 /// From the first row that is not all zeros to the last one.
 pub fn nonzero_rows(x: View<'_>) -> Range<usize> {
     assert_eq!(x.col_stride, 1, "rows of {x:?} are not contiguous");
@@ -135,6 +173,41 @@ pub fn nonzero_rows(x: View<'_>) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Matrices of 16-bit floats give what their numbers as 32-bit floats give, over several blocks and strides.
+    #[test]
+    fn halves_are_multiplied_as_what_they_mean() {
+        let numbers = |n: usize| (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 32.0).collect::<Vec<f32>>();
+        // The second has more rows than a block.
+        for (rows, cols) in [(5, 7), (700, 1100), (1, 1), (3, 0)] {
+            let whole = Matrix::from_vec(rows, cols, numbers(rows * cols));
+            let parts =
+                |m: &Matrix| [m.clone(), m.row_range(rows / 2..rows), m.col_range(cols / 3..cols), m.transpose()];
+            for element in [Element::F16, Element::Bf16] {
+                let halves = whole.stored_as(element);
+                assert_eq!((halves.element(), halves.to_vec()), (element, whole.to_vec()));
+                assert_eq!(halves.stored_as(Element::F32).to_vec(), whole.to_vec());
+                for (halves, whole) in parts(&halves).iter().zip(parts(&whole)) {
+                    assert_eq!((halves.span().to_vec(), halves.to_vec()), (whole.span().to_vec(), whole.to_vec()));
+                    let (x, y) = (numbers(3 * whole.cols()), numbers(3 * whole.rows()));
+                    let (x, y) = (View::new(&x, 3, whole.cols()), View::new(&y, 3, whole.rows()));
+                    let forward = |weight: &Matrix| {
+                        let mut out = vec![1.0; 3 * weight.rows()];
+                        times_transposed(&mut out, x, weight, true, Threads::All);
+                        out
+                    };
+                    let back = |weight: &Matrix| {
+                        let mut out = vec![1.0; 3 * weight.cols()];
+                        add_times(&mut out, y, weight, Threads::All);
+                        out
+                    };
+                    let near = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-3);
+                    assert!(near(forward(halves), forward(&whole)), "{rows} {cols} {element:?}");
+                    assert!(near(back(halves), back(&whole)), "{rows} {cols} {element:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn products_take_strides() {

@@ -131,6 +131,14 @@ fn rotations_turn_and_turn_back() -> Result<()> {
         RotaryScaling::None,
         RotaryScaling::Linear { factor: 2.0 },
         RotaryScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context: 32 },
+        RotaryScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 4.0,
+            beta_slow: 1.0,
+            original_context: 32,
+            truncate: true,
+            amplitude: 1.25,
+        },
     ];
     for (dims, scaling) in [4, 10].into_iter().flat_map(|dims| scalings.map(|scaling| (dims, scaling))) {
         let rotary = Rotary { dims, base: 100.0, scaling };
@@ -139,7 +147,10 @@ fn rotations_turn_and_turn_back() -> Result<()> {
             for x in layouts(&tensor(&[6, 3, 10], 1)?)? {
                 same("rotate", |ops| ops.rotate(&x, rotation))?;
                 let back = |ops: Ops| ops.rotate(&ops.rotate(&x, rotation)?, Rotation { inverse: true, ..rotation });
-                let (turned, x) = (back(Ops::Fast)?, x.contiguous()?);
+                let amplitude = if let RotaryScaling::Yarn { amplitude, .. } = scaling { amplitude } else { 1.0 };
+                let grown = |i| if i < dims { amplitude * amplitude } else { 1.0 };
+                let grown = Tensor::from_vec((0..10).map(grown).collect::<Vec<f32>>(), 10, x.device())?;
+                let (turned, x) = (back(Ops::Fast)?, x.contiguous()?.broadcast_mul(&grown)?);
                 let difference = (turned - x)?.abs()?.max_all()?.to_scalar::<f32>()?;
                 assert!(difference < 1e-6, "{difference}");
             }

@@ -116,6 +116,20 @@ fn angle(rotary: &Rotary, pair: usize, position: usize) -> f64 {
             let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
             plain * (keep + (1.0 - keep) / f64::from(factor))
         }
+        RotaryScaling::Yarn { factor, beta_fast, beta_slow, original_context, truncate, .. } => {
+            // The pair, as a fraction, that turns so many times in the original context: the inverse of `plain`.
+            let pair_of = |turns: f32| {
+                let wanted = f64::from(turns) * 2.0 * std::f64::consts::PI / original_context as f64;
+                -wanted.ln() / f64::from(rotary.base).ln() * rotary.dims as f64 / 2.0
+            };
+            let (mut first, mut last) = (pair_of(beta_fast), pair_of(beta_slow));
+            if truncate {
+                (first, last) = (first.floor(), last.ceil());
+            }
+            let (first, last) = (first.max(0.0), last.min(rotary.dims as f64 - 1.0));
+            let keep = 1.0 - ((pair as f64 - first) / (last - first)).clamp(0.0, 1.0);
+            plain * (keep + (1.0 - keep) / f64::from(factor))
+        }
     };
     frequency * position as f64
 }
@@ -128,7 +142,8 @@ fn rotate(x: &Tensor, rotary: &Rotary) -> Result<Tensor> {
         let all: Vec<f64> = (0..t * half).map(|i| f(angle(rotary, i % half, i / half))).collect();
         Tensor::from_vec(all, (t, 1, half), &Device::Cpu)
     };
-    let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
+    let amplitude = if let RotaryScaling::Yarn { amplitude, .. } = rotary.scaling { f64::from(amplitude) } else { 1.0 };
+    let (cos, sin) = ((table(f64::cos)? * amplitude)?, (table(f64::sin)? * amplitude)?);
     let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
     let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
     let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;

@@ -244,12 +244,11 @@ fn serving(args: &Args, registry: &Path) -> String {
 fn open(args: &Args) -> anyhow::Result<Opened> {
     let wanted = Wanted {
         model: args.model.as_deref(),
-        models: None,
         mlp_autoencoder: args.mlp_autoencoder.as_deref(),
         attn_autoencoder: args.attn_autoencoder.as_deref(),
         dictionaries: &args.dictionary,
         dead_latents: true,
-        device: None,
+        ..Wanted::default()
     };
     let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
     model::open(&wanted, &library::open(&args.data, EmbeddedRecords::LeftOut)?, runtime.handle())

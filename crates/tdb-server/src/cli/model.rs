@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use tdb_data::{Error as DataError, Library, hub};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
-use tdb_model::{AutoencoderSite, Config, Device, NamedAutoencoder, Slot, Tokenizer, Transformer};
+use tdb_model::{AutoencoderSite, Config, Device, Element, NamedAutoencoder, Slot, Tokenizer, Transformer, Weights};
 use tdb_scalars::Engine;
 use tokio::runtime::Handle;
 
@@ -37,6 +37,34 @@ pub struct ModelArgs {
     /// (docs/gpu.md), else the processor
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: device::Wanted,
+    /// How weights are kept in memory. Auto: 16-bit ones stay as they are in their files where the model has more than 500
+    /// million of them (half the memory, and slower by a tenth to a fifth), else they become 32-bit ones. bf16 and f16
+    /// round 32-bit weights, which changes what the model computes
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
+    pub weights: WeightsAs,
+}
+
+/// How weights are kept in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum WeightsAs {
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+impl WeightsAs {
+    fn of(self, weights: Weights, config: &Config) -> Weights {
+        /// Above this many 16-bit weights stay as they are: 2 GB as 32-bit floats.
+        const MANY: usize = 500_000_000;
+        match self {
+            WeightsAs::Auto if config.n_parameters() > MANY => weights,
+            WeightsAs::Auto | WeightsAs::F32 => weights.stored_as(Element::F32),
+            WeightsAs::Bf16 => weights.stored_as(Element::Bf16),
+            WeightsAs::F16 => weights.stored_as(Element::F16),
+        }
+    }
 }
 
 impl ModelArgs {
@@ -63,6 +91,7 @@ pub fn load(args: &ModelArgs, library: &Library, runtime: &Handle) -> anyhow::Re
         dictionaries: &args.dictionary,
         dead_latents: false,
         device: Some(&device),
+        weights: args.weights,
     };
     let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder } =
         open(&wanted, library, runtime)?;
@@ -85,6 +114,7 @@ pub struct Wanted<'a> {
     pub dead_latents: bool,
     /// Where the model runs; without it, the processor.
     pub device: Option<&'a Device>,
+    pub weights: WeightsAs,
 }
 
 /// A model with its autoencoders, and the names of all.
@@ -108,8 +138,12 @@ pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow:
     let Checkpoint { config, weights, tokenizer, beginning, origin, notes } = checkpoint;
     tracing::info!("model {name}: {origin}");
     notes.iter().for_each(|note| tracing::warn!("{note}"));
+    let (known, rows) = (tokenizer.n_vocab(), config.n_vocab);
+    if known > rows {
+        tracing::warn!("the tokenizer has {known} tokens, the model {rows}: a text with one of the rest is refused");
+    }
     let device = wanted.device.unwrap_or(&Device::Cpu);
-    let mut model = Transformer::load_on(config.clone(), weights, device)?;
+    let mut model = Transformer::load_on(config.clone(), wanted.weights.of(weights, &config), device)?;
     if !device.is_cpu() {
         tracing::info!("the model runs on {}", model.device_name());
     }

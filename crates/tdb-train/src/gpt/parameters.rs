@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use tdb_model::{CheckpointError, Matrix, Source, Storage, Transformer};
+use tdb_model::{CheckpointError, Element, Matrix, Source, Storage, Transformer};
 
 use super::layout::{Affine, Layout};
 use crate::error::Result;
@@ -97,7 +97,7 @@ impl Source for Parameters {
     fn matrix(&self, name: &str, shape: [usize; 2]) -> std::result::Result<Matrix, CheckpointError> {
         let place = self.place_of(name, &shape)?;
         let storage = Storage::Owned(self.numbers.clone());
-        Matrix::new(storage, 4 * place.start, shape, place.strides)
+        Matrix::new(storage, Element::F32, 4 * place.start, shape, place.strides)
             .map_err(|error| CheckpointError::Damaged { file: FILE.into(), what: format!("`{name}`: {error}") })
     }
 

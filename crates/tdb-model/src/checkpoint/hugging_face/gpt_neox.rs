@@ -1,11 +1,11 @@
 //! GPT-NeoX, of which Pythia is the best known: rotary positions on a part of each head, attention and MLP in parallel.
 
-use super::Family;
 use super::settings::{activation, agreed_number, refuse_unknown};
+use super::{Family, rope};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::settings::Settings;
 use crate::checkpoint::table::{Entries, Order};
-use crate::config::{AttentionBias, BlockOrder, Config, MlpKind, Positions, Rotary, RotaryScaling};
+use crate::config::{AttentionBias, BlockOrder, Config, MlpKind, Positions, Rotary};
 
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt_neox",
@@ -20,7 +20,7 @@ pub(super) const FAMILY: Family = Family {
 const UNEMBEDDING: &str = "embed_out.weight";
 
 /// Settings that are read, or that mean something only in training or for another head.
-const SETTINGS: [&str; 17] = [
+const SETTINGS: [&str; 18] = [
     "attention_bias",
     "hidden_act",
     "hidden_size",
@@ -32,6 +32,7 @@ const SETTINGS: [&str; 17] = [
     "num_hidden_layers",
     "partial_rotary_factor",
     "rope_parameters",
+    "rope_scaling",
     "rope_theta",
     "rotary_emb_base",
     "rotary_pct",
@@ -62,25 +63,21 @@ fn config(settings: &Settings<'_>) -> Result<Config, CheckpointError> {
 
 /// Newer versions write the two numbers of rotary positions into an object of their own, some write them twice.
 fn rotary(settings: &Settings<'_>, d_head: usize) -> Result<Rotary, CheckpointError> {
-    let nested = settings.object("rope_parameters")?;
-    if let Some(nested) = &nested {
-        nested.only(&["rope_type", "rope_theta", "partial_rotary_factor"])?;
-        if nested.get("rope_type").is_some_and(|kind| kind != "default") {
-            return Err(nested.unexpected("rope_type", "\"default\""));
-        }
-    }
-    let number = |old: &str, new: &str| {
+    let nested = rope::parameters(settings)?;
+    let scaling = rope::scaling(settings, nested)?;
+    let number = |old: &'static str, new: &'static str| {
         let nested = nested.iter().map(|nested| (*nested, new));
         agreed_number(&[(*settings, old), (*settings, new)].into_iter().chain(nested).collect::<Vec<_>>())
     };
-    let (base, share) = (number("rotary_emb_base", "rope_theta")?, number("rotary_pct", "partial_rotary_factor")?);
+    let (base, _) = number("rotary_emb_base", "rope_theta")?;
+    let (share, (place, key)) = number("rotary_pct", "partial_rotary_factor")?;
     // Rounded down, as transformers does.
     let dims = (d_head as f64 * share) as usize;
     if dims < 2 || dims > d_head || !dims.is_multiple_of(2) {
         let expected = format!("a share that makes an even number of the {d_head} dimensions of a head");
-        return Err(settings.unexpected("rotary_pct", &expected));
+        return Err(place.unexpected(key, &expected));
     }
-    Ok(Rotary { dims, base: base as f32, scaling: RotaryScaling::None })
+    Ok(Rotary { dims, base: base as f32, scaling })
 }
 
 fn tensors(config: &Config) -> Entries {

@@ -10,6 +10,9 @@ use super::settings::agreed_number;
 /// θ where no setting says it.
 pub(super) const BASE: f64 = 10_000.0;
 
+/// The longest prompt that the model was trained with before it was stretched.
+const CONTEXT: &str = "original_max_position_embeddings";
+
 /// The same rotation of whole heads in all layers.
 pub(super) fn rotary(settings: &Settings<'_>, d_head: usize, absent_base: f64) -> Result<Rotary, CheckpointError> {
     whole_head(settings, d_head)?;
@@ -72,16 +75,12 @@ pub(super) fn scaling(settings: &Settings<'_>, inner: Option<Settings<'_>>) -> R
         }
         // It stretches only what is longer than max_position_embeddings, which no prompt here may be.
         "dynamic" => {
-            only(&["factor", "original_max_position_embeddings"])?;
+            only(&["factor", CONTEXT])?;
             number("factor").map(|_| RotaryScaling::None)
         }
         "llama3" => {
-            const CONTEXT: &str = "original_max_position_embeddings";
             only(&["factor", "low_freq_factor", "high_freq_factor", CONTEXT])?;
-            let original_context = match inner.get(CONTEXT) {
-                Some(_) => inner.size(CONTEXT)?,
-                None => settings.size("max_position_embeddings")?,
-            };
+            let original_context = original_context(settings, inner)?;
             let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
             if high <= low {
                 return Err(inner.unexpected("high_freq_factor", &format!("more than low_freq_factor, {low}")));
@@ -89,17 +88,54 @@ pub(super) fn scaling(settings: &Settings<'_>, inner: Option<Settings<'_>>) -> R
             let factor = number("factor")?;
             Ok(RotaryScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, original_context })
         }
+        "yarn" => yarn(settings, inner, only),
         _ => {
             let key = if inner.has("rope_type") { "rope_type" } else { "type" };
-            Err(inner.unexpected(key, "\"default\", \"linear\", \"dynamic\" or \"llama3\""))
+            Err(inner.unexpected(key, "\"default\", \"linear\", \"dynamic\", \"llama3\" or \"yarn\""))
         }
     }
+}
+
+fn original_context(settings: &Settings<'_>, inner: Settings<'_>) -> Result<usize, CheckpointError> {
+    if inner.get(CONTEXT).is_some() { inner.size(CONTEXT) } else { settings.size("max_position_embeddings") }
+}
+
+/// YaRN's settings, with what `transformers` takes where one is missing. Unless the amplitude is told, it is
+/// `m(factor, mscale) / m(factor, mscale_all_dim)` where both are told, else `m(factor, 1)`, with
+/// `m(s, a) = 0.1 a ln(s) + 1` for `s > 1`, else 1.
+fn yarn(
+    settings: &Settings<'_>,
+    inner: Settings<'_>,
+    only: impl Fn(&[&str]) -> Result<(), CheckpointError>,
+) -> Result<RotaryScaling, CheckpointError> {
+    const AMPLITUDE: &str = "attention_factor";
+    only(&["factor", CONTEXT, AMPLITUDE, "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"])?;
+    let optional = |key: &str| inner.get(key).map(|_| inner.positive(key)).transpose();
+    let factor = inner.positive("factor")?;
+    let m = |a: f64| if factor > 1.0 { 0.1 * a * factor.ln() + 1.0 } else { 1.0 };
+    let amplitude = match (optional(AMPLITUDE)?, optional("mscale")?, optional("mscale_all_dim")?) {
+        (Some(told), ..) => told,
+        (None, Some(above), Some(below)) => m(above) / m(below),
+        _ => m(1.0),
+    };
+    let (fast, slow) = (optional("beta_fast")?.unwrap_or(32.0), optional("beta_slow")?.unwrap_or(1.0));
+    if fast < slow {
+        return Err(inner.unexpected("beta_fast", &format!("at least beta_slow, {slow}")));
+    }
+    Ok(RotaryScaling::Yarn {
+        factor: factor as f32,
+        beta_fast: fast as f32,
+        beta_slow: slow as f32,
+        original_context: original_context(settings, inner)?,
+        truncate: inner.flag("truncate", true)?,
+        amplitude: amplitude as f32,
+    })
 }
 
 fn base(settings: &Settings<'_>, key: &str, inner: Option<Settings<'_>>, absent: f64) -> Result<f32, CheckpointError> {
     let places = [Some((*settings, key)), inner.map(|inner| (inner, "rope_theta"))];
     let places: Vec<_> = places.into_iter().flatten().filter(|(settings, key)| settings.get(key).is_some()).collect();
-    if places.is_empty() { Ok(absent as f32) } else { Ok(agreed_number(&places)? as f32) }
+    if places.is_empty() { Ok(absent as f32) } else { Ok(agreed_number(&places)?.0 as f32) }
 }
 
 /// Refuses a rotation of a part of each head.

@@ -138,16 +138,18 @@ pub(super) fn activation(settings: &Settings<'_>, key: &str) -> Result<Activatio
     }
 }
 
-/// A positive number that stands in one or several places, everywhere the same.
-pub(super) fn agreed_number(places: &[(Settings<'_>, &str)]) -> Result<f64, CheckpointError> {
+/// A positive number that stands in one or several of these places, everywhere the same; with the first that has it.
+pub(super) fn agreed_number<'a, 'b>(
+    places: &[(Settings<'a>, &'b str)],
+) -> Result<(f64, (Settings<'a>, &'b str)), CheckpointError> {
     let mut agreed = None;
     for (settings, key) in places.iter().filter(|(settings, key)| settings.get(key).is_some()) {
         let number = settings.positive(key)?;
-        let first = *agreed.get_or_insert(number);
+        let (first, _) = *agreed.get_or_insert((number, (*settings, *key)));
         if first != number {
             return Err(settings.unexpected(key, &format!("{first}, as elsewhere in the file")));
         }
     }
-    let (settings, key) = places[0];
-    agreed.ok_or_else(|| CheckpointError::missing(settings.path(), key))
+    let names = || places.iter().map(|(settings, key)| settings.name(key)).collect::<Vec<_>>().join("` or `");
+    agreed.ok_or_else(|| CheckpointError::missing(places[0].0.path(), names()))
 }
