@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::library::{self, DataArgs, EmbeddedRecords};
 use super::model::{self, Opened, Wanted};
+use super::runtime;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tdb_collate::corpus::{Cutting, Shard, Unreadable};
@@ -250,7 +251,7 @@ fn open(args: &Args) -> anyhow::Result<Opened> {
         dead_latents: true,
         ..Wanted::default()
     };
-    let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
+    let runtime = runtime::new()?;
     model::open(&wanted, &library::open(&args.data, EmbeddedRecords::LeftOut)?, runtime.handle())
 }
 

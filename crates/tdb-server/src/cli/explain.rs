@@ -2,7 +2,8 @@
 
 use super::library::{self, DataArgs};
 use super::progress::{numbers, style};
-use anyhow::{Context, bail};
+use super::runtime;
+use anyhow::bail;
 use futures::{StreamExt, stream};
 use indicatif::ProgressBar;
 use tdb_collate::explain as statistics;
@@ -83,7 +84,7 @@ struct Counts {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new().context("no threads to work with")?;
+    let runtime = runtime::new()?;
     let library = library::open(&args.data, library::EmbeddedRecords::Listed)?;
     let set = find(library.registry(), &args.records)?.clone();
     let client = match args.method {

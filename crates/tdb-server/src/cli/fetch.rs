@@ -2,6 +2,7 @@
 
 use super::library::{self, DataArgs};
 use super::progress::{Bars, numbers, size};
+use super::runtime;
 use anyhow::{Context, bail};
 use futures::{StreamExt, stream};
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.models.is_empty() && args.records.is_empty() {
         bail!("name a model, such as gpt2-small, or a set of records (--records)");
     }
-    let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
+    let runtime = runtime::new()?;
     let library = library::open(&args.data, library::EmbeddedRecords::Listed)?;
     runtime.block_on(fetch(args, &library))
 }

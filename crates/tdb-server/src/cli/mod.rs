@@ -15,12 +15,14 @@ mod fetch;
 mod library;
 mod model;
 mod progress;
+mod runtime;
 mod serve;
 mod stopping;
 mod train;
 mod train_sae;
 mod verify;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Transformer Debugger: why does a model say one token rather than another?
@@ -54,6 +56,7 @@ enum Command {
 /// Whatever kept it from being done; [`sentence`] says it in one.
 pub fn run() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    runtime::keep_going_at_the_largest_file().context("no signals can be received")?;
     match &cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(args),

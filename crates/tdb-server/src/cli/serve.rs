@@ -1,6 +1,6 @@
 //! `tdb serve`: the debugger in the browser, and its interface for programs.
 
-use super::{library, model, stopping};
+use super::{library, model, runtime, stopping};
 use crate::app::App;
 use crate::config::{Limits, ServerConfig};
 use crate::model::{Ask, Model};
@@ -124,8 +124,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(word) = &args.plant_fault {
         plant_fault(word)?;
     }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to serve with")?;
+    let runtime = runtime::new()?;
     let library = library::open(&args.data, args.model.records())?;
     let model: Option<Arc<dyn Ask>> = if args.run_model {
         let engine = model::load(&args.model, &library, runtime.handle())?;

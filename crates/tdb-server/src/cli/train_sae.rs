@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::collate::left_out;
 use super::library::{self, DataArgs, EmbeddedRecords};
 use super::model::Wanted;
+use super::runtime;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tdb_collate::corpus::{Cutting, Sequences, Shard, Unreadable};
@@ -117,7 +118,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(!sae::is_finished(&args.out), "{} holds finished autoencoders; name another folder", args.out.display());
     describe_corpus(&args.text)?;
     let wanted = Wanted { model: args.model.as_deref(), ..Wanted::default() };
-    let runtime = tokio::runtime::Runtime::new().context("no threads to fetch with")?;
+    let runtime = runtime::new()?;
     let library = library::open(&args.data, EmbeddedRecords::LeftOut)?;
     let (name, checkpoint) = super::model::checkpoint(&wanted, &library, runtime.handle())?;
     let model = Transformer::load(checkpoint.config, checkpoint.weights)?;

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use tdb_api::Check;
 
-use super::{library, model};
+use super::{library, model, runtime};
 
 /// Check a model: that what is written adds up, that gradients are differences, that patches do what they say
 ///
@@ -26,7 +26,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new().context("no threads to work with")?;
+    let runtime = runtime::new()?;
     let library = library::open(&args.data, args.model.records())?;
     let engine = model::load(&args.model, &library, runtime.handle())?;
     let mut all = Vec::new();
