@@ -26,6 +26,8 @@ cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...] [--bi
                                            --against: two servers answer the same requests in turn
 cargo xtask bench effects [--embedded]
                                            exact effects and patches: time, distance to estimates, bounds, false alarms
+cargo xtask bench dictionaries [LATENTS ...]
+                                           memory and time of wide dictionaries
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
 cargo xtask fuzz [TARGET] [--seconds N] [--seed N]
                                            damaged input for every reader, an hour each; stops at the first panic

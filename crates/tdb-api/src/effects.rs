@@ -27,8 +27,8 @@ wire_struct! {
         pub distractor_tokens: Vec<TokenRef>,
         /// Nodes set to a value in every run.
         pub node_ablations: Option<Vec<NodeAblation>>,
-        /// The nodes to remove: neurons, latents, embeddings (`layer` without a layer), and heads, whose attended-to token
-        /// may be null for all that it attends to.
+        /// The nodes to remove: neurons, latents, errors of dictionaries, embeddings (`layer` without a layer), and heads,
+        /// whose attended-to token may be null for all that it attends to.
         pub nodes: Vec<MirroredNodeIndex>,
         /// What they are set to.
         pub ablate_to: AblateTo = AblateTo::Zero,

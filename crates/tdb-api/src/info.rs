@@ -20,6 +20,15 @@ wire_struct! {
 }
 
 wire_struct! {
+    /// One of several dictionaries that answer together.
+    pub struct LoadedDictionary {
+        pub name: String,
+        /// The layers of the model that have it.
+        pub layers: Vec<i64>,
+    }
+}
+
+wire_struct! {
     /// An autoencoder that the server has.
     pub struct AutoencoderInfo {
         pub name: String,
@@ -34,6 +43,8 @@ wire_struct! {
         pub normalization: String,
         /// Whether something goes from its input to its output beside the latents.
         pub has_skip: bool,
+        /// Where it was loaded as several, in layers of their own: each by its own name. Else it alone.
+        pub dictionaries: Vec<LoadedDictionary>,
     }
 }
 

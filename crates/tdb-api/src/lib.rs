@@ -61,8 +61,8 @@ pub use inference::{
     InferenceAndTokenData, InferenceRequestSpec, InferenceResponse, LossFnConfig, LossFnName, ModelInfoResponse,
 };
 pub use info::{
-    AutoencoderInfo, LimitsResponse, ModelShape, ServerInfoResponse, SuggestedQuestion, Token, TokenizeRequest,
-    TokenizeResponse, VocabularyRequest,
+    AutoencoderInfo, LimitsResponse, LoadedDictionary, ModelShape, ServerInfoResponse, SuggestedQuestion, Token,
+    TokenizeRequest, TokenizeResponse, VocabularyRequest,
 };
 pub use logit_lens::{LogitLensCell, LogitLensLayer, LogitLensRequest, LogitLensResponse};
 pub use names::{

@@ -56,6 +56,8 @@ wire_struct! {
         /// residual stream after it. Null: all nodes.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub residual_cut_layer: Option<i64>,
+        /// Neurons and heads only of layers where no dictionary that is ranked, too, replaces them.
+        pub leave_out_replaced: bool = false,
         /// The axes that the sums over all nodes keep.
         pub dimensions_to_keep_for_intermediate_sum: Vec<Dimension> =
             vec![Dimension::SequenceTokens, Dimension::AttendedToSequenceTokens],

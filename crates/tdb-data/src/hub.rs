@@ -52,10 +52,15 @@ fn home_from_env() -> Option<PathBuf> {
 
 /// The whole model that `cache` has of a repository at a revision: the folder of its files.
 pub(crate) fn snapshot(cache: &Path, location: &Location) -> Option<PathBuf> {
+    folder(cache, location).filter(|found| is_whole(found))
+}
+
+/// The folder that `cache` has of a repository's folder at a revision, whole or not.
+pub(crate) fn folder(cache: &Path, location: &Location) -> Option<PathBuf> {
     let Root::HuggingFace { repository, revision } = location.root() else { return None };
     let folder = cache.join(format!("models--{}", repository.replace('/', "--")));
     let commit = commit_of(&folder, revision).unwrap_or_else(|| revision.clone());
-    Some(folder.join("snapshots").join(commit)).filter(|found| is_whole(found))
+    Some(folder.join("snapshots").join(commit).join(location.path())).filter(|found| found.is_dir())
 }
 
 /// The snapshot in a folder of this cache: that of the branch `main`, or the only one.

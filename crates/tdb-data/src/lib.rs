@@ -11,6 +11,7 @@
 pub mod attention;
 mod cache;
 pub mod collated;
+mod dictionary_files;
 mod error;
 mod explanation;
 mod fetch;
@@ -31,6 +32,7 @@ mod sweep;
 mod unread_headers;
 
 pub use cache::{Cache, Entry, Meta, write_atomically};
+pub use dictionary_files::{fetch_dictionary, hub_dictionary};
 pub use error::{Error, Result};
 pub use explanation::{
     ActivationScale, AttentionSimulation, Detection, MAX_EXPLANATION_BYTES, NodeExplanations, Origin,

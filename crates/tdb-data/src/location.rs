@@ -24,6 +24,8 @@ pub enum Root {
     Gcs(String),
     /// A Hugging Face repository.
     HuggingFace { repository: String, revision: String },
+    /// What the hub says of a repository, such as the names of its files.
+    HuggingFaceInfo { repository: String, revision: String },
     /// This machine.
     Local,
     /// This program.
@@ -121,6 +123,13 @@ impl Location {
         Ok(Self { root: self.root.clone(), path })
     }
 
+    /// For a file or folder of a Hugging Face repository, what the hub says of the repository; `None` for any other.
+    pub(crate) fn repository_info(&self) -> Option<Self> {
+        let Root::HuggingFace { repository, revision } = &self.root else { return None };
+        let root = Root::HuggingFaceInfo { repository: repository.clone(), revision: revision.clone() };
+        Some(Self { root, path: "info.json".to_owned() })
+    }
+
     /// Path in the cache: one safe name for each part, so that a folder of a store is a folder of the cache.
     pub(crate) fn cache_path(&self) -> PathBuf {
         let first: Vec<String> = match &self.root {
@@ -132,6 +141,9 @@ impl Location {
             Root::S3(bucket) => vec!["s3".into(), bucket.clone()],
             Root::Gcs(bucket) => vec!["gs".into(), bucket.clone()],
             Root::HuggingFace { repository, revision } => vec!["hf".into(), repository.clone(), revision.clone()],
+            Root::HuggingFaceInfo { repository, revision } => {
+                vec!["hf-info".into(), repository.clone(), revision.clone()]
+            }
             Root::Local => vec!["local".into()],
             Root::Embedded => vec!["embedded".into()],
         };
@@ -152,6 +164,10 @@ impl fmt::Display for Location {
                 let slash = if self.path.is_empty() { "" } else { "/" };
                 write!(f, "hf:{repository}{revision}{slash}{}", self.path)
             }
+            Root::HuggingFaceInfo { repository, revision } => match revision.as_str() {
+                "main" => write!(f, "hf:{repository}"),
+                other => write!(f, "hf:{repository}@{other}"),
+            },
             Root::Local => f.write_str(&self.path),
             Root::Embedded => write!(f, "embedded:{}", self.path),
         }

@@ -171,7 +171,15 @@ fn of_hub(fetcher: &Fetcher, base: &Location, error: Error) -> Error {
             };
             Error::NotFound(format!("{base} is not on this machine and offline mode is on; {here}"))
         }
-        // The hub answers so, too, where there is no such repository.
+        denial @ Error::Denied { .. } => denied(denial),
+        Error::NotFound(_) => Error::NotFound(format!("{base} has no config.json: it is no model of `transformers`")),
+        other => other,
+    }
+}
+
+/// A denial of the hub with what helps. The hub answers so, too, where there is no such repository.
+pub(crate) fn denied(error: Error) -> Error {
+    match error {
         Error::Denied { location, reason } => Error::Denied {
             location,
             reason: format!(
@@ -179,7 +187,6 @@ fn of_hub(fetcher: &Fetcher, base: &Location, error: Error) -> Error {
                  to a token of that account"
             ),
         },
-        Error::NotFound(_) => Error::NotFound(format!("{base} has no config.json: it is no model of `transformers`")),
         other => other,
     }
 }

@@ -44,6 +44,7 @@ impl Stores {
             Root::HuggingFace { repository, revision } => {
                 format!("{repository}/resolve/{revision}/{}", location.path())
             }
+            Root::HuggingFaceInfo { repository, revision } => format!("api/models/{repository}/revision/{revision}"),
             _ => location.path().to_string(),
         };
         let path = Path::parse(&path).or_else(|_| Path::from_url_path(&path)).map_err(|e| config(location, &e))?;
@@ -78,7 +79,7 @@ impl Stores {
             setting.is_some_and(|s| s.allow_http) || plain(&text) || endpoint.as_deref().is_some_and(plain);
         let store: Arc<dyn ObjectStore> = match location.root() {
             Root::Http(origin) => Arc::new(self.http(origin, None).map_err(|e| config(location, &e))?),
-            Root::HuggingFace { .. } => {
+            Root::HuggingFace { .. } | Root::HuggingFaceInfo { .. } => {
                 let token = self.hugging_face_token.as_deref();
                 Arc::new(self.http(&self.hugging_face, token).map_err(|e| config(location, &e))?)
             }

@@ -1,8 +1,10 @@
 //! The tensors of sparse autoencoders, as a checkpoint gives them.
 
 use crate::config::Config;
+use crate::error::Error;
 use crate::matrix::Matrix;
 use crate::site::Site;
+use crate::slot::Slot;
 
 /// Where a dictionary stands: which activation it reads, and which one it reconstructs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -235,8 +237,81 @@ impl NamedAutoencoder {
         NamedAutoencoder { name: name.into(), site, indices: (0..layers.len()).collect(), layers }
     }
 
+    /// The dictionaries of both, which stand in layers of their own, under a name made of both names.
+    ///
+    /// # Errors
+    /// If they share a layer, or have another site or number of latents.
+    pub fn joined(self, other: Self) -> Result<Self, Error> {
+        let refused =
+            |what: String| Err(Error::Autoencoder { what: format!("{} and {} {what}", self.name, other.name) });
+        if let Some(layer) = other.indices.iter().find(|layer| self.indices.contains(layer)) {
+            return refused(format!("both stand at layer {layer}: give one dictionary for a place"));
+        }
+        if self.site != other.site {
+            let (one, two) = (self.site.name(), other.site.name());
+            return refused(format!(
+                "stand at {one} and {two}; several at once on {:?} need one site",
+                Slot::of(self.site)
+            ));
+        }
+        if self.n_latents() != other.n_latents() {
+            let (one, two) = (self.n_latents(), other.n_latents());
+            return refused(format!("have {one} and {two} latents; several at once need the same number"));
+        }
+        let name = joined_name(&self.name, &other.name);
+        let mut all: Vec<(usize, AutoencoderWeights)> = self.indices.into_iter().zip(self.layers).collect();
+        all.extend(other.indices.into_iter().zip(other.layers));
+        all.sort_by_key(|(layer, _)| *layer);
+        let (indices, layers) = all.into_iter().unzip();
+        Ok(NamedAutoencoder { name, site: self.site, layers, indices })
+    }
+
     /// Latents per layer.
     pub fn n_latents(&self) -> usize {
         self.layers.first().map_or(0, |layer| layer.latent_bias.len())
+    }
+}
+
+/// What two names have in common once, and both where they differ: `blocks.3+8.hook-resid-pre`.
+fn joined_name(one: &str, two: &str) -> String {
+    let parts = |name: &str| -> Vec<String> {
+        name.split_inclusive(|c: char| !c.is_ascii_alphanumeric() && c != '+').map(str::to_owned).collect()
+    };
+    let (one_parts, two_parts) = (parts(one), parts(two));
+    let before = one_parts.iter().zip(&two_parts).take_while(|(a, b)| a == b).count();
+    let room = one_parts.len().min(two_parts.len()) - before;
+    let after = one_parts.iter().rev().zip(two_parts.iter().rev()).take_while(|(a, b)| a == b).count().min(room);
+    let middle = |parts: &[String]| parts[before..parts.len() - after].concat();
+    let (first, second) = (middle(&one_parts), middle(&two_parts));
+    // The parts that differ end with the same separator, or with none.
+    let cut = |text: &str| {
+        let kept = text.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        (kept.to_owned(), text[kept.len()..].to_owned())
+    };
+    match (cut(&first), cut(&second)) {
+        ((first, end), (second, other)) if end == other && !first.is_empty() && !second.is_empty() => {
+            let (before, after) = (one_parts[..before].concat(), one_parts[one_parts.len() - after..].concat());
+            format!("{before}{first}+{second}{end}{after}")
+        }
+        _ => format!("{one}+{two}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::joined_name;
+
+    #[test]
+    fn names_are_joined_where_they_differ() {
+        for (one, two, joined) in [
+            ("blocks.3.hook-resid-pre", "blocks.8.hook-resid-pre", "blocks.3+8.hook-resid-pre"),
+            ("blocks.3+8.hook-resid-pre", "blocks.10.hook-resid-pre", "blocks.3+8+10.hook-resid-pre"),
+            ("layer-10", "layer-11", "layer-10+11"),
+            ("mine", "yours", "mine+yours"),
+            ("mine", "mine", "mine+mine"),
+            ("a-b", "a-c-b", "a-b+a-c-b"),
+        ] {
+            assert_eq!(joined_name(one, two), joined, "{one}, {two}");
+        }
     }
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tdb_model::checkpoint::{self, CheckpointError, DictionaryOptions, Precision, native, sae_lens};
-use tdb_model::{Autoencoder, AutoencoderSite, Config, NamedAutoencoder, Normalization, Numbers, Slot, numbers};
+use tdb_model::{
+    Autoencoder, AutoencoderSite, Config, LatentActivation, NamedAutoencoder, Normalization, Numbers, Slot, numbers,
+};
 
 /// The shape of the model that `fixtures/sae_lens/write.py` has in mind.
 fn shape() -> Config {
@@ -280,7 +282,8 @@ fn with_config(of: &str, config: &Value) -> (tempfile::TempDir, PathBuf) {
     (temp, folder)
 }
 
-/// The settings that the 18 releases for GPT-2 small and those for Pythia 70M have, on tiny tensors.
+/// The settings of the releases for GPT-2 small and Pythia 70M that SAELens' own list has in its own layout, on tiny
+/// tensors. Sizes and numbers that change what is computed are theirs; `k` is smaller.
 #[test]
 fn the_settings_of_published_releases_are_accepted() {
     let earliest = |hook: &str, layer: usize| {
@@ -304,53 +307,108 @@ fn the_settings_of_published_releases_are_accepted() {
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         config
     };
-    let openai = json!({
-        "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}, "normalize_activations": "layer_norm"
-    });
+    // As their list completes some of them, when they are loaded by name.
     let centred = json!({"model_from_pretrained_kwargs": {"center_writing_weights": true}});
-    let average = json!({"normalize_activations": "expected_average_only_in"});
+    let average = json!({
+        "normalize_activations": "expected_average_only_in",
+        "model_from_pretrained_kwargs": {"center_writing_weights": true}
+    });
+    let openai = |hook: &str| {
+        let more = json!({
+            "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}, "normalize_activations": "layer_norm"
+        });
+        version_3(hook, 1, more)
+    };
+    let pythia = |hook: &str| version_3(hook, 0, json!({"model_name": "pythia-70m-deduped"}));
     use AutoencoderSite::{ResidDeltaAttn, ResidDeltaMlp, ResidPostAttn, ResidPostMlp, ResidPre};
-    let layer_norm = Normalization::LAYER_NORM;
-    for (release, config, site, normalization) in [
-        ("gpt2-small-res-jb", earliest("blocks.1.hook_resid_pre", 1), ResidPre, Normalization::None),
-        (
-            "res-jb as its list completes it",
-            version_3("blocks.1.hook_resid_pre", 1, centred),
-            ResidPre,
-            Normalization::Centered,
-        ),
-        ("res-jb-feature-splitting", earliest("blocks.0.hook_resid_pre", 0), ResidPre, Normalization::None),
-        ("res_*-ajt", version_3("blocks.1.hook_resid_pre", 1, json!({})), ResidPre, Normalization::None),
-        ("resid-mid-v5", version_3("blocks.1.hook_resid_mid", 1, openai.clone()), ResidPostAttn, layer_norm),
-        ("resid-post-v5", version_3("blocks.1.hook_resid_post", 1, openai.clone()), ResidPostMlp, layer_norm),
-        ("attn-out-v5", version_3("blocks.1.hook_attn_out", 1, openai.clone()), ResidDeltaAttn, layer_norm),
-        ("mlp-out-v5", version_3("blocks.1.hook_mlp_out", 1, openai), ResidDeltaMlp, layer_norm),
-        ("mlp-tm", version_3("blocks.0.hook_mlp_out", 0, average), ResidDeltaMlp, Normalization::None),
-        (
-            "pythia-70m-deduped-res-sm",
-            version_3("blocks.0.hook_resid_post", 0, json!({"model_name": "pythia-70m-deduped"})),
-            ResidPostMlp,
-            Normalization::None,
-        ),
-        (
-            "pythia-70m-deduped-mlp-sm",
-            version_3("blocks.0.hook_mlp_out", 0, json!({"model_name": "pythia-70m-deduped"})),
-            ResidDeltaMlp,
-            Normalization::None,
-        ),
-        (
-            "pythia-70m-deduped-att-sm",
-            version_3("blocks.0.hook_attn_out", 0, json!({"model_name": "pythia-70m-deduped"})),
-            ResidDeltaAttn,
-            Normalization::None,
-        ),
-    ] {
+    use Normalization::{Centered, None as Plain};
+    let normed = Normalization::LAYER_NORM;
+    let resid_pre = || version_3("blocks.1.hook_resid_pre", 1, json!({}));
+    let releases = [
+        ("gpt2-small-res-jb", earliest("blocks.1.hook_resid_pre", 1), ResidPre, Plain),
+        ("gpt2-small-res-jb, completed", version_3("blocks.1.hook_resid_pre", 1, centred.clone()), ResidPre, Centered),
+        ("gpt2-small-res-jb-feature-splitting", earliest("blocks.0.hook_resid_pre", 0), ResidPre, Plain),
+        ("gpt2-small-res_sce-ajt", resid_pre(), ResidPre, Plain),
+        ("gpt2-small-res_scefr-ajt", resid_pre(), ResidPre, Plain),
+        ("gpt2-small-res_scl-ajt", resid_pre(), ResidPre, Plain),
+        ("gpt2-small-res_sle-ajt", resid_pre(), ResidPre, Plain),
+        ("gpt2-small-res_slefr-ajt", resid_pre(), ResidPre, Plain),
+        ("gpt2-small-res_sll-ajt", resid_pre(), ResidPre, Plain),
+        ("gpt2-small-resid-mid-v5-32k", openai("blocks.1.hook_resid_mid"), ResidPostAttn, normed),
+        ("gpt2-small-resid-mid-v5-128k", openai("blocks.1.hook_resid_mid"), ResidPostAttn, normed),
+        ("gpt2-small-resid-post-v5-32k", openai("blocks.1.hook_resid_post"), ResidPostMlp, normed),
+        ("gpt2-small-resid-post-v5-128k", openai("blocks.1.hook_resid_post"), ResidPostMlp, normed),
+        ("gpt2-small-attn-out-v5-32k", openai("blocks.1.hook_attn_out"), ResidDeltaAttn, normed),
+        ("gpt2-small-attn-out-v5-128k", openai("blocks.1.hook_attn_out"), ResidDeltaAttn, normed),
+        ("gpt2-small-mlp-out-v5-32k", openai("blocks.1.hook_mlp_out"), ResidDeltaMlp, normed),
+        ("gpt2-small-mlp-out-v5-128k", openai("blocks.1.hook_mlp_out"), ResidDeltaMlp, normed),
+        ("gpt2-small-mlp-tm", version_3("blocks.0.hook_mlp_out", 0, average), ResidDeltaMlp, Centered),
+        ("pythia-70m-deduped-res-sm", pythia("blocks.0.hook_resid_post"), ResidPostMlp, Plain),
+        ("pythia-70m-deduped-res-sm, before all layers", pythia("blocks.0.hook_resid_pre"), ResidPre, Plain),
+        ("pythia-70m-deduped-mlp-sm", pythia("blocks.0.hook_mlp_out"), ResidDeltaMlp, Plain),
+        ("pythia-70m-deduped-att-sm", pythia("blocks.0.hook_attn_out"), ResidDeltaAttn, Plain),
+    ];
+    for (release, config, site, normalization) in releases {
         let (_temp, folder) = with_config("standard-none", &config);
-        let factor = (release == "mlp-tm").then_some(1.049);
+        let factor = (release == "gpt2-small-mlp-tm").then_some(1.049);
         let options = DictionaryOptions { factor, ..Default::default() };
         let read = checkpoint::open_dictionary(&folder, &options, &shape());
         let read = read.unwrap_or_else(|error| panic!("{release}: {error}"));
         assert_eq!((read.site, read.layers[0].normalization), (site, normalization), "{release}");
+    }
+}
+
+/// The releases that their list takes from other libraries' files: heads' outputs of GPT-2 small, and the sweeps for
+/// Pythia 70M.
+#[test]
+fn the_settings_of_published_releases_of_other_libraries_are_accepted() {
+    let kissane = json!({
+        "seed": 49, "batch_size": 4096, "lr": 1.2e-3, "num_tokens": 2_000_000_000u64, "l1_coeff": 1.8, "beta1": 0.9,
+        "dict_mult": 32, "seq_len": 128, "enc_dtype": "fp32", "model_name": "gpt2-small", "site": "z", "layer": 0,
+        "device": "cuda", "reinit": "reinit", "head": "cat", "concat_heads": true, "resample_scheme": "anthropic",
+        "dead_direction_cutoff": 1e-6, "re_init_every": 25000, "num_resamples": 4, "b_dec_init": "zeros",
+        "sched_type": "cosine_warmup", "sched_finish": true, "eval_every": 1000, "act_name": "blocks.0.attn.hook_z",
+        "act_size": 8, "dict_size": 5, "name": "gpt2-small_0_Hcat_z"
+    });
+    let sweep = |trainer: &str, class: &str, more: Value| {
+        let mut config = json!({
+            "trainer_class": trainer, "dict_class": class, "lr": 3e-4, "warmup_steps": 1000, "resample_steps": null,
+            "device": "cuda:0", "layer": 1, "lm_name": "EleutherAI/pythia-70m-deduped", "wandb_name": "trainer",
+            "submodule_name": "resid_post_layer_1", "activation_dim": 6, "dict_size": 5, "steps": 244_140, "seed": 0
+        });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let buffer = json!({
+            "d_submodule": 6, "io": "out", "n_ctxs": 3000, "ctx_len": 128, "refresh_batch_size": 512,
+            "out_batch_size": 8192, "device": "cuda:0"
+        });
+        json!({"trainer": config, "buffer": buffer})
+    };
+    let standard = sweep("StandardTrainer", "AutoEncoder", json!({"l1_penalty": 0.04}));
+    let annealed = json!({
+        "sparsity_function": "Lp^p", "sparsity_penalty": 0.03, "p_start": 1, "p_end": 0.2, "anneal_start": 10000,
+        "sparsity_queue_length": 10, "n_sparsity_updates": 10
+    });
+    let gated = sweep("GatedSAETrainer", "GatedAutoEncoder", json!({"l1_penalty": 0.04}));
+    let topk = sweep("TrainerTopK", "AutoEncoderTopK", json!({"k": 2, "auxk_alpha": 0.03125, "decay_start": 24000}));
+    let post = AutoencoderSite::ResidPostMlp;
+    for (release, fixture, file, config, site) in [
+        ("gpt2-small-hook-z-kk", "attention-saes", "gpt2-small_L0_Hcat_z_cfg.json", kissane, AutoencoderSite::AttnVOut),
+        ("sae_bench_pythia70m_sweep_standard_ctx128_0712", "dl-standard", "config.json", standard, post),
+        (
+            "sae_bench_pythia70m_sweep_panneal_ctx128_0730",
+            "dl-standard",
+            "config.json",
+            sweep("PAnnealTrainer", "AutoEncoder", annealed),
+            post,
+        ),
+        ("sae_bench_pythia70m_sweep_gated_ctx128_0730", "dl-gated", "config.json", gated, post),
+        ("sae_bench_pythia70m_sweep_topk_ctx128_0730", "dl-topk", "config.json", topk, post),
+    ] {
+        let read = changed(fixture, file, |_| config.to_string().into_bytes());
+        let read = read.unwrap_or_else(|error| panic!("{release}: {error}"));
+        assert_eq!(read.site, site, "{release}");
+        let is_topk = matches!(read.layers[0].activation, LatentActivation::TopK { k: 2, .. });
+        assert_eq!(is_topk, release.contains("topk"), "{release}");
     }
 }
 

@@ -28,7 +28,11 @@ impl Engine {
     /// # Errors
     /// [`Error::Bad`] with what is wrong and what would be right; [`Error::Cancelled`] if the observer wants no more.
     pub fn batched_tdb(&self, request: &BatchedTdbRequest, context: &Context<'_>) -> Result<BatchedResponse> {
-        let sub_requests = request.sub_requests.iter().map(to_inference_sub_request).collect::<Result<_>>()?;
+        let sub_requests = request
+            .sub_requests
+            .iter()
+            .map(|spec| to_inference_sub_request(self.model(), spec))
+            .collect::<Result<_>>()?;
         let tokens = request.sub_requests.iter().map(|spec| self.tokens_of_interest(spec)).collect();
         let latents = request.sub_requests.iter().map(AsLatents::of).collect();
         self.respond(&BatchedRequest { inference_sub_requests: sub_requests }, Beside { tokens, latents }, context)

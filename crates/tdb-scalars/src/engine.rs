@@ -6,6 +6,14 @@ use tdb_model::{Slot, Tokenizer, Transformer};
 /// Ids of GPT-2's tokens that its training text hardly held; their embeddings are noise that would top every list.
 const RARE_GPT2_TOKENS: &str = include_str!("../data/rare_gpt2_tokens.txt");
 
+/// What was loaded as a dictionary, by itself or beside others in the same slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dictionary {
+    pub slot: Slot,
+    pub name: String,
+    pub layers: Vec<usize>,
+}
+
 /// A model, what it is called, and what follows from its weights alone. Immutable; shared by all requests.
 #[derive(Debug)]
 pub struct Engine {
@@ -15,6 +23,7 @@ pub struct Engine {
     mlp_autoencoder: Option<String>,
     attn_autoencoder: Option<String>,
     residual_autoencoder: Option<String>,
+    dictionaries: Vec<Dictionary>,
     beginning: Option<u32>,
     /// By row of the vocabulary: whether readings leave it out.
     unread_tokens: Option<Vec<bool>>,
@@ -35,6 +44,7 @@ impl Engine {
             mlp_autoencoder: mlp_autoencoder.filter(|_| model.has(Slot::Mlp)),
             attn_autoencoder: attn_autoencoder.filter(|_| model.has(Slot::Attention)),
             residual_autoencoder: None,
+            dictionaries: Vec::new(),
             model,
             tokenizer,
             beginning: None,
@@ -54,6 +64,16 @@ impl Engine {
     /// With the name of the dictionary on the residual stream.
     pub fn with_residual_autoencoder(self, name: Option<String>) -> Self {
         Engine { residual_autoencoder: name.filter(|_| self.model.has(Slot::Residual)), ..self }
+    }
+
+    /// With what was loaded as dictionaries, of which a slot may have several in layers of their own.
+    pub fn with_dictionaries(self, dictionaries: Vec<Dictionary>) -> Self {
+        Engine { dictionaries, ..self }
+    }
+
+    /// What was loaded as dictionaries in a slot.
+    pub fn dictionaries(&self, slot: Slot) -> impl Iterator<Item = &Dictionary> {
+        self.dictionaries.iter().filter(move |found| found.slot == slot)
     }
 
     /// The same with the token that texts begin with in the way of the model's kind.

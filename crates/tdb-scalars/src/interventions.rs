@@ -39,15 +39,12 @@ pub fn site_of(model: &Transformer, location: Location) -> Result<Site> {
         Location::OnlineAttentionAutoencoderLatent => slots::require(model, Slot::Attention, name)?.latent(),
         Location::OnlineResidualAutoencoderLatent => slots::require(model, Slot::Residual, name)?.latent(),
         Location::OnlineResidualAutoencoderError => slots::require(model, Slot::Residual, name)?.error(),
-        Location::OnlineMlpAutoencoderError => {
-            error_of(model, Slot::Mlp, name, |site| site == AutoencoderSite::MlpPostAct)?
-        }
+        Location::OnlineMlpAutoencoderError => error_of(model, Slot::Mlp, name, |site| !site.writes_residual_stream())?,
         Location::OnlineResidualMlpAutoencoderError => {
             error_of(model, Slot::Mlp, name, AutoencoderSite::writes_residual_stream)?
         }
-        Location::OnlineResidualAttentionAutoencoderError => {
-            error_of(model, Slot::Attention, name, AutoencoderSite::writes_residual_stream)?
-        }
+        // Also where the dictionary stands on the heads' outputs: there is no other name for that.
+        Location::OnlineResidualAttentionAutoencoderError => slots::require(model, Slot::Attention, name)?.error(),
     })
 }
 

@@ -44,7 +44,7 @@ pub mod values;
 
 pub use checks::RANKED_PROMPT_LIMIT;
 pub use context::{Context, Observer, RecordMaximum, Records};
-pub use engine::Engine;
+pub use engine::{Dictionary, Engine};
 pub use error::{Error, Result};
 pub use question::{Ablation, Answer, Effect, Question, TracedNode};
 pub use side::{Plan, Side};

@@ -7,9 +7,10 @@ use tdb_api::{
     PassType, TensorND,
 };
 
-use tdb_model::Slot;
+use tdb_model::{Slot, Transformer};
 
 use crate::derived::{self, Place};
+use crate::dictionary::latent_type;
 use crate::error::{Result, bad};
 use crate::side::Side;
 use crate::slots;
@@ -41,7 +42,10 @@ pub(crate) fn rank(store: &mut Store<'_, '_>, spec: &MultipleTopKDerivedScalarsR
                 Some(k) => k as usize,
                 None => NODE_LIMIT,
             };
-            let layers = layers_after_cut(store.side(), *dst, spec.residual_cut_layer)?;
+            let mut layers = layers_after_cut(store.side(), *dst, spec.residual_cut_layer)?;
+            if spec.leave_out_replaced {
+                layers.retain(|layer| !is_replaced(store.side().model(), *dst, *layer, dsts));
+            }
             // A dictionary may stand in no layer that is asked about.
             if layers.is_empty() {
                 continue;
@@ -87,6 +91,18 @@ pub(crate) fn rank(store: &mut Store<'_, '_>, spec: &MultipleTopKDerivedScalarsR
         }
     }
     Ok(Ranking { nodes, sums })
+}
+
+/// Whether a layer's neurons or heads, which `dst` is about, stand in the list as latents of a dictionary: one of `ranked`
+/// is about these.
+fn is_replaced(model: &Transformer, dst: Dst, layer: Option<usize>, ranked: &[Dst]) -> bool {
+    let slot = match derived::node_type(dst) {
+        NodeType::MlpNeuron => Slot::Mlp,
+        NodeType::AttentionHead => Slot::Attention,
+        _ => return false,
+    };
+    let has = layer.is_some_and(|layer| model.autoencoder(slot, layer).is_some());
+    has && ranked.iter().any(|other| derived::node_type(*other) == latent_type(slot))
 }
 
 /// The layers in which a scalar is ranked. With a cut, the residual dictionary's latents and error stand for all that was

@@ -8,7 +8,7 @@ use tdb_api::{
     ProcessingRequestSpec, ScoredTokensRequestSpec, TdbRequestSpec, TokenPairAttributionRequestSpec, TokenScoringType,
 };
 
-use tdb_model::Slot;
+use tdb_model::{Slot, Transformer};
 
 use crate::dictionary::{DictionaryScalar, Part, Quantity, describe};
 use crate::engine::Engine;
@@ -31,9 +31,13 @@ const ATTENDED_TOKENS: i64 = 3;
 
 /// # Errors
 /// If a node that is ablated or traced does not make sense as such.
-pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubRequest> {
-    let mut ablations =
-        spec.node_ablations.iter().flatten().map(ablation_spec).collect::<Result<Vec<AblationSpec>>>()?;
+pub fn to_inference_sub_request(model: &Transformer, spec: &TdbRequestSpec) -> Result<InferenceSubRequest> {
+    let mut ablations = spec
+        .node_ablations
+        .iter()
+        .flatten()
+        .map(|ablation| ablation_spec(model, ablation))
+        .collect::<Result<Vec<AblationSpec>>>()?;
     // No gradient flows through the scale of the final layer norm: effects on it are not effects on the logits'
     // difference in the usual sense.
     ablations.push(AblationSpec {
@@ -73,6 +77,7 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
             top_and_bottom_k: Some(k),
             pass_type: PassType::Forward,
             residual_cut_layer,
+            leave_out_replaced: true,
             dimensions_to_keep_for_intermediate_sum: vec![
                 tdb_api::Dimension::SequenceTokens,
                 tdb_api::Dimension::AttendedToSequenceTokens,
@@ -88,8 +93,24 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
         })
     };
     let (cut, errors) = (spec.residual_cut_layer, spec.list_error_nodes == Some(true));
-    let components = groups(spec.component_type_for_mlp, spec.component_type_for_attention, cut.is_some(), errors);
-    let heads_and_neurons = groups(ComponentTypeForMlp::Neuron, ComponentTypeForAttention::AttentionHead, false, false);
+    let in_all_layers = |slot| model.layers_with(slot).count() == model.config().n_layers;
+    let mlp = match spec.component_type_for_mlp {
+        ComponentTypeForMlp::Neuron => vec![NEURONS],
+        ComponentTypeForMlp::AutoencoderLatent => latents(Slot::Mlp, errors, NEURONS, in_all_layers(Slot::Mlp)),
+    };
+    let attention = match spec.component_type_for_attention {
+        ComponentTypeForAttention::AttentionHead => vec![HEADS],
+        ComponentTypeForAttention::AutoencoderLatent => {
+            latents(Slot::Attention, errors, HEADS, in_all_layers(Slot::Attention))
+        }
+    };
+    // A residual dictionary's latents stand for what the stream holds before them.
+    let before = match cut {
+        Some(_) => dictionary_columns(Slot::Residual, errors),
+        None => vec![EMBEDDING],
+    };
+    let components = groups(&[before, mlp, attention].concat());
+    let heads_and_neurons = groups(&[EMBEDDING, NEURONS, HEADS]);
     let logits = IndexMap::from([(GroupId::Logits, vec![Dst::Logits])]);
     let pairs = ProcessingRequestSpec::TokenPairAttribution(TokenPairAttributionRequestSpec {
         spec_type: Default::default(),
@@ -125,7 +146,9 @@ pub fn to_inference_sub_request(spec: &TdbRequestSpec) -> Result<InferenceSubReq
 pub(crate) fn plan_of(engine: &Engine, prompt: &str, ablations: &[NodeAblation]) -> Result<Plan> {
     let spec = InferenceRequestSpec {
         prompt: prompt.to_owned(),
-        ablation_specs: Some(ablations.iter().map(ablation_spec).collect::<Result<_>>()?),
+        ablation_specs: Some(
+            ablations.iter().map(|ablation| ablation_spec(engine.model(), ablation)).collect::<Result<_>>()?,
+        ),
         loss_fn_config: None,
         trace_config: None,
         activation_index_for_within_layer_grad: None,
@@ -149,28 +172,19 @@ const HEADS: [Dst; 4] = [
     Dst::AttnQkProbs,
 ];
 
-/// The node table's scalars for the kinds of node asked for. With a residual dictionary's latents, what the stream holds
-/// before them is left out.
-fn groups(
-    mlp: ComponentTypeForMlp,
-    attention: ComponentTypeForAttention,
-    residual_latents: bool,
-    errors: bool,
-) -> IndexMap<GroupId, Vec<Dst>> {
-    let mut kinds = match residual_latents {
-        true => dictionary_columns(Slot::Residual, errors),
-        false => vec![EMBEDDING],
-    };
-    kinds.extend(match mlp {
-        ComponentTypeForMlp::Neuron => vec![NEURONS],
-        ComponentTypeForMlp::AutoencoderLatent => dictionary_columns(Slot::Mlp, errors),
-    });
-    kinds.extend(match attention {
-        ComponentTypeForAttention::AttentionHead => vec![HEADS],
-        ComponentTypeForAttention::AutoencoderLatent => dictionary_columns(Slot::Attention, errors),
-    });
+/// The node table's scalars for these kinds of node.
+fn groups(kinds: &[[Dst; 4]]) -> IndexMap<GroupId, Vec<Dst>> {
     let column = |i: usize| kinds.iter().map(|kind| kind[i]).collect();
     COLUMNS.into_iter().enumerate().map(|(i, group)| (group, column(i))).collect()
+}
+
+/// A slot's latents and, unless all layers have them, what they stand for in the others: neurons or heads.
+fn latents(slot: Slot, errors: bool, replaced: [Dst; 4], in_all_layers: bool) -> Vec<[Dst; 4]> {
+    let mut kinds = dictionary_columns(slot, errors);
+    if !in_all_layers {
+        kinds.push(replaced);
+    }
+    kinds
 }
 
 /// Latents, and if asked for what the slot's dictionary does not put into them.
@@ -192,7 +206,7 @@ fn dictionary_columns(slot: Slot, errors: bool) -> Vec<[Dst; 4]> {
 }
 
 /// A null index means all entries along its axis, so that a whole head, layer or token can be set at once.
-pub(crate) fn ablation_spec(ablation: &NodeAblation) -> Result<AblationSpec> {
+pub(crate) fn ablation_spec(model: &Transformer, ablation: &NodeAblation) -> Result<AblationSpec> {
     let MirroredNodeIndex { node_type, tensor_indices, layer_index, .. } = &ablation.node_index;
     let all_or_one = |index: &Option<i64>| index.map_or(AllOrOneIndex::All, AllOrOneIndex::One);
     let (Some(first), Some(last)) = (tensor_indices.first().map(all_or_one), tensor_indices.last().map(all_or_one))
@@ -208,7 +222,14 @@ pub(crate) fn ablation_spec(ablation: &NodeAblation) -> Result<AblationSpec> {
         NodeType::AttentionAutoencoderLatent => (Location::OnlineAttentionAutoencoderLatent, vec![first, last]),
         NodeType::ResidualAutoencoderLatent => (Location::OnlineResidualAutoencoderLatent, vec![first, last]),
         // An error is set in all its channels.
-        NodeType::MlpAutoencoderError => (Location::OnlineResidualMlpAutoencoderError, vec![first, AllOrOneIndex::All]),
+        NodeType::MlpAutoencoderError => {
+            let within = model.mlp_autoencoder_site().is_some_and(|site| !site.writes_residual_stream());
+            let location = match within {
+                true => Location::OnlineMlpAutoencoderError,
+                false => Location::OnlineResidualMlpAutoencoderError,
+            };
+            (location, vec![first, AllOrOneIndex::All])
+        }
         NodeType::AttentionAutoencoderError => {
             (Location::OnlineResidualAttentionAutoencoderError, vec![first, AllOrOneIndex::All])
         }

@@ -8,7 +8,7 @@ use common::{PROMPT, model};
 use serde_json::json;
 use tdb_api::{
     ActivationLocationType as Location, ComponentTypeForAttention, ComponentTypeForMlp, DerivedScalarType as Dst,
-    DictionaryFidelityRequest, InferenceRequestSpec, PassType,
+    DictionaryFidelityRequest, EffectsRequest, InferenceRequestSpec, PassType,
 };
 use tdb_model::numbers::{Numbers, dot};
 use tdb_model::{
@@ -391,5 +391,123 @@ fn a_dictionary_of_one_layer_is_asked_about_in_that_layer() -> Result<()> {
         Err(Error::Bad(sentence)) => assert!(sentence.contains("residual stream"), "{sentence}"),
         _ => bail!("no error"),
     }
+    Ok(())
+}
+
+/// A dictionary replaces the neurons or heads of its layers; the others keep theirs, and all of it adds up.
+#[test]
+fn layers_without_a_dictionary_have_neurons_and_heads_beside_the_latents_of_the_others() -> Result<()> {
+    for (site, layer) in [(AutoencoderSite::MlpTranscoder, 0), (AutoencoderSite::ResidDeltaAttn, 1)] {
+        let engine = engine(&[(site, Normalization::None, &[layer])])?;
+        let slot = Slot::of(site);
+        let mut question = Question::new(PROMPT, &[" Canada"], &[" Germany"]);
+        question.extremes = 100_000;
+        let plain = engine.ask(&question)?;
+        question.list_errors = true;
+        match slot {
+            Slot::Mlp => question.mlp = ComponentTypeForMlp::AutoencoderLatent,
+            _ => question.attention = ComponentTypeForAttention::AutoencoderLatent,
+        }
+        let latents = engine.ask(&question)?;
+        // What stands for the layer of the dictionary.
+        let of_layer = |component: &Component| match *component {
+            Component::Node(node) => node.slot() == slot && node.layer() == layer,
+            Component::Error { .. } | Component::Skip { .. } => true,
+            Component::Embedding { .. } => false,
+        };
+        let rest = |answer: &tdb_scalars::Answer| {
+            let others = answer.effects.iter().filter(|effect| !of_layer(&effect.component));
+            let mut others: Vec<(String, f64)> = others.map(|e| (e.component.to_string(), e.direct)).collect();
+            others.sort_by(|a, b| a.0.cmp(&b.0));
+            others
+        };
+        assert_eq!(rest(&plain), rest(&latents), "{site:?}");
+        assert!(rest(&plain).len() > 500, "{site:?}: {}", rest(&plain).len());
+        let kinds: Vec<bool> = latents
+            .effects
+            .iter()
+            .filter(|effect| of_layer(&effect.component))
+            .map(|effect| matches!(effect.component, Component::Node(tdb_scalars::nodes::Node::Latent { .. })))
+            .collect();
+        assert!(kinds.contains(&true) && kinds.contains(&false), "{site:?}");
+        let neurons = latents.effects.iter().filter(|effect| of_layer(&effect.component)).any(|effect| {
+            use tdb_scalars::nodes::Node::{Head, Neuron};
+            matches!(effect.component, Component::Node(Neuron { .. } | Head { .. }))
+        });
+        assert!(!neurons, "{site:?}: a layer is told twice");
+    }
+    Ok(())
+}
+
+/// Taking an error away changes the objective by its exact effect; the estimate is the table's.
+#[test]
+fn errors_of_dictionaries_have_exact_effects() -> Result<()> {
+    for (site, normalization) in kinds() {
+        let slot = Slot::of(site);
+        let engine = engine(&[(site, normalization, &[0, 1])])?;
+        let error = |layer: usize, token: usize| {
+            json!({ "nodeType": tdb_scalars::dictionary::error_type(slot), "layerIndex": layer,
+                    "tensorIndices": [token, 0], "passType": "forward" })
+        };
+        let nodes = [error(0, 3), error(1, 6), error(0, 1)];
+        let ask = |nodes: &[serde_json::Value], ablated: Option<&serde_json::Value>| {
+            let ablations: Vec<_> = ablated.iter().map(|node| json!({ "nodeIndex": node, "value": 0.0 })).collect();
+            let request: EffectsRequest = serde_json::from_value(json!({
+                "prompt": PROMPT, "targetTokens": [" Canada"], "distractorTokens": [" Germany"], "nodes": nodes,
+                "nodeAblations": ablations, "betterEstimates": true, "randomNodes": if nodes.is_empty() { 0 } else { 2 },
+            }))?;
+            Ok::<_, anyhow::Error>(engine.effects(&request, &Context::default())?)
+        };
+        let answer = ask(&nodes, None)?;
+        let sampled = answer.sampled.context("no others")?;
+        assert_eq!(sampled.node_index.node_type, tdb_scalars::dictionary::error_type(slot));
+        let fixed = json!({
+            "index": { "activationLocationType": Location::ResidFinalLayerNormScale, "tensorIndices": ["All", "All"],
+                       "layerIndex": null, "passType": "backward" },
+            "value": 0.0
+        });
+        let side = engine
+            .inspect(&spec(json!({ "prompt": PROMPT, "lossFnConfig": loss(), "ablationSpecs": [fixed] }))?, None)?;
+        let dst = scalar(slot, Part::Error, Quantity::ActTimesGrad)?;
+        for (node, effect) in nodes.iter().zip(&answer.nodes) {
+            let without = ask(&[], Some(node))?;
+            let what = format!("{site:?}, {normalization:?}, {node}");
+            let exact = answer.objective - without.objective;
+            assert!((effect.exact - exact).abs() < 1e-4, "{what}: {} by hand {exact}", effect.exact);
+            assert!(exact != 0.0, "{what}");
+            let index = |at: usize| node["tensorIndices"][at].as_u64().unwrap_or_default() as usize;
+            let layer = node["layerIndex"].as_u64().unwrap_or_default() as usize;
+            let listed = f64::from(at(&side, dst, layer, &[index(0), index(1)])?);
+            let near = (effect.estimate - listed).abs() < 1e-4 + 1e-3 * listed.abs();
+            assert!(near, "{what}: {} in the table {listed}", effect.estimate);
+            assert!(effect.corrected_estimate.is_some() && effect.dropped_estimate.is_some(), "{what}");
+        }
+        assert!(answer.checks.iter().filter(|check| check.name != tdb_api::CheckName::Dictionary).all(|c| c.passed));
+    }
+    Ok(())
+}
+
+/// Dictionaries of single layers answer together, each under its own name.
+#[test]
+fn dictionaries_of_single_layers_are_joined() -> Result<()> {
+    let model = model()?;
+    let site = AutoencoderSite::ResidPre;
+    let one = |layer: usize| {
+        let name = format!("blocks.{layer}.hook-resid-pre");
+        NamedAutoencoder { name, ..dictionary(&model, site, Normalization::None, &[layer]) }
+    };
+    let both = one(1).joined(one(0))?;
+    assert_eq!((both.name.as_str(), both.indices.as_slice()), ("blocks.1+0.hook-resid-pre", [0, 1].as_slice()));
+    assert_eq!(both.layers[1].encoder.row(3), one(1).layers[0].encoder.row(3));
+    let refused = |a: NamedAutoencoder, b: NamedAutoencoder| a.joined(b).err().map(|e| e.to_string());
+    let sentence = refused(one(0), one(0)).context("no error")?;
+    assert!(sentence.contains("both stand at layer 0"), "{sentence}");
+    let middle = dictionary(&model, AutoencoderSite::ResidPostAttn, Normalization::None, &[1]);
+    let sentence = refused(one(0), middle).context("no error")?;
+    assert!(sentence.contains("resid_pre and resid_post_attn"), "{sentence}");
+    let mut narrow = one(1);
+    narrow.layers[0].latent_bias.pop();
+    let sentence = refused(one(0), narrow).context("no error")?;
+    assert!(sentence.contains("48 and 47 latents"), "{sentence}");
     Ok(())
 }

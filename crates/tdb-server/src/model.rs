@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use tdb_api::{
     AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ComponentRequest, ComponentWeightsResponse,
     DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadScoresResponse,
-    LogitLensRequest, LogitLensResponse, ModelInfoResponse, ModelShape, PatchRequest, PatchResponse, SampleRequest,
-    SuggestedQuestion, Token,
+    LoadedDictionary, LogitLensRequest, LogitLensResponse, ModelInfoResponse, ModelShape, PatchRequest, PatchResponse,
+    SampleRequest, SuggestedQuestion, Token,
 };
 use tdb_model::{MlpKind, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
@@ -199,6 +199,14 @@ impl Model {
             layers: model.layers_with(slot).map(|layer| layer as i64).collect(),
             normalization: found.weights().normalization.name().to_owned(),
             has_skip: found.weights().skip.is_some(),
+            dictionaries: self
+                .engine
+                .dictionaries(slot)
+                .map(|found| LoadedDictionary {
+                    name: found.name.clone(),
+                    layers: found.layers.iter().map(|layer| *layer as i64).collect(),
+                })
+                .collect(),
         })
     }
 

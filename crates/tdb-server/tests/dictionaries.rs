@@ -125,7 +125,7 @@ fn what_is_wrong_with_a_command_line_is_named() {
         (format!("{path},site=resid"), "resid_post_mlp"),
         (format!("{path},normalization=batch"), "constant-norm"),
         (format!("{path}/none"), "none"),
-        ("hf:someone/dictionary".to_owned(), "hub"),
+        ("hf:someone/dictionary".to_owned(), "offline mode is on"),
     ] {
         let line = ["serve", "--model", &model, "--dictionary", &dictionary, "--port", "0"];
         let output = Command::new(env!("CARGO_BIN_EXE_tdb")).args(line).env("TDB_OFFLINE", "1").output().unwrap();

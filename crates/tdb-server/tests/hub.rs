@@ -83,7 +83,12 @@ fn reply(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 fn answer(repositories: &HashMap<&'static str, PathBuf>, other: &str, head: &str) -> Vec<u8> {
     let missing = || reply("404 Not Found", "x-error-code: EntryNotFound\r\n", b"Entry not found");
     let path = head.split(' ').nth(1).unwrap_or_default();
-    let [owner, name, "resolve", revision, file] = path.trim_start_matches('/').split('/').collect::<Vec<_>>()[..]
+    if let ["api", "models", owner, name, "revision", revision] =
+        path.trim_start_matches('/').split('/').collect::<Vec<_>>()[..]
+    {
+        return info(repositories, &format!("{owner}/{name}"), revision);
+    }
+    let [owner, name, "resolve", revision, file] = path.trim_start_matches('/').splitn(5, '/').collect::<Vec<_>>()[..]
     else {
         return missing();
     };
@@ -103,6 +108,31 @@ fn answer(repositories: &HashMap<&'static str, PathBuf>, other: &str, head: &str
     reply("200 OK", "etag: \"1\"\r\nx-repo-commit: abc\r\n", &fs::read(path).unwrap())
 }
 
+/// What the hub says of a repository: the names of its files, among other things.
+fn info(repositories: &HashMap<&'static str, PathBuf>, name: &str, revision: &str) -> Vec<u8> {
+    let Some(folder) = repositories.get(name) else {
+        return reply("401 Unauthorized", "x-error-code: RepoNotFound\r\n", b"Invalid username or password.");
+    };
+    if !["main", "v1"].contains(&revision) {
+        return reply("404 Not Found", "x-error-code: RevisionNotFound\r\n", b"Invalid rev id");
+    }
+    let mut names = Vec::new();
+    list(folder, "", &mut names);
+    let siblings: Vec<_> = names.iter().map(|name| serde_json::json!({"rfilename": name})).collect();
+    let info = serde_json::json!({"id": name, "sha": "abc", "siblings": siblings, "private": false});
+    reply("200 OK", "content-type: application/json\r\netag: \"2\"\r\n", info.to_string().as_bytes())
+}
+
+fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        match entry.path().is_dir() {
+            true => list(&entry.path(), &format!("{name}/"), names),
+            false => names.push(name),
+        }
+    }
+}
+
 /// A person's machine.
 struct Machine {
     folder: tempfile::TempDir,
@@ -120,8 +150,10 @@ impl Machine {
         ];
         let models: Vec<Copied> = names.iter().map(|(_, fixture)| Copied::new(fixture).unwrap()).collect();
         let repositories = names.iter().zip(&models).map(|((name, _), copied)| (*name, copied.path.clone()));
-        let hub = Hub::start(repositories.collect());
+        let mut repositories: HashMap<&str, PathBuf> = repositories.collect();
         let folder = tempfile::tempdir().unwrap();
+        repositories.insert("owner/saes", saes(&folder.path().join("saes")));
+        let hub = Hub::start(repositories);
         fs::write(folder.path().join("text.txt"), "Mary gave John the drink.\n\nThen Tom went to the store.").unwrap();
         Machine { folder, hub, _models: models }
     }
@@ -132,9 +164,18 @@ impl Machine {
 
     /// Collates with a model; whether that succeeded, and what was written to either stream.
     fn collate(&self, model: &str, environment: &[(&str, &str)]) -> (bool, String) {
+        self.run(&["--model", model], environment)
+    }
+
+    /// Collates the model inside the program with a dictionary.
+    fn collate_with(&self, dictionary: &str, environment: &[(&str, &str)]) -> (bool, String) {
+        self.run(&["--dictionary", dictionary], environment)
+    }
+
+    fn run(&self, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
         let out = tempfile::tempdir_in(self.folder.path()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tdb"));
-        command.args(["collate", "text.txt", "--model", model, "--out"]).arg(out.path());
+        command.args(["collate", "text.txt"]).args(arguments).arg("--out").arg(out.path());
         command.args(["--tokens", "8", "--k", "2", "--random", "1", "--shards", "1", "--first", ""]);
         command.current_dir(self.folder.path());
         for name in
@@ -208,6 +249,91 @@ fn what_lies_in_the_shared_cache_is_used_and_named() {
     fs::remove_file(snapshot.join("model.safetensors")).unwrap();
     let (ok, text) = machine.collate("owner/cached", &[]);
     assert!(!ok && text.contains("there is no such repository"), "{text}");
+}
+
+#[test]
+fn a_dictionary_of_the_hub_is_fetched_once_and_then_needs_no_network() {
+    let machine = Machine::new();
+    for (name, files) in [
+        ("hf:owner/saes/res/blocks.1.hook_resid_post", 2),
+        ("hf:owner/saes@v1/res", 4),
+        ("hf:owner/saes/deep/width_24@v1", 2),
+    ] {
+        let (ok, text) = machine.collate_with(name, &[]);
+        assert!(ok && text.contains("files, once"), "{name}: {text}");
+        // What the hub says of the repository, once for a revision, and each file.
+        let asked = machine.hub.asked();
+        assert!(asked >= files && asked <= 2 + 2 * files, "{name}: {asked}");
+        let (ok, text) = machine.collate_with(name, &[("HF_HUB_OFFLINE", "1")]);
+        assert!(ok, "{name}: {text}");
+        assert_eq!(machine.hub.asked(), 0, "{name}");
+    }
+}
+
+#[test]
+fn a_dictionary_of_the_hub_that_cannot_be_had_says_why() {
+    let machine = Machine::new();
+    for (name, what) in [
+        ("hf:owner/saes/deep", "it has the folders 12_layers, width_24"),
+        ("hf:owner/saes/nowhere", "hf:owner/saes/nowhere does not exist"),
+        ("hf:owner/saes@v7/res", "hf:owner/saes@v7 does not exist"),
+        ("hf:nobody/nothing/res", "there is no such repository"),
+        ("hf:owner", "expected hf:owner/name"),
+        ("hf:owner/tiny-llama", "no layout that can be read"),
+    ] {
+        let (ok, text) = machine.collate_with(name, &[]);
+        assert!(!ok && text.contains(what), "{name}: {text}");
+    }
+    let (ok, text) = machine.collate_with("hf:owner/other/res", &[("HF_HUB_OFFLINE", "1")]);
+    assert!(!ok && text.contains("hf:owner/other/res is not on this machine and offline mode is on"), "{text}");
+}
+
+#[test]
+fn a_dictionary_in_the_shared_cache_is_used() {
+    let machine = Machine::new();
+    let snapshot = machine.path("hf/hub/models--owner--saes/snapshots/0123abc");
+    fs::create_dir_all(machine.path("hf/hub/models--owner--saes/refs")).unwrap();
+    fs::write(machine.path("hf/hub/models--owner--saes/refs/main"), "0123abc").unwrap();
+    let layer = "res/blocks.1.hook_resid_post";
+    copy(&machine.path("saes").join(layer), &snapshot.join(layer));
+    for environment in [&[("HF_HUB_OFFLINE", "1")] as &[_], &[]] {
+        let (ok, text) = machine.collate_with(&format!("hf:owner/saes/{layer}"), environment);
+        assert!(ok, "{text}");
+    }
+    assert_eq!(machine.hub.asked(), 1, "what the hub says of the repository");
+    // The other layer is not there.
+    let (ok, text) = machine.collate_with("hf:owner/saes/res", &[]);
+    assert!(ok, "{text}");
+    assert!(machine.hub.asked() >= 4);
+}
+
+/// A repository with dictionaries of the model inside the program, as SAELens writes them.
+fn saes(folder: &Path) -> PathBuf {
+    use tdb_model::{AutoencoderSite, AutoencoderWeights, LatentActivation, Matrix, NamedAutoencoder};
+    let (width, latents) = (128, 24);
+    let numbers = |n: usize, by: usize| (0..n).map(|i| ((i * by) % 17) as f32 / 17.0 - 0.5).collect::<Vec<f32>>();
+    let weights = || AutoencoderWeights {
+        normalization: Default::default(),
+        encoder_pre_bias: vec![0.0; width],
+        encoder: Matrix::from_vec(latents, width, numbers(latents * width, 7)),
+        latent_bias: vec![0.0; latents],
+        activation: LatentActivation::Relu,
+        decoder: Matrix::from_vec(width, latents, numbers(latents * width, 5)),
+        decoder_bias: vec![0.0; width],
+        skip: None,
+        activation_frequency: None,
+    };
+    let site = AutoencoderSite::ResidPostMlp;
+    let both =
+        NamedAutoencoder { name: "res".to_owned(), site, layers: vec![weights(), weights()], indices: vec![0, 1] };
+    for path in ["res", "deep/width_24"] {
+        tdb_model::checkpoint::sae_lens::save_autoencoder(&folder.join(path), &both, "small").unwrap();
+    }
+    fs::remove_dir_all(folder.join("deep/width_24/blocks.0.hook_resid_post")).unwrap();
+    fs::create_dir_all(folder.join("deep/12_layers/all/of/them")).unwrap();
+    fs::write(folder.join("deep/12_layers/all/of/them/README.md"), "empty").unwrap();
+    fs::write(folder.join("README.md"), "Sparse autoencoders").unwrap();
+    folder.to_owned()
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -305,12 +305,14 @@ fn a_full_disk_is_a_sentence_and_leaves_no_part() {
 }
 
 #[test]
-fn autoencoders_of_either_kind_are_the_same_after_a_kill_and_are_served_and_exported() {
+fn dictionaries_of_every_kind_are_the_same_after_a_kill_and_are_served_and_exported() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     write_text(folder, 80);
     let config = checkpoint::open(&embedded()).unwrap().config;
-    for (kind, site) in [("--k 4", "resid-delta-mlp"), ("--l1 0.01", "mlp-post-act")] {
+    for (kind, site) in
+        [("--k 4", "resid-delta-mlp"), ("--l1 0.01", "mlp-post-act"), ("--l1 0.01 --skip", "mlp-transcoder")]
+    {
         let out = |name: &str| folder.join(name).join("mine");
         let line = |name: &str| {
             let sizes = "--latents 32 --tokens 8000 --batch 128 --buffer 1024 --context 32";
@@ -335,6 +337,8 @@ fn autoencoders_of_either_kind_are_the_same_after_a_kill_and_are_served_and_expo
         done(folder, "collate my.txt --out latents --mlp-autoencoder whole/mine --only mlp_autoencoder_latent");
         let registry = Registry::read(&folder.join("latents/registry.toml")).unwrap();
         assert_eq!(registry.records[0].name, "embedded_mine");
+        let explained = folder.join("latents/explanations/mlp_autoencoder_latent/0.jsonl");
+        assert_eq!(fs::read_to_string(explained).unwrap().lines().count(), 32);
         for name in ["whole", "cut", "latents"] {
             fs::remove_dir_all(folder.join(name)).unwrap();
         }
@@ -343,6 +347,8 @@ fn autoencoders_of_either_kind_are_the_same_after_a_kill_and_are_served_and_expo
         ("my.txt --site resid-delta-mlp --k 600 --out x", "512 latents"),
         ("nothing.txt --site resid-delta-mlp --out x", "nothing.txt: No such file"),
         ("my.txt --site resid-post --out x", "possible values"),
+        ("my.txt --site resid-delta-mlp --skip --out x", "only a transcoder has a skip connection"),
+        ("my.txt --site mlp-transcoder --sae-lens y --out x", "SAELens has no transcoders with TopK"),
         ("my.txt --site resid-delta-mlp --context 500 --out x", "this model takes 2 to 128 tokens"),
     ] {
         let (ok, text) = tdb(folder, &format!("train-sae {line}"));

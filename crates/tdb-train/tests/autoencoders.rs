@@ -32,7 +32,8 @@ fn tiny_model(folder: &Path) -> (Transformer, Tokenizer) {
 }
 
 fn recipe(site: AutoencoderSite, sparsity: Sparsity) -> SaeRecipe {
-    SaeRecipe { seed: 3, site, latents: 24, sparsity, tokens: 4000, batch: 128, buffer: 512, rate: 3e-3 }
+    let skip = site.is_transcoder();
+    SaeRecipe { seed: 3, site, skip, latents: 24, sparsity, tokens: 4000, batch: 128, buffer: 512, rate: 3e-3 }
 }
 
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
@@ -73,6 +74,8 @@ fn a_killed_and_resumed_run_ends_with_the_same_bytes() {
         ("a-mlp-post-act", AutoencoderSite::MlpPostAct, Sparsity::TopK { k: 4 }),
         ("a-resid-delta-mlp", AutoencoderSite::ResidDeltaMlp, Sparsity::Relu { l1: 0.01 }),
         ("a-resid-delta-attn", AutoencoderSite::ResidDeltaAttn, Sparsity::TopK { k: 3 }),
+        ("a-mlp-transcoder", AutoencoderSite::MlpTranscoder, Sparsity::Relu { l1: 0.01 }),
+        ("a-mlp-transcoder-of-topk", AutoencoderSite::MlpTranscoder, Sparsity::TopK { k: 4 }),
     ] {
         let recipe = recipe(site, sparsity);
         let root = tempfile::tempdir().unwrap();
@@ -109,9 +112,13 @@ fn a_killed_and_resumed_run_ends_with_the_same_bytes() {
             assert_eq!(read.encoder.row(5), trained.weights.encoder.row(5));
             assert_eq!(read.decoder.row(5), trained.weights.decoder.row(5));
             assert_eq!(read.activation, trained.weights.activation);
+            assert_eq!(read.skip.is_some(), site.is_transcoder());
             let frequency = read.activation_frequency.as_ref().unwrap();
             assert!(frequency.is_sorted_by(|a, b| a >= b));
             assert!(trained.quality.variance_explained > 0.2, "{name}: {:?}", trained.quality);
+        }
+        if sae::check_sae_lens(&recipe).is_err() {
+            continue;
         }
         let exported = root.path().join("exported").join(name);
         sae::export_sae_lens(&exported, &recipe, &trained, "tiny").unwrap();
@@ -137,6 +144,7 @@ fn what_cannot_work_is_said() {
     assert!(fail(&mut text, &SaeRecipe { sparsity: Sparsity::TopK { k: 25 }, ..good }).contains("24 latents"));
     assert!(fail(&mut text, &SaeRecipe { buffer: 100, ..good }).contains("fewer than one batch of 128"));
     assert!(fail(&mut text, &SaeRecipe { rate: f32::NAN, ..good }).contains("rate"));
+    assert!(fail(&mut text, &SaeRecipe { skip: true, ..good }).contains("only a transcoder"));
     fs::write(&state, b"nothing of use").unwrap();
     let error = fail(&mut text, &good);
     assert!(error.contains("state.safetensors") && error.contains("remove it to begin anew"), "{error}");

@@ -1,6 +1,7 @@
 //! Benchmarks.
 
 mod browser;
+mod dictionaries;
 mod effects;
 mod floor;
 mod http;
@@ -14,7 +15,8 @@ pub fn run(args: &[String]) -> Result<()> {
         Some((what, rest)) if what == "browser" => browser::run(rest),
         Some((what, rest)) if what == "load" => load::run(rest),
         Some((what, rest)) if what == "effects" => effects::run(rest),
-        Some((what, _)) => bail!("bench {what}: the benchmarks are: http, browser, load, effects"),
+        Some((what, rest)) if what == "dictionaries" => dictionaries::run(rest),
+        Some((what, _)) => bail!("bench {what}: the benchmarks are: http, browser, load, effects, dictionaries"),
         None => http::run(&[]).and_then(|()| browser::run(&[])),
     }
 }

@@ -10,15 +10,17 @@ use rayon::prelude::*;
 use tdb_api::MirroredNodeIndex;
 use tdb_model::{
     AutoencoderSite, BackwardOptions, Gradients, Index, Intervention, Numbers, Pass, Point, Run, Seed, Site, Slot,
+    Transformer,
 };
 
+use crate::derived::Place;
 use crate::effects::nodes::Entries;
 use crate::error::{Error, Result};
 use crate::slots;
 use crate::tensors::row_of;
 
 /// Sites at which nodes have their activation.
-const NODE_SITES: [Site; 7] = [
+const NODE_SITES: [Site; 10] = [
     Site::ResidPostEmb,
     Site::AttnQkProbs,
     Site::AttnVOut,
@@ -26,6 +28,9 @@ const NODE_SITES: [Site; 7] = [
     Site::MlpLatent,
     Site::AttnLatent,
     Site::ResidLatent,
+    Site::MlpError,
+    Site::AttnError,
+    Site::ResidError,
 ];
 
 /// A node and what removing it changes.
@@ -70,20 +75,25 @@ impl Removal {
                 let autoencoder = slots::in_layer(model, slot, layer)?;
                 let scale = run.latent_scales(slot, layer)?.map_or(1.0, |scales| scales[token]);
                 let direction: Vec<f32> = scaled(autoencoder.direction(latent)).iter().map(|x| x * scale).collect();
-                match autoencoder.site() {
-                    AutoencoderSite::MlpPostAct => {
-                        row_of(&block.mlp().write(&model.tensor(&[1, direction.len()], direction)?)?, 0)
-                    }
-                    AutoencoderSite::AttnVOut => {
-                        row_of(&block.attn.write_all(&model.tensor(&[1, direction.len()], direction)?)?, 0)
-                    }
-                    // Through the MLP it writes nothing that is a sum of its parts: its first-order estimate stays.
-                    AutoencoderSite::MlpIn => Ok(vec![0.0; model.config().d_model]),
-                    _ => Ok(direction),
-                }
+                written_at(model, layer, autoencoder.site(), direction)
+            }
+            (_, &[_, Index::All]) if let Some(slot) = Slot::at(site) => {
+                written_at(model, layer, slots::in_layer(model, slot, layer)?.site(), change)
             }
             _ => Err(Error::Internal(format!("what stands at {site:?} writes nothing"))),
         }
+    }
+}
+
+/// What a change of the activation that a dictionary stands for writes to the residual stream, `[D]`.
+fn written_at(model: &Transformer, layer: usize, site: AutoencoderSite, change: Vec<f32>) -> Result<Vec<f32>> {
+    let block = model.block(layer);
+    match site {
+        AutoencoderSite::MlpPostAct => row_of(&block.mlp().write(&model.tensor(&[1, change.len()], change)?)?, 0),
+        AutoencoderSite::AttnVOut => row_of(&block.attn.write_all(&model.tensor(&[1, change.len()], change)?)?, 0),
+        // Through the MLP it writes nothing that is a sum of its parts: its first-order estimate stays.
+        AutoencoderSite::MlpIn => Ok(vec![0.0; model.config().d_model]),
+        _ => Ok(change),
     }
 }
 
@@ -128,8 +138,12 @@ pub fn corrected(
         let (Some(d_probs), Some(state)) = (gradients.get(Site::AttnQkProbs, layer)?, run.attention(layer)) else {
             continue;
         };
-        // Attention reads what was written in earlier layers.
-        let reach = |r: &Removal| r.entries.point.layer.is_none_or(|l| l < layer);
+        // Attention reads what was written before it.
+        let reach = |r: &Removal| {
+            let slot = Slot::at(r.entries.point.site).unwrap_or(Slot::Mlp);
+            let written = |at| Place::written_by(model, slot, at);
+            r.entries.point.layer.is_none_or(|at| written(at) < (layer, Place::EndOfPreviousLayer))
+        };
         let reached: Vec<usize> = (0..removals.len()).filter(|i| reach(&removals[*i])).collect();
         let residual = Numbers::of(run.residual_before(layer))?.to_row_major();
         let width = model.config().d_model;

@@ -114,7 +114,12 @@ impl Engine {
     }
 
     fn plan_of_effects(&self, request: &EffectsRequest) -> Result<Plan> {
-        let ablations = request.node_ablations.iter().flatten().map(ablation_spec).collect::<Result<_>>()?;
+        let ablations = request
+            .node_ablations
+            .iter()
+            .flatten()
+            .map(|ablation| ablation_spec(self.model(), ablation))
+            .collect::<Result<_>>()?;
         Plan::new(
             self,
             &InferenceRequestSpec {

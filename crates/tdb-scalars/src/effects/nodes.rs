@@ -6,6 +6,7 @@ use tdb_api::{
 use tdb_model::{Gradients, Index, Numbers, Patch, Point, Run, Site, Slot, Transformer, Values};
 
 use crate::context::Context;
+use crate::dictionary::slot_of_error;
 use crate::error::{Result, bad};
 use crate::slots;
 use crate::values::wrap;
@@ -71,6 +72,11 @@ impl Entries {
                     Some(_) => (Site::AttnQkProbs, vec![token, at(1, "attended-to token", tokens)?, head]),
                 }
             }
+            (_, Some(layer)) if let Some(slot) = slot_of_error(node_type) => {
+                slots::require(model, slot, node_type.as_str())?;
+                slots::in_layer(model, slot, layer)?;
+                (slot.error(), vec![token, Index::All])
+            }
             _ => match slots::of_latents(model, node_type)? {
                 Some(slot) => {
                     let n_latents = match layer {
@@ -81,7 +87,7 @@ impl Entries {
                 }
                 None => {
                     return bad!(
-                        "a node of type \"{node_type}\" cannot be removed; heads, MLP neurons, latents and embeddings can"
+                        "a node of type \"{node_type}\" cannot be removed; heads, MLP neurons, latents, errors of dictionaries and embeddings can"
                     );
                 }
             },

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use tdb_api::{MirroredNodeIndex, NodeType, PassType, SampledBound};
 use tdb_model::{Run, Slot};
 
+use crate::dictionary::slot_of_error;
 use crate::error::Result;
 use crate::rank::node_key;
 use crate::slots;
@@ -55,6 +56,10 @@ impl Population {
                     NodeType::MlpNeuron => Part { len: tokens * config.d_ff, width: config.d_ff, ..none },
                     NodeType::AttentionHead => {
                         Part { len: tokens * (tokens + 1) / 2 * config.n_heads, width: config.n_heads, ..none }
+                    }
+                    _ if let Some(slot) = slot_of_error(node_type) => {
+                        let has = run.model().autoencoder(slot, layer).is_some();
+                        Part { len: if has { tokens } else { 0 }, ..none }
                     }
                     _ => {
                         let active = match slots::of_latents(run.model(), node_type)? {

@@ -135,7 +135,7 @@ pub enum Values {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     // The text is looked at first: a wrong name should not cost the loading of a model.
     let corpus = describe_corpus(&args.text)?;
-    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder } =
+    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder, .. } =
         open(args)?;
     let autoencoders =
         Autoencoders { mlp: mlp_autoencoder, attention: attn_autoencoder, residual: residual_autoencoder };

@@ -1,16 +1,17 @@
 //! `--dictionary`: where a dictionary is, and what its files do not say about it.
 
 use anyhow::{Context, bail, ensure};
+use tdb_data::hub_dictionary;
 use tdb_model::checkpoint::DictionaryOptions;
 use tdb_model::{AutoencoderSite, Normalization};
 
 /// How it is written, for messages and `--help`.
-pub const SYNTAX: &str = "NAME|FOLDER[,site=SITE][,layer=LAYER][,normalization=NORMALIZATION][,factor=NUMBER]";
+pub const SYNTAX: &str = "NAME|FOLDER|hf:OWNER/NAME[@REVISION][/PATH][,site=SITE][,layer=LAYER][,normalization=NORMALIZATION][,factor=NUMBER]";
 
 /// A name or path with what was said after it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
-    /// A registered name, a folder below the model's autoencoders/, or a path.
+    /// A registered name, a folder below the model's autoencoders/, a path, or a folder of Hugging Face's hub.
     pub name: String,
     pub options: DictionaryOptions,
 }
@@ -38,10 +39,9 @@ impl Wanted {
             name = rest;
         }
         super::serve::check_name(name)?;
-        ensure!(
-            !name.starts_with("hf:"),
-            "{name}: dictionaries are not fetched by their names on the Hugging Face hub yet; download the folder and give its path"
-        );
+        if name.starts_with("hf:") {
+            hub_dictionary(name)?;
+        }
         Ok(Self { name: name.to_owned(), options })
     }
 }
@@ -91,7 +91,7 @@ mod tests {
             ("a,factor=0", "positive"),
             ("a,factor=nan", "positive"),
             (",site=resid_pre", "empty"),
-            ("hf:org/name/path", "hub"),
+            ("hf:org", "expected hf:owner/name"),
         ] {
             let error = format!("{:#}", Wanted::parse(text).unwrap_err());
             assert!(error.contains(what), "{text}: {error}");

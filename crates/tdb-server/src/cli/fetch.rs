@@ -8,7 +8,7 @@ use futures::{StreamExt, stream};
 use std::path::PathBuf;
 use tdb_data::{
     AutoencoderEntry, Error, Fetcher, Library, Location, ModelEntry, Progress, RecordsEntry, Registry,
-    autoencoder_files, fetch_model, hub_model,
+    autoencoder_files, fetch_dictionary, fetch_model, hub_model,
 };
 
 /// Fetch models, autoencoders, records and explanations into the cache, so that they are there without a network
@@ -19,7 +19,8 @@ pub struct Args {
     /// Models: registered names, or owner/name[@revision] of Hugging Face's hub
     #[arg(value_name = "MODEL")]
     pub models: Vec<String>,
-    /// Autoencoders of these models, by name, separated by commas; or "all"
+    /// Autoencoders of these models, by name, separated by commas; or "all". Folders of Hugging Face's hub, of any model:
+    /// hf:owner/name[@revision]/path
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub autoencoders: Vec<String>,
     /// Sets of records, by name, with the explanations of the same nodes
@@ -39,7 +40,7 @@ pub struct Args {
 const PARALLEL: usize = 16;
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    if args.models.is_empty() && args.records.is_empty() {
+    if args.models.is_empty() && args.records.is_empty() && !args.autoencoders.iter().any(|name| is_of_hub(name)) {
         bail!("name a model, such as gpt2-small, or a set of records (--records)");
     }
     let runtime = runtime::new()?;
@@ -76,15 +77,32 @@ pub async fn autoencoder(fetcher: &Fetcher, entry: &AutoencoderEntry) -> anyhow:
     Ok(files?)
 }
 
+/// The folder of a dictionary of Hugging Face's hub, likewise.
+pub async fn hub_dictionary(fetcher: &Fetcher, name: &str) -> anyhow::Result<PathBuf> {
+    let location = tdb_data::hub_dictionary(name)?;
+    let bars = Bars::titled(name);
+    let fetched = fetch_dictionary(fetcher, &location, &bars).await;
+    bars.finish();
+    Ok(fetched?)
+}
+
+fn is_of_hub(name: &str) -> bool {
+    name.starts_with("hf:")
+}
+
 async fn fetch(args: &Args, library: &Library) -> anyhow::Result<()> {
     let (registry, fetcher) = (library.registry(), library.fetcher());
+    let (of_hub, registered): (Vec<&String>, Vec<&String>) = args.autoencoders.iter().partition(|name| is_of_hub(name));
+    for name in of_hub {
+        println!("{name}: {}", hub_dictionary(fetcher, name).await?.display());
+    }
     for name in &args.models {
         println!("{name}: {}", model(fetcher, &entry(registry, name)?).await?.display());
         let of_model = || registry.autoencoders.iter().filter(|a| a.model == *name);
-        let wanted: Vec<_> = if args.autoencoders.iter().any(|a| a == "all") {
+        let wanted: Vec<_> = if registered.iter().any(|a| *a == "all") {
             of_model().collect()
         } else {
-            args.autoencoders.iter().map(|a| registry.autoencoder(name, a)).collect::<Result<_, _>>()?
+            registered.iter().map(|a| registry.autoencoder(name, a)).collect::<Result<_, _>>()?
         };
         for entry in wanted {
             println!("{}: {} files", entry.name, autoencoder(fetcher, entry).await?.len());

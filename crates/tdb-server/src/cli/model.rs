@@ -1,7 +1,8 @@
 //! From a name to a model with its autoencoders.
 //!
 //! A name is looked up in this order: as a folder below `--models`, in the registry, as a path, on Hugging Face's hub.
-//! Autoencoders in the registry and as a path, or as the folder `autoencoders/<name>/` of the model's.
+//! Autoencoders in the registry and as a path, as the folder `autoencoders/<name>/` of the model's, or as a folder of the
+//! hub, `hf:owner/name/path`.
 
 use super::library::EmbeddedRecords;
 use super::{device, dictionary, embedded, fetch};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tdb_data::{Error as DataError, Library, hub};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
 use tdb_model::{AutoencoderSite, Config, Device, Element, NamedAutoencoder, Slot, Tokenizer, Transformer, Weights};
-use tdb_scalars::Engine;
+use tdb_scalars::{Dictionary, Engine};
 use tokio::runtime::Handle;
 
 /// The model that answers, with its dictionaries
@@ -26,7 +27,8 @@ pub struct ModelArgs {
     /// Autoencoder on the attention layers, looked up likewise
     #[arg(long, alias = "attn_autoencoder_name", alias = "attn-autoencoder-name", value_name = "NAME|FOLDER")]
     pub attn_autoencoder: Option<String>,
-    /// Dictionary (sparse autoencoder or transcoder) at any site, looked up likewise; may be repeated for other sites.
+    /// Dictionary (sparse autoencoder or transcoder) at any site, looked up likewise, or a folder of Hugging Face's hub
+    /// as hf:owner/name[@revision]/path; may be repeated for other sites, and for other layers of the same site.
     /// What its files do not say is written after it: FOLDER,site=resid_post_mlp,layer=3,normalization=layer-norm
     #[arg(long, value_name = "NAME|FOLDER[,KEY=VALUE]")]
     pub dictionary: Vec<String>,
@@ -93,10 +95,11 @@ pub fn load(args: &ModelArgs, library: &Library, runtime: &Handle) -> anyhow::Re
         device: Some(&device),
         weights: args.weights,
     };
-    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder } =
-        open(&wanted, library, runtime)?;
+    let opened = open(&wanted, library, runtime)?;
+    let Opened { name, model, tokenizer, mlp_autoencoder, attn_autoencoder, .. } = opened;
     let engine = Engine::new(name, model, tokenizer, mlp_autoencoder, attn_autoencoder);
-    Ok(engine.with_residual_autoencoder(residual_autoencoder).with_beginning(beginning))
+    let engine = engine.with_residual_autoencoder(opened.residual_autoencoder).with_beginning(opened.beginning);
+    Ok(engine.with_dictionaries(opened.dictionaries))
 }
 
 /// What is to be opened: names or paths.
@@ -127,6 +130,8 @@ pub struct Opened {
     pub mlp_autoencoder: Option<String>,
     pub attn_autoencoder: Option<String>,
     pub residual_autoencoder: Option<String>,
+    /// What was loaded as dictionaries, where a slot may have several.
+    pub dictionaries: Vec<Dictionary>,
 }
 
 /// Finds a model and its autoencoders, fetches what is not here, and opens them.
@@ -152,22 +157,27 @@ pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow:
     let mut found: Vec<NamedAutoencoder> = Vec::new();
     for (asked, slot) in asked {
         let Some(asked) = asked else { continue };
-        found.push(lookup.autoencoder(asked, Some(slot), wanted.dead_latents)?);
+        found.push(lookup.autoencoder(asked, Some(slot))?);
     }
     for asked in wanted.dictionaries {
-        found.push(lookup.autoencoder(asked, None, wanted.dead_latents)?);
+        found.push(lookup.autoencoder(asked, None)?);
     }
     // The model inside the program comes with its own, where nothing else was asked for.
     if folder.is_none() {
         let own = [(embedded::MLP_AUTOENCODER, Slot::Mlp), (embedded::ATTN_AUTOENCODER, Slot::Attention)];
         for (own, slot) in own {
             if found.iter().all(|other| Slot::of(other.site) != slot) {
-                found.push(lookup.autoencoder(own, Some(slot), wanted.dead_latents)?);
+                found.push(lookup.autoencoder(own, Some(slot))?);
             }
         }
     }
     let mut names = [None, None, None];
-    for found in found {
+    let (found, dictionaries) = by_slot(found)?;
+    for mut found in found {
+        let dropped = if wanted.dead_latents { 0 } else { drop_dead_latents(&mut found) };
+        if dropped > 0 {
+            tracing::info!("dictionary {}: {dropped} latents per layer never fire and are left out", found.name);
+        }
         let (name, site) = (found.name.clone(), found.site);
         let layers: Vec<String> = found.indices.iter().map(ToString::to_string).collect();
         let normalization = found.layers.first().map_or("none", |layer| layer.normalization.name());
@@ -181,7 +191,33 @@ pub fn open(wanted: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow:
         names[Slot::ALL.iter().position(|slot| *slot == Slot::of(site)).unwrap_or_default()] = Some(name);
     }
     let [mlp_autoencoder, attn_autoencoder, residual_autoencoder] = names;
-    Ok(Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder })
+    Ok(Opened {
+        name,
+        model,
+        tokenizer,
+        beginning,
+        mlp_autoencoder,
+        attn_autoencoder,
+        residual_autoencoder,
+        dictionaries,
+    })
+}
+
+/// The dictionaries of each slot as one, and what they were loaded as.
+fn by_slot(found: Vec<NamedAutoencoder>) -> anyhow::Result<(Vec<NamedAutoencoder>, Vec<Dictionary>)> {
+    let (mut slots, mut dictionaries): (Vec<NamedAutoencoder>, Vec<Dictionary>) = Default::default();
+    for found in found {
+        let slot = Slot::of(found.site);
+        dictionaries.push(Dictionary { slot, name: found.name.clone(), layers: found.indices.clone() });
+        match slots.iter().position(|other| Slot::of(other.site) == slot) {
+            Some(at) => {
+                let other = slots.remove(at);
+                slots.insert(at, other.joined(found)?);
+            }
+            None => slots.push(found),
+        }
+    }
+    Ok((slots, dictionaries))
 }
 
 /// A model alone, from its name or path.
@@ -279,7 +315,7 @@ struct Lookup<'a> {
 
 impl Lookup<'_> {
     /// Under the name by which addresses know it. With a slot, only a dictionary of that slot is taken.
-    fn autoencoder(&self, text: &str, slot: Option<Slot>, dead_latents: bool) -> anyhow::Result<NamedAutoencoder> {
+    fn autoencoder(&self, text: &str, slot: Option<Slot>) -> anyhow::Result<NamedAutoencoder> {
         let dictionary::Wanted { name: wanted, mut options } = dictionary::Wanted::parse(text)?;
         let wanted = wanted.as_str();
         let inside = if self.folder.is_none() { embedded::autoencoder(wanted, self.config)? } else { None };
@@ -300,10 +336,6 @@ impl Lookup<'_> {
             let given = if slot == Some(Slot::Mlp) { "--mlp-autoencoder" } else { "--attn-autoencoder" };
             bail!("autoencoder {wanted} is of {:?}, which {given} does not take; give it as {right}", found.site);
         }
-        let dropped = if dead_latents { 0 } else { drop_dead_latents(&mut found) };
-        if dropped > 0 {
-            tracing::info!("autoencoder {wanted}: {dropped} latents per layer never fire and are left out");
-        }
         // A path goes by its last part.
         let name = Path::new(wanted).file_name().map_or(wanted.to_owned(), |name| name.to_string_lossy().into_owned());
         found.name = address_name(&name);
@@ -311,6 +343,10 @@ impl Lookup<'_> {
     }
 
     fn folder_of(&self, wanted: &str) -> anyhow::Result<(PathBuf, Option<AutoencoderSite>)> {
+        if wanted.starts_with("hf:") {
+            let fetched = self.runtime.block_on(fetch::hub_dictionary(self.library.fetcher(), wanted));
+            return Ok((fetched?, None));
+        }
         let own = self.folder.map(|folder| folder.join("autoencoders").join(wanted)).filter(|_| is_plain(wanted));
         if let Some(folder) = own.as_ref().filter(|folder| folder.is_dir()) {
             return Ok((folder.clone(), None));

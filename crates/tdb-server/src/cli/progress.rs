@@ -40,9 +40,14 @@ impl Bars {
         Self { all, total, title: String::new(), state: Mutex::new(state) }
     }
 
+    /// For the files of what is called so.
+    pub fn titled(title: &str) -> Self {
+        Self { title: title.to_owned(), ..Self::new() }
+    }
+
     /// For the files of a model or an autoencoder. If `first`, the first of them, has to come from elsewhere, says so.
     pub fn of(title: &str, first: &Location, fetcher: &Fetcher) -> Self {
-        let bars = Self { title: title.to_owned(), ..Self::new() };
+        let bars = Self::titled(title);
         if !fetcher.is_offline() && !fetcher.has(first) {
             let from = fetcher.resolve(first).unwrap_or_else(|_| first.clone()).to_string();
             let from = from.rsplit_once('/').map_or(from.as_str(), |(folder, _)| folder);

@@ -1,4 +1,4 @@
-//! `tdb train-sae`: sparse autoencoders for any model and text.
+//! `tdb train-sae`: sparse autoencoders and transcoders for any model and text.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use tdb_model::checkpoint::Precision;
 use tdb_model::{AutoencoderSite, Tokenizer, Transformer};
 use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, Sparsity, TokenSource};
 
-/// Train sparse autoencoders on one site in every layer of a model
+/// Train sparse autoencoders, or transcoders, on one site in every layer of a model
 ///
 /// A run that was interrupted goes on where it was last saved when the same command is given again, and ends with the
 /// same bytes.
@@ -27,12 +27,15 @@ pub struct Args {
     /// Folder for the autoencoders; the debugger finds them by name below the model's `autoencoders/`
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
-    /// What the autoencoders read and reconstruct
+    /// What the autoencoders read and reconstruct, or that they are transcoders
     #[arg(long, value_enum)]
     pub site: Site,
     /// Plain text, JSON lines (.jsonl) or Parquet files; without any, the text that `tdb train` generates
     #[arg(value_name = "TEXT")]
     pub text: Vec<PathBuf>,
+    /// Give a transcoder a skip connection: a matrix from its input to its output beside the latents
+    #[arg(long)]
+    pub skip: bool,
     /// Latents per layer
     #[arg(long, default_value_t = 512)]
     pub latents: usize,
@@ -94,6 +97,8 @@ pub enum Site {
     ResidDeltaMlp,
     /// What the attention layer writes
     ResidDeltaAttn,
+    /// Transcoder: reads the input of the MLP, after its norm, and makes what the MLP writes
+    MlpTranscoder,
 }
 
 impl From<Site> for AutoencoderSite {
@@ -107,6 +112,7 @@ impl From<Site> for AutoencoderSite {
             Site::MlpPostAct => Self::MlpPostAct,
             Site::ResidDeltaMlp => Self::ResidDeltaMlp,
             Site::ResidDeltaAttn => Self::ResidDeltaAttn,
+            Site::MlpTranscoder => Self::MlpTranscoder,
         }
     }
 }
@@ -116,6 +122,23 @@ const TEXT_SEED: u64 = 7;
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(!sae::is_finished(&args.out), "{} holds finished autoencoders; name another folder", args.out.display());
+    let recipe = SaeRecipe {
+        seed: args.seed,
+        site: args.site.into(),
+        skip: args.skip,
+        latents: args.latents,
+        sparsity: match args.l1 {
+            Some(l1) => Sparsity::Relu { l1 },
+            None => Sparsity::TopK { k: args.k },
+        },
+        tokens: args.tokens,
+        batch: args.batch,
+        buffer: args.buffer,
+        rate: args.rate,
+    };
+    if args.sae_lens.is_some() {
+        sae::check_sae_lens(&recipe)?;
+    }
     describe_corpus(&args.text)?;
     let wanted = Wanted { model: args.model.as_deref(), ..Wanted::default() };
     let runtime = runtime::new()?;
@@ -132,19 +155,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let first = super::model::first(args.first.as_deref(), &checkpoint.tokenizer, checkpoint.beginning)?;
     let cutting = Cutting { tokens: context, first };
     let (mut source, text) = source(args, &model, checkpoint.tokenizer, cutting, &unreadable)?;
-    let recipe = SaeRecipe {
-        seed: args.seed,
-        site: args.site.into(),
-        latents: args.latents,
-        sparsity: match args.l1 {
-            Some(l1) => Sparsity::Relu { l1 },
-            None => Sparsity::TopK { k: args.k },
-        },
-        tokens: args.tokens,
-        batch: args.batch,
-        buffer: args.buffer,
-        rate: args.rate,
-    };
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let bar = ProgressBar::new(args.tokens as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tokens  {msg}  {eta} to go")?);

@@ -13,7 +13,7 @@ mod worlds;
 use crate::dice::{Dice, hash};
 
 /// Changes whenever the text of a seed changes; written beside a trained model.
-pub const GRAMMAR_VERSION: u32 = 2;
+pub const GRAMMAR_VERSION: u32 = 3;
 
 /// What stands between documents, and before the first.
 pub const END_OF_TEXT: &str = "<|endoftext|>";

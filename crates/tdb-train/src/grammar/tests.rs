@@ -80,3 +80,38 @@ fn questions_are_well_formed() {
         }
     }
 }
+
+#[test]
+fn verbs_are_spelt_right_in_every_form() {
+    // Written by hand, so that a verb that the rules don't fit is found.
+    let forms = [
+        ("walk", "walks", "walked"),
+        ("talk", "talks", "talked"),
+        ("work", "works", "worked"),
+        ("play", "plays", "played"),
+        ("dance", "dances", "danced"),
+        ("jump", "jumps", "jumped"),
+        ("paint", "paints", "painted"),
+        ("wait", "waits", "waited"),
+        ("rest", "rests", "rested"),
+        ("cook", "cooks", "cooked"),
+    ];
+    assert_eq!(forms.map(|form| form.0), words::VERBS);
+    let rules = [("carry", "carries", "carried"), ("watch", "watches", "watched")];
+    for (verb, third, past) in forms.into_iter().chain(rules) {
+        assert_eq!((words::third_person(verb), words::past(verb)), (third.to_owned(), past.to_owned()));
+    }
+}
+
+#[test]
+fn articles_fit_the_word_after_them() {
+    for text in training_text(4, 20_000) {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for pair in words.windows(2) {
+            // `A` is a letter in lists of letters.
+            if pair[0] == "a" || pair[0] == "an" {
+                assert_eq!(pair[0] == "an", pair[1].starts_with(['a', 'e', 'i', 'o', 'u']), "{text}");
+            }
+        }
+    }
+}

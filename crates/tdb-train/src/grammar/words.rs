@@ -248,7 +248,7 @@ pub const NUMBERS: &[&str] = &["one", "two", "three", "four", "five", "six", "se
 pub const LETTERS: &[&str] =
     &["A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "P", "Q", "R", "S", "T"];
 
-/// Verbs that add `s` and `ed`.
+/// Regular verbs that keep their last consonant single: see [`third_person`] and [`past`].
 pub const VERBS: &[&str] = &["walk", "talk", "work", "play", "dance", "jump", "paint", "wait", "rest", "cook"];
 
 /// Every name, women's first.
@@ -279,4 +279,27 @@ pub fn common() -> Vec<&'static str> {
 pub fn with_article(noun: &str) -> String {
     let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {noun}")
+}
+
+/// `walks`, `watches`, `carries`
+pub fn third_person(verb: &str) -> String {
+    match stem_before_y(verb) {
+        Some(stem) => format!("{stem}ies"),
+        None if ["s", "x", "z", "ch", "sh", "o"].iter().any(|ending| verb.ends_with(ending)) => format!("{verb}es"),
+        None => format!("{verb}s"),
+    }
+}
+
+/// `walked`, `danced`, `carried`
+pub fn past(verb: &str) -> String {
+    match stem_before_y(verb) {
+        Some(stem) => format!("{stem}ied"),
+        None if verb.ends_with('e') => format!("{verb}d"),
+        None => format!("{verb}ed"),
+    }
+}
+
+/// What stands before a final `y` that follows a consonant: `carr` of `carry`, nothing of `play`.
+fn stem_before_y(verb: &str) -> Option<&str> {
+    verb.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u']))
 }

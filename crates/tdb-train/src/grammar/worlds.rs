@@ -3,7 +3,7 @@
 use super::Item;
 use super::words::{
     ADJECTIVES, ANIMALS, CAPITALS, COLORED, DAYS, JOBS, LANGUAGES, LETTERS, MONTHS, NUMBERS, OPPOSITES, PLACES, VERBS,
-    names,
+    names, past, third_person, with_article,
 };
 use crate::dice::Dice;
 
@@ -42,7 +42,7 @@ pub fn world(dice: &mut Dice) -> Item {
             match dice.below(3) {
                 0 => format!("The {job} works in the {place}."),
                 1 => format!("In the {place} we met the {job}."),
-                _ => format!("{} is a {job} and works in the {place}.", dice.pick(&names())),
+                _ => format!("{} is {} and works in the {place}.", dice.pick(&names()), with_article(job)),
             }
         }
         3 => {
@@ -115,8 +115,8 @@ pub fn world(dice: &mut Dice) -> Item {
 pub fn tense(dice: &mut Dice) -> Item {
     let (name, verb, place) = (dice.pick(&names()), dice.pick(VERBS), dice.pick(PLACES));
     let mut parts = [
-        format!("Yesterday {name} {verb}ed near the {place}."),
-        format!("Every day {name} {verb}s near the {place}."),
+        format!("Yesterday {name} {} near the {place}.", past(verb)),
+        format!("Every day {name} {} near the {place}.", third_person(verb)),
         format!("Tomorrow {name} will {verb} near the {place}."),
         format!("Now {name} and a friend {verb} near the {place}."),
     ];

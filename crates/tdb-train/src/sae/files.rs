@@ -7,7 +7,7 @@ use serde_json::json;
 use tdb_model::NamedAutoencoder;
 use tdb_model::checkpoint::{Precision, native, sae_lens};
 
-use super::recipe::SaeRecipe;
+use super::recipe::{SaeRecipe, Sparsity};
 use super::train::TrainedAutoencoder;
 use crate::error::{Error, Result};
 use crate::folder::write_json;
@@ -43,6 +43,19 @@ pub fn write_autoencoders(
         fs::remove_file(&state).map_err(Error::file(&state))?;
     }
     Ok(())
+}
+
+/// Whether SAELens has dictionaries of this kind.
+///
+/// # Errors
+/// If it has not: its transcoders have no TopK.
+pub fn check_sae_lens(recipe: &SaeRecipe) -> Result<()> {
+    match recipe.sparsity {
+        Sparsity::TopK { .. } if recipe.site.is_transcoder() => {
+            Err(Error::setting("sae-lens", "SAELens has no transcoders with TopK; train with --l1 for it"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes them as SAELens reads them, too. `model` is the name by which TransformerLens knows the model.

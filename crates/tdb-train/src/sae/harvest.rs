@@ -1,19 +1,33 @@
-//! Activations of one site, from forward passes that keep nothing else for longer than a sequence.
+//! What dictionaries of one site read and make, from forward passes that keep nothing else for longer than a sequence.
 
 use rayon::prelude::*;
-use tdb_model::{AutoencoderSite, ForwardOptions, Point, Site, Transformer};
+use tdb_model::{AutoencoderSite, ForwardOptions, Point, Run, Site, Transformer};
 
+use super::examples::Rows;
 use super::source::TokenSource;
 use crate::error::{Error, Result};
 
-/// What a site holds in every layer of a sequence, `[T, width]` each.
-pub fn activations(model: &Transformer, site: AutoencoderSite, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
+/// What dictionaries at a site learn from in every layer of a sequence, a row a token.
+pub fn activations(model: &Transformer, site: AutoencoderSite, tokens: &[u32]) -> Result<Vec<Rows>> {
     let run = model.forward(tokens, ForwardOptions::default())?;
     let rows = |layer| {
-        let point = activation(site, layer);
-        Ok(run.get(point.site, point.layer)?.flatten_all()?.to_vec1()?)
+        let inputs = numbers(&run, activation(site, layer))?;
+        let targets = site.is_transcoder().then(|| numbers(&run, target(site, layer))).transpose()?;
+        Ok(Rows::new(inputs, targets))
     };
     (0..run.n_layers()).map(rows).collect()
+}
+
+fn numbers(run: &Run, point: Point) -> Result<Vec<f32>> {
+    Ok(run.get(point.site, point.layer)?.flatten_all()?.to_vec1()?)
+}
+
+/// Where in a pass what a layer's dictionary makes stands, of a model without dictionaries.
+pub(super) fn target(site: AutoencoderSite, layer: usize) -> Point {
+    match site.is_transcoder() {
+        true => Point { site: Site::ResidDeltaMlp, layer: Some(layer) },
+        false => activation(site, layer),
+    }
 }
 
 /// Where in a pass the input of a layer's dictionary stands, of a model without dictionaries.
@@ -66,26 +80,27 @@ impl<'a> Endless<'a> {
     }
 }
 
-/// The activations of `size` tokens in every layer, `[size, width]` each: all that is ever held of them.
+/// What dictionaries learn from at `size` tokens, in every layer: all that is ever held of them.
 pub(super) fn fill(
     model: &Transformer,
     site: AutoencoderSite,
     text: &mut Endless<'_>,
     size: usize,
-) -> Result<Vec<Vec<f32>>> {
+) -> Result<Vec<Rows>> {
     const TOGETHER: usize = 32;
     let config = model.config();
-    let width = site.width(config);
-    let mut buffers: Vec<Vec<f32>> = vec![Vec::with_capacity(size * width); config.n_layers];
-    while buffers[0].len() < size * width {
+    let widths = [site.width(config), site.output_width(config)];
+    let mut buffers: Vec<Rows> = vec![Rows::default(); config.n_layers];
+    let mut held = 0;
+    while held < size {
         let sequences = (0..TOGETHER).map(|_| text.next()).collect::<Result<Vec<_>>>()?;
-        let parts: Vec<Result<Vec<Vec<f32>>>> =
+        let parts: Vec<Result<Vec<Rows>>> =
             sequences.par_iter().map(|tokens| activations(model, site, tokens)).collect();
-        for part in parts {
+        for (part, tokens) in parts.into_iter().zip(&sequences) {
             for (buffer, rows) in buffers.iter_mut().zip(part?) {
-                let room = size * width - buffer.len();
-                buffer.extend_from_slice(&rows[..rows.len().min(room)]);
+                buffer.extend(&rows, size - held, widths);
             }
+            held = size.min(held + tokens.len());
         }
     }
     Ok(buffers)

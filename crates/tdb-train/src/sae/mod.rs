@@ -1,14 +1,16 @@
-//! Sparse autoencoders for any model and text: ReLU with an L1 penalty, or TopK.
+//! Sparse autoencoders and transcoders for any model and text: ReLU with an L1 penalty, or TopK.
 //!
 //! ```text
 //! source   text -> sequences of tokens
-//! harvest  sequences -> activations of one site in every layer, a bounded buffer of them at a time
-//! learner  one layer's autoencoder: a step of gradient descent on a batch
+//! harvest  sequences -> what is read and made at one site in every layer, a bounded buffer of it at a time
+//! examples what is learnt from: inputs and what should be made of them
+//! learner  one layer's dictionary: a step of gradient descent on a batch
 //! train    the loop over buffers: all layers side by side, states saved between buffers
 //! files    what a training leaves behind
 //! quality  variance explained, cross-entropy recovered, latents per token, dead latents
 //! ```
 
+mod examples;
 mod files;
 mod harvest;
 mod learner;
@@ -17,7 +19,8 @@ mod recipe;
 mod source;
 mod train;
 
-pub use files::{export_sae_lens, is_finished, quality_table, state_file, write_autoencoders};
+pub use examples::{Examples, Rows};
+pub use files::{check_sae_lens, export_sae_lens, is_finished, quality_table, state_file, write_autoencoders};
 pub use harvest::activations;
 pub use quality::{Quality, cross_entropies, frequency, quality};
 pub use recipe::{SaeRecipe, Sparsity};

@@ -1,4 +1,4 @@
-//! How good an autoencoder is, on text that it did not learn from.
+//! How good a dictionary is, on text that it did not learn from.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use tdb_model::numbers::{Numbers, exp, tensor};
 use tdb_model::{Autoencoder, ForwardOptions, Hooks, Pass, Point, Site, Transformer};
 
-use super::harvest::{activation, activations};
+use super::examples::{Examples, Rows};
+use super::harvest::{activation, activations, target};
 use crate::error::{Error, Result};
 
 /// An autoencoder of one layer, judged.
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 #[serde(rename_all = "camelCase")]
 pub struct Quality {
     pub layer: usize,
-    /// Share of the activation's variance that the reconstruction has.
+    /// Share of the variance of what it should make that it does make.
     pub variance_explained: f64,
     /// How much of what is lost without the activation (set to zero) the reconstruction brings back, in cross-entropy.
     /// `None` where nothing is lost: on this text the model does as well without the activation.
@@ -32,24 +33,36 @@ pub struct Quality {
 
 /// Puts something else in the place of one activation.
 struct Replace<'a> {
-    point: Point,
+    /// What is read.
+    input: Point,
+    /// What is replaced.
+    target: Point,
     /// `None` for zero.
     autoencoder: Option<&'a Autoencoder>,
+    /// The input of a transcoder, once it was seen.
+    seen: Option<Tensor>,
 }
 
 impl Hooks for Replace<'_> {
     fn wants(&self, point: Point, pass: Pass) -> bool {
-        point == self.point && pass == Pass::Forward
+        (point == self.target || point == self.input) && pass == Pass::Forward
     }
 
-    fn forward(&mut self, _point: Point, activation: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        match self.autoencoder {
-            None => activation.zeros_like().map(Some),
-            Some(autoencoder) => {
-                // Heads' outputs are encoded side by side.
-                let rows = activation.flatten_from(1)?;
-                autoencoder.decode(&autoencoder.encode(&rows)?, &rows)?.reshape(activation.dims()).map(Some)
+    fn forward(&mut self, point: Point, activation: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let Some(autoencoder) = self.autoencoder else {
+            return (point == self.target).then(|| activation.zeros_like()).transpose();
+        };
+        if point == self.input {
+            // Heads' outputs are encoded side by side.
+            self.seen = Some(activation.flatten_from(1)?);
+        }
+        match (&self.seen, point == self.target) {
+            (Some(input), true) => {
+                let output = autoencoder.decode(&autoencoder.encode(input)?, input)?;
+                output.reshape(activation.dims()).map(Some)
             }
+            (None, true) => candle_core::bail!("{:?} comes before what is read for it", self.target),
+            (_, false) => Ok(None),
         }
     }
 }
@@ -80,13 +93,15 @@ pub fn cross_entropies(
     autoencoder: &Autoencoder,
     sequences: &[Vec<u32>],
 ) -> Result<[f64; 3]> {
-    let point = activation(autoencoder.site(), layer);
+    let (input, target) = (activation(autoencoder.site(), layer), target(autoencoder.site(), layer));
     let mean = |replace: Option<Option<&Autoencoder>>| {
         let parts: Vec<Result<(f64, usize)>> = sequences
             .par_iter()
             .map(|tokens| match replace {
                 None => cross_entropy(model, tokens, None),
-                Some(autoencoder) => cross_entropy(model, tokens, Some(&mut Replace { point, autoencoder })),
+                Some(autoencoder) => {
+                    cross_entropy(model, tokens, Some(&mut Replace { input, target, autoencoder, seen: None }))
+                }
             })
             .collect();
         let (mut sum, mut count) = (0.0, 0);
@@ -123,28 +138,29 @@ fn reconstruct(
     autoencoder: &Autoencoder,
     sequences: &[Vec<u32>],
 ) -> Result<Reconstruction> {
-    let width = autoencoder.n_inputs();
-    let rows: Vec<Result<Vec<f32>>> = sequences
+    let (width, target_width) = (autoencoder.n_inputs(), autoencoder.n_outputs());
+    let parts: Vec<Result<Rows>> = sequences
         .par_iter()
         .map(|tokens| Ok(activations(model, autoencoder.site(), tokens)?.swap_remove(layer)))
         .collect();
-    let mut x = Vec::new();
-    for rows in rows {
-        x.extend(rows?);
+    let mut rows = Rows::default();
+    for part in parts {
+        rows.extend(&part?, usize::MAX / width.max(target_width), [width, target_width]);
     }
-    let n = x.len() / width;
-    let inputs = tensor(&[n, width], x.clone());
+    let Examples { inputs, targets } = rows.examples();
+    let n = inputs.len() / width;
+    let inputs = tensor(&[n, width], inputs.to_vec());
     let latents = autoencoder.encode(&inputs)?;
-    let reconstruction = autoencoder.decode(&latents, &inputs)?.flatten_all()?.to_vec1::<f32>()?;
-    let mut mean = vec![0.0f64; width];
-    for row in x.chunks_exact(width) {
+    let made = autoencoder.decode(&latents, &inputs)?.flatten_all()?.to_vec1::<f32>()?;
+    let mut mean = vec![0.0f64; target_width];
+    for row in targets.chunks_exact(target_width) {
         mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n as f64);
     }
     let (mut spread, mut error) = (0.0f64, 0.0f64);
-    for (x, r) in x.chunks_exact(width).zip(reconstruction.chunks_exact(width)) {
-        for i in 0..width {
-            spread += (f64::from(x[i]) - mean[i]).powi(2);
-            error += (f64::from(x[i]) - f64::from(r[i])).powi(2);
+    for (wanted, made) in targets.chunks_exact(target_width).zip(made.chunks_exact(target_width)) {
+        for i in 0..target_width {
+            spread += (f64::from(wanted[i]) - mean[i]).powi(2);
+            error += (f64::from(wanted[i]) - f64::from(made[i])).powi(2);
         }
     }
     let mut counts = vec![0u32; autoencoder.n_latents()];

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 use tdb_model::{AutoencoderSite, Config};
 
+use super::learner::{Kind, Shape};
 use crate::error::{Error, Result};
 
 /// What keeps most latents at zero.
@@ -19,6 +20,9 @@ pub enum Sparsity {
 pub struct SaeRecipe {
     pub seed: u64,
     pub site: AutoencoderSite,
+    /// Whether a transcoder has a skip connection: a matrix from its input to its output beside the latents.
+    #[serde(default)]
+    pub skip: bool,
     /// Latents of each layer.
     pub latents: usize,
     pub sparsity: Sparsity,
@@ -53,10 +57,25 @@ impl SaeRecipe {
         if !(self.rate.is_finite() && self.rate > 0.0) {
             return bad("rate", format!("{}, but it must be above 0", self.rate));
         }
+        if self.skip && !self.site.is_transcoder() {
+            return bad("skip", format!("only a transcoder has a skip connection, not {}", self.site.name()));
+        }
         if config.n_layers == 0 {
             return bad("model", "it has no layers".to_owned());
         }
         Ok(())
+    }
+
+    pub(super) fn shape(&self, config: &Config) -> Shape {
+        Shape {
+            inputs: self.site.width(config),
+            outputs: self.site.output_width(config),
+            latents: self.latents,
+            kind: match self.site.is_transcoder() {
+                true => Kind::Transcoder { skip: self.skip },
+                false => Kind::Autoencoder,
+            },
+        }
     }
 
     /// Batches taken from each buffer.

@@ -13,8 +13,9 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tdb_model::{Autoencoder, AutoencoderWeights, Transformer};
 
+use super::examples::Rows;
 use super::harvest::{Endless, fill};
-use super::learner::{Learner, StepStats};
+use super::learner::{Learner, Shape, StepStats};
 use super::quality::{Quality, cross_entropies, frequency, quality, recovered};
 use super::recipe::SaeRecipe;
 use super::source::TokenSource;
@@ -72,13 +73,13 @@ pub fn train_autoencoders(
     watch: &mut dyn FnMut(&SaeProgress) -> ControlFlow<()>,
 ) -> Result<Option<Vec<TrainedAutoencoder>>> {
     recipe.check(model.config())?;
-    let width = recipe.site.width(model.config());
+    let shape = recipe.shape(model.config());
     let judged = {
         let mut text = Endless::new(source, 0)?;
         (0..JUDGING).map(|_| text.next()).collect::<Result<Vec<_>>>()?
     };
     let mut state = match state_file.exists() {
-        true => Some(State::read(state_file, recipe, model.config().n_layers, width)?),
+        true => Some(State::read(state_file, recipe, model.config().n_layers, shape)?),
         false => None,
     };
     let taken = state.as_ref().map_or(JUDGING as u64, |state| state.sequences);
@@ -88,14 +89,14 @@ pub fn train_autoencoders(
     let dead_after = (recipe.steps() * recipe.batch / 10).clamp(1, 2_000_000) as f32;
     while state.as_ref().is_none_or(|state| state.buffers < recipe.buffers()) {
         let rows = fill(model, recipe.site, &mut text, per_buffer)?;
-        let state = state.get_or_insert_with(|| State::new(recipe, width, &rows));
+        let state = state.get_or_insert_with(|| State::new(recipe, shape, &rows));
         let round = state.buffers;
         let mut order: Vec<usize> = (0..per_buffer).collect();
         let mut dice = Dice::new(&[recipe.seed, 0x0DE5, round as u64]);
         for last in (1..per_buffer).rev() {
             order.swap(last, dice.below(last + 1));
         }
-        let learn = |(layer, (learner, rows)): (usize, (&mut Learner, &Vec<f32>))| {
+        let learn = |(layer, (learner, rows)): (usize, (&mut Learner, &Rows))| {
             learn_buffer(recipe, learner, rows, &order, layer, round, dead_after)
         };
         let stats: Vec<StepStats> = state.learners.par_iter_mut().zip(&rows).enumerate().map(learn).collect();
@@ -124,32 +125,29 @@ pub fn train_autoencoders(
 fn learn_buffer(
     recipe: &SaeRecipe,
     learner: &mut Learner,
-    rows: &[f32],
+    rows: &Rows,
     order: &[usize],
     layer: usize,
     round: usize,
     dead_after: f32,
 ) -> StepStats {
-    let d = learner.width;
+    let widths = [learner.shape.inputs, learner.shape.outputs];
     let steps = recipe.steps();
     let mut total = StepStats::default();
-    let mut x = Vec::with_capacity(recipe.batch * d);
+    let mut taken = Rows::default();
     for (index, batch) in order.chunks_exact(recipe.batch).enumerate() {
         let step = round * recipe.batches_per_buffer() + index;
-        x.clear();
-        for &row in batch {
-            x.extend_from_slice(&rows[row * d..][..d]);
-        }
+        taken.copy_rows(rows, batch, widths);
         // The rate rises over the first fiftieth and falls over the last fifth; the penalty rises over the first tenth.
         let done = (step + 1) as f32 / steps as f32;
         let rate = recipe.rate * (done * 50.0).min(1.0) * ((1.0 - done) * 5.0 + 0.01).min(1.0);
-        total.add(&learner.step(&x, rate, step, (done * 10.0).min(1.0), dead_after));
+        total.add(&learner.step(taken.examples(), rate, step, (done * 10.0).min(1.0), dead_after));
     }
     // Dead latents start anew while there is time left for them to settle.
     let done = (round + 1) as f32 / recipe.buffers() as f32;
     if done < 0.75 {
         let mut dice = Dice::new(&[recipe.seed, 0x1EAF, layer as u64, round as u64]);
-        learner.revive(&x, dead_after, &mut dice);
+        learner.revive(taken.examples(), dead_after, &mut dice);
     }
     total
 }
@@ -166,12 +164,12 @@ fn report(
     for (layer, (stats, learner)) in stats.iter().zip(&state.learners).enumerate() {
         let mut loss_recovered = None;
         if let Some(judged) = judged {
-            let order: Vec<u32> = (0..learner.latents as u32).collect();
+            let order: Vec<u32> = (0..learner.shape.latents as u32).collect();
             let autoencoder = autoencoder(recipe, learner.weights(&order, None))?;
             loss_recovered = recovered(cross_entropies(model, layer, &autoencoder, judged)?);
         }
         layers.push(LayerProgress {
-            loss: stats.squared_error / (stats.tokens as f64 * learner.width as f64),
+            loss: stats.squared_error / (stats.tokens as f64 * learner.shape.outputs as f64),
             variance_explained: stats.variance_explained(),
             latents_per_token: stats.latents_per_token(),
             dead: learner.idle.iter().filter(|&&idle| idle >= dead_after).count(),
@@ -194,7 +192,7 @@ fn finish(
     learner: &Learner,
     judged: &[Vec<u32>],
 ) -> Result<TrainedAutoencoder> {
-    let mut order: Vec<u32> = (0..learner.latents as u32).collect();
+    let mut order: Vec<u32> = (0..learner.shape.latents as u32).collect();
     let frequency = frequency(model, layer, &autoencoder(recipe, learner.weights(&order, None))?, judged)?;
     order.sort_by(|&a, &b| frequency[b as usize].total_cmp(&frequency[a as usize]).then(a.cmp(&b)));
     let sorted = order.iter().map(|&latent| frequency[latent as usize]).collect();
@@ -204,20 +202,20 @@ fn finish(
 }
 
 impl State {
-    fn new(recipe: &SaeRecipe, width: usize, rows: &[Vec<f32>]) -> Self {
-        let learner = |(layer, rows): (usize, &Vec<f32>)| {
+    fn new(recipe: &SaeRecipe, shape: Shape, rows: &[Rows]) -> Self {
+        let learner = |(layer, rows): (usize, &Rows)| {
             let mut dice = Dice::new(&[recipe.seed, 0x1217, layer as u64]);
-            Learner::new(width, recipe.latents, recipe.sparsity, rows, &mut dice)
+            Learner::new(shape, recipe.sparsity, rows.examples(), &mut dice)
         };
         Self { buffers: 0, sequences: 0, learners: rows.iter().enumerate().map(learner).collect() }
     }
 
     fn write(&self, path: &Path, recipe: &SaeRecipe) -> Result<()> {
-        let scales: Vec<f32> = self.learners.iter().map(|learner| learner.scale).collect();
+        let scales: Vec<f32> = self.learners.iter().flat_map(|learner| learner.scales).collect();
         let names: Vec<[String; 4]> = (0..self.learners.len())
             .map(|layer| ["parameters", "first", "second", "idle"].map(|name| format!("{layer}.{name}")))
             .collect();
-        let mut tensors: Vec<(&str, Vec<usize>, &[f32])> = vec![("scales", vec![scales.len()], &scales)];
+        let mut tensors: Vec<(&str, Vec<usize>, &[f32])> = vec![("scales", vec![self.learners.len(), 2], &scales)];
         for (learner, names) in self.learners.iter().zip(&names) {
             let parts = [&learner.parameters, &learner.moments.first, &learner.moments.second, &learner.idle];
             tensors.extend(names.iter().zip(parts).map(|(name, part)| (name.as_str(), vec![part.len()], &part[..])));
@@ -226,7 +224,7 @@ impl State {
         write_tensors(path, &tensors, HashMap::from([("state".to_owned(), state.to_string())]))
     }
 
-    fn read(path: &Path, recipe: &SaeRecipe, n_layers: usize, width: usize) -> Result<Self> {
+    fn read(path: &Path, recipe: &SaeRecipe, n_layers: usize, shape: Shape) -> Result<Self> {
         let bytes = fs::read(path).map_err(Error::file(path))?;
         let broken = |message: String| Error::content(path, format!("{message}; remove it to begin anew"));
         let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
@@ -239,14 +237,13 @@ impl State {
             return Err(broken("`buffers` and `sequences` should be numbers".to_owned()));
         };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
-        let scales = read_tensor(&tensors, path, "scales", &[n_layers])?;
-        let size = 2 * recipe.latents * width + recipe.latents + width;
+        let scales = read_tensor(&tensors, path, "scales", &[n_layers, 2])?;
         let mut learners = Vec::with_capacity(n_layers);
-        for (layer, &scale) in scales.iter().enumerate() {
-            let mut dice = Dice::new(&[0]);
-            let mut learner = Learner::new(width, recipe.latents, recipe.sparsity, &[], &mut dice);
+        for (layer, scales) in scales.chunks_exact(2).enumerate() {
+            let mut learner = Learner::blank(shape, recipe.sparsity);
+            let size = shape.size();
             let read = |name: &str, size: usize| read_tensor(&tensors, path, &format!("{layer}.{name}"), &[size]);
-            learner.scale = scale;
+            learner.scales.copy_from_slice(scales);
             learner.parameters = read("parameters", size)?;
             learner.moments.first = read("first", size)?;
             learner.moments.second = read("second", size)?;

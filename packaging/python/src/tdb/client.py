@@ -54,6 +54,7 @@ class AutoencoderInfo(TypedDict, total=False):
     layers: Required[list[int]]
     normalization: Required[str]
     hasSkip: Required[bool]
+    dictionaries: Required[list['LoadedDictionary']]
 
 
 class BatchedRequest(TypedDict, total=False):
@@ -389,6 +390,13 @@ class LimitsResponse(TypedDict, total=False):
     writeSeconds: Required[int]
 
 
+class LoadedDictionary(TypedDict, total=False):
+    """One of several dictionaries that answer together."""
+
+    name: Required[str]
+    layers: Required[list[int]]
+
+
 class LogitLensCell(TypedDict, total=False):
     """What the residual stream predicts at a layer and a token."""
 
@@ -508,6 +516,7 @@ class MultipleTopKDerivedScalarsRequestSpec(TypedDict, total=False):
     topAndBottomK: int
     passType: 'PassType'
     residualCutLayer: int
+    leaveOutReplaced: bool
     dimensionsToKeepForIntermediateSum: list['Dimension']
 
 
