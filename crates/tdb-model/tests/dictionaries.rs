@@ -110,7 +110,7 @@ fn what_is_not_known_in_another_layout_is_refused_by_name() {
         ("dl-topk", "config.json", "resid_post_layer_1", "logits", "site=NAME"),
         ("dl-topk", "config.json", "\"out\"", "\"in_and_out\"", "in_and_out"),
         ("dl-topk", "config.json", "\"activation_dim\": 6", "\"activation_dim\": 7", "activation_dim"),
-        ("dl-topk", "config.json", "\"k\": 2", "\"k\": 6", "`k`"),
+        ("dl-topk", "config.json", "\"k\": 2", "\"k\": 6", "`trainer.k`"),
         ("dl-topk", "config.json", "AutoEncoderTopK", "AutoEncoder", "b_dec"),
         ("sparsify/layers.0", "cfg.json", "\"topk\"", "\"groupmax\"", "groupmax"),
         ("sparsify/layers.0", "cfg.json", "\"d_in\": 6", "\"d_in\": 8", "d_in"),
