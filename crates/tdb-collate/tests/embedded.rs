@@ -43,9 +43,9 @@ fn every_unit_has_a_record_and_an_explanation_of_this_model() {
             for (unit, line) in lines.iter().enumerate() {
                 let found = file.record(kind.scalar(), unit).unwrap();
                 let top: Vec<f32> = found.record.most_positive.iter().filter_map(|r| r.max()).collect();
-                assert!(top.windows(2).all(|w| w[0] >= w[1]), "{} {layer}:{unit}", kind.scalar());
                 active += usize::from(top.first().is_some_and(|t| *t > 0.0));
-                assert_eq!(top.is_empty(), found.active_sequences == 0 && kind.is_sparse());
+                // A latent that is never active behind the first token has no top examples.
+                assert!(!top.is_empty() || kind.is_sparse(), "{} {layer}:{unit}", kind.scalar());
                 let explained = NodeExplanations::parse("line", line.as_bytes()).unwrap();
                 assert_eq!((explained.layer, explained.index, explained.pairs), (layer, unit, kind.per_pair()));
                 assert!(explained.explanations[0].explanation.is_some());
@@ -55,11 +55,45 @@ fn every_unit_has_a_record_and_an_explanation_of_this_model() {
     assert!(active > 7000, "{active} units are active");
 }
 
+/// What a page says of a unit stands on enough: many tokens, and examples that differ and are not all about the first
+/// token.
+#[test]
+fn the_records_are_of_many_tokens_and_show_examples_that_differ() {
+    let model = model();
+    let mut many = 0;
+    for layer in 0..model.config().n_layers {
+        let file = LayerFile::open(&folder().join(format!("records/{layer}.records"))).unwrap();
+        assert!(file.footer().tokens >= 100_000, "{} tokens", file.footer().tokens);
+        for kind in Kind::ALL.into_iter().filter(|kind| !kind.per_pair()) {
+            for unit in 0..kind.count(&model, layer) {
+                let what = format!("{} {layer}:{unit}", kind.scalar());
+                let record = file.record(kind.scalar(), unit).unwrap().record;
+                let (mut seen, mut last) = (Vec::new(), f32::INFINITY);
+                for example in &record.most_positive {
+                    let best = example.activations[1..].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let at = 1 + example.activations[1..].iter().position(|x| *x == best).unwrap();
+                    let beginning = &example.tokens[..=at];
+                    assert!(!seen.contains(&beginning), "{what}: an example stands there twice");
+                    seen.push(beginning);
+                    // Best first, up to the steps that values are stored in.
+                    let step = example.activations.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 100.0;
+                    assert!(best <= last + step, "{what}: {best} after {last}");
+                    last = best;
+                    assert!(!kind.is_sparse() || best > 0.0, "{what}");
+                }
+                many += usize::from(record.most_positive.len() > 5 && record.random_sample.len() > 3);
+            }
+        }
+    }
+    assert!(many > 5000, "{many}");
+}
+
 #[test]
 fn the_embedded_data_stays_small() {
     fn size(folder: &Path) -> u64 {
         let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
         entries.map(|p| if p.is_dir() { size(&p) } else { fs::metadata(p).unwrap().len() }).sum()
     }
-    assert!(size(&folder()) < 15_000_000);
+    // The program carries them, and is to stay below 60 MB.
+    assert!(size(&folder()) < 18_000_000);
 }
