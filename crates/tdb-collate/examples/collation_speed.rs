@@ -120,6 +120,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             kinds,
             seed: 1,
             shards: 1,
+            version: tdb_collate::summary::VERSION.to_owned(),
         };
         let job = Job { model, plan: &plan, layers: 0..LAYERS, threads, watch: &() };
         let sequences = |first: usize, n: usize| {
@@ -129,10 +130,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Ok(Arc::new(Sequence { number: i as u64, tokens }))
             })
         };
-        summarize(&job, 0, sequences(0, threads))?;
+        summarize(&job, sequences(0, threads))?;
         let before = peak(threads);
         let start = Instant::now();
-        summarize(&job, 0, sequences(1000, count))?;
+        summarize(&job, sequences(1000, count))?;
         let seconds = start.elapsed().as_secs_f64();
         let peak = before.midpoint(peak(threads));
         let (rate, floor) = ((count * tokens) as f64 / seconds, peak / gflop);

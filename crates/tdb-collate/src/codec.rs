@@ -1,7 +1,7 @@
 //! Summaries as files.
 //!
 //! ```text
-//! "TDBSUM3\n", then in postcard's encoding: the head, the sequences that occur, and of each layer its counts and its
+//! "TDBSUM4\n", then in postcard's encoding: the head, the sequences that occur, and of each layer its counts and its
 //! units one by one; at the end a CRC-64 of all that, 8 bytes, little-endian
 //! ```
 //!
@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 use crate::corpus::Sequence;
 use crate::example::{Example, Sample, Top};
 use crate::measure::Values;
-use crate::summary::{KindSummary, LayerSummary, Plan, Summary, UnitSummary};
+use crate::summary::{Interval, KindSummary, LayerSummary, Plan, Summary, UnitSummary};
 use crate::unit::Kind;
 use crate::{Error, ExactSum, Result, file};
 
-const MAGIC: &[u8; 8] = b"TDBSUM3\n";
+const MAGIC: &[u8; 8] = b"TDBSUM4\n";
 const CRC_BYTES: u64 = 8;
 
 /// What stands at the beginning of a summary's file.
@@ -33,7 +33,7 @@ const CRC_BYTES: u64 = 8;
 #[serde(deny_unknown_fields)]
 pub struct Head {
     pub plan: Plan,
-    pub shards: Vec<usize>,
+    pub covers: Vec<Interval>,
     pub layers: Vec<usize>,
 }
 
@@ -81,16 +81,36 @@ impl Summary {
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        file::write(path, |out| {
-            let mut out = Sink { out, crc: Digest::new(CrcAlgorithm::Crc64Nvme) };
-            self.write_to(&mut out)?;
-            out.finish()
-        })
+        file::write(path, |out| self.write_all(out))
+    }
+
+    /// As [`Summary::write`], unless there is a file of this name. Whether it was written.
+    ///
+    /// # Errors
+    /// As [`Summary::write`].
+    pub fn write_new(&self, path: &Path) -> Result<bool> {
+        file::write_new(path, |out| self.write_all(out))
+    }
+
+    /// The bytes of a summary's file.
+    ///
+    /// # Errors
+    /// If a number is none that the format has.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut out = Vec::new();
+        self.write_all(&mut out).map_err(|error| Error::setting("summary", error.to_string()))?;
+        Ok(out)
+    }
+
+    fn write_all(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut out = Sink { out, crc: Digest::new(CrcAlgorithm::Crc64Nvme) };
+        self.write_to(&mut out)?;
+        out.finish()
     }
 
     fn write_to(&self, out: &mut Sink<'_>) -> io::Result<()> {
         let layers = self.layers.keys().copied().collect();
-        let head = Head { plan: self.plan.clone(), shards: self.shards.clone(), layers };
+        let head = Head { plan: self.plan.clone(), covers: self.covers.clone(), layers };
         out.bytes(MAGIC)?;
         // As JSON, so that a later version can tell in which field a plan differs from its own.
         out.put(&serde_json::to_vec(&head)?)?;
@@ -119,7 +139,15 @@ impl Summary {
     /// # Errors
     /// If the file cannot be read or is not what [`Summary::write`] wrote.
     pub fn read(path: &Path) -> Result<Self> {
-        read_with(path, read_all)
+        Self::read_from(path, File::open(path).map_err(Error::file(path))?)
+    }
+
+    /// As [`Summary::read`], from an open file; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Summary::read`].
+    pub(crate) fn read_from(name: &Path, file: File) -> Result<Self> {
+        said(name, read_all(&file))
     }
 
     /// Reads only what the summary is of.
@@ -127,7 +155,16 @@ impl Summary {
     /// # Errors
     /// As [`Summary::read`], as far as it reads.
     pub fn read_head(path: &Path) -> Result<Head> {
-        read_with(path, |file| read_head(&mut content(file)?))
+        let file = File::open(path).map_err(Error::file(path))?;
+        said(path, content(&file).and_then(|mut input| read_head(&mut input)))
+    }
+
+    /// As [`Summary::read_head`], from the first bytes of a file; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Summary::read_head`], and if the head is longer.
+    pub(crate) fn read_head_from(name: &Path, mut bytes: &[u8]) -> Result<Head> {
+        said(name, read_head(&mut bytes))
     }
 }
 
@@ -197,9 +234,8 @@ type Parsed<T> = std::result::Result<T, String>;
 
 type Source = io::Take<BufReader<File>>;
 
-fn read_with<T>(path: &Path, read: impl FnOnce(&mut File) -> Parsed<T>) -> Result<T> {
-    let mut file = File::open(path).map_err(Error::file(path))?;
-    read(&mut file).map_err(|error| Error::content(path, format!("is damaged or no summary: {error}")))
+fn said<T>(name: &Path, parsed: Parsed<T>) -> Result<T> {
+    parsed.map_err(|error| Error::content(name, format!("is damaged or no summary: {error}")))
 }
 
 /// The file's content from its beginning on, without the checksum.
@@ -211,7 +247,7 @@ fn content(file: &File) -> Parsed<Source> {
     Ok(BufReader::with_capacity(1 << 20, file).take(length))
 }
 
-fn verify(file: &mut File) -> Parsed<()> {
+fn verify(file: &File) -> Parsed<()> {
     let mut input = content(file)?;
     let mut crc = Digest::new(CrcAlgorithm::Crc64Nvme);
     io::copy(&mut input, &mut crc).map_err(|error| error.to_string())?;
@@ -220,7 +256,7 @@ fn verify(file: &mut File) -> Parsed<()> {
     if stored == crc.finalize().to_le_bytes() { Ok(()) } else { Err("its checksum is wrong".to_owned()) }
 }
 
-fn read_magic(input: &mut Source) -> Parsed<()> {
+fn read_magic(input: &mut impl Read) -> Parsed<()> {
     let mut magic = [0; MAGIC.len()];
     input.read_exact(&mut magic).map_err(|error| error.to_string())?;
     match &magic {
@@ -232,12 +268,12 @@ fn read_magic(input: &mut Source) -> Parsed<()> {
     }
 }
 
-fn read_head(input: &mut Source) -> Parsed<Head> {
+fn read_head(input: &mut impl Read) -> Parsed<Head> {
     read_magic(input)?;
     serde_json::from_slice(&get::<Vec<u8>>(input)?).map_err(|error| error.to_string())
 }
 
-fn read_all(file: &mut File) -> Parsed<Summary> {
+fn read_all(file: &File) -> Parsed<Summary> {
     read_magic(&mut content(file)?)?;
     verify(file)?;
     let mut input = content(file)?;
@@ -261,11 +297,11 @@ fn read_all(file: &mut File) -> Parsed<Summary> {
     if input.limit() > 0 {
         return Err("it goes on after its end".to_owned());
     }
-    Ok(Summary { plan: head.plan, shards: head.shards, layers })
+    Ok(Summary { plan: head.plan, covers: head.covers, layers })
 }
 
 /// Lengths are not trusted: memory is asked for as the content arrives.
-fn get<T: DeserializeOwned>(input: &mut Source) -> Parsed<T> {
+fn get<T: DeserializeOwned>(input: &mut impl Read) -> Parsed<T> {
     // Room for one number; nothing here is a text.
     let mut room = [0; 16];
     postcard::from_io((input, &mut room)).map(|(value, _)| value).map_err(|error| error.to_string())

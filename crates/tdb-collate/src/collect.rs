@@ -38,17 +38,13 @@ pub trait Watch: Sync {
 
 impl Watch for () {}
 
-/// Sums up `sequences`, which are shard `shard` of the plan's corpus.
+/// Sums up `sequences`; what they cover of the corpus is for the caller to say.
 ///
 /// Each sequence is run by itself on one thread, so that its values are the same whichever others are run beside it.
 ///
 /// # Errors
 /// If a sequence cannot be read or run, a value is not a number, or the watcher cancels.
-pub fn summarize(
-    job: &Job<'_>,
-    shard: usize,
-    sequences: impl Iterator<Item = Result<Arc<Sequence>>> + Send,
-) -> Result<Summary> {
+pub fn summarize(job: &Job<'_>, sequences: impl Iterator<Item = Result<Arc<Sequence>>> + Send) -> Result<Summary> {
     let model = only(job.model, &job.layers, &job.plan.kinds)?;
     let empty = |layer| (layer, Mutex::new(LayerSummary::empty(&model, layer, job.plan)));
     let layers: SharedLayers = job.layers.clone().map(empty).collect();
@@ -70,7 +66,7 @@ pub fn summarize(
     }
     let layers = layers.into_iter();
     let layers = layers.map(|(i, l)| (i, l.into_inner().unwrap_or_else(PoisonError::into_inner))).collect();
-    Ok(Summary { plan: job.plan.clone(), shards: vec![shard], layers })
+    Ok(Summary { plan: job.plan.clone(), covers: Vec::new(), layers })
 }
 
 /// The model with only those autoencoders that are asked about.

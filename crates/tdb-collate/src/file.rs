@@ -16,15 +16,50 @@ use crate::{Error, Result};
 /// # Errors
 /// If the folder cannot be written to or the disk is full; nothing is left behind then.
 pub fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    write_with(path, true, content)
+    write_with(path, true, |part| fs::rename(part, path), content)
+}
+
+/// As [`write`], unless there is a file of this name: the first one stays, also where several machines share the folder.
+/// Whether it was written.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_new(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<bool> {
+    let mut written = true;
+    let name = |part: &Path| match fs::hard_link(part, path) {
+        Ok(()) => fs::remove_file(part),
+        Err(_) if path.exists() => {
+            written = false;
+            fs::remove_file(part)
+        }
+        // Some file systems have no second names.
+        Err(_) => fs::rename(part, path),
+    };
+    write_with(path, true, name, content)?;
+    Ok(written)
 }
 
 /// As [`write`], but left to the system when it is brought to the disk: for many small files that can be made again.
 pub fn write_soon(path: &Path, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    write_with(path, false, content)
+    write_with(path, false, |part| fs::rename(part, path), content)
 }
 
-fn write_with(path: &Path, sync: bool, content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+/// Makes sure that files can be written in a folder, which is made if it is not there.
+///
+/// # Errors
+/// If they cannot.
+pub fn check_writable(folder: &Path) -> Result<()> {
+    let made = fs::create_dir_all(folder).and_then(|()| tempfile::tempfile_in(folder));
+    made.map(|_| ()).map_err(|e| Error::Write { path: folder.to_owned(), reason: reason(&e) })
+}
+
+/// `name` gives the finished part its name.
+fn write_with(
+    path: &Path,
+    sync: bool,
+    name: impl FnOnce(&Path) -> std::io::Result<()>,
+    content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     let failed = |error: std::io::Error| Error::Write { path: path.to_owned(), reason: reason(&error) };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|e| Error::Write { path: folder.to_owned(), reason: reason(&e) })?;
@@ -39,7 +74,7 @@ fn write_with(path: &Path, sync: bool, content: impl FnOnce(&mut dyn Write) -> s
         let _ = fs::remove_file(&unlocked);
         return Err(failed(error));
     }
-    let done = fill(&file, sync, content).and_then(|()| fs::rename(&part, path));
+    let done = fill(&file, sync, content).and_then(|()| name(&part));
     if let Err(error) = done {
         let _ = fs::remove_file(&part);
         return Err(failed(error));
@@ -121,6 +156,16 @@ mod tests {
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
         let below_a_file = path.join("x");
         assert!(write(&below_a_file, |_| Ok(())).unwrap_err().to_string().contains("could not be written"));
+    }
+
+    #[test]
+    fn the_first_of_two_new_files_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert!(write_new(&path, |out| out.write_all(b"first")).unwrap());
+        assert!(!write_new(&path, |out| out.write_all(b"second")).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

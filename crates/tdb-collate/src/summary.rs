@@ -53,24 +53,51 @@ pub struct Plan {
     /// Name and size in bytes of every file of the corpus.
     pub corpus: Vec<(String, u64)>,
     /// Of the contents of those files, see [`crate::work::fingerprint_corpus`].
-    #[serde(default)]
     pub content: String,
     pub cutting: Cutting,
     pub sizes: Sizes,
     /// Whether what a unit does at the first token of a sequence counts among its largest values. Many units fire there
     /// whatever the token is, and their top examples would show nothing else.
-    #[serde(default = "counted_before")]
     pub first_counts: bool,
     pub kinds: Vec<Kind>,
     /// Seeds the random samples.
     pub seed: u64,
     /// In how many shards the corpus is read.
     pub shards: usize,
+    /// Of the program: another one may compute other values.
+    pub version: String,
 }
 
-/// What summaries were made with that do not say it.
-fn counted_before() -> bool {
-    true
+/// The program's version, as plans name it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The documents `first`, `first + step`, … below `end`, and what became of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interval {
+    pub first: u64,
+    pub step: u64,
+    /// The number of documents of the whole corpus.
+    pub end: u64,
+    /// Sequences that they were cut into.
+    pub sequences: u64,
+    /// In those.
+    pub tokens: u64,
+}
+
+impl Interval {
+    /// Whether a document is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        // Both step by the number of shards, or they are of different plans.
+        self.step != other.step || self.first == other.first
+    }
+}
+
+impl std::fmt::Display for Interval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { first, step, end, sequences, .. } = self;
+        write!(f, "documents {first}, {}, … below {end} ({sequences} sequences)", first + step)
+    }
 }
 
 /// A number that changes with the weights of a model and its autoencoders: of their sizes and their biases, which differ
@@ -155,8 +182,8 @@ pub struct LayerSummary {
 #[derive(Debug)]
 pub struct Summary {
     pub plan: Plan,
-    /// The shards that are in it, ascending.
-    pub shards: Vec<usize>,
+    /// The documents that it has seen, ascending.
+    pub covers: Vec<Interval>,
     pub layers: BTreeMap<usize, LayerSummary>,
 }
 
@@ -324,7 +351,7 @@ impl Summary {
     /// Adds another summary of the same layers over other shards.
     ///
     /// # Errors
-    /// If they are of different collations or layers, or have a shard in common.
+    /// If they are of different collations or layers, or have a document in common.
     pub fn merge(&mut self, other: Self) -> Result<()> {
         self.check(&other)?;
         let sizes = &self.plan.sizes;
@@ -341,8 +368,8 @@ impl Summary {
                 into.random_limits = into.units.iter().map(|u| u.random.limit(sizes.random)).collect();
             }
         }
-        self.shards.extend(other.shards);
-        self.shards.sort_unstable();
+        self.covers.extend(other.covers);
+        self.covers.sort_unstable();
         Ok(())
     }
 
@@ -351,8 +378,8 @@ impl Summary {
         if let Some(difference) = self.plan.difference(&other.plan) {
             return Err(mismatch(difference));
         }
-        if let Some(shard) = self.shards.iter().find(|s| other.shards.contains(s)) {
-            return Err(mismatch(format!("both hold shard {shard}, which would be counted twice")));
+        if let Some(twice) = self.covers.iter().find(|mine| other.covers.iter().any(|i| mine.overlaps(i))) {
+            return Err(mismatch(format!("both hold {twice}, which would be counted twice")));
         }
         let shape = |s: &Self| -> Vec<(usize, Vec<(Kind, usize)>)> {
             let kinds = |l: &LayerSummary| l.kinds.iter().map(|(kind, k)| (*kind, k.units.len())).collect();
@@ -365,7 +392,41 @@ impl Summary {
     }
 }
 
+impl Summary {
+    /// Checks that nothing of the corpus is missing.
+    ///
+    /// # Errors
+    /// If documents are missing, or the parts have seen corpora of different lengths.
+    pub fn check_whole(&self) -> Result<()> {
+        let incomplete =
+            |difference: String| Error::Mismatch { what: "the parts of the corpus".to_owned(), difference };
+        if let Some(pair) = self.covers.windows(2).find(|pair| pair[0].end != pair[1].end) {
+            return Err(incomplete(format!("one has seen {}, another {}", pair[0], pair[1])));
+        }
+        let first = self.covers.iter().map(|i| i.first);
+        if !first.eq(0..self.plan.shards as u64) {
+            let n = self.covers.len();
+            return Err(incomplete(format!("{n} of {} shards were seen", self.plan.shards)));
+        }
+        let seen = self.covers.iter().fold((0, 0), |sum, i| (sum.0 + i.sequences, sum.1 + i.tokens));
+        match self.layers.iter().find(|(_, layer)| (layer.sequences, layer.tokens) != seen) {
+            None => Ok(()),
+            Some((index, layer)) => {
+                let (n, all) = (layer.sequences, seen.0);
+                Err(incomplete(format!("layer {index} has seen {n} sequences of {all}")))
+            }
+        }
+    }
+}
+
 impl Plan {
+    /// A number that is another one for another plan, in hexadecimal.
+    pub fn hash(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        let word = |bytes: &[u8]| bytes.iter().fold(bytes.len() as u64, |word, byte| word << 8 | u64::from(*byte));
+        format!("{:016x}", text.chunks(7).fold(0, |hash, bytes| mix(hash ^ word(bytes))))
+    }
+
     /// In what another plan differs, if it does.
     pub fn difference(&self, other: &Self) -> Option<String> {
         fn fields(plan: &Plan) -> Option<serde_json::Map<String, serde_json::Value>> {

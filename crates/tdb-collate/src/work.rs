@@ -1,17 +1,18 @@
 //! Work units: a shard and a range of layers, each with a file of its own that anyone may make and anyone may merge.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use tdb_data::Put;
 use tdb_model::{Tokenizer, Transformer};
 
 use crate::collect::{Job, Watch, summarize};
 use crate::corpus::{self, Sequences, Shard, Unreadable, mix};
-use crate::summary::{Plan, Summary};
-use crate::{Error, Result};
+use crate::summary::{Interval, Plan};
+use crate::{Error, Result, Summaries, UnitName};
 
 /// A collation as it is asked for.
 pub struct Collation<'a> {
@@ -23,7 +24,7 @@ pub struct Collation<'a> {
     pub layers: Vec<Range<usize>>,
     pub threads: usize,
     /// Where the summaries go.
-    pub folder: PathBuf,
+    pub summaries: Summaries,
     /// Counts the documents that cannot be read.
     pub unreadable: Unreadable,
 }
@@ -78,59 +79,89 @@ pub fn split_layers(layers: Range<usize>, each: usize) -> Vec<Range<usize>> {
 }
 
 impl Collation<'_> {
+    /// The work units of one shard, or of all, in the order in which they are made.
+    pub fn units(&self, shard: Option<usize>) -> Vec<UnitName> {
+        let shards = shard.map_or(0..self.plan.shards, |shard| shard..shard + 1);
+        let of_shard = |shard| self.layers.iter().map(move |layers| UnitName::new(&self.plan, shard, layers));
+        shards.flat_map(of_shard).collect()
+    }
+
     /// Makes the work units of one shard, or of all, that are not there yet.
     ///
     /// # Errors
     /// If a unit that is there is of another collation, or making one fails. Finished ones stay.
     pub fn run(&self, shard: Option<usize>, watch: &dyn Watch) -> Result<Done> {
         let mut done = Done::default();
-        let shards = match shard {
-            Some(shard) => shard..shard + 1,
-            None => 0..self.plan.shards,
-        };
-        self.check_folder()?;
-        for shard in shards {
-            for layers in &self.layers {
-                let path = self.folder.join(file_name(shard, self.plan.shards, layers));
-                if path.exists() {
-                    done.kept += 1;
-                    continue;
-                }
-                watch.note(&format!(
-                    "shard {shard} of {}, layers {} to {}",
-                    self.plan.shards,
-                    layers.start,
-                    layers.end - 1
-                ));
-                self.make(shard, layers, watch).map_err(|e| with_count(e, done))?.write(&path)?;
-                done.made += 1;
+        let there = self.finished()?;
+        for unit in self.units(shard) {
+            if there.contains(&unit) {
+                done.kept += 1;
+                continue;
+            }
+            watch.note(&format!(
+                "shard {} of {}, layers {} to {}",
+                unit.shard,
+                unit.shards,
+                unit.layers.0,
+                unit.layers.1 - 1
+            ));
+            match self.make(&unit, watch).map_err(|e| with_count(e, done))? {
+                Put::Written => done.made += 1,
+                Put::There => done.kept += 1,
             }
         }
         Ok(done)
     }
 
-    /// Everything in the folder must be of this collation, before time is spent on more of it.
-    fn check_folder(&self) -> Result<()> {
-        if !self.folder.exists() {
-            return Ok(());
-        }
-        for path in summaries(&self.folder)? {
-            let head = Summary::read_head(&path)?;
-            if let Some(difference) = head.plan.difference(&self.plan) {
-                let what = format!("{} and what is asked for", path.display());
+    /// The units that are there.
+    ///
+    /// # Errors
+    /// If one of another collation or of other ranges of layers is among them: before time is spent on more, it is said.
+    pub fn finished(&self) -> Result<BTreeSet<UnitName>> {
+        let hash = self.plan.hash();
+        let mut finished = BTreeSet::new();
+        for name in self.summaries.list()? {
+            let of_plan = UnitName::parse(&name).filter(|unit| unit.plan == hash);
+            let difference = match &of_plan {
+                Some(unit) => self.otherwise_divided(unit),
+                None => self.summaries.read_head(&name)?.plan.difference(&self.plan),
+            };
+            if let Some(difference) = difference {
+                let what = format!("{} and what is asked for", self.summaries.place(&name).display());
                 return Err(Error::Mismatch { what, difference });
             }
+            finished.extend(of_plan);
         }
-        Ok(())
+        Ok(finished)
     }
 
-    fn make(&self, shard: usize, layers: &Range<usize>, watch: &dyn Watch) -> Result<Summary> {
-        let part = Shard { index: shard, count: self.plan.shards };
+    /// Whether a unit has some but not all layers of a range that is asked for.
+    fn otherwise_divided(&self, unit: &UnitName) -> Option<String> {
+        let (from, to) = unit.layers;
+        let asked = self.layers.iter().find(|asked| asked.start < to && from < asked.end && **asked != (from..to))?;
+        Some(format!("layers {from}..{to} are together in one and {}..{} in the other", asked.start, asked.end))
+    }
+
+    /// Makes a unit and writes its summary.
+    ///
+    /// # Errors
+    /// If it cannot be made or written.
+    pub fn make(&self, unit: &UnitName, watch: &dyn Watch) -> Result<Put> {
+        let part = Shard { index: unit.shard, count: self.plan.shards };
         let n_vocab = self.model.config().n_vocab;
         let sequences = Sequences::new(self.files, self.tokenizer.clone(), n_vocab, self.plan.cutting.clone(), part)?;
-        let sequences = sequences.counting(&self.unreadable);
-        let job = Job { model: self.model, plan: &self.plan, layers: layers.clone(), threads: self.threads, watch };
-        summarize(&job, shard, sequences)
+        let mut sequences = sequences.counting(&self.unreadable);
+        let job = Job { model: self.model, plan: &self.plan, layers: unit.layers(), threads: self.threads, watch };
+        let mut summary = summarize(&job, &mut sequences)?;
+        let seen = summary.layers.values().next().map_or((0, 0), |layer| (layer.sequences, layer.tokens));
+        summary.covers.push(Interval {
+            first: unit.shard as u64,
+            step: self.plan.shards as u64,
+            end: sequences.documents(),
+            sequences: seen.0,
+            tokens: seen.1,
+        });
+        self.summaries.write(&unit.file(), &summary)
     }
 }
 
@@ -139,82 +170,4 @@ fn with_count(error: Error, done: Done) -> Error {
         Error::Cancelled { .. } => Error::Cancelled { finished: done.made + done.kept },
         other => other,
     }
-}
-
-fn file_name(shard: usize, shards: usize, layers: &Range<usize>) -> String {
-    format!("shard-{shard:05}-of-{shards:05}.layers-{:03}-{:03}.summary", layers.start, layers.end)
-}
-
-/// Merges the summaries in `folder` and hands on one for each range of layers, ascending. Two of them are in memory at a
-/// time.
-///
-/// # Errors
-/// If there are none, some are missing, or they are of different collations.
-pub fn merge(folder: &Path, mut take: impl FnMut(Summary) -> Result<()>) -> Result<()> {
-    let mut groups: BTreeMap<Vec<usize>, Vec<(PathBuf, Vec<usize>)>> = BTreeMap::new();
-    let mut plan: Option<(PathBuf, Plan)> = None;
-    for path in summaries(folder)? {
-        let head = Summary::read_head(&path)?;
-        match &plan {
-            None => plan = Some((path.clone(), head.plan)),
-            Some((first, plan)) => {
-                if let Some(difference) = plan.difference(&head.plan) {
-                    let what = format!("{} and {}", first.display(), path.display());
-                    return Err(Error::Mismatch { what, difference });
-                }
-            }
-        }
-        groups.entry(head.layers).or_default().push((path, head.shards));
-    }
-    let Some((_, plan)) = plan else { return Err(Error::content(folder, "there are no summaries in this folder")) };
-    let mut seen: BTreeMap<usize, &Vec<usize>> = BTreeMap::new();
-    for (layers, files) in &groups {
-        for layer in layers {
-            if let Some(other) = seen.insert(*layer, layers) {
-                let message = format!("layer {layer} is both in {} and in {}", span(other), span(layers));
-                return Err(Error::content(folder, message));
-            }
-        }
-        let have: Vec<usize> = files.iter().flat_map(|f| &f.1).copied().collect();
-        let missing: Vec<String> =
-            (0..plan.shards).filter(|s| !have.contains(s)).take(10).map(|s| format!("{s}/{}", plan.shards)).collect();
-        if !missing.is_empty() {
-            let message = format!("of {}, these shards are missing: {}", span(layers), missing.join(", "));
-            return Err(Error::content(folder, message));
-        }
-    }
-    for files in groups.into_values() {
-        let mut merged: Option<Summary> = None;
-        for (path, _) in files {
-            let next = Summary::read(&path)?;
-            match &mut merged {
-                None => merged = Some(next),
-                Some(merged) => merged.merge(next)?,
-            }
-        }
-        merged.map_or(Ok(()), &mut take)?;
-    }
-    Ok(())
-}
-
-fn span(layers: &[usize]) -> String {
-    match layers {
-        [only] => format!("layer {only}"),
-        [first, .., last] => format!("layers {first} to {last}"),
-        [] => "no layers".to_owned(),
-    }
-}
-
-fn summaries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(Error::file(folder))?;
-    let mut out = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::file(folder))?.path();
-        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        if !hidden && path.extension().is_some_and(|e| e == "summary") {
-            out.push(path);
-        }
-    }
-    out.sort();
-    Ok(out)
 }

@@ -8,7 +8,7 @@ use std::fs;
 
 use common::*;
 use tdb_collate::corpus::{Sequence, Sequences, Shard};
-use tdb_collate::{Kind, Result, Watch};
+use tdb_collate::{Kind, Parts, Result, Watch};
 use tdb_data::collated::LayerFile;
 use tdb_data::{ActivationRecord, NodeRecord};
 use tdb_model::{ForwardOptions, Numbers, Run, Site, Slot, Tokenizer};
@@ -96,7 +96,7 @@ fn records_of_a_small_text_equal_brute_force() {
     let collation = collation(&model, &tokenizer, &files, (1, 2), folder.path().join("summaries"));
     collation.run(None, &()).unwrap();
     let out = folder.path().join("out");
-    write_out(&collation.folder, &out, &tokenizer);
+    write_out(&collation.summaries.folder(), &out, &tokenizer);
 
     let cutting = collation.plan.cutting.clone();
     let sequences: Vec<_> = Sequences::new(&files, tokenizer.clone(), 50257, cutting, Shard::WHOLE)
@@ -198,9 +198,10 @@ fn shards_merged_in_any_order_give_the_same_bytes() {
     }
 
     // Merging itself, in several orders and groupings.
+    let eight = plan(&model, &text, 8);
     let load = |shard: usize| {
-        let name = format!("eight/summaries/shard-{shard:05}-of-00008.layers-000-002.summary");
-        tdb_collate::Summary::read(&folder.path().join(name)).unwrap()
+        let name = tdb_collate::UnitName::new(&eight, shard, &(0..2)).file();
+        tdb_collate::Summary::read(&folder.path().join("eight/summaries").join(name)).unwrap()
     };
     let mut written = Vec::new();
     for groups in [vec![vec![0, 1, 2, 3, 4, 5, 6, 7]], vec![vec![7, 3], vec![6, 1, 0], vec![2, 5, 4]]] {
@@ -213,7 +214,7 @@ fn shards_merged_in_any_order_give_the_same_bytes() {
         whole.write(&path).unwrap();
         written.push(fs::read(path).unwrap());
         let twice = whole.merge(load(3)).unwrap_err().to_string();
-        assert!(twice.contains("shard 3, which would be counted twice"), "{twice}");
+        assert!(twice.contains("both hold documents 3, 11, … below 43"), "{twice}");
     }
     assert!(written[0] == written[1]);
 }
@@ -226,7 +227,7 @@ fn a_layers_file_holds_what_the_single_files_hold() {
     let collation = collation(&model, &tokenizer, &text, (2, 2), folder.path().join("summaries"));
     collation.run(None, &()).unwrap();
     let out = folder.path().join("out");
-    write_out(&collation.folder, &out, &tokenizer);
+    write_out(&collation.summaries.folder(), &out, &tokenizer);
     for layer in 0..2 {
         let [exact, half, bytes] =
             ["f32", "f16", "u8"].map(|name| LayerFile::open(&out.join(name).join(format!("{layer}.records"))).unwrap());
@@ -275,7 +276,7 @@ fn a_damaged_layers_file_is_an_error_and_never_a_panic() {
     let collation = collation(&model, &tokenizer, &text, (1, 2), folder.path().join("summaries"));
     collation.run(None, &()).unwrap();
     let out = folder.path().join("out");
-    write_out(&collation.folder, &out, &tokenizer);
+    write_out(&collation.summaries.folder(), &out, &tokenizer);
     let whole = fs::read(out.join("u8/0.records")).unwrap();
     let mut refused = 0;
     for (i, at) in (0..whole.len()).step_by(whole.len() / 700).enumerate() {
@@ -293,7 +294,7 @@ fn a_damaged_layers_file_is_an_error_and_never_a_panic() {
         }
     }
     assert!(refused >= 350, "{refused}");
-    let summary = fs::read_dir(&collation.folder).unwrap().next().unwrap().unwrap().path();
+    let summary = fs::read_dir(collation.summaries.folder()).unwrap().next().unwrap().unwrap().path();
     let whole = fs::read(&summary).unwrap();
     for at in (0..whole.len()).step_by(whole.len() / 60) {
         let mut damaged = whole.clone();
@@ -310,10 +311,10 @@ fn other_collations_and_missing_shards_are_refused() {
     let (model, tokenizer) = (model(), Tokenizer::gpt2());
     let text = [text(folder.path(), 6)];
     let mut collation = collation(&model, &tokenizer, &text, (3, 2), folder.path().join("summaries"));
-    let merge = |folder: &std::path::Path| tdb_collate::work::merge(folder, |_| Ok(())).unwrap_err().to_string();
+    let merge = |folder: &std::path::Path| Parts::find(&folder.into()).map(|_| ()).unwrap_err().to_string();
     assert!(merge(folder.path()).ends_with("there are no summaries in this folder"));
     collation.run(Some(1), &()).unwrap();
-    let message = merge(&collation.folder);
+    let message = merge(&collation.summaries.folder());
     assert!(message.ends_with("of layers 0 to 1, these shards are missing: 0/3, 2/3"), "{message}");
     collation.plan.sizes.top = 3;
     let message = collation.run(None, &()).unwrap_err().to_string();
@@ -329,4 +330,60 @@ fn other_collations_and_missing_shards_are_refused() {
     collation.plan.sizes.top = 4;
     let message = collation.run(None, &Cancelled).unwrap_err().to_string();
     assert!(message.starts_with("stopped; "), "{message}");
+}
+
+#[test]
+fn a_summary_that_is_there_twice_or_under_a_wrong_name_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = (model(), Tokenizer::gpt2());
+    let text = [text(folder.path(), 6)];
+    let collation = collation(&model, &tokenizer, &text, (2, 2), folder.path().join("summaries"));
+    collation.run(None, &()).unwrap();
+    let [first, second] = [0, 1].map(|shard| collation.summaries.place(&collation.units(Some(shard))[0].file()));
+    let copy = folder.path().join("summaries/copy.summary");
+    fs::copy(&second, &copy).unwrap();
+    let message = Parts::find(&collation.summaries).map(|_| ()).unwrap_err().to_string();
+    for name in [&copy, &second] {
+        assert!(message.contains(&name.display().to_string()), "{message}");
+    }
+    assert!(message.contains("both cover shard 1/2 of layers 0 to 1, which would be counted twice"), "{message}");
+    fs::remove_file(&copy).unwrap();
+    fs::copy(&first, &second).unwrap();
+    let message = Parts::find(&collation.summaries).unwrap().merge(&(0..2)).unwrap_err().to_string();
+    for name in [&first, &second] {
+        assert!(message.contains(&*name.file_name().unwrap().to_string_lossy()), "{message}");
+    }
+    let message = Parts::of(&collation).and_then(|parts| parts.merge(&(0..2))).unwrap_err().to_string();
+    assert!(message.contains("remove it, and the unit of its name is made anew"), "{message}");
+    // Each says what it covers of the eight documents (one of the seven has an empty line).
+    let covers = tdb_collate::Summary::read_head(&first).unwrap().covers;
+    assert_eq!((covers[0].first, covers[0].step, covers[0].end), (0, 2, 8));
+}
+
+#[test]
+fn layers_that_no_unit_has_or_that_are_otherwise_divided_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = (model(), Tokenizer::gpt2());
+    let text = [text(folder.path(), 6)];
+    let mut collation = collation(&model, &tokenizer, &text, (1, 1), folder.path().join("summaries"));
+    collation.layers = vec![1..2];
+    collation.run(None, &()).unwrap();
+    let there = collation.units(None)[0].file();
+    assert_eq!(Parts::of(&collation).unwrap().layers(), vec![1..2]);
+    // Other layers may be in the making meanwhile.
+    collation.plan.shards = 2;
+    collation.summaries = folder.path().join("other").as_path().into();
+    collation.run(None, &()).unwrap();
+    collation.layers = vec![0..1];
+    collation.run(Some(1), &()).unwrap();
+    collation.layers = vec![1..2];
+    assert_eq!(Parts::of(&collation).unwrap().layers(), vec![1..2]);
+    collation.plan.shards = 1;
+    collation.summaries = folder.path().join("summaries").as_path().into();
+    collation.layers = vec![0..1, 1..2];
+    let message = Parts::of(&collation).map(|_| ()).unwrap_err().to_string();
+    assert!(message.ends_with(&format!("layer 0 is in no summary; beside it are {there}")), "{message}");
+    collation.layers = vec![0..2];
+    let message = collation.run(None, &()).unwrap_err().to_string();
+    assert!(message.contains(&there) && message.contains("layers 1..2 are together in one and 0..2"), "{message}");
 }

@@ -18,6 +18,7 @@
 //! before (the first: from -1); the others are 0.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::Path,
@@ -27,7 +28,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{ActivationRecord, Counts, Error, Moments, NodeRecord, Result, json, local};
+use crate::{ActivationRecord, Counts, Error, Moments, NodeRecord, RemoteFile, Result, json, local};
 
 /// First and last bytes of a file.
 pub const MAGIC: &[u8; 8] = b"TDBREC1\n";
@@ -109,6 +110,7 @@ pub struct LayerFile {
 enum Store {
     File(Mutex<File>, u64),
     Bytes(Bytes),
+    Remote(RemoteFile),
 }
 
 impl LayerFile {
@@ -122,6 +124,16 @@ impl LayerFile {
     /// A file that is in memory; `name` is what errors call it.
     pub fn from_bytes(name: impl Into<String>, bytes: Bytes) -> Result<Self> {
         Self::new(name.into(), Store::Bytes(bytes))
+    }
+
+    /// A file that stays in its store. Opening and reading block, and may not be done from a task of the runtime.
+    pub fn in_place(name: impl Into<String>, file: RemoteFile) -> Result<Self> {
+        Self::new(name.into(), Store::Remote(file))
+    }
+
+    /// Whether it is read in its store.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.store, Store::Remote(_))
     }
 
     fn new(name: String, store: Store) -> Result<Self> {
@@ -166,8 +178,10 @@ impl LayerFile {
         let size = end.checked_sub(start).and_then(|n| usize::try_from(n).ok());
         let size = size.ok_or_else(|| self.damaged(scalar, index, "it ends before it begins"))?;
         let bytes = self.store.read(&self.name, start, size)?;
+        let texts = self.texts_of(&bytes).map_err(|problem| self.damaged(scalar, index, &problem))?;
+        let texts = self.texts(&texts)?;
         let mut input = Input { bytes: &bytes };
-        self.parse(&mut input, section, index)
+        self.parse(&mut input, section, index, &texts)
             .and_then(|record| if input.bytes.is_empty() { Ok(record) } else { Err("it goes on after its end".into()) })
             .map_err(|problem| self.damaged(scalar, index, &problem))
     }
@@ -188,7 +202,7 @@ impl LayerFile {
         Error::damaged(&self.name, format!("the record of {scalar} {index}: {problem}"))
     }
 
-    fn parse(&self, input: &mut Input<'_>, section: &Section, index: usize) -> Parsed<CollatedRecord> {
+    fn parse(&self, input: &mut Input<'_>, section: &Section, index: usize, texts: &Texts) -> Parsed<CollatedRecord> {
         let mut moment = || input.array().map(f64::from_le_bytes).map(|x| Some(x).filter(|x| x.is_finite()));
         let moments = Moments { mean: moment()?, variance: moment()?, skewness: moment()?, kurtosis: moment()? };
         let (positive_values, active_sequences) = (input.varint()?, input.varint()?);
@@ -201,7 +215,7 @@ impl LayerFile {
         for _ in 0..input.varint()? {
             let mut list = Vec::new();
             for _ in 0..input.varint()? {
-                list.push(self.example(input, section.pairs, scale)?);
+                list.push(self.example(input, section.pairs, scale, texts)?);
             }
             lists.push(list);
         }
@@ -222,8 +236,14 @@ impl LayerFile {
         Ok(CollatedRecord { record, positive_values, active_sequences })
     }
 
-    fn example(&self, input: &mut Input<'_>, pairs: bool, (low, step): (f32, f32)) -> Parsed<ActivationRecord> {
-        let tokens = self.text(input.varint()?)?;
+    fn example(
+        &self,
+        input: &mut Input<'_>,
+        pairs: bool,
+        (low, step): (f32, f32),
+        texts: &Texts,
+    ) -> Parsed<ActivationRecord> {
+        let tokens = texts.get(&input.varint()?).cloned().ok_or("an example of no text")?;
         let len = if pairs { tokens.len() * (tokens.len() + 1) / 2 } else { tokens.len() };
         let code = input.varint()?;
         let n = usize::try_from(code / 2).unwrap_or(usize::MAX);
@@ -256,19 +276,64 @@ impl LayerFile {
         Ok(ActivationRecord { activations, tokens })
     }
 
-    fn text(&self, index: u64) -> Parsed<Vec<String>> {
-        let Table { offset, count, width } = self.footer.texts;
-        if index >= count as u64 {
-            return Err(format!("text {index} of {count}"));
+    /// Which texts a record's examples are of.
+    fn texts_of(&self, record: &[u8]) -> Parsed<Vec<u64>> {
+        let mut input = Input { bytes: record };
+        input.skip(4 * 8)?;
+        input.varint()?;
+        input.varint()?;
+        let boundaries = input.varint()?;
+        input.skip(boundaries.saturating_mul(4))?;
+        let value = match self.footer.values {
+            Encoding::F32 => 4,
+            Encoding::F16 => 2,
+            Encoding::U8 => 1,
+        };
+        if self.footer.values == Encoding::U8 {
+            input.skip(8)?;
         }
-        let read = |at: u64, len: usize| self.store.read(&self.name, at, len).map_err(|e| e.to_string());
-        let bounds = read(offset.saturating_add(4 * index), 8)?;
-        let (start, end) = (number(&bounds[..4]), number(&bounds[4..]));
-        let size = end.checked_sub(start).ok_or("a text ends before it begins")? as usize;
-        let first = offset.saturating_add(4 * (count as u64 + 1)).saturating_add(start * width as u64);
-        let ids = read(first, size * width)?;
-        let string = |id: &[u8]| self.strings.get(number(id) as usize).cloned().ok_or("a text has an unknown token");
-        Ok(ids.chunks_exact(width).map(string).collect::<Result<_, _>>()?)
+        let mut texts = Vec::new();
+        for _ in 0..input.varint()? {
+            for _ in 0..input.varint()? {
+                texts.push(input.varint()?);
+                let code = input.varint()?;
+                if code % 2 == 1 {
+                    input.skip((code / 2).saturating_mul(value))?;
+                } else {
+                    for _ in 0..code / 2 {
+                        input.varint()?;
+                        input.skip(value)?;
+                    }
+                }
+            }
+        }
+        texts.sort_unstable();
+        texts.dedup();
+        Ok(texts)
+    }
+
+    /// The tokens of some texts: in a store, those of all in two rounds of requests.
+    fn texts(&self, indices: &[u64]) -> Result<Texts> {
+        let Table { offset, count, width } = self.footer.texts;
+        let damaged = |problem: String| Error::damaged(&self.name, problem);
+        if let Some(index) = indices.iter().find(|i| **i >= count as u64) {
+            return Err(damaged(format!("text {index} of {count}")));
+        }
+        let bounds = indices.iter().map(|index| (offset.saturating_add(4 * index), 8)).collect::<Vec<_>>();
+        let first = offset.saturating_add(4 * (count as u64 + 1));
+        let ids = |bounds: &Bytes| {
+            let (start, end) = (number(&bounds[..4]), number(&bounds[4..]));
+            let size = end.checked_sub(start).ok_or_else(|| damaged("a text ends before it begins".into()))?;
+            Ok((first.saturating_add(start * width as u64), size as usize * width))
+        };
+        let ids = self.store.read_all(&self.name, &bounds)?.iter().map(ids).collect::<Result<Vec<_>>>()?;
+        let string = |id: &[u8]| {
+            let string = self.strings.get(number(id) as usize).cloned();
+            string.ok_or_else(|| damaged("a text has an unknown token".into()))
+        };
+        let ids = self.store.read_all(&self.name, &ids)?;
+        let texts = ids.iter().map(|ids| ids.chunks_exact(width).map(string).collect::<Result<Vec<_>>>());
+        indices.iter().zip(texts).map(|(index, text)| Ok((*index, text?))).collect()
     }
 }
 
@@ -277,14 +342,35 @@ impl Store {
         match self {
             Self::File(_, len) => *len,
             Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Remote(file) => file.len(),
         }
     }
 
-    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Bytes> {
+    /// Several places, each an offset and a length.
+    fn read_all(&self, name: &str, places: &[(u64, usize)]) -> Result<Vec<Bytes>> {
+        match self {
+            Self::Remote(file) => {
+                places.iter().try_for_each(|place| self.check(name, *place))?;
+                file.read(&places.iter().map(|(at, len)| *at..at + *len as u64).collect::<Vec<_>>())
+            }
+            _ => places.iter().map(|(offset, len)| self.read(name, *offset, *len)).collect(),
+        }
+    }
+
+    fn check(&self, name: &str, (offset, len): (u64, usize)) -> Result<()> {
         if offset.checked_add(len as u64).is_none_or(|end| end > self.len()) {
             return Err(Error::damaged(name, format!("{len} bytes at {offset} reach beyond its end")));
         }
+        Ok(())
+    }
+
+    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Bytes> {
+        self.check(name, (offset, len))?;
         match self {
+            Self::Remote(file) => {
+                let mut read = file.read(&[offset..offset + len as u64])?;
+                Ok(read.pop().unwrap_or_default())
+            }
             Self::Bytes(bytes) => Ok(bytes.slice(offset as usize..offset as usize + len)),
             Self::File(file, _) => {
                 let mut out = vec![0; len];
@@ -329,6 +415,9 @@ fn half(bits: u16) -> f32 {
 
 type Parsed<T> = Result<T, String>;
 
+/// Tokens of texts by the texts' indices.
+type Texts = HashMap<u64, Vec<String>>;
+
 struct Input<'a> {
     bytes: &'a [u8],
 }
@@ -338,6 +427,12 @@ impl Input<'_> {
         let (head, rest) = self.bytes.split_first_chunk::<N>().ok_or("it ends too early")?;
         self.bytes = rest;
         Ok(*head)
+    }
+
+    fn skip(&mut self, n: u64) -> Parsed<()> {
+        let rest = usize::try_from(n).ok().and_then(|n| self.bytes.get(n..));
+        self.bytes = rest.ok_or("it ends too early")?;
+        Ok(())
     }
 
     fn f32(&mut self) -> Parsed<f32> {

@@ -20,6 +20,9 @@ pub enum Error {
     /// The store could not be reached, or broke off, however often it was tried.
     #[error("{location} could not be read: {reason}")]
     Network { location: String, reason: String },
+    /// The store could not be reached, or would not take it.
+    #[error("{location} could not be written: {reason}")]
+    Unsent { location: String, reason: String },
     /// Offline mode, and the cache does not have it.
     #[error(
         "{location} is not in the cache and offline mode is on; fetch it on a machine with network (`tdb fetch`) or \

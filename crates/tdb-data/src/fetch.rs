@@ -8,14 +8,15 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::Semaphore;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
-    Error, Location, Mirror, Progress, Registry, Result,
+    Error, Folder, Location, Mirror, Progress, Registry, Result,
     cache::{Cache, Meta},
     hub, local,
     location::Root,
     partial::{Partial, Transfer},
+    remote::{self, RemoteFile},
     stores::{Failure, Stores},
 };
 
@@ -38,6 +39,8 @@ pub struct FetchConfig {
     pub parallel: usize,
     /// Give up waiting for the next byte after this long.
     pub read_timeout: Duration,
+    /// Files of records of at least so many bytes stay in their store and are read there, piece by piece.
+    pub in_place_from: u64,
     /// Where Hugging Face repositories are served.
     pub hugging_face: String,
     pub hugging_face_token: Option<String>,
@@ -46,6 +49,9 @@ pub struct FetchConfig {
     /// The files that this program carries, by the path after `embedded:`.
     pub embedded: fn(&str) -> Option<Bytes>,
 }
+
+/// Smaller files come here whole, in about the time of two requests.
+const IN_PLACE_FROM: u64 = 16 << 20;
 
 /// Bytes the cache may hold where nothing else is said: 50 GiB.
 const CACHE_LIMIT: u64 = 50 << 30;
@@ -72,6 +78,7 @@ impl FetchConfig {
             pause: Duration::from_millis(250),
             parallel: 16,
             read_timeout: Duration::from_secs(30),
+            in_place_from: IN_PLACE_FROM,
             hugging_face: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             hugging_face_token: hub::token_from_env(),
             hub_cache: hub::folder_from_env(),
@@ -127,6 +134,8 @@ struct Inner {
     config: FetchConfig,
     cache: Cache,
     stores: Stores,
+    /// For files that are read in place.
+    in_place: Stores,
     slots: Semaphore,
 }
 
@@ -140,8 +149,9 @@ impl Fetcher {
             config.hugging_face_token.clone(),
             config.read_timeout,
         );
+        let in_place = stores.retrying(config.read_timeout);
         let slots = Semaphore::new(config.parallel.max(1));
-        Self(Arc::new(Inner { config, cache, stores, slots }))
+        Self(Arc::new(Inner { config, cache, stores, in_place, slots }))
     }
 
     /// The cache.
@@ -263,6 +273,47 @@ impl Fetcher {
         }
         let path = self.fetch(&location.to_string(), &place, limit as u64, &()).await?;
         tokio::fs::read(&path).await.map_err(|e| Error::io(&path, e))
+    }
+
+    /// A large file of a store, to be read there. `None` where it is as well to have it here: it is small or local, in
+    /// the cache already, or only the cache is used.
+    ///
+    /// # Errors
+    /// If it is not there, or the store refuses or cannot be reached.
+    pub async fn in_place(&self, location: &Location) -> Result<Option<RemoteFile>> {
+        let place = self.resolve(location)?;
+        // Of web servers it is not known whether they send parts of files.
+        let in_store = matches!(place.root(), Root::S3(_) | Root::Azure { .. } | Root::Gcs(_));
+        if !in_store || self.has(location) || self.0.config.offline {
+            return Ok(None);
+        }
+        let (store, path) = self.0.in_place.open(&place)?;
+        let file = RemoteFile::open(place, store, path).await?;
+        Ok(Some(file).filter(|file| file.len() >= self.0.config.in_place_from))
+    }
+
+    /// The content of a small file as it is now, past the cache.
+    ///
+    /// # Errors
+    /// If it is not there or larger than `limit`, or the store refuses or cannot be reached.
+    pub async fn now(&self, location: &Location, limit: usize) -> Result<Bytes> {
+        let place = self.resolve(location)?;
+        if let Some(path) = place.local() {
+            return local::read(path, limit).map(Bytes::from);
+        }
+        if self.0.config.offline {
+            return Err(Error::Offline { location: location.to_string() });
+        }
+        let (store, path) = self.0.in_place.open(&place)?;
+        remote::whole(&place, &*store, &path, limit).await
+    }
+
+    /// A folder of an object store to write to.
+    ///
+    /// # Errors
+    /// If `location` is in no object store, or its store's settings are wrong.
+    pub fn folder(&self, location: &Location, runtime: &Handle) -> Result<Folder> {
+        Folder::open(location, &self.0.stores.for_writing(), runtime.clone())
     }
 
     /// Forgets what the cache has of `location`, because it turned out to be damaged. False if there was nothing to

@@ -4,6 +4,7 @@
 //! registry   what there is and where        (one data file, built in and extended by the user)
 //! location   https, az, s3, gs, file, hf    (never from a request)
 //! fetch      stores -> partial -> cache     (resumed, verified, atomic; offline mode; mirrors)
+//! remote     a file of a store that is read there   folder   a folder of a store that is written to
 //! record     what a node responds to        explanation   what people and models say about it
 //! library    the read routes' answers: parsed, kept in memory, first set that has the node wins
 //! ```
@@ -15,6 +16,7 @@ mod dictionary_files;
 mod error;
 mod explanation;
 mod fetch;
+mod folder;
 pub mod hub;
 mod json;
 mod library;
@@ -26,6 +28,7 @@ mod partial;
 mod progress;
 mod record;
 mod registry;
+mod remote;
 mod search;
 mod stores;
 mod sweep;
@@ -39,6 +42,7 @@ pub use explanation::{
     ScoredAttentionSimulation, ScoredExplanation, ScoredSequenceSimulation, ScoredSimulation, SequenceSimulation,
 };
 pub use fetch::{FetchConfig, Fetcher, parse_size, platform_folder};
+pub use folder::{Folder, Put};
 pub use library::{Counts, FoundRecord, Library};
 pub use location::{Location, Mirror, Root};
 pub use model_files::{autoencoder_files, fetch_model, hub_model};
@@ -48,3 +52,4 @@ pub use registry::{
     AutoencoderEntry, ExplanationsEntry, MirrorEntry, ModelEntry, ModelLayout, Per, RecordsEntry, RecordsLayout,
     Registry, StoreEntry,
 };
+pub use remote::RemoteFile;

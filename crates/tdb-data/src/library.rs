@@ -183,16 +183,12 @@ impl Library {
         let mut first = true;
         loop {
             let key = self.memory_key(&location).await?;
-            let open = async {
-                let opened = match self.fetcher.embedded(&location) {
-                    Some(bytes) => LayerFile::from_bytes(location.to_string(), bytes?),
-                    None => LayerFile::open(&self.fetcher.file(&location, &()).await?),
-                };
-                opened.map(Arc::new)
-            };
+            let open = async { self.open_layer_file(&location).await.map(Arc::new) };
             let opened = self.layer_files.try_get_with::<_, Error>(key.clone(), open).await;
+            let mut in_place = false;
             let found = match opened.map_err(|e| Error::clone(&e)) {
                 Ok(open) => {
+                    in_place = open.is_in_place();
                     let scalar = entry.scalar.clone();
                     let read = tokio::task::spawn_blocking(move || {
                         let found = open.record(&scalar, index)?;
@@ -205,8 +201,8 @@ impl Library {
                 Err(error) => Err(error),
             };
             match found {
-                Err(Error::Damaged { problem, .. }) if first && self.fetcher.forget(&location) => {
-                    tracing::warn!(%location, problem, "a damaged file is fetched once more");
+                Err(Error::Damaged { problem, .. }) if first && (in_place || self.fetcher.forget(&location)) => {
+                    tracing::warn!(%location, problem, "a damaged or changed file is opened once more");
                     self.layer_files.invalidate(&key).await;
                     first = false;
                 }
@@ -217,6 +213,18 @@ impl Library {
                 }
             }
         }
+    }
+
+    async fn open_layer_file(&self, location: &Location) -> Result<LayerFile> {
+        let name = location.to_string();
+        if let Some(bytes) = self.fetcher.embedded(location) {
+            return LayerFile::from_bytes(name, bytes?);
+        }
+        let Some(file) = self.fetcher.in_place(location).await? else {
+            return LayerFile::open(&self.fetcher.file(location, &()).await?);
+        };
+        let opened = tokio::task::spawn_blocking(move || LayerFile::in_place(name, file)).await;
+        opened.map_err(|e| Error::damaged(location.to_string(), format!("its reader failed: {e}")))?
     }
 
     /// `/existing_explanations`.

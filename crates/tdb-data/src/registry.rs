@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Location, Mirror, Result, local};
+use crate::{Error, Fetcher, Location, Mirror, Result, local};
 
 /// The registry that is built in.
 const BUILT_IN: &str = include_str!("../../../datasets/registry.toml");
@@ -184,19 +184,39 @@ impl Registry {
         let mut registry = Self::parse(&file, &text)?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = std::path::absolute(folder.unwrap_or(Path::new("."))).map_err(|e| Error::io(path, e))?;
-        let models =
-            registry.models.iter_mut().flat_map(|m| std::iter::once(&mut m.location).chain(&mut m.alternative));
-        let autoencoders = registry.autoencoders.iter_mut().map(|a| &mut a.location);
-        let records = registry.records.iter_mut().map(|r| &mut r.location);
-        let explanations = registry.explanations.iter_mut().map(|e| &mut e.location);
-        let mirrors = registry.mirrors.iter_mut().map(|m| &mut m.target);
+        registry.resolve(|relative| Ok(folder.join(relative).to_string_lossy().into_owned()))?;
+        Ok(registry)
+    }
+
+    /// Reads a registry file of a store. Folders that it names by a relative path are looked for beside it.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is no registry.
+    pub async fn fetch(location: &Location, fetcher: &Fetcher) -> Result<Self> {
+        let file = location.to_string();
+        let bytes = fetcher.now(location, MAX_BYTES).await?;
+        local::check_fetched(&file, &bytes)?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| Error::Config(format!("{file}: is not UTF-8: {e}")))?;
+        let mut registry = Self::parse(&file, text)?;
+        let folder = Location::parse(file.rsplit_once('/').map_or("", |(folder, _)| folder))?;
+        registry.resolve(|relative| Ok(folder.join(relative.trim_end_matches('/'))?.to_string()))?;
+        Ok(registry)
+    }
+
+    /// Makes locations of relative paths.
+    fn resolve(&mut self, beside: impl Fn(&str) -> Result<String>) -> Result<()> {
+        let models = self.models.iter_mut().flat_map(|m| std::iter::once(&mut m.location).chain(&mut m.alternative));
+        let autoencoders = self.autoencoders.iter_mut().map(|a| &mut a.location);
+        let records = self.records.iter_mut().map(|r| &mut r.location);
+        let explanations = self.explanations.iter_mut().map(|e| &mut e.location);
+        let mirrors = self.mirrors.iter_mut().map(|m| &mut m.target);
         for location in models.chain(autoencoders).chain(records).chain(explanations).chain(mirrors) {
             let relative = Location::parse(location)?.local().is_some_and(Path::is_relative);
             if relative && !location.starts_with("file://") {
-                *location = folder.join(&*location).to_string_lossy().into_owned();
+                *location = beside(location)?;
             }
         }
-        Ok(registry)
+        Ok(())
     }
 
     /// A file's text with these entries.

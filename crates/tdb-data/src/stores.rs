@@ -22,6 +22,7 @@ pub(crate) struct Stores {
     hugging_face_token: Option<String>,
     /// Give up waiting for the next byte after this long.
     read_timeout: Duration,
+    retry: RetryConfig,
     open: Mutex<HashMap<Root, Arc<dyn ObjectStore>>>,
 }
 
@@ -35,7 +36,24 @@ impl Stores {
         // One provider for every TLS connection of the process. It fails only if there is one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let hugging_face = hugging_face.trim_end_matches('/').to_string();
-        Self { settings, hugging_face, hugging_face_token, read_timeout, open: Mutex::default() }
+        Self { settings, hugging_face, hugging_face_token, read_timeout, retry: no_retries(), open: Mutex::default() }
+    }
+
+    /// The same stores for folders that are written to: an upload may take its time.
+    pub fn for_writing(&self) -> Self {
+        self.retrying(UPLOAD_TIMEOUT)
+    }
+
+    /// The same stores, where requests are tried again by themselves.
+    pub fn retrying(&self, read_timeout: Duration) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            hugging_face: self.hugging_face.clone(),
+            hugging_face_token: self.hugging_face_token.clone(),
+            read_timeout,
+            retry: RetryConfig { max_retries: 8, retry_timeout: read_timeout, ..RetryConfig::default() },
+            open: Mutex::default(),
+        }
     }
 
     /// The store of `location` and the path in it. Local locations have none.
@@ -96,7 +114,7 @@ impl Stores {
                     .with_account(account)
                     .with_container_name(container)
                     .with_skip_signature(anonymous || !signed)
-                    .with_retry(no_retries())
+                    .with_retry(self.retry.clone())
                     .with_client_options(self.client(allow_http));
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_endpoint(endpoint);
@@ -113,7 +131,7 @@ impl Stores {
                 let mut builder = AmazonS3Builder::from_env()
                     .with_bucket_name(bucket)
                     .with_skip_signature(anonymous || !signed)
-                    .with_retry(no_retries())
+                    .with_retry(self.retry.clone())
                     .with_client_options(self.client(allow_http));
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_endpoint(endpoint);
@@ -128,7 +146,7 @@ impl Stores {
                 let mut builder = GoogleCloudStorageBuilder::from_env()
                     .with_bucket_name(bucket)
                     .with_skip_signature(anonymous || !signed)
-                    .with_retry(no_retries())
+                    .with_retry(self.retry.clone())
                     .with_client_options(self.client(allow_http));
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_base_url(&endpoint);
@@ -150,7 +168,7 @@ impl Stores {
             client = client.with_default_headers(headers);
         }
         let builder = HttpBuilder::new().with_url(base).with_http_connector(WithoutDates);
-        builder.with_retry(no_retries()).with_client_options(client).build()
+        builder.with_retry(self.retry.clone()).with_client_options(client).build()
     }
 
     fn client(&self, allow_http: bool) -> ClientOptions {
@@ -163,7 +181,10 @@ impl Stores {
     }
 }
 
-/// Retrying is done in one place, [`crate::fetch`], which also resumes.
+/// A store may be silent this long while it takes a file.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Retrying of what is fetched into the cache is done in one place, [`crate::fetch`], which also resumes.
 fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, ..RetryConfig::default() }
 }

@@ -77,6 +77,9 @@ pub struct Shard {
 impl Shard {
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 
+    /// No document: the text is read, and nothing taken.
+    pub(crate) const NOTHING: Self = Self { index: 1, count: 1 };
+
     /// Reads `3/8`, the fourth of eight.
     ///
     /// # Errors
@@ -141,6 +144,9 @@ pub struct Sequences {
     shard: Shard,
     n_vocab: usize,
     document: u64,
+    /// Bytes of text in the documents so far, and of those in this shard.
+    bytes: u64,
+    taken_bytes: u64,
     pending: std::vec::IntoIter<Sequence>,
     unreadable: Unreadable,
     /// After an error nothing follows: what came after it would be cut short, and several threads may ask.
@@ -182,6 +188,8 @@ impl Sequences {
             shard,
             n_vocab,
             document: 0,
+            bytes: 0,
+            taken_bytes: 0,
             pending: Vec::new().into_iter(),
             unreadable: Unreadable::default(),
             failed: false,
@@ -191,6 +199,26 @@ impl Sequences {
     /// Counts there what cannot be read.
     pub fn counting(self, unreadable: &Unreadable) -> Self {
         Self { unreadable: unreadable.clone(), ..self }
+    }
+
+    /// Documents that were read so far, those of other shards included.
+    pub fn documents(&self) -> u64 {
+        self.document
+    }
+
+    /// Bytes of text in those documents.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of text in the documents of this shard that were read so far.
+    pub fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
+    }
+
+    /// Whether the next sequence begins a document.
+    pub fn is_between_documents(&self) -> bool {
+        self.pending.len() == 0
     }
 
     fn next_document(&mut self) -> Result<Option<(PathBuf, Document)>> {
@@ -259,7 +287,9 @@ impl Sequences {
             let Some((path, document)) = self.next_document()? else { return Ok(None) };
             let number = self.document;
             self.document += 1;
+            self.bytes += document.text.len() as u64;
             if number % self.shard.count as u64 == self.shard.index as u64 {
+                self.taken_bytes += document.text.len() as u64;
                 match self.cut(number, &document) {
                     Ok(windows) => self.pending = windows.into_iter(),
                     Err(message) => self.unreadable.note(&path, document.place, message)?,

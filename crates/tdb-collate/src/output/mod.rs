@@ -3,21 +3,23 @@
 mod json_files;
 mod layer_file;
 mod registry;
+mod target;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::ops::Range;
 
 use tdb_data::Moments;
 use tdb_data::collated::Encoding;
 
 use crate::example::Example;
 use crate::summary::{LayerSummary, Sizes, UnitSummary};
-use crate::{Collation, Result, Watch, explain, work};
+use crate::{Collation, Parts, Result, Watch, explain};
 
 pub(crate) use json_files::record;
 pub use json_files::write_json_files;
 pub use layer_file::write_layer_file;
 pub use registry::{Autoencoders, REGISTRY, write_registry};
+pub use target::Target;
 
 /// What to make of a finished collation.
 #[derive(Clone, Debug)]
@@ -36,31 +38,42 @@ pub struct Layouts {
 ///
 /// # Errors
 /// If summaries are missing or of another collation, or a file cannot be written.
-pub fn write(collation: &Collation<'_>, layouts: &Layouts, out: &Path, watch: &dyn Watch) -> Result<()> {
+pub fn write(collation: &Collation<'_>, layouts: &Layouts, out: &Target, watch: &dyn Watch) -> Result<()> {
+    let parts = Parts::of(collation)?;
+    parts.layers().iter().try_for_each(|layers| write_layers(collation, &parts, layers, layouts, out, watch))
+}
+
+/// As [`write`], of one range of layers.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_layers(
+    collation: &Collation<'_>,
+    parts: &Parts<'_>,
+    layers: &Range<usize>,
+    layouts: &Layouts,
+    out: &Target,
+    watch: &dyn Watch,
+) -> Result<()> {
+    let summary = parts.merge(layers)?;
     let text = |token| collation.tokenizer.decode_token(token);
-    work::merge(&collation.folder, |summary| {
-        if let Some(difference) = summary.plan.difference(&collation.plan) {
-            let what = format!("{} and what is asked for", collation.folder.display());
-            return Err(crate::Error::Mismatch { what, difference });
+    let folder = out.folder();
+    for (&index, layer) in &summary.layers {
+        watch.note(&format!("writing layer {index}"));
+        if let Some(encoding) = layouts.layer_files {
+            let path = folder.join("records").join(format!("{index}.records"));
+            let shown = layouts.shown.as_ref().unwrap_or(&summary.plan.sizes);
+            write_layer_file(&path, &summary.plan, (index, layer), (encoding, shown), &text)?;
         }
-        for (&index, layer) in &summary.layers {
-            watch.note(&format!("writing layer {index}"));
-            if let Some(encoding) = layouts.layer_files {
-                let path = out.join("records").join(format!("{index}.records"));
-                let shown = layouts.shown.as_ref().unwrap_or(&summary.plan.sizes);
-                write_layer_file(&path, &summary.plan, (index, layer), (encoding, shown), &text)?;
-            }
-        }
-        if layouts.single_files {
-            write_json_files(&summary, &out.join("files"), &text)?;
-        }
-        if let Some(date) = &layouts.explanations {
-            watch.note("explaining");
-            let folder = out.join("explanations");
-            explain::write_explanations(&summary, collation, date, &folder, layouts.single_files)?;
-        }
-        Ok(())
-    })
+    }
+    if layouts.single_files {
+        write_json_files(&summary, &folder.join("files"), &text)?;
+    }
+    if let Some(date) = &layouts.explanations {
+        watch.note("explaining");
+        explain::write_explanations(&summary, collation, date, &folder.join("explanations"), layouts.single_files)?;
+    }
+    out.send()
 }
 
 /// How often each power sum's values were counted, and moments from them.

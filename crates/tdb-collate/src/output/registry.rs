@@ -1,10 +1,8 @@
 //! What a collation made, as a registry file beside it: the debugger reads that and knows all of it.
 
-use std::path::Path;
-
 use tdb_data::{ExplanationsEntry, Per, RecordsEntry, RecordsLayout, Registry};
 
-use super::Layouts;
+use super::{Layouts, Target};
 use crate::summary::Plan;
 use crate::{Kind, Result, file};
 
@@ -35,7 +33,7 @@ impl Autoencoders {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_registry(plan: &Plan, autoencoders: &Autoencoders, layouts: &Layouts, out: &Path) -> Result<()> {
+pub fn write_registry(plan: &Plan, autoencoders: &Autoencoders, layouts: &Layouts, out: &Target) -> Result<()> {
     let texts: Vec<&str> = plan.corpus.iter().map(|(name, _)| name.as_str()).collect();
     let (text, model) = (texts.join(", "), &plan.model);
     let mut registry = Registry::default();
@@ -77,5 +75,6 @@ pub fn write_registry(plan: &Plan, autoencoders: &Autoencoders, layouts: &Layout
         }
     }
     let text = registry.to_text()?;
-    file::write(&out.join(REGISTRY), |file| file.write_all(text.as_bytes()))
+    file::write(&out.folder().join(REGISTRY), |file| file.write_all(text.as_bytes()))?;
+    out.send()
 }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use tdb_collate::corpus::{Cutting, Unreadable};
-use tdb_collate::summary::fingerprint;
+use tdb_collate::summary::{VERSION, fingerprint};
 use tdb_collate::work::{Collation, describe_corpus, fingerprint_corpus, split_layers};
-use tdb_collate::{Kind, Plan, Sizes};
+use tdb_collate::{Kind, Parts, Plan, Sizes, Summaries};
 use tdb_data::collated::Encoding;
 use tdb_model::{Tokenizer, Transformer, checkpoint};
-use tdb_testkit::checkpoint::{Parts, write};
+use tdb_testkit::checkpoint::{self as made, write};
 use tdb_testkit::presets::preset;
 
 pub const SIZES: Sizes = Sizes { top: 4, random: 5, quantiles: 3, per_quantile: 2 };
@@ -25,7 +25,7 @@ pub fn model() -> Transformer {
 
 fn load() -> Transformer {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("weights");
-    let root = write(&preset("tiny-a").unwrap(), &folder, Parts::ModelAndAutoencoders).unwrap();
+    let root = write(&preset("tiny-a").unwrap(), &folder, made::Parts::ModelAndAutoencoders).unwrap();
     let checkpoint = checkpoint::open(&root).unwrap();
     let config = checkpoint.config.clone();
     let open = |name: &str| checkpoint::open_autoencoder(&root.join("autoencoders").join(name), None, &config).unwrap();
@@ -67,6 +67,7 @@ pub fn plan(model: &Transformer, files: &[PathBuf], shards: usize) -> Plan {
         kinds: Kind::ALL.to_vec(),
         seed: 3,
         shards,
+        version: VERSION.to_owned(),
     }
 }
 
@@ -84,7 +85,7 @@ pub fn collation<'a>(
         plan: plan(model, files, shards),
         layers: split_layers(0..model.config().n_layers, layers_each),
         threads: 2,
-        folder,
+        summaries: Summaries::Local(folder),
         unreadable: Unreadable::default(),
     }
 }
@@ -96,17 +97,19 @@ pub fn token_text(tokenizer: &Tokenizer, token: u32) -> String {
 /// Merges what is in `summaries` and writes both layouts below `out`.
 pub fn write_out(summaries: &Path, out: &Path, tokenizer: &Tokenizer) {
     let text = |t| token_text(tokenizer, t);
-    tdb_collate::work::merge(summaries, |summary| {
-        tdb_collate::output::write_json_files(&summary, &out.join("files"), &text)?;
+    let summaries = Summaries::from(summaries);
+    let parts = Parts::find(&summaries).unwrap();
+    for layers in parts.layers() {
+        let summary = parts.merge(&layers).unwrap();
+        tdb_collate::output::write_json_files(&summary, &out.join("files"), &text).unwrap();
         for (&index, layer) in &summary.layers {
             for (name, encoding) in [("f32", Encoding::F32), ("f16", Encoding::F16), ("u8", Encoding::U8)] {
                 let path = out.join(name).join(format!("{index}.records"));
-                tdb_collate::output::write_layer_file(&path, &summary.plan, (index, layer), (encoding, &SIZES), &text)?;
+                let what = (index, layer);
+                tdb_collate::output::write_layer_file(&path, &summary.plan, what, (encoding, &SIZES), &text).unwrap();
             }
         }
-        Ok(())
-    })
-    .unwrap();
+    }
 }
 
 /// All files below a folder with their bytes, by name.

@@ -1,40 +1,35 @@
 //! `tdb collate`: what every neuron, head and latent of a model responds to in a text.
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+mod ready;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::library::{self, DataArgs, EmbeddedRecords};
-use super::model::{self, Opened, Wanted};
-use super::runtime;
-use anyhow::{Context, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
-use tdb_collate::corpus::{Cutting, Shard, Unreadable};
-use tdb_collate::output::{self, Autoencoders, Layouts};
-use tdb_collate::summary::fingerprint;
-use tdb_collate::work::{describe_corpus, fingerprint_corpus, split_layers};
-use tdb_collate::{Collation, Kind, Plan, Sizes, Watch};
-use tdb_data::collated::Encoding;
-use tdb_model::Transformer;
+use super::library::DataArgs;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+use tdb_collate::corpus::Unreadable;
+use tdb_collate::{Estimate, Sizes, Watch, output};
+
+pub use ready::{Ready, now};
 
 /// Collect the examples that excite every neuron, head and latent of a model most
 ///
 /// The work is cut into shards of the text and ranges of layers. A run that was interrupted keeps what was finished and
-/// goes on from there when the same command is given again. With --shard, several machines can each make a part; copy
-/// their summaries into one folder and merge them with --merge.
-#[derive(Debug, clap::Args)]
+/// goes on from there when the same command is given again. With --shard, several machines can each make a part; where
+/// --out is in an object store, --merge finds all of them there, else copy their summaries into one folder first.
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub struct Args {
     /// Model: a registered name or a folder. Without it, the small model inside the program, with its autoencoders
     #[arg(long, value_name = "NAME|FOLDER")]
     pub model: Option<String>,
     /// Plain text (documents separated by empty lines, or by <|endoftext|>), JSON (lines or a list) or Parquet files; the
-    /// latter two have their text in `text`. Packed with gzip or zstd as well
+    /// latter two have their text in `text`. Packed with gzip or zstd as well. A file of a store (s3://…) is fetched once
     #[arg(value_name = "TEXT", required = true)]
-    pub text: Vec<PathBuf>,
+    pub text: Vec<String>,
     /// Where everything goes: summaries/, records/, explanations/, if wanted files/, and registry.toml, with which
-    /// `tdb serve --registry` shows it all
+    /// `tdb serve --registry` shows it all. A folder of this machine or of an object store (s3://, az://, gs://)
     #[arg(long, value_name = "FOLDER")]
-    pub out: PathBuf,
+    pub out: String,
     /// Autoencoders on the MLP (neurons or output): a registered name or a folder
     #[arg(long, value_name = "NAME|FOLDER")]
     pub mlp_autoencoder: Option<String>,
@@ -95,7 +90,7 @@ pub struct Args {
     pub merge: bool,
     /// Folder of the summaries, if not OUT/summaries
     #[arg(long, value_name = "FOLDER")]
-    pub summaries: Option<PathBuf>,
+    pub summaries: Option<String>,
     /// One file for each layer, which the debugger reads, or one JSON file for each unit, as the reference has them
     #[arg(long, value_enum, default_value_t = Layout::Layers)]
     pub layout: Layout,
@@ -110,19 +105,29 @@ pub struct Args {
     pub date: Option<String>,
     /// Sequences run side by side, one on each thread; all cores if not given
     #[arg(long)]
+    #[serde(skip)]
     pub threads: Option<usize>,
+    /// Make nothing; say how many work units there are, how many bytes they become and how many hours they take
+    #[arg(long)]
+    #[serde(skip)]
+    pub dry_run: bool,
+    /// Machines that will share the work, for --dry-run
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "dry_run")]
+    #[serde(skip)]
+    pub machines: usize,
     #[command(flatten)]
+    #[serde(skip)]
     pub data: DataArgs,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub enum Layout {
     Layers,
     Files,
     Both,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub enum Values {
     /// As they are
     F32,
@@ -133,67 +138,22 @@ pub enum Values {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    // The text is looked at first: a wrong name should not cost the loading of a model.
-    let corpus = describe_corpus(&args.text)?;
-    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder, .. } =
-        open(args)?;
-    let autoencoders =
-        Autoencoders { mlp: mlp_autoencoder, attention: attn_autoencoder, residual: residual_autoencoder };
-    let (shard, shards) = match &args.shard {
-        Some(text) => {
-            let shard = Shard::parse(text)?;
-            (Some(shard.index), shard.count)
-        }
-        None => (None, args.shards),
-    };
-    ensure!(shards > 0, "--shards must be at least 1");
-    let window = model.config().ctx_window;
-    ensure!(args.tokens <= window, "--tokens is {}, but the model sees at most {window}", args.tokens);
-    let first = model::first(args.first.as_deref(), &tokenizer, beginning)?;
-    let n_layers = model.config().n_layers;
-    let layers = args.layers.as_deref().map_or(Ok(0..n_layers), |text| parse_layers(text, n_layers))?;
-    let plan = Plan {
-        model: name,
-        fingerprint: fingerprint(&model)?,
-        autoencoders: autoencoders.mlp.iter().chain(&autoencoders.attention).cloned().collect(),
-        corpus,
-        content: fingerprint_corpus(&args.text)?,
-        cutting: Cutting { tokens: args.tokens, first },
-        sizes: Sizes { top: args.k, random: args.random, quantiles: args.quantiles, per_quantile: args.per_quantile },
-        first_counts: args.first_counts,
-        kinds: kinds(args, &model)?,
-        seed: args.seed,
-        shards,
-    };
-    let layouts = Layouts {
-        layer_files: (args.layout != Layout::Files).then_some(match args.values {
-            Values::F32 => Encoding::F32,
-            Values::F16 => Encoding::F16,
-            Values::U8 => Encoding::U8,
-        }),
-        shown: args.show.as_deref().map(|text| shown(text, &plan.sizes)).transpose()?,
-        single_files: args.layout != Layout::Layers,
-        explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(tdb_explain::date::now)),
-    };
-    let collation = Collation {
-        model: &model,
-        tokenizer: &tokenizer,
-        files: &args.text,
-        layers: split_layers(layers, args.layers_at_once.unwrap_or(n_layers)),
-        threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
-        folder: args.summaries.clone().unwrap_or_else(|| args.out.join("summaries")),
-        unreadable: Unreadable::up_to(args.max_unreadable),
-        plan,
-    };
+    let ready = Ready::new(args)?;
+    let collation = ready.collation();
+    if args.dry_run {
+        say_estimate(&tdb_collate::estimate(&collation)?, args.machines);
+        return Ok(());
+    }
+    ready.check_writable()?;
     let progress = Progress::new()?;
     if !args.merge {
-        let done = collation.run(shard, &progress)?;
+        let done = collation.run(ready.shard, &progress)?;
         let say = format!("{} work units made, {} were there already", done.made, done.kept);
         progress.bar.suspend(|| eprintln!("{say}"));
     }
-    if shard.is_none() {
-        output::write(&collation, &layouts, &args.out, &progress)?;
-        output::write_registry(&collation.plan, &autoencoders, &layouts, &args.out)?;
+    if ready.shard.is_none() {
+        output::write(&collation, &ready.layouts, &ready.out, &progress)?;
+        ready.write_registry()?;
     }
     progress.bar.finish_and_clear();
     if let Some(left_out) = left_out(&collation.unreadable) {
@@ -202,15 +162,30 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.shard {
         Some(shard) => println!(
             "Shard {shard} is in {}; when all are in one folder, --merge makes records of them.",
-            collation.folder.display()
+            collation.summaries.folder().display()
         ),
-        None => println!(
-            "{} holds what was collated. To see it:\n  {}",
-            args.out.display(),
-            serving(args, &args.out.join(output::REGISTRY))
-        ),
+        None => println!("{}", ready.told(args)),
     }
     Ok(())
+}
+
+/// Says what a collation will take, on `machines` like this one.
+pub fn say_estimate(estimate: &Estimate, machines: usize) {
+    let Estimate { units, finished, documents, text_bytes, tokens, sequences, time, summary_bytes } = estimate;
+    let left = (units - finished) as f64 / (*units).max(1) as f64;
+    let hours = time.as_secs_f64() / 3600.0;
+    println!("{units} work units, {finished} of them finished");
+    println!(
+        "{documents} documents, {} of text; about {tokens} tokens in {sequences} sequences",
+        HumanBytes(*text_bytes)
+    );
+    println!("summaries: at most {}", HumanBytes(*summary_bytes));
+    println!(
+        "time: about {:.1} s for a unit on this machine; {hours:.2} hours in all, {:.2} for what is left on {machines} \
+         like it",
+        time.as_secs_f64() / (*units).max(1) as f64,
+        hours * left / machines.max(1) as f64
+    );
 }
 
 /// What is said of documents that could not be read.
@@ -220,69 +195,6 @@ pub(super) fn left_out(unreadable: &Unreadable) -> Option<String> {
         1 => format!("1 document could not be read and was left out: {first}"),
         n => format!("{n} documents could not be read and were left out, such as {first}"),
     })
-}
-
-/// The command that shows what was collated.
-fn serving(args: &Args, registry: &Path) -> String {
-    let given = [
-        ("--model", &args.model),
-        ("--mlp-autoencoder", &args.mlp_autoencoder),
-        ("--attn-autoencoder", &args.attn_autoencoder),
-    ];
-    let mut line = "tdb serve".to_owned();
-    for (flag, value) in given {
-        if let Some(value) = value {
-            line += &format!(" {flag} {value}");
-        }
-    }
-    for dictionary in &args.dictionary {
-        line += &format!(" --dictionary {dictionary}");
-    }
-    line + &format!(" --registry {}", registry.display())
-}
-
-/// The model with the autoencoders.
-fn open(args: &Args) -> anyhow::Result<Opened> {
-    let wanted = Wanted {
-        model: args.model.as_deref(),
-        mlp_autoencoder: args.mlp_autoencoder.as_deref(),
-        attn_autoencoder: args.attn_autoencoder.as_deref(),
-        dictionaries: &args.dictionary,
-        dead_latents: true,
-        ..Wanted::default()
-    };
-    let runtime = runtime::new()?;
-    model::open(&wanted, &library::open(&args.data, EmbeddedRecords::LeftOut)?, runtime.handle())
-}
-
-/// What is asked for, or all that the model has.
-fn kinds(args: &Args, model: &Transformer) -> anyhow::Result<Vec<Kind>> {
-    let has = |kind: &Kind| (0..model.config().n_layers).any(|layer| kind.count(model, layer) > 0);
-    if args.only.is_empty() {
-        return Ok(Kind::ALL.into_iter().filter(has).collect());
-    }
-    for name in &args.only {
-        let known = Kind::ALL.map(Kind::scalar).join(", ");
-        let kind = Kind::ALL.into_iter().find(|k| k.scalar() == name);
-        let kind = kind.with_context(|| format!("--only: {name:?} is not collated; there are {known}"))?;
-        ensure!(has(&kind), "--only: {name} needs autoencoders, and none were given for it");
-    }
-    Ok(Kind::ALL.into_iter().filter(|k| args.only.iter().any(|name| k.scalar() == name)).collect())
-}
-
-fn parse_layers(text: &str, n_layers: usize) -> anyhow::Result<Range<usize>> {
-    let parsed = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    let good = parsed.filter(|r: &Range<usize>| r.start < r.end && r.end <= n_layers);
-    good.with_context(|| format!("--layers is {text:?}; expected FROM..TO within 0..{n_layers}, such as 0..{n_layers}"))
-}
-
-/// What of the collated examples a file shows.
-fn shown(text: &str, all: &Sizes) -> anyhow::Result<Sizes> {
-    let numbers = text.split(',').map(|n| n.trim().parse::<usize>()).collect::<Result<Vec<_>, _>>();
-    match numbers.as_deref() {
-        Ok(&[top, random, per_quantile]) => Ok(Sizes { top, random, per_quantile, ..*all }),
-        _ => anyhow::bail!("--show is {text:?}; expected three numbers such as 6,3,1"),
-    }
 }
 
 struct Progress {

@@ -5,14 +5,14 @@
 //! [`Command`] and its arm in [`run`]. What goes wrong is returned as an error; its causes become one sentence.
 
 mod cache;
-mod collate;
+pub mod collate;
 mod device;
 mod dictionary;
 mod embedded;
 mod eval;
 mod explain;
 mod fetch;
-mod library;
+pub mod library;
 mod model;
 mod progress;
 mod runtime;
