@@ -208,7 +208,8 @@ fn plan(
     shards: usize,
 ) -> anyhow::Result<Plan> {
     ensure!(shards > 0, "--shards must be at least 1");
-    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder, .. } = opened;
+    let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder, .. } =
+        opened;
     let window = model.config().ctx_window;
     ensure!(args.tokens <= window, "--tokens is {}, but the model sees at most {window}", args.tokens);
     let autoencoders = mlp_autoencoder.iter().chain(attn_autoencoder).chain(residual_autoencoder);
