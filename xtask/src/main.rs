@@ -24,8 +24,9 @@ cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens 
 cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...] [--binary TDB] [--against TDB|http://HOST:PORT]
                                            latency and memory of a GPT-2-small-sized model beside the reference's;
                                            --against: two servers answer the same requests in turn
-cargo xtask bench effects [--embedded]
-                                           exact effects and patches: time, distance to estimates, bounds, false alarms
+cargo xtask bench effects [speed] [by-hand] [patches] [estimates] [alarms] [--requests N]
+                                           exact effects and patches: time, ablations by hand, runs of their own,
+                                           distance to estimates and bounds, false alarms
 cargo xtask bench dictionaries [LATENTS ...]
                                            memory and time of wide dictionaries
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets

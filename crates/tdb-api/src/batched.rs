@@ -1,6 +1,7 @@
 //! Several runs, and several things asked of each.
 
 use crate::attribution::{TokenPairAttributionRequestSpec, TokenPairAttributionResponseData};
+use crate::effects::Check;
 use crate::inference::{InferenceRequestSpec, InferenceResponse};
 use crate::names::SpecType;
 use crate::scalars::{
@@ -179,6 +180,9 @@ wire_struct! {
         pub inference_response: InferenceResponse,
         /// The answers, under the names of the request and in its order.
         pub processing_response_data_by_name: IndexMap<String, ProcessingResponseData> = IndexMap::new(),
+        /// What was checked; left out where it was not asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub checks: Option<Vec<Check>>,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What really happens to the objective when nodes are removed, beside what gradients say about it.
 
 use crate::TokenRef;
-use crate::index::{MirroredNodeIndex, NodeAblation};
+use crate::index::{MirroredNodeIndex, NodeAblation, NodeToTrace};
 use crate::wire::{wire_enum, wire_struct};
 
 wire_enum! {
@@ -21,16 +21,21 @@ wire_struct! {
     pub struct EffectsRequest {
         /// The text; the question is about the token that follows it.
         pub prompt: String,
-        /// Each exactly one token; at least one.
+        /// Each exactly one token; at least one, unless a node is traced.
         pub target_tokens: Vec<TokenRef>,
         /// Each exactly one token.
         pub distractor_tokens: Vec<TokenRef>,
         /// Nodes set to a value in every run.
         pub node_ablations: Option<Vec<NodeAblation>>,
+        /// The node on whose value the effects are, in place of the logits, as in the debugger's question.
+        pub upstream_node_to_trace: Option<NodeToTrace>,
+        /// With an upstream head traced through its value: the node on which that head's effect is asked for.
+        pub downstream_node_to_trace: Option<NodeToTrace>,
         /// The nodes to remove: neurons, latents, errors of dictionaries, embeddings (`layer` without a layer), and heads,
         /// whose attended-to token may be null for all that it attends to.
         pub nodes: Vec<MirroredNodeIndex>,
-        /// What they are set to.
+        /// What they are set to. With the collated mean, heads, embeddings and errors, of which records tell none, are set
+        /// to their mean over the prompt's tokens.
         pub ablate_to: AblateTo = AblateTo::Zero,
         /// With the collated mean: places or registered names of records.
         pub datasets: Option<Vec<String>>,
@@ -63,11 +68,13 @@ wire_struct! {
     pub struct NodeEffect {
         /// The node.
         pub node_index: MirroredNodeIndex,
+        /// What it was set to.
+        pub ablated_to: AblateTo = AblateTo::Zero,
         /// The objective minus the objective without the node.
         pub exact: f64,
         /// Activation (minus what it is set to) times gradient, as in the node table.
         pub estimate: f64,
-        /// As `estimate`, with the scale of the last norm, and with every later softmax computed anew for the write of the
+        /// As `estimate`, with the scale of the last norm (or of that before a traced node), and with every later softmax computed anew for the write of the
         /// node instead of by its slope.
         pub corrected_estimate: Option<f64>,
         /// Mean size of the estimate with the gradient through one layer after the other dropped: large where effects of two
@@ -137,7 +144,7 @@ wire_struct! {
 wire_struct! {
     /// The exact effects of the nodes asked about.
     pub struct EffectsResponse {
-        /// Mean logit of the targets minus mean logit of the distractors.
+        /// Mean logit of the targets minus mean logit of the distractors, or the value of the traced node.
         pub objective: f64,
         /// What it cost.
         pub price: Price,

@@ -76,6 +76,7 @@ mod tests {
         BatchedResponse {
             inference_sub_responses: vec![InferenceResponseAndResponseDict {
                 inference_response: InferenceResponse { inference_and_token_data },
+                checks: None,
                 processing_response_data_by_name: data.map(|data| (ONLY.to_owned(), data)).into_iter().collect(),
             }],
         }

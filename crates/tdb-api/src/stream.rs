@@ -160,8 +160,12 @@ pub enum TdbEvent {
     PatchRuns { runs: PatchRuns },
     /// One patched run.
     PatchedCell { cell: PatchedCell },
-    /// What was checked.
-    Checks { checks: Vec<Check> },
+    /// What was checked; `side` is absent where the question has none.
+    Checks {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        side: Option<usize>,
+        checks: Vec<Check>,
+    },
     /// Everything was sent.
     Done,
     /// The question was not answered; `status` is what the unstreamed answer would have had.
@@ -250,7 +254,7 @@ impl Decode for TdbEvent {
             "sampled_bound" => Self::SampledBound { bound: from.read("bound")? },
             "patch_runs" => Self::PatchRuns { runs: from.read("runs")? },
             "patched_cell" => Self::PatchedCell { cell: from.read("cell")? },
-            "checks" => Self::Checks { checks: from.read("checks")? },
+            "checks" => Self::Checks { side: from.read("side")?, checks: from.read("checks")? },
             "done" => Self::Done,
             "error" => {
                 Self::Error { status: from.read("status")?, message: from.read("message")?, field: from.read("field")? }
@@ -344,6 +348,7 @@ struct Side {
     parts: Vec<(String, ProcessingResponseData)>,
     candidates: Option<Candidates>,
     contributions: Option<Contributions>,
+    checks: Option<Vec<Check>>,
 }
 
 /// Adds up events. Their order does not matter.
@@ -373,7 +378,8 @@ impl Fold {
             | TdbEvent::SampledBound { .. }
             | TdbEvent::PatchRuns { .. }
             | TdbEvent::PatchedCell { .. }
-            | TdbEvent::Checks { .. } => {}
+            | TdbEvent::Checks { side: None, .. } => {}
+            TdbEvent::Checks { side: Some(side), checks } => self.at(side).checks = Some(checks),
             TdbEvent::Inference { side, data } => self.at(side).run = Some(data),
             TdbEvent::OutputLogits { side, name, data } | TdbEvent::NodeGroups { side, name, data } => {
                 self.put(side, name, Part::MultipleTopKDerivedScalars(data));
@@ -439,13 +445,14 @@ pub fn fold(events: impl IntoIterator<Item = TdbEvent>) -> Result<BatchedRespons
 
 fn added_up(sides: Vec<Side>) -> Result<Folded, FoldError> {
     let mut all = Folded::default();
-    for (index, Side { run, mut parts, candidates, contributions }) in sides.into_iter().enumerate() {
+    for (index, Side { run, mut parts, candidates, contributions, checks }) in sides.into_iter().enumerate() {
         let inference_and_token_data = run.ok_or(FoldError::NoRun { side: index })?;
         let place = |name: &str| PART_NAMES.iter().position(|part| *part == name).unwrap_or(PART_NAMES.len());
         parts.sort_by_key(|(name, _)| place(name));
         all.response.inference_sub_responses.push(InferenceResponseAndResponseDict {
             inference_response: InferenceResponse { inference_and_token_data },
             processing_response_data_by_name: parts.into_iter().collect::<IndexMap<_, _>>(),
+            checks,
         });
         all.candidates.push(candidates);
         all.contributions.push(contributions);

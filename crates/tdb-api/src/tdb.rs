@@ -66,5 +66,8 @@ wire_struct! {
     /// One side, or two to be compared: their node tables hold the same nodes.
     pub struct BatchedTdbRequest {
         pub sub_requests: Vec<TdbRequestSpec>,
+        /// Whether each side's answer carries the checks that it passed. They cost about as much as the answer again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub checks: Option<bool>,
     }
 }

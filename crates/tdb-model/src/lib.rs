@@ -86,5 +86,5 @@ pub use sparse::SparseRows;
 pub use tap::Hooks;
 pub use tokenizer::{NotOneToken, Tokenizer};
 pub use transformer::Transformer;
-pub use variations::{EachRun, Logits, Together};
+pub use variations::{EachRun, EachStream, Logits, Together};
 pub use weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder, Normalization};

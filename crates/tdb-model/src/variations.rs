@@ -5,6 +5,7 @@
 //! through each linear layer as one matrix; attention is computed run by run. Between layers only the residual stream of
 //! these rows is kept.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::Tensor;
@@ -18,8 +19,8 @@ use crate::modules::norm::Sites;
 use crate::numbers::Numbers;
 use crate::patch::{Patch, Values};
 use crate::run::{Run, check_interventions, set_in_row};
-use crate::site::{Point, Site};
-use crate::tap::{RowsOf, Tap};
+use crate::site::{Pass, Point, Site};
+use crate::tap::{Hooks, RowsOf, Tap};
 
 /// Which logits of the last token are computed for each run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,9 @@ impl Default for Together<'_> {
 /// Receives the logits of one run, as [`Together::logits`] asks for them.
 pub type EachRun<'a> = &'a mut dyn FnMut(usize, &[f32]) -> Result<()>;
 
+/// Receives the residual stream of one run, `[T, D]`.
+pub type EachStream<'a> = &'a mut dyn FnMut(usize, &Tensor) -> Result<()>;
+
 /// One of the runs: which rows of it are computed.
 struct Variation<'a> {
     index: usize,
@@ -65,8 +69,39 @@ struct Variation<'a> {
 /// The rows that are computed together at one layer.
 struct Rows<'a> {
     of: Vec<&'a Variation<'a>>,
+    /// Runs that begin in a later layer, the next one last.
+    waiting: Vec<&'a Variation<'a>>,
     /// `[N, D]`, the residual stream.
     x: Option<Tensor>,
+}
+
+impl<'a> Rows<'a> {
+    /// `batch` is ordered by descending first layer.
+    fn of(batch: &'a [Variation<'a>]) -> Self {
+        Rows { of: Vec::new(), waiting: batch.iter().collect(), x: None }
+    }
+
+    /// The first layer that is computed; `None` without runs.
+    fn first_layer(&self) -> Option<usize> {
+        self.waiting.last().map(|v| v.layer)
+    }
+}
+
+/// Keeps what stands at one point of the computation.
+struct Capture {
+    point: Point,
+    found: Option<Tensor>,
+}
+
+impl Hooks for Capture {
+    fn wants(&self, point: Point, pass: Pass) -> bool {
+        pass == Pass::Forward && point == self.point
+    }
+
+    fn forward(&mut self, _: Point, activation: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        self.found = Some(activation.clone());
+        Ok(None)
+    }
 }
 
 impl Run {
@@ -79,6 +114,61 @@ impl Run {
     /// If a patch or an intervention does not fit the model, not all layers of this run were computed, `each` returns an
     /// error, or the work is cancelled.
     pub fn vary(&self, runs: &[Vec<Patch>], options: Together<'_>, each: EachRun<'_>) -> Result<()> {
+        if options.logits == Logits::Of(&[]) {
+            return Err(Error::input("no token is named whose logit is to be computed"));
+        }
+        let n_layers = self.model().config().n_layers;
+        self.in_batches(runs, &options, &mut |batch| {
+            let mut rows = Rows::of(batch);
+            for layer in rows.first_layer().unwrap_or(n_layers)..=n_layers {
+                self.advance(&mut rows, layer, layer < n_layers, &options, None)?;
+            }
+            self.read(&rows, &options, each)
+        })
+    }
+
+    /// As [`Run::vary`], up to the residual stream at a point, `[T, D]`, which `each` is given instead of logits; no layer
+    /// beyond it is computed. [`Together::logits`] has no meaning.
+    ///
+    /// # Errors
+    /// As [`Run::vary`], and if the residual stream does not stand at `point`.
+    pub fn vary_up_to(
+        &self,
+        runs: &[Vec<Patch>],
+        point: Point,
+        options: Together<'_>,
+        each: EachStream<'_>,
+    ) -> Result<()> {
+        let here = self.get(point.site, point.layer)?;
+        // So many layers are computed; what begins behind them changes nothing here.
+        let end = match (point.site, point.layer) {
+            (Site::ResidPostEmb, None) => 0,
+            (Site::ResidPostAttn | Site::ResidPostMlp | Site::ResidLatentInput, Some(layer)) => layer + 1,
+            _ => return Err(Error::input(format!("the residual stream does not stand at {point:?}"))),
+        };
+        self.in_batches(runs, &options, &mut |batch| {
+            let mut rows = Rows::of(batch);
+            let mut changed = BTreeMap::new();
+            for layer in rows.first_layer().unwrap_or(end)..=end {
+                changed.extend(self.advance(&mut rows, layer, layer < end, &options, Some(point))?);
+            }
+            for of in batch {
+                match changed.remove(&of.index) {
+                    Some(rows) => each(of.index, &Tensor::cat(&[&here.narrow(0, 0, of.token)?, &rows], 0)?)?,
+                    None => each(of.index, &here)?,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs of which as many as fit are computed together, those that begin in late layers first.
+    fn in_batches(
+        &self,
+        runs: &[Vec<Patch>],
+        options: &Together<'_>,
+        compute: &mut dyn FnMut(&[Variation<'_>]) -> Result<()>,
+    ) -> Result<()> {
         let (model, n_tokens) = (self.model(), self.tokens().len());
         let n_layers = model.config().n_layers;
         if self.n_layers() < n_layers {
@@ -86,9 +176,6 @@ impl Run {
             return Err(Error::input(format!(
                 "only {run} of {n_layers} layers were run, so nothing can differ from them"
             )));
-        }
-        if options.logits == Logits::Of(&[]) {
-            return Err(Error::input("no token is named whose logit is to be computed"));
         }
         check_interventions(model, n_tokens, options.interventions)?;
         runs.iter().flatten().try_for_each(|patch| patch.check(model, n_tokens))?;
@@ -107,64 +194,78 @@ impl Run {
         while !rest.is_empty() {
             let n = fitting(rest, options.rows, n_tokens);
             let (now, later) = rest.split_at(n);
-            self.vary_together(now, &options, each)?;
+            compute(now)?;
             rest = later;
         }
         Ok(())
     }
 
-    /// `batch` is ordered by descending first layer.
-    fn vary_together(&self, batch: &[Variation<'_>], options: &Together<'_>, each: EachRun<'_>) -> Result<()> {
+    /// Takes in the runs that begin at this layer and, if asked for, computes the layer. Gives the rows of those runs that
+    /// came by `captured`, by the runs' indices.
+    fn advance(
+        &self,
+        rows: &mut Rows<'_>,
+        layer: usize,
+        computes: bool,
+        options: &Together<'_>,
+        captured: Option<Point>,
+    ) -> Result<Vec<(usize, Tensor)>> {
         let model = self.model();
-        let n_layers = model.config().n_layers;
-        let mut waiting: Vec<&Variation<'_>> = batch.iter().collect();
-        let first = waiting.last().map_or(n_layers, |v| v.layer);
-        let mut rows = Rows { of: Vec::new(), x: None };
-        for layer in first..=n_layers {
-            while let Some(joins) = waiting.pop_if(|v| v.layer == layer) {
-                rows.of.push(joins);
+        let mut capture = captured.map(|point| Capture { point, found: None });
+        let mut found = self.join(rows, layer, options, &mut capture)?;
+        if computes && let Some(x) = &rows.x {
+            let parts = self.parts(rows, layer)?;
+            let together = self.rows_of(rows, options);
+            let hooks = capture.as_mut().map(|capture| capture as &mut dyn Hooks);
+            let mut tap = Tap { together: &together, hooks, ..Default::default() };
+            let x = model.block(layer).forward_together(x, &parts, model.autoencoders(layer), &mut tap)?;
+            if let Some(all) = capture.and_then(|capture| capture.found) {
+                for (range, of) in self.ranges(rows).zip(&rows.of) {
+                    found.push((of.index, all.narrow(0, range.start, range.len())?));
+                }
             }
-            self.join(&mut rows, layer, options)?;
-            if layer < n_layers
-                && let Some(x) = &rows.x
-            {
-                let parts = self.parts(&rows, layer)?;
-                let together = self.rows_of(&rows, options);
-                let mut tap = Tap { together: &together, ..Default::default() };
-                rows.x = Some(model.block(layer).forward_together(x, &parts, model.autoencoders(layer), &mut tap)?);
-            }
-            if (options.is_cancelled)() {
-                return Err(Error::Cancelled);
-            }
+            rows.x = Some(x);
         }
-        self.read(&rows, options, each)
+        if (options.is_cancelled)() {
+            return Err(Error::Cancelled);
+        }
+        Ok(found)
     }
 
-    /// Adds the rows of those runs that begin at this layer, as they are before it.
-    fn join(&self, rows: &mut Rows<'_>, layer: usize, options: &Together<'_>) -> Result<()> {
+    /// Adds the rows of those runs that begin at this layer, as they are before it. Gives those that were captured.
+    fn join(
+        &self,
+        rows: &mut Rows<'_>,
+        layer: usize,
+        options: &Together<'_>,
+        capture: &mut Option<Capture>,
+    ) -> Result<Vec<(usize, Tensor)>> {
         let n_tokens = self.tokens().len();
         let before = match layer {
             0 => Point { site: Site::ResidPostEmb, layer: None },
             _ => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
         };
-        let begin = rows.of.iter().filter(|v| v.layer == layer);
         let mut parts: Vec<Tensor> = rows.x.take().into_iter().collect();
-        for v in begin {
+        let mut found = Vec::new();
+        while let Some(v) = rows.waiting.pop_if(|v| v.layer == layer) {
             let own = [rows_of(v, 0..n_tokens - v.token, v.token, options.interventions)];
-            let mut tap = Tap { together: &own, ..Default::default() };
+            let hooks = capture.as_mut().map(|capture| capture as &mut dyn Hooks);
+            let mut tap = Tap { together: &own, hooks, ..Default::default() };
             let mut x = self.residual_before(layer).narrow(0, v.token, n_tokens - v.token)?;
             if let Some(read) = self.embedding_read().filter(|_| layer == 0) {
                 let read = read.narrow(0, v.token, n_tokens - v.token)?;
                 x = on_stream(self.model().on_embedding(), read, &mut tap)?.1;
             }
             parts.push(tap.forward(before, x)?);
+            rows.of.push(v);
+            found.extend(capture.as_mut().and_then(|c| c.found.take()).map(|rows| (v.index, rows)));
         }
         rows.x = match parts.len() {
             0 => None,
             1 => parts.pop(),
             _ => Some(Tensor::cat(&parts, 0)?),
         };
-        Ok(())
+        Ok(found)
     }
 
     fn parts(&self, rows: &Rows<'_>, layer: usize) -> Result<Vec<Part>> {

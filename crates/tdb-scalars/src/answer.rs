@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tdb_api::stream::{TdbEvent, TokenOfInterest};
 use tdb_api::{
-    BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
+    BatchedRequest, BatchedResponse, BatchedTdbRequest, Check, DerivedAttentionScalarsRequest,
     DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, IndexMap, InferenceAndTokenData,
     InferenceRequestSpec, InferenceResponse, InferenceResponseAndResponseDict, InferenceSubRequest, MirroredNodeIndex,
     MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsRequestSpec, MultipleTopKDerivedScalarsResponse,
@@ -16,10 +16,11 @@ use crate::context::Context;
 use crate::contributions::{AsLatents, contributions};
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
+use crate::ledger;
 use crate::rank::{NODE_LIMIT, Ranking, node_key, rank, values_of};
 use crate::side::{Plan, Side};
 use crate::store::Store;
-use crate::tdb::{OUTPUT_LOGITS, to_inference_sub_request};
+use crate::tdb::{NODE_TABLE, OUTPUT_LOGITS, to_inference_sub_request};
 use crate::values::wrap;
 
 impl Engine {
@@ -35,7 +36,8 @@ impl Engine {
             .collect::<Result<_>>()?;
         let tokens = request.sub_requests.iter().map(|spec| self.tokens_of_interest(spec)).collect();
         let latents = request.sub_requests.iter().map(AsLatents::of).collect();
-        self.respond(&BatchedRequest { inference_sub_requests: sub_requests }, Beside { tokens, latents }, context)
+        let beside = Beside { tokens, latents, checks: request.checks == Some(true) };
+        self.respond(&BatchedRequest { inference_sub_requests: sub_requests }, beside, context)
     }
 
     /// Targets and distractors with their roles; one that is no single token is told about elsewhere.
@@ -66,12 +68,16 @@ impl Engine {
         let sides = self.run(requests, plans, context)?;
         tell_contributions(&sides, &beside.latents, context)?;
         let answers = self.answer(requests, &sides, &beside.tokens, context)?;
-        let inference_sub_responses =
-            sides.iter().zip(answers).map(|(side, answers)| InferenceResponseAndResponseDict {
+        let mut inference_sub_responses = Vec::with_capacity(sides.len());
+        for (index, (side, answers)) in sides.iter().zip(answers).enumerate() {
+            let checks = beside.checks.then(|| checks_of(index, side, &answers, context)).transpose()?;
+            inference_sub_responses.push(InferenceResponseAndResponseDict {
                 inference_response: InferenceResponse { inference_and_token_data: side.data() },
                 processing_response_data_by_name: answers,
+                checks,
             });
-        Ok(BatchedResponse { inference_sub_responses: inference_sub_responses.collect() })
+        }
+        Ok(BatchedResponse { inference_sub_responses })
     }
 
     /// `POST /derived_scalars`.
@@ -324,11 +330,27 @@ impl Engine {
     }
 }
 
-/// What a stream tells beside the answer, for each side.
+/// What is told beside the answer: by a stream, for each side, and in any case if the request asks for checks.
 #[derive(Default)]
 struct Beside {
     tokens: Vec<Interest>,
     latents: Vec<AsLatents>,
+    checks: bool,
+}
+
+fn checks_of(
+    index: usize,
+    side: &Side<'_>,
+    answers: &IndexMap<String, ProcessingResponseData>,
+    context: &Context<'_>,
+) -> Result<Vec<Check>> {
+    let nodes = match answers.get(NODE_TABLE) {
+        Some(ProcessingResponseData::MultipleTopKDerivedScalars(table)) => table.node_indices.as_slice(),
+        _ => &[],
+    };
+    let checks = ledger::of_side(side, nodes)?;
+    context.tell(|| TdbEvent::Checks { side: Some(index), checks: checks.clone() });
+    Ok(checks)
 }
 
 fn tell_contributions(sides: &[Side<'_>], latents: &[AsLatents], context: &Context<'_>) -> Result<()> {

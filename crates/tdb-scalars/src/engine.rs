@@ -3,6 +3,8 @@
 use tdb_api::{ModelInfoResponse, TokenRef};
 use tdb_model::{Slot, Tokenizer, Transformer};
 
+use crate::kept::KeptReadings;
+
 /// Ids of GPT-2's tokens that its training text hardly held; their embeddings are noise that would top every list.
 const RARE_GPT2_TOKENS: &str = include_str!("../data/rare_gpt2_tokens.txt");
 
@@ -14,7 +16,8 @@ pub struct Dictionary {
     pub layers: Vec<usize>,
 }
 
-/// A model, what it is called, and what follows from its weights alone. Immutable; shared by all requests.
+/// A model, what it is called, and what follows from its weights alone. Shared by all requests. Immutable but for what is kept
+/// of readings, on which no answer depends.
 #[derive(Debug)]
 pub struct Engine {
     name: String,
@@ -27,6 +30,7 @@ pub struct Engine {
     beginning: Option<u32>,
     /// By row of the vocabulary: whether readings leave it out.
     unread_tokens: Option<Vec<bool>>,
+    kept: KeptReadings,
 }
 
 impl Engine {
@@ -49,6 +53,7 @@ impl Engine {
             tokenizer,
             beginning: None,
             unread_tokens,
+            kept: KeptReadings::default(),
         }
     }
 
@@ -74,6 +79,21 @@ impl Engine {
     /// What was loaded as dictionaries in a slot.
     pub fn dictionaries(&self, slot: Slot) -> impl Iterator<Item = &Dictionary> {
         self.dictionaries.iter().filter(move |found| found.slot == slot)
+    }
+
+    /// The same with another bound on the bytes that readings in token space are kept in; 0 keeps none. Answers do not depend
+    /// on it.
+    pub fn with_kept_readings(self, bytes: usize) -> Self {
+        Engine { kept: KeptReadings::new(bytes), ..self }
+    }
+
+    pub(crate) fn kept(&self) -> &KeptReadings {
+        &self.kept
+    }
+
+    /// How many bytes are kept of readings in token space, and of how many directions.
+    pub fn kept_readings(&self) -> [usize; 2] {
+        self.kept.size()
     }
 
     /// The same with the token that texts begin with in the way of the model's kind.

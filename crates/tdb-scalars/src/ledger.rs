@@ -1,22 +1,25 @@
 //! The checks that an answer carries: each does again, in another way, what the answer rests on.
 
-use tdb_api::{Check, CheckName};
+use tdb_api::{Check, CheckName, MirroredNodeIndex};
 use tdb_model::numbers::dot;
 use tdb_model::{
     ForwardOptions, Gradients, Index, Intervention, Numbers, Pass, Patch, PatchHooks, Point, Run, Site, Slot, Together,
     Transformer, Values,
 };
 
-use crate::effects::{Entries, Random};
+use crate::effects::{Entries, NODE_SITES, Random};
 use crate::error::Result;
 use crate::metric::Metric;
+use crate::outcome::{Outcome, Scale};
 use crate::price::ROWS;
+use crate::side::Side;
 
 /// A run whose answer is checked.
 pub(crate) struct Checked<'a> {
     pub run: &'a Run,
     pub interventions: &'a [Intervention],
-    pub metric: &'a Metric,
+    /// What the answer is about.
+    pub outcome: &'a Outcome,
 }
 
 fn check(name: CheckName, found: f64, limit: f64, sentence: String) -> Check {
@@ -33,15 +36,17 @@ impl Checked<'_> {
         self.run.tokens().len()
     }
 
-    fn objective(&self) -> Result<f64> {
-        Ok(self.metric.value_of_all(&self.run.logits(self.tokens() - 1)?))
+    /// The logits at the last token, `[V]`.
+    fn logits(&self) -> Result<Vec<f32>> {
+        Ok(self.run.logits(self.tokens() - 1)?)
     }
 
-    fn vary(&self, runs: &[Vec<Patch>]) -> Result<Vec<Vec<f32>>> {
+    /// Those logits of patched runs that the metric reads.
+    fn vary_logits(&self, runs: &[Vec<Patch>]) -> Result<Vec<Vec<f32>>> {
         let mut out = vec![Vec::new(); runs.len()];
         let options = Together {
             interventions: self.interventions,
-            logits: self.metric.logits(),
+            logits: self.outcome.metric.logits(),
             rows: ROWS,
             ..Default::default()
         };
@@ -49,6 +54,13 @@ impl Checked<'_> {
             out[i] = logits.to_vec();
             Ok(())
         })?;
+        Ok(out)
+    }
+
+    /// The outcomes of patched runs.
+    fn vary(&self, runs: &[Vec<Patch>]) -> Result<Vec<f64>> {
+        let mut out = vec![0.0; runs.len()];
+        self.outcome.vary(self.run, runs, self.interventions, &|| false, &mut |i, value| out[i] = value)?;
         Ok(out)
     }
 
@@ -60,8 +72,7 @@ impl Checked<'_> {
         let mut checks = Vec::new();
         checks.extend(self.sum()?);
         checks.extend(self.writes()?);
-        checks.push(self.identity(seed)?);
-        checks.push(self.difference()?);
+        checks.extend(self.identity_and_difference(seed)?);
         Ok(checks)
     }
 
@@ -72,15 +83,14 @@ impl Checked<'_> {
 
     /// Direct effects and constants add up to the objective. Not where logits are capped, which makes them no sum.
     fn sum(&self) -> Result<Option<Check>> {
-        let Metric::LogitDifference { .. } = self.metric else { return Ok(None) };
+        let metric = &self.outcome.metric;
+        let Metric::LogitDifference { .. } = metric else { return Ok(None) };
         let (model, last) = (self.model(), self.tokens() - 1);
         if model.unembedding().is_capped() || self.is_changed() {
             return Ok(None);
         }
-        let at_norm = {
-            let logits = self.run.logits(last)?;
-            model.unembedding().vjp(&logits, &self.metric.gradient(&logits))
-        };
+        let logits = self.logits()?;
+        let at_norm = model.unembedding().vjp(&logits, &metric.gradient(&logits));
         let row =
             |x: &candle_core::Tensor| Ok::<_, candle_core::Error>(Numbers::of(&x.narrow(0, last, 1)?)?.data().to_vec());
         let residual = row(self.run.last_residual())?;
@@ -98,9 +108,9 @@ impl Checked<'_> {
         let bias: Vec<f32> = model.final_norm().row(&residual).iter().zip(nothing).map(|(y, x)| y - x).collect();
         parts.push(f64::from(dot(&bias, &at_norm)));
         let size: f64 = parts.iter().map(|x| x.abs()).sum();
-        let (sum, objective) = (parts.iter().sum::<f64>(), self.objective()?);
+        let (sum, objective) = (parts.iter().sum::<f64>(), metric.value_of_all(&logits));
         let sentence =
-            format!("{n} direct effects and a constant add up to {sum:.5}; the objective is {objective:.5}.");
+            format!("{n} direct effects and a constant add up to {sum:.5}; the logit difference is {objective:.5}.");
         Ok(Some(check(CheckName::Sum, (sum - objective).abs(), 1e-4 * (1.0 + size), sentence)))
     }
 
@@ -149,64 +159,73 @@ impl Checked<'_> {
     }
 
     /// Patched with itself, a run is the same: to the bit on a processor, whose operations do not depend on what is computed
-    /// beside.
-    fn identity(&self, seed: u64) -> Result<Check> {
-        let (model, tokens) = (self.model(), self.tokens());
-        let mut random = Random::new(seed);
-        let mut sites = vec![Site::ResidPostAttn, Site::AttnV, Site::AttnVOut, Site::MlpPostAct, Site::ResidPostMlp];
-        sites.retain(|site| model.site_dims(*site, tokens).is_some());
-        let mut runs = vec![vec![Patch::from_run(
-            self.run,
-            Point { site: Site::ResidPostEmb, layer: None },
-            vec![Index::All, Index::All],
-        )?]];
-        for site in sites {
-            let rank = model.site_dims(site, tokens).map_or(2, |dims| dims.len());
-            let indices = [vec![Index::At(random.below(tokens))], vec![Index::All; rank - 1]].concat();
-            let point = Point { site, layer: Some(random.below(model.config().n_layers)) };
-            runs.push(vec![Patch::from_run(self.run, point, indices)?]);
-        }
-        let expected = self.read_logits()?;
+    /// beside. Patched with something else, it is another one.
+    fn identity_and_difference(&self, seed: u64) -> Result<[Check; 2]> {
+        let (model, last) = (self.model(), self.tokens() - 1);
+        let mut runs = self.patched_with_itself(&mut Random::new(seed))?;
+        let (n_patches, n_runs) = (runs.iter().map(Vec::len).sum::<usize>(), runs.len());
+        let other = (self.run.tokens()[last] + 1) % model.embedding().n_vocab() as u32;
+        let point = Point { site: Site::ResidPostEmb, layer: None };
+        let values = Values::Each(model.embedding().row(other).into());
+        runs.push(vec![Patch { point, indices: vec![Index::At(last), Index::All], values }]);
+
+        let expected = self.read(self.logits()?);
+        let found = self.vary_logits(&runs)?;
         let mut worst = 0.0f64;
-        for found in self.vary(&runs)? {
+        for found in &found[..n_runs] {
             for (found, expected) in found.iter().zip(&expected) {
                 worst = worst.max(f64::from((found - expected).abs()));
             }
         }
         let limit = if model.device().is_cpu() { 0.0 } else { 1e-4 };
-        let sentence =
-            format!("{} patches of the run with itself moved no logit by more than {worst:.1e}.", runs.len());
-        Ok(check(CheckName::Identity, worst, limit, sentence))
-    }
+        let sentence = format!("{n_patches} patches of the run with itself moved no logit by more than {worst:.1e}.");
+        let identity = check(CheckName::Identity, worst, limit, sentence);
 
-    /// The base run's logits that the metric reads.
-    fn read_logits(&self) -> Result<Vec<f32>> {
-        let all = self.run.logits(self.tokens() - 1)?;
-        Ok(match self.metric.logits() {
-            tdb_model::Logits::All => all,
-            tdb_model::Logits::Of(tokens) => tokens.iter().map(|t| all[*t as usize]).collect(),
-        })
-    }
-
-    /// A run patched with something else is another one.
-    fn difference(&self) -> Result<Check> {
-        let (model, last) = (self.model(), self.tokens() - 1);
-        let other = (self.run.tokens()[last] + 1) % model.embedding().n_vocab() as u32;
-        let point = Point { site: Site::ResidPostEmb, layer: None };
-        let values = Values::Each(model.embedding().row(other).into());
-        let patch = Patch { point, indices: vec![Index::At(last), Index::All], values };
         let fixed = self.interventions.iter().any(|i| i.pass == Pass::Forward);
-        let same = self.vary(&[vec![patch]])?[0] == self.read_logits()?;
+        let same = found[n_runs] == expected;
         let sentence = match same {
             true => "Another token's embedding in the place of the last one's changed nothing.",
             false => "Another token's embedding in the place of the last one's changed the logits.",
         };
         // Under interventions the last token may have no part in the answer.
-        Ok(check(CheckName::Difference, f64::from(u8::from(same && !fixed)), 0.0, sentence.to_owned()))
+        let difference = check(CheckName::Difference, f64::from(u8::from(same && !fixed)), 0.0, sentence.to_owned());
+        Ok([identity, difference])
     }
 
-    /// Activation times gradient of up to two of these nodes against finite differences, the scale of the final norm being
-    /// held.
+    /// Two runs patched with themselves: one at a token chosen at random, at every kind of site in layers chosen at random,
+    /// and one in the whole of a late layer. A run costs what is computed behind its first patch.
+    fn patched_with_itself(&self, random: &mut Random) -> Result<Vec<Vec<Patch>>> {
+        let (model, tokens) = (self.model(), self.tokens());
+        let n_layers = model.config().n_layers;
+        let patch = |site: Site, layer: Option<usize>, token: Index| {
+            let rank = model.site_dims(site, tokens).map_or(2, |dims| dims.len());
+            let indices = [vec![token], vec![Index::All; rank - 1]].concat();
+            Patch::from_run(self.run, Point { site, layer }, indices)
+        };
+        // Neither the first token, which has none before it, nor the last, which has none behind it, where there are others.
+        let token = match tokens {
+            1 | 2 => tokens - 1,
+            _ => 1 + random.below(tokens - 2),
+        };
+        let mut sites = vec![Site::ResidPostAttn, Site::AttnV, Site::AttnVOut, Site::MlpPostAct, Site::ResidPostMlp];
+        sites.retain(|site| model.site_dims(*site, tokens).is_some());
+        let mut at_token = vec![patch(Site::ResidPostEmb, None, Index::At(token))?];
+        for site in sites {
+            at_token.push(patch(site, Some(random.below(n_layers)), Index::At(token))?);
+        }
+        let late = n_layers.saturating_sub(1 + random.below(2));
+        Ok(vec![at_token, vec![patch(Site::AttnVOut, Some(late), Index::All)?]])
+    }
+
+    /// Those logits that the metric reads.
+    fn read(&self, all: Vec<f32>) -> Vec<f32> {
+        match self.outcome.metric.logits() {
+            tdb_model::Logits::All => all,
+            tdb_model::Logits::Of(tokens) => tokens.iter().map(|t| all[*t as usize]).collect(),
+        }
+    }
+
+    /// Activation times gradient ([`Outcome::checked_scale`]) of up to two of these nodes against finite differences.
     ///
     /// # Errors
     /// If an operation fails.
@@ -226,17 +245,22 @@ impl Checked<'_> {
             chosen.push(random.below(nodes.len()));
         }
         chosen.dedup();
-        let scale = Point { site: Site::FinalLnScale, layer: None };
-        let hold = Patch::from_run(self.run, scale, vec![Index::At(last), Index::All])?;
+        let hold = match self.outcome.checked_scale() {
+            Scale::Free => None,
+            Scale::Held => {
+                let scale = Point { site: Site::FinalLnScale, layer: None };
+                Some(Patch::from_run(self.run, scale, vec![Index::At(last), Index::All])?)
+            }
+        };
         let mut runs = Vec::new();
         for &i in &chosen {
             let values = nodes[i].values(self.run)?;
             for steps in [1.0, -1.0, 2.0, -2.0] {
                 let moved: Vec<f32> = values.iter().map(|x| x * (1.0 + steps * STEP)).collect();
-                runs.push(vec![nodes[i].set_to(Values::Each(moved.into())), hold.clone()]);
+                runs.push(Some(nodes[i].set_to(Values::Each(moved.into()))).into_iter().chain(hold.clone()).collect());
             }
         }
-        let found: Vec<f64> = self.vary(&runs)?.iter().map(|logits| self.metric.value(logits)).collect();
+        let found = self.vary(&runs)?;
         let (mut worst, mut size) = (0.0f64, 0.0f64);
         for (&i, f) in chosen.iter().zip(found.chunks_exact(4)) {
             // Of fourth order: (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12 h.
@@ -244,7 +268,7 @@ impl Checked<'_> {
             worst = worst.max((difference - estimates[i]).abs());
             size = size.max(estimates[i].abs());
         }
-        let limit = 0.02 * size + 1e-3 * (1.0 + self.objective()?.abs());
+        let limit = 0.02 * size + 1e-3 * (1.0 + self.outcome.of(self.run)?.abs());
         let sentence = format!(
             "Activation times gradient of {} nodes is a finite difference up to {worst:.1e} (largest {size:.4}).",
             chosen.len()
@@ -252,17 +276,17 @@ impl Checked<'_> {
         Ok(check(CheckName::Gradient, worst, limit, sentence))
     }
 
-    /// Two of these patched runs, whose metrics are known, against runs of their own: the one that moved the metric most, and
-    /// one chosen at random.
+    /// Two of these patched runs, whose outcomes are known, against runs of their own: the one that moved the outcome most,
+    /// and one chosen at random.
     ///
     /// # Errors
     /// If an operation fails.
-    pub fn sharing(&self, runs: &[Vec<Patch>], metrics: &[f64], seed: u64) -> Result<Option<Check>> {
+    pub fn sharing(&self, runs: &[Vec<Patch>], outcomes: &[f64], seed: u64) -> Result<Option<Check>> {
         if runs.is_empty() {
             return Ok(None);
         }
-        let base = self.objective()?;
-        let moved = |i: &usize| (metrics[*i] - base).abs();
+        let base = self.outcome.of(self.run)?;
+        let moved = |i: &usize| (outcomes[*i] - base).abs();
         let largest = (0..runs.len()).max_by(|a, b| moved(a).total_cmp(&moved(b)));
         let mut chosen: Vec<usize> = largest.into_iter().collect();
         chosen.push(Random::new(seed ^ 2).below(runs.len()));
@@ -272,9 +296,8 @@ impl Checked<'_> {
             let mut hooks = PatchHooks(&runs[i]);
             let options =
                 ForwardOptions { interventions: self.interventions, hooks: Some(&mut hooks), ..Default::default() };
-            let alone = self.model().forward(self.run.tokens(), options)?;
-            let alone = self.metric.value_of_all(&alone.logits(self.tokens() - 1)?);
-            let apart = (alone - metrics[i]).abs();
+            let alone = self.outcome.of(&self.model().forward(self.run.tokens(), options)?)?;
+            let apart = (alone - outcomes[i]).abs();
             worst = if apart.is_finite() { worst.max(apart) } else { f64::INFINITY };
             size = size.max(alone.abs());
         }
@@ -291,16 +314,39 @@ impl Checked<'_> {
     pub fn whole(&self, other: &Run) -> Result<Check> {
         let point = Point { site: Site::ResidPostEmb, layer: None };
         let patch = Patch::from_run(other, point, vec![Index::All, Index::All])?;
-        let found = &self.vary(&[vec![patch]])?[0];
-        let all = other.logits(self.tokens() - 1)?;
-        let expected: Vec<f32> = match self.metric.logits() {
-            tdb_model::Logits::All => all,
-            tdb_model::Logits::Of(tokens) => tokens.iter().map(|t| all[*t as usize]).collect(),
-        };
+        let found = &self.vary_logits(&[vec![patch]])?[0];
+        let expected = self.read(other.logits(self.tokens() - 1)?);
         let apart = found.iter().zip(&expected).fold(0.0f32, |a, (x, y)| a.max((x - y).abs()));
         let sentence = format!("With all embeddings of the other prompt, its logits came out up to {apart:.1e}.");
         Ok(check(CheckName::Whole, f64::from(apart), 1e-4, sentence))
     }
+}
+
+/// The checks of one side of the debugger's answer: those of its run, of its gradients, and of the exact effect of one of its
+/// nodes.
+///
+/// # Errors
+/// If an operation fails.
+pub(crate) fn of_side(side: &Side<'_>, nodes: &[MirroredNodeIndex]) -> Result<Vec<Check>> {
+    let (run, interventions) = (&side.run, side.plan.interventions.as_slice());
+    let outcome = Outcome::new(run, side.plan.loss.as_ref(), side.plan.trace.as_ref())?;
+    let checked = Checked { run, interventions, outcome: &outcome };
+    let seed = nodes.len() as u64;
+    let mut checks = checked.of_run(seed)?;
+    // What dictionaries leave over is no single activation.
+    let mut entries: Vec<Entries> =
+        nodes.iter().filter_map(|node| Entries::of(side.model(), side.tokens(), node).ok()).collect();
+    if entries.is_empty() {
+        entries = side.engine.some_entries(run, outcome.trace(), seed)?;
+    }
+    let is_cancelled = || side.is_cancelled();
+    let gradients = outcome.gradients(run, outcome.checked_scale(), &NODE_SITES, interventions, &is_cancelled)?;
+    checks.push(checked.gradient(&entries, &gradients, seed)?);
+    let one = &entries[Random::new(seed).below(entries.len())];
+    let removed = vec![vec![one.set_to(Values::Same(0.0))]];
+    checks.extend(checked.sharing(&removed, &checked.vary(&removed)?, seed)?);
+    checks.extend(dictionaries(&checked)?);
+    Ok(checks)
 }
 
 /// How much of this prompt's activations the autoencoders leave over.
@@ -326,8 +372,8 @@ pub(crate) fn dictionaries(checked: &Checked<'_>) -> Result<Vec<Check>> {
             let point = Point { site: slot.error(), layer: Some(layer) };
             errors.push(Patch { point, indices: vec![Index::All, Index::All], values: Values::Same(0.0) });
         }
-        let without = checked.metric.value(&checked.vary(&[errors])?[0]);
-        let with = checked.objective()?;
+        let without = checked.vary(&[errors])?[0];
+        let with = checked.outcome.of(run)?;
         let share = left / all.max(f64::MIN_POSITIVE);
         let layers = match slot {
             Slot::Mlp => "MLP",

@@ -11,7 +11,7 @@ use crate::slots;
 use crate::values::wrap;
 
 /// A node of one prompt: something that has an activation and a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     Neuron { layer: usize, token: usize, index: usize },
     Head { layer: usize, query: usize, key: usize, head: usize },
@@ -19,7 +19,7 @@ pub enum Node {
 }
 
 /// What writes to the residual stream: a node, the embedding of a token, or what a dictionary does not put into latents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Component {
     Embedding {
         token: usize,

@@ -1,20 +1,23 @@
 //! Nodes read in token space: which tokens a node's write makes likelier, which embeddings would excite a node.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 use tdb_api::{NodeType, TokenAndScalar, TopTokens};
-use tdb_model::numbers::{axpy, dot, max, min, products, wide};
+use tdb_model::numbers::{axpy, dot, products};
 use tdb_model::{Attention, AutoencoderSite, Index, Site, Slot};
 
 use crate::compute;
 use crate::dictionary::slot_of_error;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
+use crate::kept::{self, KEPT, Kept, Vocabulary};
 use crate::nodes::{Component, Node};
+use crate::select::{Extremes, Scored};
 use crate::side::Side;
 use crate::slots;
 use crate::tensors::{dot_in_double, row_of};
@@ -57,85 +60,144 @@ impl Reading {
     }
 }
 
-/// Rows of a vocabulary, `[n, D]`: of the embedding or of the unembedding.
-type Rows<'a> = &'a (dyn Fn(Range<usize>) -> Cow<'a, [f32]> + Sync);
-
-/// Readings of directions `[N, D]` against the `n_vocab` rows of a vocabulary, leaving out the tokens that `skip` marks.
-fn read(
-    vocabulary: Rows<'_>,
-    n_vocab: usize,
-    directions: &[Vec<f32>],
+/// Components that are read in one vocabulary, each with its direction, `[D]`.
+struct Read<'a> {
+    engine: &'a Engine,
+    vocabulary: Vocabulary,
+    components: &'a [Component],
+    directions: &'a [Vec<f32>],
+    /// Tokens listed at either end.
     count: usize,
-    skip: Option<&[bool]>,
-) -> Vec<Reading> {
-    let Some(width) = directions.first().map(Vec::len) else { return Vec::new() };
-    let all = directions.concat();
-    // Blocks of the vocabulary: the scores of all tokens for all directions never exist at once.
-    const BLOCK: usize = 2048;
-    let blocks: Vec<usize> = (0..n_vocab).step_by(BLOCK).collect();
-    let parts: Vec<Vec<Reading>> = blocks
-        .par_iter()
-        .map(|&first| {
-            let rows = first..(first + BLOCK).min(n_vocab);
-            let scores = products(&all, &vocabulary(rows.clone()), width, false);
-            scores.chunks_exact(rows.len()).map(|scores| best(scores, first, count, skip)).collect()
+}
+
+impl Read<'_> {
+    /// Leaves out the tokens that readings leave out. The same to the bit, whatever is kept of earlier readings.
+    fn all(&self) -> Vec<Reading> {
+        let mut found: Vec<Option<Reading>> = vec![None; self.components.len()];
+        // The same unit at several tokens: the first one's tokens serve for the others.
+        let (mut seen, all) = (HashSet::new(), 0..self.components.len());
+        let (first, others): (Vec<usize>, Vec<usize>) =
+            all.partition(|i| seen.insert(kept::key(self.vocabulary, self.components[*i])));
+        for group in [first, others] {
+            let kept: Vec<Option<Reading>> = group.par_iter().map(|i| self.from_kept(*i)).collect();
+            let missing: Vec<usize> =
+                group.iter().zip(&kept).filter(|(_, found)| found.is_none()).map(|(i, _)| *i).collect();
+            group.into_iter().zip(kept).for_each(|(i, reading)| found[i] = reading);
+            for (i, reading) in missing.iter().zip(self.scored(&missing)) {
+                found[*i] = Some(reading);
+            }
+        }
+        found.into_iter().flatten().collect()
+    }
+
+    /// Rows of the vocabulary, `[n, D]`.
+    fn rows(&self, range: Range<usize>) -> Cow<'_, [f32]> {
+        match self.vocabulary {
+            Vocabulary::Embedding => self.engine.model().embedding().rows(range),
+            Vocabulary::Unembedding => self.engine.model().unembedding().rows(range),
+        }
+    }
+
+    fn blocks(&self) -> Vec<Range<usize>> {
+        // The scores of all tokens for all directions never exist at once.
+        const BLOCK: usize = 2048;
+        let n_vocab = self.engine.model().config().n_vocab;
+        (0..n_vocab).step_by(BLOCK).map(|first| first..(first + BLOCK).min(n_vocab)).collect()
+    }
+
+    fn is_kept(&self) -> bool {
+        self.count <= KEPT / 2
+    }
+
+    /// The largest length of a row, from above.
+    fn length(&self) -> f64 {
+        /// Above the error of a sum of squares in single precision.
+        const MARGIN: f64 = 1.001;
+        self.engine.kept().length(self.vocabulary, || {
+            // On one thread: others that wait for it must not be given parts of it.
+            let width = self.engine.model().config().d_model;
+            let longest = |block: Range<usize>| {
+                let rows = self.rows(block);
+                rows.chunks_exact(width).map(|row| dot(row, row)).fold(0.0, f32::max)
+            };
+            MARGIN * f64::from(self.blocks().into_iter().map(longest).fold(0.0, f32::max)).sqrt()
         })
-        .collect();
-    let merged = |i: usize, side: fn(&Reading) -> &Vec<(u32, f32)>, descending: bool| {
-        let mut all: Vec<(u32, f32)> = parts.iter().flat_map(|part| side(&part[i]).iter().copied()).collect();
-        sort(&mut all, descending);
-        all.truncate(count);
-        all
-    };
-    (0..directions.len())
-        .map(|i| Reading { top: merged(i, |r| &r.top, true), bottom: merged(i, |r| &r.bottom, false) })
-        .collect()
+    }
+
+    /// From the tokens that are kept for this component, if it is sure that no other is among the first.
+    fn from_kept(&self, i: usize) -> Option<Reading> {
+        if !self.is_kept() || self.count == 0 {
+            return None;
+        }
+        let kept = self.engine.kept().get(self.vocabulary, self.components[i])?;
+        let candidates = kept.candidates(&self.directions[i], self.length())?;
+        let reading = self.reading(i, [candidates.largest, candidates.smallest]);
+        let [largest, smallest] = candidates.others;
+        let is_sure = f64::from(reading.top.get(self.count - 1)?.1) > largest
+            && f64::from(reading.bottom.get(self.count - 1)?.1) < smallest;
+        is_sure.then_some(reading)
+    }
+
+    /// The first of these tokens at either end.
+    fn reading(&self, i: usize, [largest, smallest]: [&[u32]; 2]) -> Reading {
+        let direction = &self.directions[i];
+        let score = |token: &u32| {
+            let row = self.rows(*token as usize..*token as usize + 1);
+            (*token, products(direction, &row, direction.len(), false)[0])
+        };
+        let sorted = |tokens: &[u32], descending: bool| {
+            let mut list: Vec<Scored> = tokens.iter().map(score).collect();
+            list.sort_by(|a, b| {
+                let by_score = if descending { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) };
+                by_score.then(a.0.cmp(&b.0))
+            });
+            list.truncate(self.count);
+            list
+        };
+        Reading { top: sorted(largest, true), bottom: sorted(smallest, false) }
+    }
+
+    /// From the scores of all tokens.
+    fn scored(&self, which: &[usize]) -> Vec<Reading> {
+        let Some(first) = which.first() else { return Vec::new() };
+        let (width, skip) = (self.directions[*first].len(), self.engine.unread_tokens());
+        let all: Vec<f32> = which.iter().flat_map(|i| &self.directions[*i]).copied().collect();
+        let none = || vec![Extremes::new(if self.is_kept() { KEPT } else { self.count }); which.len()];
+        let offer = |mut extremes: Vec<Extremes>, block: &Range<usize>| {
+            let scores = products(&all, &self.rows(block.clone()), width, false);
+            for (extremes, scores) in extremes.iter_mut().zip(scores.chunks_exact(block.len())) {
+                extremes.offer(scores, block.start, skip);
+            }
+            extremes
+        };
+        let merge = |a: Vec<Extremes>, b: Vec<Extremes>| a.into_iter().zip(b).map(|(a, b)| a.merged(b)).collect();
+        let extremes = self.blocks().par_iter().fold(none, offer).reduce(none, merge);
+        which.iter().zip(extremes).map(|(i, extremes)| self.kept(*i, extremes.sorted())).collect()
+    }
+
+    /// Keeps these tokens, of which the first are the reading.
+    fn kept(&self, i: usize, extremes: [Vec<Scored>; 2]) -> Reading {
+        if !self.is_kept() {
+            let [top, bottom] = extremes;
+            return Reading { top, bottom };
+        }
+        let [largest, smallest] =
+            [&extremes[0], &extremes[1]].map(|list| list.iter().map(|entry| entry.0).collect::<Vec<u32>>());
+        // Scored one by one, as they are when they come from what was kept.
+        let reading = self.reading(i, [&largest, &smallest]);
+        if let Some(kept) = Kept::new(&self.directions[i], &extremes) {
+            self.engine.kept().put(self.vocabulary, self.components[i], kept);
+        }
+        reading
+    }
 }
 
 /// The best and worst of one list of scores, `[V]`.
 pub fn rank(scores: &[f32], count: usize, skip: Option<&[bool]>) -> Reading {
-    best(scores, 0, count, skip)
-}
-
-fn best(scores: &[f32], first: usize, count: usize, skip: Option<&[bool]>) -> Reading {
-    let mut top: Vec<(u32, f32)> = Vec::with_capacity(count.min(scores.len()) + 1);
-    let mut bottom = top.clone();
-    const BLOCK: usize = 64;
-    let full = |list: &[(u32, f32)]| list.len() == count && count > 0;
-    for (block, scores) in scores.chunks(BLOCK).enumerate() {
-        // Most blocks hold nothing that is better than what is listed, which can be seen of all numbers at once.
-        let [largest, smallest] = wide(|| [max(scores), min(scores)]);
-        if full(&top) && full(&bottom) && largest <= top[count - 1].1 && smallest >= bottom[count - 1].1 {
-            continue;
-        }
-        for (i, &score) in scores.iter().enumerate() {
-            let token = first + block * BLOCK + i;
-            if skip.is_some_and(|skip| skip.get(token).copied().unwrap_or(false)) {
-                continue;
-            }
-            offer(&mut top, (token as u32, score), count, true);
-            offer(&mut bottom, (token as u32, score), count, false);
-        }
-    }
+    let mut extremes = Extremes::new(count);
+    extremes.offer(scores, 0, skip);
+    let [top, bottom] = extremes.sorted();
     Reading { top, bottom }
-}
-
-/// Keeps `list` the `count` best, sorted.
-fn offer(list: &mut Vec<(u32, f32)>, entry: (u32, f32), count: usize, descending: bool) {
-    let better = |a: f32, b: f32| if descending { a > b } else { a < b };
-    if list.len() == count && list.last().is_none_or(|last| !better(entry.1, last.1)) {
-        return;
-    }
-    let at = list.partition_point(|e| !better(entry.1, e.1));
-    list.insert(at, entry);
-    list.truncate(count);
-}
-
-fn sort(list: &mut [(u32, f32)], descending: bool) {
-    list.sort_by(|a, b| {
-        let by_score = if descending { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) };
-        by_score.then(a.0.cmp(&b.0))
-    });
 }
 
 /// What the node writes to the residual stream in this run, `[D]`.
@@ -193,8 +255,9 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Res
         Ok(write)
     };
     let directions: Vec<Vec<f32>> = nodes.par_iter().map(direction).collect::<Result<_>>()?;
-    let unread = side.engine.unread_tokens();
-    let mut readings = read(&|rows| unembedding.rows(rows), n_vocab, &directions, count, unread);
+    let vocabulary = Vocabulary::Unembedding;
+    let mut readings =
+        Read { engine: side.engine, vocabulary, components: nodes, directions: &directions, count }.all();
     for (reading, direction) in readings.iter_mut().zip(&directions) {
         let mean = (dot_in_double(direction, unembedding.sum_of_rows()) / n_vocab as f64) as f32;
         reading.top.iter_mut().chain(&mut reading.bottom).for_each(|(_, score)| *score -= mean);
@@ -209,8 +272,8 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Res
 /// If a node is neither neuron nor latent.
 pub fn exciting_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Result<Vec<Reading>> {
     let directions: Vec<Vec<f32>> = nodes.par_iter().map(|node| read_vector(side, *node)).collect::<Result<_>>()?;
-    let (model, unread) = (side.model(), side.engine.unread_tokens());
-    Ok(read(&|rows| model.embedding().rows(rows), model.config().n_vocab, &directions, count, unread))
+    let vocabulary = Vocabulary::Embedding;
+    Ok(Read { engine: side.engine, vocabulary, components: nodes, directions: &directions, count }.all())
 }
 
 /// Gradient of a node's pre-activation at the residual stream of its token, `[D]`.

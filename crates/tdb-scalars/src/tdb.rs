@@ -49,13 +49,7 @@ pub fn to_inference_sub_request(model: &Transformer, spec: &TdbRequestSpec) -> R
         },
         value: 0.0,
     });
-    let trace = match (&spec.upstream_node_to_trace, &spec.downstream_node_to_trace) {
-        (None, Some(_)) => {
-            return bad!("downstreamNodeToTrace needs upstreamNodeToTrace, the head whose effect on it is traced");
-        }
-        (None, None) => None,
-        (Some(upstream), downstream) => Some(trace_config(upstream, downstream.as_ref())?),
-    };
+    let trace = traced_node(spec.upstream_node_to_trace.as_ref(), spec.downstream_node_to_trace.as_ref())?;
     // The loss is what a trace through a head's value measures its effect on, unless a downstream node is.
     let uses_loss = trace.as_ref().is_none_or(|trace| {
         trace.attention_trace_type == Some(AttentionTraceType::V) && trace.downstream_trace_config.is_none()
@@ -253,6 +247,23 @@ pub(crate) fn ablation_spec(model: &Transformer, ablation: &NodeAblation) -> Res
         },
         value: ablation.value,
     })
+}
+
+/// Where the backward pass starts, if a node is traced.
+///
+/// # Errors
+/// If only a downstream node is given, or it is given where it has no meaning.
+pub(crate) fn traced_node(
+    upstream: Option<&NodeToTrace>,
+    downstream: Option<&NodeToTrace>,
+) -> Result<Option<MirroredTraceConfig>> {
+    match (upstream, downstream) {
+        (None, Some(_)) => {
+            bad!("downstreamNodeToTrace needs upstreamNodeToTrace, the head whose effect on it is traced")
+        }
+        (None, None) => Ok(None),
+        (Some(upstream), downstream) => Ok(Some(trace_config(upstream, downstream)?)),
+    }
 }
 
 fn trace_config(upstream: &NodeToTrace, downstream: Option<&NodeToTrace>) -> Result<MirroredTraceConfig> {

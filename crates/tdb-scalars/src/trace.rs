@@ -40,6 +40,74 @@ pub struct TraceSeed {
     pub value: f32,
 }
 
+/// A traced value as a function of the residual stream that its node reads.
+///
+/// What a trace does not go through is held as in the run that was asked about: with a trace through a head's query its
+/// key, with one through its value its probability and the direction of its effect.
+#[derive(Clone, Debug)]
+pub(crate) struct Traced {
+    pub trace: Trace,
+    /// Where the residual stream is read.
+    pub point: Point,
+    held: Option<Held>,
+}
+
+/// A head in the run that was asked about.
+#[derive(Clone, Debug)]
+struct Held {
+    /// `[E]`
+    q: Vec<f32>,
+    /// `[E]`
+    k: Vec<f32>,
+    probability: f32,
+    /// `[E]`, with a trace through the head's value.
+    direction: Option<Vec<f32>>,
+}
+
+impl Traced {
+    /// The value where the residual stream is `resid: [T, D]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn value(&self, model: &Transformer, resid: &Tensor) -> Result<f32> {
+        let trace = &self.trace;
+        let block = model.block(trace.node.layer());
+        match (trace.node, &self.held) {
+            (Node::Head { query, key, head, .. }, Some(held)) => held.value(block, [query, key, head], trace, resid),
+            (Node::Head { .. }, None) => Err(crate::error::Error::Internal("a head that is not held".to_owned())),
+            (Node::Neuron { token, index, .. }, _) => Ok(trace.neuron(model, block, token, index, resid)?.0),
+            (Node::Latent { slot, layer, token, index }, _) => {
+                let autoencoder = slots::in_layer(model, slot, layer)?;
+                Ok(trace.latent(model, block, autoencoder, token, index, resid)?.0)
+            }
+        }
+    }
+}
+
+impl Held {
+    fn value(&self, block: &Block, [query, key, head]: [usize; 3], trace: &Trace, resid: &Tensor) -> Result<f32> {
+        let at = |token: usize| -> Result<[Tensor; 3]> {
+            Ok(block.attn.query_key_value(&block.attn_norm.apply(&resid.narrow(0, token, 1)?)?, token)?)
+        };
+        let group = block.attn.kv_head(head);
+        if let Some(direction) = &self.direction {
+            let [_, _, v] = at(key)?;
+            // No later token is attended to.
+            let probability = if key > query { 0.0 } else { self.probability };
+            return Ok(probability * dot(&row_of(&v, group)?, direction));
+        }
+        let q = match trace.through {
+            Some(AttentionTraceType::K) => self.q.clone(),
+            _ => row_of(&at(query)?[0], head)?,
+        };
+        let k = match trace.through {
+            Some(AttentionTraceType::Q) => self.k.clone(),
+            _ => row_of(&at(key)?[1], group)?,
+        };
+        Ok(block.attn.logit(&q, &k))
+    }
+}
+
 impl Trace {
     /// # Errors
     /// If the node does not exist in this model and prompt, or the parts of the trace do not go together.
@@ -97,6 +165,20 @@ impl Trace {
     /// # Errors
     /// If a loss is needed and there is none.
     pub fn seed(&self, run: &Run, loss: Option<&Loss>) -> Result<TraceSeed> {
+        match self.through {
+            // What is written through a value is asked about with the scale of the norm before it held.
+            Some(AttentionTraceType::V) => self.with_frozen_scale(true).seed_as_is(run, loss),
+            _ => self.seed_as_is(run, loss),
+        }
+    }
+
+    /// The same gradient with the scale of the norm before the node counting as constant, or not.
+    pub(crate) fn with_frozen_scale(&self, frozen_scale: bool) -> Self {
+        Trace { frozen_scale, ..self.clone() }
+    }
+
+    /// [`Trace::seed`] with the norm's scale as [`Trace::frozen_scale`] says in any case.
+    pub(crate) fn seed_as_is(&self, run: &Run, loss: Option<&Loss>) -> Result<TraceSeed> {
         let model = run.model();
         let layer = self.node.layer();
         let point = self.node.point_read(model);
@@ -108,18 +190,52 @@ impl Trace {
                 self.latent(model, block, autoencoder, token, index, &resid)?
             }
             Node::Head { query, key, head, .. } if self.through == Some(AttentionTraceType::V) => {
-                let mut direction = self.downstream_gradient(run, loss, query)?;
-                if let Some(scale) = run.write_scale(Slot::Attention, layer)? {
-                    let scale = row_of(&scale, query)?[0];
-                    direction.iter_mut().for_each(|x| *x /= scale);
-                }
-                let direction = model.tensor(&[1, direction.len()], direction)?;
-                let direction = row_of(&block.attn.write_vjp(&direction)?.squeeze(0)?, head)?;
-                through_value(model, block, [query, key, head], &direction, &resid, true)?
+                let direction = self.direction_of_value(run, loss, query, head)?;
+                through_value(model, block, [query, key, head], &direction, &resid, self.frozen_scale)?
             }
             Node::Head { query, key, head, .. } => self.head(block, [query, key, head], &resid)?,
         };
         Ok(TraceSeed { point, gradient, value })
+    }
+
+    /// The traced value as a function of the residual stream of other runs.
+    ///
+    /// # Errors
+    /// If a loss is needed and there is none, or the trace is of a head's probability.
+    pub(crate) fn traced(&self, run: &Run, loss: Option<&Loss>) -> Result<Traced> {
+        let (model, layer) = (run.model(), self.node.layer());
+        let point = self.node.point_read(model);
+        let Node::Head { query, key, head, .. } = self.node else {
+            return Ok(Traced { trace: self.clone(), point, held: None });
+        };
+        if !self.pre_activation {
+            return bad!("effects on a head are those on its attention logit or its value, not on its probability");
+        }
+        let block = model.block(layer);
+        let state = block.attn.apply(&block.attn_norm.apply(&run.get(point.site, point.layer)?)?)?;
+        let direction = match self.through {
+            Some(AttentionTraceType::V) => Some(self.direction_of_value(run, loss, query, head)?),
+            _ => None,
+        };
+        let held = Held {
+            q: row_of(&state.q.get(query)?, head)?,
+            k: row_of(&state.k.get(key)?, block.attn.kv_head(head))?,
+            probability: row_of(&state.qk_probs.get(query)?, key)?[head],
+            direction,
+        };
+        Ok(Traced { trace: self.clone(), point, held: Some(held) })
+    }
+
+    /// The gradient at a head's output at one token, along which its value is traced, `[E]`.
+    fn direction_of_value(&self, run: &Run, loss: Option<&Loss>, query: usize, head: usize) -> Result<Vec<f32>> {
+        let (model, layer) = (run.model(), self.node.layer());
+        let mut direction = self.downstream_gradient(run, loss, query)?;
+        if let Some(scale) = run.write_scale(Slot::Attention, layer)? {
+            let scale = row_of(&scale, query)?[0];
+            direction.iter_mut().for_each(|x| *x /= scale);
+        }
+        let direction = model.tensor(&[1, direction.len()], direction)?;
+        row_of(&model.block(layer).attn.write_vjp(&direction)?.squeeze(0)?, head)
     }
 
     fn neuron(

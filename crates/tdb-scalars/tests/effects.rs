@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result, bail};
 use common::{PROMPT, engine};
 use serde_json::{Value, json};
 use tdb_api::{
-    BatchedTdbRequest, Check, CheckName, EffectsRequest, GroupId, MirroredNodeIndex, NodeType, PatchGroup,
-    PatchRequest, ProcessingResponseData as Part,
+    AblateTo, BatchedTdbRequest, Check, CheckName, EffectsRequest, GroupId, MirroredNodeIndex, NodeIdAndDatasets,
+    NodeType, PatchGroup, PatchRequest, ProcessingResponseData as Part,
 };
 use tdb_model::{CheckpointError, Config, Matrix, MlpKind, Source, Transformer, checkpoint};
-use tdb_scalars::{Bounds, Context, Engine, Error};
+use tdb_scalars::{Bounds, Context, Engine, Error, RecordMaximum, Records};
 
 const STORE: &str = "When Mary and John went to the store, John gave a drink to";
 const SWAPPED: &str = "When John and Mary went to the store, Mary gave a drink to";
@@ -129,7 +129,7 @@ fn a_node_can_be_set_to_its_mean_over_the_prompt() -> Result<()> {
     let targets = json!([[" Mary"], [" John"]]);
     let node = json!({ "nodeType": "mlp_neuron", "tensorIndices": [13, 5], "layerIndex": 2, "passType": "forward" });
     let mut asked = request(STORE, &targets, &[serde_json::from_value(node.clone())?])?;
-    asked.ablate_to = tdb_api::AblateTo::PromptMean;
+    asked.ablate_to = AblateTo::PromptMean;
     let found = engine.effects(&asked, &Context::default())?.nodes[0].exact;
     let tokens = engine.tokenizer().encode(STORE);
     let run = engine.model().forward(&tokens, Default::default())?;
@@ -139,8 +139,182 @@ fn a_node_can_be_set_to_its_mean_over_the_prompt() -> Result<()> {
     let base = objective(&engine, STORE, targets.clone(), json!([]))?;
     let by_hand = objective(&engine, STORE, targets.clone(), json!([{ "nodeIndex": node, "value": mean }]))?;
     assert!((found - (base - by_hand)).abs() < 1e-5, "{found} and {}", base - by_hand);
-    asked.ablate_to = tdb_api::AblateTo::CollatedMean;
+    asked.ablate_to = AblateTo::CollatedMean;
     assert!(engine.effects(&asked, &Context::default()).is_err(), "there are no records here");
+    Ok(())
+}
+
+/// Every neuron and latent has this mean in its record.
+struct Means(f64);
+
+impl Records for Means {
+    fn maximum(&self, _: &NodeIdAndDatasets) -> tdb_scalars::Result<RecordMaximum> {
+        Ok(RecordMaximum { activation: 1.0, mean: Some(self.0), attention_sequences: Vec::new() })
+    }
+}
+
+#[test]
+fn with_the_collated_mean_each_node_says_what_it_was_set_to() -> Result<()> {
+    let engine = embedded(false)?;
+    let targets = json!([[" Mary"], [" John"]]);
+    let (nodes, _) = rows(&engine, STORE, targets.clone(), 3)?;
+    let context = Context { records: &Means(0.25), ..Context::default() };
+    let mut asked = request(STORE, &targets, &nodes)?;
+    asked.ablate_to = AblateTo::PromptMean;
+    let prompt_means = engine.effects(&asked, &context)?;
+    asked.ablate_to = AblateTo::CollatedMean;
+    let answer = engine.effects(&asked, &context)?;
+    let base = objective(&engine, STORE, targets.clone(), json!([]))?;
+    let mut neurons = 0;
+    for (effect, of_prompt) in answer.nodes.iter().zip(&prompt_means.nodes) {
+        assert_eq!(of_prompt.ablated_to, AblateTo::PromptMean);
+        if effect.node_index.node_type == NodeType::MlpNeuron {
+            neurons += 1;
+            assert_eq!(effect.ablated_to, AblateTo::CollatedMean);
+            let ablation = json!([{ "nodeIndex": effect.node_index, "value": 0.25 }]);
+            let by_hand = base - objective(&engine, STORE, targets.clone(), ablation)?;
+            assert!((effect.exact - by_hand).abs() < 1e-5, "{effect:?}: {by_hand}");
+        } else {
+            assert_eq!(effect, of_prompt, "records tell no mean of it");
+        }
+    }
+    assert!(neurons > 0 && neurons < nodes.len());
+    asked.nodes.retain(|node| node.node_type != NodeType::MlpNeuron);
+    let found = refusal(engine.effects(&asked, &context))?;
+    assert!(found.contains("none of these nodes is one; use \"prompt_mean\""), "{found}");
+    Ok(())
+}
+
+/// The question about the cause of a node: nodes of the table, their act times gradient, and the traced value.
+fn traced(
+    engine: &Engine,
+    trace: &Value,
+    targets: &Value,
+    ablations: Value,
+) -> Result<(Vec<MirroredNodeIndex>, Vec<f64>, f64)> {
+    let latents = engine.model_info().has_mlp_autoencoder;
+    let kind = |other: &str| if latents { "autoencoder_latent".to_owned() } else { other.to_owned() };
+    let request: BatchedTdbRequest = serde_json::from_value(json!({ "checks": true, "subRequests": [{
+        "prompt": STORE, "targetTokens": targets[0], "distractorTokens": targets[1], "nodeAblations": ablations,
+        "componentTypeForMlp": kind("neuron"), "componentTypeForAttention": kind("attention_head"),
+        "topAndBottomKForNodeTable": 5, "hideEarlyLayersWhenAblating": false, "upstreamNodeToTrace": trace,
+    }] }))?;
+    let mut side = engine.batched_tdb(&request, &Context::default())?.inference_sub_responses.remove(0);
+    let checks = side.checks.context("no checks")?;
+    assert!(checks.iter().all(|check| check.passed), "{checks:#?}");
+    let parts = &mut side.processing_response_data_by_name;
+    let Some(Part::MultipleTopKDerivedScalars(table)) = parts.shift_remove("topKComponents") else { bail!("no table") };
+    let value = side.inference_response.inference_and_token_data.activation_value_for_backward_pass;
+    Ok((table.node_indices, table.activations_by_group_id[&GroupId::ActTimesGrad].clone(), value.context("no value")?))
+}
+
+fn node(node_type: &str, layer: usize, indices: &[usize]) -> Value {
+    json!({ "nodeType": node_type, "tensorIndices": indices, "layerIndex": layer, "passType": "forward" })
+}
+
+#[test]
+fn with_a_traced_node_effects_are_those_on_its_value() -> Result<()> {
+    let none = json!([[], []]);
+    let asked = json!([[" Mary"], [" John"]]);
+    let head =
+        |through: &str| json!({ "nodeIndex": node("attention_head", 2, &[13, 1, 3]), "attentionTraceType": through });
+    for (with_autoencoders, trace, targets, by_hand) in [
+        (false, json!({ "nodeIndex": node("mlp_neuron", 2, &[13, 5]) }), &none, true),
+        (false, head("QK"), &none, true),
+        (false, head("Q"), &none, false),
+        (false, head("K"), &none, false),
+        (false, head("V"), &asked, false),
+        (true, json!({ "nodeIndex": node("mlp_autoencoder_latent", 2, &[13, 5]) }), &none, true),
+        (true, json!({ "nodeIndex": node("attention_autoencoder_latent", 2, &[13, 5]) }), &none, true),
+    ] {
+        let engine = embedded(with_autoencoders)?;
+        let (nodes, estimates, value) = traced(&engine, &trace, targets, json!([]))?;
+        let mut question = request(STORE, targets, &nodes)?;
+        question.upstream_node_to_trace = serde_json::from_value(trace.clone())?;
+        question.better_estimates = true;
+        question.random_nodes = 30;
+        let answer = engine.effects(&question, &Context::default())?;
+        assert!(answer.checks.iter().all(|check| check.passed), "{trace}: {:#?}", answer.checks);
+        assert!((answer.objective - value).abs() < 1e-4 * (1.0 + value.abs()), "{trace}: {} {value}", answer.objective);
+        let mut moved = 0;
+        for (effect, estimate) in answer.nodes.iter().zip(&estimates) {
+            assert!(
+                (effect.estimate - estimate).abs() < 1e-4 + 1e-3 * estimate.abs(),
+                "{trace}: {effect:?} {estimate}"
+            );
+            assert!(effect.corrected_estimate.context("none")?.is_finite(), "{trace}: {effect:?}");
+            moved += usize::from(effect.exact != 0.0);
+            // A table's head is one pair; an ablation by hand sets all that it attends to.
+            if by_hand && effect.node_index.node_type != NodeType::AttentionHead {
+                let ablation = json!([{ "nodeIndex": effect.node_index, "value": 0.0 }]);
+                let without = traced(&engine, &trace, targets, ablation)?.2;
+                assert!((effect.exact - (value - without)).abs() < 1e-5 * (1.0 + value.abs()), "{trace}: {effect:?}");
+            }
+        }
+        assert!(moved > nodes.len() / 3, "{trace}: {moved} of {}", nodes.len());
+        let bound = answer.sampled.context("no bound")?;
+        assert!(bound.largest > 0.0 && bound.node_index.layer_index.is_none_or(|layer| layer <= 2), "{bound:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_trace_does_not_go_through_is_held() -> Result<()> {
+    let engine = embedded(false)?;
+    // Neurons right below the head: those at its query's token change the query alone, those at its key's the key alone.
+    let nodes: Vec<MirroredNodeIndex> = [(13, 5), (13, 40), (1, 5), (1, 40)]
+        .into_iter()
+        .map(|(token, unit)| serde_json::from_value(node("mlp_neuron", 1, &[token, unit])))
+        .collect::<Result<_, _>>()?;
+    let exact = |through: &str| -> Result<Vec<f64>> {
+        let mut question = request(STORE, &json!([[" Mary"], []]), &nodes)?;
+        let trace = json!({ "nodeIndex": node("attention_head", 2, &[13, 1, 3]), "attentionTraceType": through });
+        question.upstream_node_to_trace = serde_json::from_value(trace)?;
+        Ok(engine.effects(&question, &Context::default())?.nodes.into_iter().map(|effect| effect.exact).collect())
+    };
+    let (both, query, key, value) = (exact("QK")?, exact("Q")?, exact("K")?, exact("V")?);
+    assert_eq!((&query[..2], &key[2..]), (&both[..2], &both[2..]));
+    assert_eq!((&query[2..], &key[..2], &value[..2]), (&[0.0; 2][..], &[0.0; 2][..], &[0.0; 2][..]));
+    assert!(both.iter().chain(&value[2..]).all(|x| *x != 0.0), "{both:?} {value:?}");
+    let mut question = request(STORE, &json!([[], []]), &nodes)?;
+    let trace = json!({ "nodeIndex": node("attention_head", 2, &[13, 1, 3]), "attentionTraceType": "V" });
+    question.upstream_node_to_trace = serde_json::from_value(trace)?;
+    let found = refusal(engine.effects(&question, &Context::default()))?;
+    assert!(found.contains("a trace through \"V\" without a downstream node needs"), "{found}");
+    Ok(())
+}
+
+#[test]
+fn an_answer_of_the_debugger_carries_its_checks_when_asked_for() -> Result<()> {
+    for with_autoencoders in [false, true] {
+        let engine = embedded(with_autoencoders)?;
+        let targets = json!([[" Mary"], [" John"]]);
+        let plain = table(&engine, STORE, targets.clone(), 5, json!([]))?;
+        assert_eq!(plain.inference_sub_responses[0].checks, None);
+        assert!(!serde_json::to_string(&plain)?.contains("\"checks\""), "clients that do not ask see no change");
+        let kind = if with_autoencoders { "autoencoder_latent" } else { "neuron" };
+        let attention = if with_autoencoders { "autoencoder_latent" } else { "attention_head" };
+        let side = |prompt: &str, ablations: Value| {
+            json!({
+                "prompt": prompt, "targetTokens": targets[0], "distractorTokens": targets[1], "componentTypeForMlp": kind,
+                "componentTypeForAttention": attention, "topAndBottomKForNodeTable": 5,
+                "hideEarlyLayersWhenAblating": false, "nodeAblations": ablations,
+            })
+        };
+        let ablated = json!([{ "nodeIndex": node("attention_head", 1, &[13, 0, 2]), "value": 0.0 }]);
+        let sides = [side(STORE, json!([])), side(SWAPPED, json!([])), side(STORE, ablated)];
+        let request: BatchedTdbRequest = serde_json::from_value(json!({ "subRequests": sides, "checks": true }))?;
+        let answer = engine.batched_tdb(&request, &Context::default())?;
+        use CheckName::{Dictionary, Difference, Gradient, Identity, Sharing, Sum, Writes};
+        let dictionaries = if with_autoencoders { vec![Dictionary, Dictionary] } else { vec![] };
+        for (i, side) in answer.inference_sub_responses.iter().enumerate() {
+            // Under an ablation the parts of a layer are not what they would be.
+            let mut expected = if i == 2 { vec![] } else { vec![Sum, Writes] };
+            expected.extend([Identity, Difference, Gradient, Sharing]);
+            expected.extend(&dictionaries);
+            assert_passed(side.checks.as_ref().context("no checks")?, &expected);
+        }
+    }
     Ok(())
 }
 

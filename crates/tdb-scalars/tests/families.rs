@@ -3,6 +3,7 @@
 //! their own; parallel blocks; norms after a layer; caps.
 
 use anyhow::{Context as _, Result};
+use serde_json::json;
 use tdb_api::{AttentionTraceType, DerivedScalarType as Dst, MlpTraceType, PassType};
 use tdb_model::numbers::dot;
 use tdb_model::{
@@ -11,7 +12,7 @@ use tdb_model::{
 };
 use tdb_scalars::compute::values;
 use tdb_scalars::nodes::{Component, Node};
-use tdb_scalars::{Ablation, Answer, Engine, Question, TracedNode};
+use tdb_scalars::{Ablation, Answer, Context, Engine, Question, TracedNode};
 use tdb_testkit::families::{Copied, PROMPT, names};
 use tdb_testkit::weights::TensorSpec;
 
@@ -50,6 +51,36 @@ fn biases(model: &Transformer, gradient: &[f32], end: usize) -> Result<f64> {
         }
     }
     Ok(sum)
+}
+
+/// Also where layers are normalised after they have written.
+#[test]
+fn every_family_has_corrected_estimates() -> Result<()> {
+    let mut with_post_norms = 0;
+    for name in names()? {
+        let engine = engine(&name)?;
+        let config = engine.model().config();
+        with_post_norms += usize::from(config.post_norms);
+        let node = |layer: usize, unit: usize| json!({ "nodeType": "mlp_neuron", "tensorIndices": [TOKENS - 2, unit], "layerIndex": layer, "passType": "forward" });
+        let head = |layer: usize, unit: usize| json!({ "nodeType": "attention_head", "tensorIndices": [TOKENS - 2, null, unit], "layerIndex": layer, "passType": "forward" });
+        let nodes: Vec<_> =
+            (0..config.n_layers).flat_map(|l| [node(l, 3), node(l, 7), head(l, 0), head(l, 1)]).collect();
+        let request = serde_json::from_value(json!({
+            "prompt": PROMPT, "targetTokens": [" Mary"], "distractorTokens": [" John"], "nodes": nodes,
+            "betterEstimates": true,
+        }))?;
+        let answer = engine.effects(&request, &Context::default())?;
+        assert!(answer.checks.iter().all(|check| check.passed), "{name}: {:#?}", answer.checks);
+        let corrected = answer.nodes.iter().map(|effect| effect.corrected_estimate.context("none"));
+        let corrected: Vec<f64> = corrected.collect::<Result<_>>().with_context(|| name.clone())?;
+        let apart = |estimates: &[f64]| -> f64 {
+            answer.nodes.iter().zip(estimates).map(|(effect, estimate)| (effect.exact - estimate).powi(2)).sum()
+        };
+        // The sum over nodes is no worse than without any estimate.
+        assert!(apart(&corrected) < apart(&vec![0.0; corrected.len()]), "{name}: {corrected:?} {:?}", answer.nodes);
+    }
+    assert!(with_post_norms > 0);
+    Ok(())
 }
 
 #[test]

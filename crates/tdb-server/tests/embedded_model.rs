@@ -168,7 +168,7 @@ async fn effects_and_patches_are_told_in_parts_that_are_the_whole_answer() {
             TdbEvent::Price { price } => assert_eq!(price, whole.price),
             TdbEvent::NodeEffect { effect } => nodes.push(effect),
             TdbEvent::SampledBound { bound } => assert_eq!(Some(bound), whole.sampled),
-            TdbEvent::Checks { checks } => assert_eq!(checks, whole.checks),
+            TdbEvent::Checks { checks, .. } => assert_eq!(checks, whole.checks),
             TdbEvent::Done => {}
             other => panic!("{other:?}"),
         }

@@ -154,7 +154,7 @@ impl Default for Answer {
             candidates: Vec::new(),
             candidates_after: None,
             folded: Folded::default(),
-            request: Arc::new(BatchedTdbRequest { sub_requests: Vec::new() }),
+            request: Arc::new(BatchedTdbRequest { sub_requests: Vec::new(), checks: None }),
             most: [0.0; 4],
         }
     }

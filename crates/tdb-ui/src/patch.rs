@@ -115,7 +115,7 @@ impl Bench {
                     TdbEvent::Price { price } => so_far.price = Some(price),
                     TdbEvent::PatchRuns { runs } => so_far.runs = Some(runs),
                     TdbEvent::PatchedCell { cell } => so_far.cells.push(cell),
-                    TdbEvent::Checks { checks } => so_far.checks = checks,
+                    TdbEvent::Checks { checks, .. } => so_far.checks = checks,
                     TdbEvent::Error { status, message, field } => {
                         so_far.problem = Some(Problem::refused(status, &message, field));
                     }

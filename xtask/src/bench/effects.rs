@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use crate::commands::{cargo, run as must};
 
-/// `args`: `--embedded` leaves out the model of GPT-2 small's shape.
+/// `args`: parts of it, `speed`, `by-hand`, `patches`, `estimates` or `alarms`; all without any. `--requests N`: so many random
+/// requests for false alarms.
 pub fn run(args: &[String]) -> Result<()> {
     let mut command = cargo();
     command.args(["run", "--release", "--workspace", "--example", "effects_speed", "--"]).args(args);

@@ -75,7 +75,7 @@ impl PageState {
             None if !self.left.node_ablations.is_empty() => Some(self.side(&self.left, &[])),
             None => None,
         };
-        BatchedTdbRequest { sub_requests: std::iter::once(left).chain(right).collect() }
+        BatchedTdbRequest { sub_requests: std::iter::once(left).chain(right).collect(), checks: None }
     }
 
     fn side(&self, side: &SideState, ablations: &[NodeAblation]) -> TdbRequestSpec {

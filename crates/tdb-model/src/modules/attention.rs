@@ -334,6 +334,25 @@ impl Attention {
         Ok(self.forward(x, None, None, &mut Tap::default())?.0)
     }
 
+    /// Query, key and value of one token, `[H, E]`, `[G, E]` and `[G, E]`, from its row of the layer's input, `x: [1, D]`
+    /// after the norm, without interventions and hooks.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn query_key_value(&self, x: &Tensor, token: usize) -> Result<[Tensor; 3]> {
+        let rows = [(0..1, token)];
+        let (q, _) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, &rows, x)?;
+        let (k, _) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, &rows, x)?;
+        let v = self.heads(&self.value.forward(x)?, self.n_kv_heads)?;
+        Ok([q.squeeze(0)?, k.squeeze(0)?, v.squeeze(0)?])
+    }
+
+    /// The logit of a query and a key of one head, `[E]` each, as [`AttentionState`] has them.
+    pub fn logit(&self, q: &[f32], k: &[f32]) -> f32 {
+        let logit = dot(q, k);
+        self.softcap.map_or(logit, |cap| cap * (logit / cap).tanh())
+    }
+
     /// Gradient at the layer's output, `[T, D]`, to the gradient at its input, `[T, D]`.
     pub(crate) fn backward(
         &self,
@@ -515,10 +534,6 @@ impl Attention {
             let from = (token * heads + head) * width;
             from..(from + width).min(x.len())
         };
-        let logit = |q: &[f32], k: &[f32]| {
-            let logit = dot(q, k);
-            self.softcap.map_or(logit, |cap| cap * (logit / cap).tanh())
-        };
         let of_input = |(n, &token): (usize, &usize)| {
             let mut sum = 0.0;
             for head in 0..self.n_heads {
@@ -534,9 +549,9 @@ impl Attention {
                     let mut after = before.to_vec();
                     for key in (0..n_tokens).filter(|key| before[*key] != f32::NEG_INFINITY) {
                         if key == token {
-                            after[key] = logit(q_row, k_changed);
+                            after[key] = self.logit(q_row, k_changed);
                         } else if query == token {
-                            after[key] = logit(q_row, &k[row(&k, self.n_kv_heads, key, group)]);
+                            after[key] = self.logit(q_row, &k[row(&k, self.n_kv_heads, key, group)]);
                         }
                     }
                     sum += beyond_first_order_of_row(before, &after, &probs[pairs.clone()], &d_probs[pairs]);

@@ -3,24 +3,25 @@
 //! The plain estimate is first order: activation times gradient. Two of its faults and their corrections are those of AtP*
 //! (Kramár et al. 2024, arXiv 2403.00745). Where a softmax is saturated, its slope tells nothing of what a changed query or
 //! key does, so that each softmax is computed anew for the changed query and key. Where effects of two signs through
-//! different layers cancel, the mean size of the estimates with one layer's gradient dropped, divided by the number of layers
-//! less one (a node has none where its own layer is dropped), does not cancel.
+//! different layers cancel, the sizes of the estimates with one layer's gradient dropped do not; their sum is divided by the
+//! number of layers less one (equation 11 there), because a node has no estimate where its own layer is dropped.
 
 use rayon::prelude::*;
-use tdb_api::MirroredNodeIndex;
+use tdb_api::{AblateTo, MirroredNodeIndex};
 use tdb_model::{
-    AutoencoderSite, BackwardOptions, Gradients, Index, Intervention, Numbers, Pass, Point, Run, Seed, Site, Slot,
-    Transformer,
+    AutoencoderSite, Gradients, Index, Intervention, Numbers, Pass, Point, Run, Site, Slot, Transformer,
 };
 
 use crate::derived::Place;
+use crate::effects::Base;
 use crate::effects::nodes::Entries;
 use crate::error::{Error, Result};
+use crate::outcome::Scale;
 use crate::slots;
 use crate::tensors::row_of;
 
 /// Sites at which nodes have their activation.
-const NODE_SITES: [Site; 10] = [
+pub const NODE_SITES: [Site; 10] = [
     Site::ResidPostEmb,
     Site::AttnQkProbs,
     Site::AttnVOut,
@@ -41,6 +42,8 @@ pub struct Removal {
     pub values: Vec<f32>,
     /// What they are set to.
     pub to: Vec<f32>,
+    /// What kind of value that is.
+    pub ablated_to: AblateTo,
 }
 
 impl Removal {
@@ -62,27 +65,47 @@ impl Removal {
         let (Some(layer), false) = (layer, site == Site::ResidPostEmb) else { return Ok(change) };
         let block = model.block(layer);
         let scaled = |direction: &[f32]| direction.iter().map(|x| x * change[0]).collect::<Vec<_>>();
-        match (site, self.entries.indices.as_slice()) {
-            (Site::MlpPostAct, &[_, Index::At(neuron)]) => Ok(scaled(&block.mlp().write_direction(neuron))),
+        let row = |x: Vec<f32>| model.tensor(&[1, x.len()], x);
+        // Behind the output projection, before the norm that some families have there.
+        let (slot, mut written) = match (site, self.entries.indices.as_slice()) {
+            (Site::MlpPostAct, &[_, Index::At(neuron)]) => (Slot::Mlp, scaled(&block.mlp().write_direction(neuron))),
             (Site::AttnVOut, &[_, Index::At(head), _]) => {
-                row_of(&block.attn.write(head, &model.tensor(&[1, change.len()], change)?)?, 0)
+                (Slot::Attention, row_of(&block.attn.write(head, &row(change)?)?, 0)?)
             }
             (Site::AttnQkProbs, &[_, Index::At(key), Index::At(head)]) => {
                 let value = run.get(Site::AttnV, layer)?.get(key)?.get(block.attn.kv_head(head))?.unsqueeze(0)?;
-                row_of(&block.attn.write(head, &(value * f64::from(change[0]))?)?, 0)
+                (Slot::Attention, row_of(&block.attn.write(head, &(value * f64::from(change[0]))?)?, 0)?)
             }
             (_, &[Index::At(token), Index::At(latent)]) if let Some(slot) = Slot::at(site) => {
                 let autoencoder = slots::in_layer(model, slot, layer)?;
                 let scale = run.latent_scales(slot, layer)?.map_or(1.0, |scales| scales[token]);
                 let direction: Vec<f32> = scaled(autoencoder.direction(latent)).iter().map(|x| x * scale).collect();
-                written_at(model, layer, autoencoder.site(), direction)
+                let site = autoencoder.site();
+                match stands_before_output(site) {
+                    true => (slot, written_at(model, layer, site, direction)?),
+                    false => return written_at(model, layer, site, direction),
+                }
             }
             (_, &[_, Index::All]) if let Some(slot) = Slot::at(site) => {
-                written_at(model, layer, slots::in_layer(model, slot, layer)?.site(), change)
+                let site = slots::in_layer(model, slot, layer)?.site();
+                match stands_before_output(site) {
+                    true => (slot, written_at(model, layer, site, change)?),
+                    false => return written_at(model, layer, site, change),
+                }
             }
-            _ => Err(Error::Internal(format!("what stands at {site:?} writes nothing"))),
+            _ => return Err(Error::Internal(format!("what stands at {site:?} writes nothing"))),
+        };
+        if let Some(scale) = run.write_scale(slot, layer)? {
+            let scale = row_of(&scale, self.entries.token())?[0];
+            written.iter_mut().for_each(|x| *x /= scale);
         }
+        Ok(written)
     }
+}
+
+/// Whether a dictionary stands before the output projection of its layer, and so before the norm after the layer.
+fn stands_before_output(site: AutoencoderSite) -> bool {
+    matches!(site, AutoencoderSite::MlpPostAct | AutoencoderSite::AttnVOut)
 }
 
 /// What a change of the activation that a dictionary stands for writes to the residual stream, `[D]`.
@@ -97,38 +120,19 @@ fn written_at(model: &Transformer, layer: usize, site: AutoencoderSite, change: 
     }
 }
 
-/// The gradients of an objective whose gradient at the last token's logits is given, `[V]`.
-///
-/// # Errors
-/// If the work is cancelled.
-pub fn gradients(
-    run: &Run,
-    at_logits: Vec<f32>,
-    interventions: &[Intervention],
-    is_cancelled: &dyn Fn() -> bool,
-) -> Result<Gradients> {
-    let seed = Seed::Logits([(run.tokens().len() - 1, at_logits)].into());
-    let mut after_layer = |_| !is_cancelled();
-    let options =
-        BackwardOptions { interventions, keep: &NODE_SITES, after_layer: Some(&mut after_layer), ..Default::default() };
-    Ok(run.backward(seed, options)?)
-}
-
-/// First-order estimates with every softmax that a node's write reaches directly computed anew. `None` for models that
-/// normalise what their layers write: there a node's write is no sum of its parts.
+/// First-order estimates with every softmax that a node's write reaches directly computed anew. Where layers are normalised
+/// after they have written, a node's write is what it adds with the scale of that norm as it is in this run.
 ///
 /// # Errors
 /// If the work is cancelled.
 pub fn corrected(
-    run: &Run,
+    base: &Base,
     removals: &[Removal],
     gradients: &Gradients,
     is_cancelled: &dyn Fn() -> bool,
-) -> Result<Option<Vec<f64>>> {
+) -> Result<Vec<f64>> {
+    let run = &base.run;
     let model = run.model();
-    if model.config().post_norms {
-        return Ok(None);
-    }
     let mut out = removals.iter().map(|r| r.first_order(run, gradients)).collect::<Result<Vec<_>>>()?;
     let writes = removals.par_iter().map(|r| r.write_change(run)).collect::<Result<Vec<_>>>()?;
     for layer in 0..model.config().n_layers {
@@ -162,21 +166,16 @@ pub fn corrected(
         // What removing a node adds to the objective is what the node takes away.
         reached.iter().zip(beyond).for_each(|(i, beyond)| out[*i] -= beyond);
     }
-    Ok(Some(out))
+    Ok(out)
 }
 
 /// `1 / (L - 1) Σ_l |estimate with the gradient through layer l dropped|`; `None` for a model of one layer.
 ///
 /// # Errors
 /// If the work is cancelled.
-pub fn dropped(
-    run: &Run,
-    removals: &[Removal],
-    at_logits: &[f32],
-    interventions: &[Intervention],
-    is_cancelled: &dyn Fn() -> bool,
-) -> Result<Option<Vec<f64>>> {
-    let n_layers = run.model().config().n_layers;
+pub fn dropped(base: &Base, removals: &[Removal], is_cancelled: &dyn Fn() -> bool) -> Result<Option<Vec<f64>>> {
+    let model = base.run.model();
+    let n_layers = model.config().n_layers;
     if n_layers < 2 {
         return Ok(None);
     }
@@ -189,14 +188,13 @@ pub fn dropped(
             indices: vec![Index::All, Index::All],
             value: 0.0,
         };
-        let mut all = interventions.to_vec();
-        all.push(drop(Site::ResidDeltaAttn));
-        if run.model().site_dims(Site::ResidDeltaMlp, 1).is_some() {
-            all.push(drop(Site::ResidDeltaMlp));
+        let mut more = vec![drop(Site::ResidDeltaAttn)];
+        if model.site_dims(Site::ResidDeltaMlp, 1).is_some() {
+            more.push(drop(Site::ResidDeltaMlp));
         }
-        let gradients = gradients(run, at_logits.to_vec(), &all, is_cancelled)?;
+        let gradients = base.gradients(Scale::Free, &more, is_cancelled)?;
         for (out, removal) in out.iter_mut().zip(removals) {
-            *out += removal.first_order(run, &gradients)?.abs();
+            *out += removal.first_order(&base.run, &gradients)?.abs();
         }
     }
     out.iter_mut().for_each(|x| *x /= (n_layers - 1) as f64);

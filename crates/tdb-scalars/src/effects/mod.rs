@@ -6,9 +6,10 @@ mod sample;
 
 use tdb_api::stream::TdbEvent;
 use tdb_api::{
-    AblateTo, EffectsRequest, EffectsResponse, InferenceRequestSpec, MirroredNodeIndex, NodeEffect, Price, TokenRef,
+    AblateTo, EffectsRequest, EffectsResponse, InferenceRequestSpec, LossFnConfig, LossFnName, MirroredNodeIndex,
+    NodeEffect, Price, TokenRef,
 };
-use tdb_model::{ForwardOptions, Index, Intervention, Pass, Patch, Run, Site, Slot, Together, Values};
+use tdb_model::{ForwardOptions, Gradients, Intervention, Patch, Run, Site, Slot, Values};
 
 pub(crate) use nodes::Entries;
 pub(crate) use sample::Random;
@@ -18,9 +19,12 @@ use crate::engine::Engine;
 use crate::error::{Result, bad};
 use crate::ledger::{self, Checked};
 use crate::metric::Metric;
-use crate::price::{self, price};
+use crate::outcome::{Outcome, Scale};
+use crate::price::price;
 use crate::side::Plan;
-use crate::tdb::ablation_spec;
+use crate::tdb::{ablation_spec, traced_node};
+use crate::trace::Trace;
+pub(crate) use estimates::NODE_SITES;
 use estimates::Removal;
 
 /// Exact effect and estimate part where they differ by more than this share of the exact effect ...
@@ -29,13 +33,12 @@ const APART: f64 = 0.2;
 const NOTICEABLE: f64 = 0.02;
 
 /// The run that nodes are removed from.
-struct Base {
+pub(crate) struct Base {
     run: Run,
     interventions: Vec<Intervention>,
-    metric: Metric,
+    outcome: Outcome,
+    /// The outcome's value.
     objective: f64,
-    /// `[V]`
-    at_logits: Vec<f32>,
 }
 
 impl Engine {
@@ -48,20 +51,21 @@ impl Engine {
         let plan = self.plan_of_effects(request)?;
         let entries = |node| Entries::of(self.model(), plan.tokens.len(), node);
         let listed = request.nodes.iter().map(entries).collect::<Result<Vec<_>>>()?;
-        let metric = Metric::logit_difference(self, &request.target_tokens, &request.distractor_tokens)?;
+        check_means(request, &listed)?;
         let random = usize::try_from(request.random_nodes).unwrap_or(0);
         let price = self.price_of_effects(&plan, &listed, random, request, context)?;
         context.tell(|| TdbEvent::Price { price: price.clone() });
         if request.only_price {
             return Ok(EffectsResponse { objective: 0.0, price, nodes: Vec::new(), sampled: None, checks: Vec::new() });
         }
-        let base = self.base(plan, metric, context)?;
+        let base = self.base(plan, context)?;
         let removals = self.removals(&base, &request.nodes, &listed, request, context)?;
         let nodes = self.listed(&base, &removals, request, context)?;
         let sampled = match random {
             0 => None,
             n => {
-                let (others, population) = sample::others(&base.run, &request.nodes, n, request.seed.cast_unsigned())?;
+                let (trace, seed) = (base.outcome.trace(), request.seed.cast_unsigned());
+                let (others, population) = sample::others(&base.run, &request.nodes, trace, n, seed)?;
                 let entries = others
                     .iter()
                     .map(|node| Entries::of(self.model(), base.run.tokens().len(), node))
@@ -75,7 +79,7 @@ impl Engine {
             context.tell(|| TdbEvent::SampledBound { bound: bound.clone() });
         }
         let checks = self.check_effects(&base, &removals, &nodes, request)?;
-        context.tell(|| TdbEvent::Checks { checks: checks.clone() });
+        context.tell(|| TdbEvent::Checks { side: None, checks: checks.clone() });
         Ok(EffectsResponse { objective: base.objective, price, nodes, sampled, checks })
     }
 
@@ -96,7 +100,9 @@ impl Engine {
             target_tokens: token(0).into_iter().collect(),
             distractor_tokens: token(1).into_iter().collect(),
             node_ablations: None,
-            nodes: self.some_nodes(&run, 24, 0)?,
+            upstream_node_to_trace: None,
+            downstream_node_to_trace: None,
+            nodes: self.some_nodes(&run, None, 24, 0)?,
             ablate_to: AblateTo::Zero,
             datasets: None,
             better_estimates: false,
@@ -109,7 +115,7 @@ impl Engine {
         others.reverse();
         let other = self.model().forward(&others, ForwardOptions::default())?;
         let metric = Metric::logit_difference(self, &request.target_tokens, &request.distractor_tokens)?;
-        checks.push(Checked { run: &run, interventions: &[], metric: &metric }.whole(&other)?);
+        checks.push(Checked { run: &run, interventions: &[], outcome: &metric.into() }.whole(&other)?);
         Ok(checks)
     }
 
@@ -120,13 +126,20 @@ impl Engine {
             .flatten()
             .map(|ablation| ablation_spec(self.model(), ablation))
             .collect::<Result<_>>()?;
+        let (upstream, downstream) = (&request.upstream_node_to_trace, &request.downstream_node_to_trace);
+        let loss = LossFnConfig {
+            name: LossFnName::LogitDiff,
+            target_tokens: Some(request.target_tokens.clone()),
+            distractor_tokens: Some(request.distractor_tokens.clone()),
+        };
+        let is_asked = upstream.is_none() || !request.target_tokens.is_empty();
         Plan::new(
             self,
             &InferenceRequestSpec {
                 prompt: request.prompt.clone(),
                 ablation_specs: Some(ablations),
-                loss_fn_config: None,
-                trace_config: None,
+                loss_fn_config: is_asked.then_some(loss),
+                trace_config: traced_node(upstream.as_ref(), downstream.as_ref())?,
                 activation_index_for_within_layer_grad: None,
             },
         )
@@ -164,7 +177,7 @@ impl Engine {
         Ok(price(self.model(), runs, all, context))
     }
 
-    fn base(&self, plan: Plan, metric: Metric, context: &Context<'_>) -> Result<Base> {
+    fn base(&self, plan: Plan, context: &Context<'_>) -> Result<Base> {
         let mut after_layer = |_| !context.observer.is_cancelled();
         let options = ForwardOptions {
             interventions: &plan.interventions,
@@ -172,10 +185,9 @@ impl Engine {
             ..Default::default()
         };
         let run = self.model().forward(&plan.tokens, options)?;
-        let logits = run.logits(plan.tokens.len() - 1)?;
-        let objective = metric.value_of_all(&logits);
-        let at_logits = metric.gradient(&logits);
-        Ok(Base { run, interventions: plan.interventions, metric, objective, at_logits })
+        let outcome = Outcome::new(&run, plan.loss.as_ref(), plan.trace.as_ref())?;
+        let objective = outcome.of(&run)?;
+        Ok(Base { run, interventions: plan.interventions, outcome, objective })
     }
 
     fn removals(
@@ -187,12 +199,9 @@ impl Engine {
         context: &Context<'_>,
     ) -> Result<Vec<Removal>> {
         let removal = |(node, entries): (&MirroredNodeIndex, &Entries)| {
-            Ok(Removal {
-                node: node.clone(),
-                entries: entries.clone(),
-                values: entries.values(&base.run)?,
-                to: nodes::removed(&base.run, entries, node, request, context)?,
-            })
+            let (to, ablated_to) = nodes::removed(&base.run, entries, request, context)?;
+            let values = entries.values(&base.run)?;
+            Ok(Removal { node: node.clone(), entries: entries.clone(), values, to, ablated_to })
         };
         nodes.iter().zip(entries).map(removal).collect()
     }
@@ -205,11 +214,12 @@ impl Engine {
         context: &Context<'_>,
     ) -> Result<Vec<NodeEffect>> {
         let is_cancelled = || context.observer.is_cancelled();
-        let gradients = base.gradients_with_fixed_scale(&is_cancelled)?;
+        let gradients = base.gradients(Scale::Held, &[], &is_cancelled)?;
         let mut effects = Vec::with_capacity(removals.len());
         for removal in removals {
             effects.push(NodeEffect {
                 node_index: removal.node.clone(),
+                ablated_to: removal.ablated_to,
                 exact: 0.0,
                 estimate: removal.first_order(&base.run, &gradients)?,
                 corrected_estimate: None,
@@ -218,12 +228,11 @@ impl Engine {
             });
         }
         if request.better_estimates {
-            let (run, at_logits, own) = (&base.run, &base.at_logits, &base.interventions);
-            let gradients = estimates::gradients(run, at_logits.clone(), own, &is_cancelled)?;
-            let corrected = estimates::corrected(run, removals, &gradients, &is_cancelled)?;
-            let dropped = estimates::dropped(run, removals, at_logits, own, &is_cancelled)?;
+            let gradients = base.gradients(Scale::Free, &[], &is_cancelled)?;
+            let corrected = estimates::corrected(base, removals, &gradients, &is_cancelled)?;
+            let dropped = estimates::dropped(base, removals, &is_cancelled)?;
             for (i, effect) in effects.iter_mut().enumerate() {
-                effect.corrected_estimate = corrected.as_ref().map(|all| all[i]);
+                effect.corrected_estimate = Some(corrected[i]);
                 effect.dropped_estimate = dropped.as_ref().map(|all| all[i]);
             }
         }
@@ -244,15 +253,14 @@ impl Engine {
         effects: &[NodeEffect],
         request: &EffectsRequest,
     ) -> Result<Vec<tdb_api::Check>> {
-        let checked = Checked { run: &base.run, interventions: &base.interventions, metric: &base.metric };
+        let checked = base.checked();
         let seed = request.seed.cast_unsigned();
         let mut checks = checked.of_run(seed)?;
-        let no = || false;
         let mut entries: Vec<Entries> = removals.iter().map(|r| r.entries.clone()).collect();
         if entries.is_empty() {
-            entries = self.some_entries(&base.run, seed)?;
+            entries = self.some_entries(&base.run, base.outcome.trace(), seed)?;
         }
-        checks.push(checked.gradient(&entries, &base.gradients_with_fixed_scale(&no)?, seed)?);
+        checks.push(checked.gradient(&entries, &base.gradients_to_check()?, seed)?);
         let patches: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
         let exact: Vec<f64> = effects.iter().map(|effect| base.objective - effect.exact).collect();
         checks.extend(checked.sharing(&patches, &exact, seed)?);
@@ -261,13 +269,13 @@ impl Engine {
     }
 
     /// Entries of some neurons and heads, for checks of an answer that lists no node.
-    fn some_entries(&self, run: &Run, seed: u64) -> Result<Vec<Entries>> {
-        let nodes = self.some_nodes(run, 8, seed)?;
+    pub(crate) fn some_entries(&self, run: &Run, trace: Option<&Trace>, seed: u64) -> Result<Vec<Entries>> {
+        let nodes = self.some_nodes(run, trace, 8, seed)?;
         nodes.iter().map(|node| Entries::of(self.model(), run.tokens().len(), node)).collect()
     }
 
     /// Neurons, heads and active latents, chosen at random.
-    fn some_nodes(&self, run: &Run, n: usize, seed: u64) -> Result<Vec<MirroredNodeIndex>> {
+    fn some_nodes(&self, run: &Run, trace: Option<&Trace>, n: usize, seed: u64) -> Result<Vec<MirroredNodeIndex>> {
         let types = [tdb_api::NodeType::AttentionHead, tdb_api::NodeType::MlpNeuron];
         let node = |node_type, indices: &[i64]| MirroredNodeIndex {
             node_type,
@@ -287,7 +295,7 @@ impl Engine {
                 listed.push(node(node_type, &[0, 0]));
             }
         }
-        Ok(sample::others(run, &listed, n, seed)?.0)
+        Ok(sample::others(run, &listed, trace, n, seed)?.0)
     }
 }
 
@@ -298,17 +306,19 @@ impl Removal {
 }
 
 impl Base {
-    /// The gradients of the node table: the scale of the final norm counts as constant.
-    fn gradients_with_fixed_scale(&self, is_cancelled: &dyn Fn() -> bool) -> Result<tdb_model::Gradients> {
-        let mut all = self.interventions.clone();
-        all.push(Intervention {
-            site: Site::FinalLnScale,
-            layer: None,
-            pass: Pass::Backward,
-            indices: vec![Index::All, Index::All],
-            value: 0.0,
-        });
-        estimates::gradients(&self.run, self.at_logits.clone(), &all, is_cancelled)
+    fn checked(&self) -> Checked<'_> {
+        Checked { run: &self.run, interventions: &self.interventions, outcome: &self.outcome }
+    }
+
+    /// Gradients at nodes, with more interventions than the run has.
+    fn gradients(&self, scale: Scale, more: &[Intervention], is_cancelled: &dyn Fn() -> bool) -> Result<Gradients> {
+        let interventions = [&self.interventions, more].concat();
+        self.outcome.gradients(&self.run, scale, &NODE_SITES, &interventions, is_cancelled)
+    }
+
+    /// Gradients that finite differences can be compared with ([`Checked::gradient`]).
+    fn gradients_to_check(&self) -> Result<Gradients> {
+        self.gradients(self.outcome.checked_scale(), &[], &|| false)
     }
 
     /// The objective minus that without each node, in their order; `each` is told as soon as one is known.
@@ -316,17 +326,21 @@ impl Base {
         let runs: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
         let mut out = vec![0.0; runs.len()];
         let is_cancelled = || context.observer.is_cancelled();
-        let options = Together {
-            interventions: &self.interventions,
-            logits: self.metric.logits(),
-            rows: price::ROWS,
-            is_cancelled: &is_cancelled,
-        };
-        self.run.vary(&runs, options, &mut |i, logits| {
-            out[i] = self.objective - self.metric.value(logits);
+        self.outcome.vary(&self.run, &runs, &self.interventions, &is_cancelled, &mut |i, value| {
+            out[i] = self.objective - value;
             each(i, out[i]);
-            Ok(())
         })?;
         Ok(out)
     }
+}
+
+/// Refuses the collated mean where no node has one.
+fn check_means(request: &EffectsRequest, listed: &[Entries]) -> Result<()> {
+    let is_none = listed.iter().all(|entries| entries.recorded_scalar().is_none());
+    if request.ablate_to == AblateTo::CollatedMean && is_none && !listed.is_empty() {
+        return bad!(
+            "ablateTo: records tell the collated mean of neurons and latents, and none of these nodes is one; use \"prompt_mean\""
+        );
+    }
+    Ok(())
 }

@@ -135,6 +135,17 @@ impl Entries {
         Ok(Some(Numbers::of(&gradient)?.to_row_major()))
     }
 
+    /// The scalar whose records tell the mean of such a node; none do of heads and embeddings.
+    pub fn recorded_scalar(&self) -> Option<Dst> {
+        match self.point.site {
+            Site::MlpPostAct => Some(Dst::MlpPostAct),
+            Site::MlpLatent => Some(Dst::OnlineMlpAutoencoderLatent),
+            Site::AttnLatent => Some(Dst::OnlineAttentionAutoencoderLatent),
+            Site::ResidLatent => Some(Dst::OnlineResidualAutoencoderLatent),
+            _ => None,
+        }
+    }
+
     /// The token whose activations they are.
     pub fn token(&self) -> usize {
         match self.indices[0] {
@@ -144,26 +155,31 @@ impl Entries {
     }
 }
 
-/// What a node is set to, one number for each of its entries.
+/// What a node is set to, one number for each of its entries, and which kind of value that is: records tell no mean of heads
+/// and embeddings, which get their mean over the prompt instead of that over the collated text.
 ///
 /// # Errors
-/// If there is no collated mean of it.
+/// If there is no collated mean of a neuron or latent.
 pub fn removed(
     run: &Run,
     entries: &Entries,
-    node: &MirroredNodeIndex,
     request: &EffectsRequest,
     context: &Context<'_>,
-) -> Result<Vec<f32>> {
+) -> Result<(Vec<f32>, AblateTo)> {
     let n = entries.values(run)?.len();
+    let to = match (request.ablate_to, entries.recorded_scalar()) {
+        (AblateTo::CollatedMean, None) => AblateTo::PromptMean,
+        (to, _) => to,
+    };
     if is_hidden(entries) {
-        return entries.values(run);
+        return Ok((entries.values(run)?, to));
     }
-    match request.ablate_to {
-        AblateTo::Zero => Ok(vec![0.0; n]),
-        AblateTo::PromptMean => prompt_mean(run, entries),
-        AblateTo::CollatedMean => Ok(vec![collated_mean(entries, node, request, context)?; n]),
-    }
+    let values = match (to, entries.recorded_scalar()) {
+        (AblateTo::Zero, _) => vec![0.0; n],
+        (AblateTo::CollatedMean, Some(dst)) => vec![collated_mean(dst, entries, request, context)?; n],
+        _ => prompt_mean(run, entries)?,
+    };
+    Ok((values, to))
 }
 
 /// Whether they are the attention to a later token, which is none whatever happens.
@@ -202,24 +218,7 @@ fn prompt_mean(run: &Run, entries: &Entries) -> Result<Vec<f32>> {
     Ok(sum.into_iter().map(|x| (x / count as f64) as f32).collect())
 }
 
-fn collated_mean(
-    entries: &Entries,
-    node: &MirroredNodeIndex,
-    request: &EffectsRequest,
-    context: &Context<'_>,
-) -> Result<f32> {
-    let dst = match entries.point.site {
-        Site::MlpPostAct => Dst::MlpPostAct,
-        Site::MlpLatent => Dst::OnlineMlpAutoencoderLatent,
-        Site::AttnLatent => Dst::OnlineAttentionAutoencoderLatent,
-        Site::ResidLatent => Dst::OnlineResidualAutoencoderLatent,
-        _ => {
-            return bad!(
-                "there is no collated mean of a node of type \"{}\"; of neurons and latents there is, or use \"prompt_mean\"",
-                node.node_type
-            );
-        }
-    };
+fn collated_mean(dst: Dst, entries: &Entries, request: &EffectsRequest, context: &Context<'_>) -> Result<f32> {
     let (Some(layer), Some(Index::At(index))) = (entries.point.layer, entries.indices.last()) else {
         return bad!("there is no collated mean of a node without a layer");
     };

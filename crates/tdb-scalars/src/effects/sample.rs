@@ -5,10 +5,12 @@ use std::collections::{BTreeSet, HashSet};
 use tdb_api::{MirroredNodeIndex, NodeType, PassType, SampledBound};
 use tdb_model::{Run, Slot};
 
+use crate::derived::Place;
 use crate::dictionary::slot_of_error;
 use crate::error::Result;
 use crate::rank::node_key;
 use crate::slots;
+use crate::trace::Trace;
 
 /// Deterministic random numbers: splitmix64 (Steele, Lea, Flood 2014).
 pub struct Random(u64);
@@ -31,12 +33,15 @@ impl Random {
 /// All nodes of some types in a run. Latents that are zero have no effect and are not among them.
 struct Population {
     parts: Vec<Part>,
+    /// Of so many tokens.
+    tokens: usize,
 }
 
 struct Part {
     node_type: NodeType,
     layer: Option<usize>,
     len: usize,
+    is_latents: bool,
     /// Active latents, by token and latent.
     active: Vec<(usize, usize)>,
     /// Units of one token.
@@ -44,12 +49,24 @@ struct Part {
 }
 
 impl Population {
-    fn new(run: &Run, types: &BTreeSet<NodeType>) -> Result<Self> {
-        let (config, tokens) = (run.model().config(), run.tokens().len());
+    fn new(run: &Run, types: &BTreeSet<NodeType>, trace: Option<&Trace>) -> Result<Self> {
+        let (model, config) = (run.model(), run.model().config());
+        // What stands behind a traced node, or at a later token, has no effect on it.
+        let tokens = trace.map_or(run.tokens().len(), |trace| trace.node.token() + 1);
+        let reaches = |slot: Slot, layer: usize| {
+            trace.is_none_or(|trace| Place::written_by(model, slot, layer) < trace.node.reads_at(model))
+        };
         let mut parts = Vec::new();
         for &node_type in types {
-            for layer in 0..config.n_layers {
-                let none = Part { node_type, layer: Some(layer), len: 0, active: Vec::new(), width: 1 };
+            let slot = match node_type {
+                NodeType::AttentionHead => Slot::Attention,
+                NodeType::Layer | NodeType::MlpNeuron => Slot::Mlp,
+                _ if let Some(slot) = slot_of_error(node_type) => slot,
+                _ => slots::of_latents(model, node_type)?.unwrap_or(Slot::Mlp),
+            };
+            for layer in (0..config.n_layers).filter(|l| node_type == NodeType::Layer || reaches(slot, *l)) {
+                let layer_of = Some(layer);
+                let none = Part { node_type, layer: layer_of, len: 0, is_latents: false, active: Vec::new(), width: 1 };
                 parts.push(match node_type {
                     NodeType::Layer if layer == 0 => Part { layer: None, len: tokens, ..none },
                     NodeType::Layer => continue,
@@ -62,20 +79,29 @@ impl Population {
                         Part { len: if has { tokens } else { 0 }, ..none }
                     }
                     _ => {
-                        let active = match slots::of_latents(run.model(), node_type)? {
-                            Some(slot) => active(run, slot, layer),
-                            None => Vec::new(),
-                        };
-                        Part { len: active.len(), active, ..none }
+                        let mut active = active(run, slot, layer);
+                        active.retain(|(token, _)| *token < tokens);
+                        Part { len: active.len(), is_latents: true, active, ..none }
                     }
                 });
             }
         }
-        Ok(Population { parts })
+        Ok(Population { parts, tokens })
     }
 
     fn len(&self) -> usize {
         self.parts.iter().map(|part| part.len).sum()
+    }
+
+    /// Of a node of one of the types.
+    fn contains(&self, node: &MirroredNodeIndex) -> bool {
+        let index = |at: usize| node.tensor_indices.get(at).copied().flatten().and_then(|i| usize::try_from(i).ok());
+        let layer = node.layer_index.and_then(|layer| usize::try_from(layer).ok());
+        let part = self.parts.iter().find(|part| part.node_type == node.node_type && part.layer == layer);
+        part.zip(index(0)).is_some_and(|(part, token)| {
+            let is_active = || index(1).is_some_and(|unit| part.active.contains(&(token, unit)));
+            token < self.tokens && (!part.is_latents || is_active())
+        })
     }
 
     fn node(&self, mut at: usize) -> Option<MirroredNodeIndex> {
@@ -115,15 +141,23 @@ fn active(run: &Run, slot: Slot, layer: usize) -> Vec<(usize, usize)> {
     rows.flat_map(|(t, row)| row.iter().filter(|e| e.1 != 0.0).map(move |e| (t, e.0 as usize))).collect()
 }
 
-/// Nodes of the types of `listed`, without them; and among how many they were chosen.
+/// Nodes of the types of `listed`, without them, that may have an effect on what is traced, if something is; and among how
+/// many they were chosen.
 ///
 /// # Errors
 /// If an autoencoder is missing.
-pub fn others(run: &Run, listed: &[MirroredNodeIndex], n: usize, seed: u64) -> Result<(Vec<MirroredNodeIndex>, usize)> {
-    let population = Population::new(run, &listed.iter().map(|node| node.node_type).collect())?;
+pub fn others(
+    run: &Run,
+    listed: &[MirroredNodeIndex],
+    trace: Option<&Trace>,
+    n: usize,
+    seed: u64,
+) -> Result<(Vec<MirroredNodeIndex>, usize)> {
+    let population = Population::new(run, &listed.iter().map(|node| node.node_type).collect(), trace)?;
     let all = population.len();
     let mut taken: HashSet<_> = listed.iter().map(node_key).collect();
-    let others = all.saturating_sub(taken.len());
+    let listed: HashSet<_> = listed.iter().filter(|node| population.contains(node)).map(node_key).collect();
+    let others = all - listed.len().min(all);
     let mut random = Random::new(seed);
     let mut out = Vec::new();
     // Few are drawn from very many, or nearly all from few: then the draws that repeat are more.

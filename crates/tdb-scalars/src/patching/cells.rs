@@ -188,7 +188,7 @@ impl Engine {
     /// The units whose difference between the two runs, times gradient, is largest.
     fn most_different(&self, bench: &Bench, all: &Target, token: usize, most: usize) -> Result<Vec<usize>> {
         let last = bench.base.tokens().len() - 1;
-        let at_logits = bench.metric.gradient(&bench.base.logits(last)?);
+        let at_logits = bench.outcome.metric.gradient(&bench.base.logits(last)?);
         let keep = [all.site];
         let options = BackwardOptions { keep: &keep, ..Default::default() };
         let gradients = bench.base.backward(Seed::Logits([(last, at_logits)].into()), options)?;

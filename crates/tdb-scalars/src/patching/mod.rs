@@ -5,7 +5,7 @@ mod cells;
 
 use tdb_api::stream::TdbEvent;
 use tdb_api::{PatchDirection, PatchRequest, PatchResponse, PatchRuns, PatchedCell, TokenPair};
-use tdb_model::{ForwardOptions, Run, Together};
+use tdb_model::{ForwardOptions, Run};
 
 use crate::context::Context;
 use crate::effects::Random;
@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::{Result, bad};
 use crate::ledger::{self, Checked};
 use crate::metric::Metric;
-use crate::price;
+use crate::outcome::Outcome;
 use alignment::Alignment;
 use cells::Cell;
 
@@ -29,7 +29,7 @@ struct Bench {
     /// The run that activations are taken from.
     other: Run,
     alignment: Alignment,
-    metric: Metric,
+    outcome: Outcome,
     direction: PatchDirection,
     clean: f64,
     corrupted: f64,
@@ -57,7 +57,7 @@ impl Engine {
             return Ok(PatchResponse { runs, price, cells: Vec::new(), checks: Vec::new() });
         }
         let cells = bench.patched(cells, &runs, context)?;
-        context.tell(|| TdbEvent::Checks { checks: cells.1.clone() });
+        context.tell(|| TdbEvent::Checks { side: None, checks: cells.1.clone() });
         let (cells, checks) = cells;
         Ok(PatchResponse { runs, price, cells, checks })
     }
@@ -91,7 +91,8 @@ impl Engine {
             PatchDirection::Noising => (clean, corrupted),
         };
         let direction = request.direction;
-        Ok(Bench { base, other, alignment, metric, direction, clean: values[0], corrupted: values[1] })
+        let outcome = metric.into();
+        Ok(Bench { base, other, alignment, outcome, direction, clean: values[0], corrupted: values[1] })
     }
 
     fn runs(&self, bench: &Bench) -> PatchRuns {
@@ -152,19 +153,12 @@ impl Bench {
     ) -> Result<(Vec<PatchedCell>, Vec<tdb_api::Check>)> {
         let (mut told, patches): (Vec<PatchedCell>, Vec<_>) = cells.into_iter().map(|c| (c.told, c.patches)).unzip();
         let is_cancelled = || context.observer.is_cancelled();
-        let options = Together {
-            logits: self.metric.logits(),
-            rows: price::ROWS,
-            is_cancelled: &is_cancelled,
-            ..Default::default()
-        };
-        self.base.vary(&patches, options, &mut |i, logits| {
-            told[i].metric = self.metric.value(logits);
-            told[i].effect = self.effect(told[i].metric, runs);
+        self.outcome.vary(&self.base, &patches, &[], &is_cancelled, &mut |i, metric| {
+            told[i].metric = metric;
+            told[i].effect = self.effect(metric, runs);
             context.tell(|| TdbEvent::PatchedCell { cell: told[i].clone() });
-            Ok(())
         })?;
-        let checked = Checked { run: &self.base, interventions: &[], metric: &self.metric };
+        let checked = Checked { run: &self.base, interventions: &[], outcome: &self.outcome };
         let seed = Random::new(patches.len() as u64).below(usize::MAX) as u64;
         let mut checks = checked.of_run(seed)?;
         if self.alignment.is_identity {

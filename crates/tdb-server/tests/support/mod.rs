@@ -181,6 +181,7 @@ fn answer_of(bytes: usize) -> BatchedResponse {
     };
     let response = InferenceResponseAndResponseDict {
         inference_response: InferenceResponse { inference_and_token_data: data },
+        checks: None,
         processing_response_data_by_name: IndexMap::new(),
     };
     BatchedResponse { inference_sub_responses: if bytes > 0 { vec![response] } else { vec![] } }

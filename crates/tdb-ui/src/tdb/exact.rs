@@ -104,7 +104,7 @@ impl ExactEffects {
                             so_far.effects.insert(key(&effect.node_index), effect);
                         }
                         TdbEvent::SampledBound { bound } => so_far.bound = Some(bound),
-                        TdbEvent::Checks { checks } => so_far.checks = checks,
+                        TdbEvent::Checks { checks, .. } => so_far.checks = checks,
                         TdbEvent::Error { status, message, field } => {
                             so_far.problem = Some(Problem::refused(status, &message, field));
                         }
@@ -148,6 +148,8 @@ fn request_of(answer: &Answer) -> Option<EffectsRequest> {
         target_tokens: side.target_tokens.clone(),
         distractor_tokens: side.distractor_tokens.clone(),
         node_ablations: side.node_ablations.clone(),
+        upstream_node_to_trace: None,
+        downstream_node_to_trace: None,
         nodes,
         ablate_to: AblateTo::Zero,
         datasets: None,

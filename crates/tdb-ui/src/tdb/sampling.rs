@@ -135,7 +135,7 @@ fn doses(page: &PageState, at: usize, values: &[f64]) -> BatchedTdbRequest {
         page.left.node_ablations[at].value = *value;
         page.to_request().sub_requests.remove(0)
     };
-    BatchedTdbRequest { sub_requests: values.iter().map(side).collect() }
+    BatchedTdbRequest { sub_requests: values.iter().map(side).collect(), checks: None }
 }
 
 /// A value, and the asked quantity with the node held at it.

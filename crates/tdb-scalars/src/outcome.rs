@@ -1,0 +1,175 @@
+//! What runs with something removed are compared by: a function of the logits, or the value of a traced node.
+
+use std::collections::BTreeMap;
+
+use tdb_model::{BackwardOptions, Gradients, Index, Intervention, Pass, Patch, Run, Seed, Site, Together};
+
+use crate::error::{Result, bad};
+use crate::metric::Metric;
+use crate::objective::Loss;
+use crate::price::ROWS;
+use crate::trace::{Trace, Traced};
+
+/// What a node's effect is an effect on.
+pub(crate) struct Outcome {
+    /// A function of the logits at the last token. Where a node is traced, only checks of the run itself read it.
+    pub metric: Metric,
+    pub traced: Option<TracedOutcome>,
+}
+
+/// The value of a traced node.
+pub(crate) struct TracedOutcome {
+    traced: Traced,
+    loss: Option<Loss>,
+}
+
+/// Whether the scale of the norm that the outcome is read through counts as constant: the final norm's, or that before the
+/// traced node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// As in the node table.
+    Held,
+    Free,
+}
+
+impl Outcome {
+    /// Of a run in which `trace` is asked about, or the loss. Without a loss, the likeliest next token stands for the logits.
+    ///
+    /// # Errors
+    /// If the traced value is not finite.
+    pub fn new(run: &Run, loss: Option<&Loss>, trace: Option<&Trace>) -> Result<Self> {
+        let metric = match loss {
+            Some(Loss::LogitDiff { targets, distractors }) => Metric::LogitDifference {
+                tokens: targets.iter().chain(distractors).copied().collect(),
+                targets: targets.len(),
+            },
+            _ => likeliest(run)?,
+        };
+        let traced = trace.map(|trace| TracedOutcome::new(run, loss, trace)).transpose()?;
+        Ok(Outcome { metric, traced })
+    }
+
+    /// The value in a run of its own.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn of(&self, run: &Run) -> Result<f64> {
+        match &self.traced {
+            Some(TracedOutcome { traced, .. }) => {
+                let resid = run.get(traced.point.site, traced.point.layer)?;
+                Ok(f64::from(traced.value(run.model(), &resid)?))
+            }
+            None => Ok(self.metric.value_of_all(&run.logits(run.tokens().len() - 1)?)),
+        }
+    }
+
+    /// The values of runs that differ from one in patches; `each` is told as soon as one is known.
+    ///
+    /// # Errors
+    /// If a patch does not fit, or the work is cancelled.
+    pub fn vary(
+        &self,
+        run: &Run,
+        patches: &[Vec<Patch>],
+        interventions: &[Intervention],
+        is_cancelled: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(usize, f64),
+    ) -> Result<()> {
+        let options = Together { interventions, logits: self.metric.logits(), rows: ROWS, is_cancelled };
+        match &self.traced {
+            Some(TracedOutcome { traced, .. }) => {
+                let mut failed = None;
+                run.vary_up_to(patches, traced.point, options, &mut |i, resid| {
+                    match traced.value(run.model(), resid) {
+                        Ok(value) => each(i, f64::from(value)),
+                        Err(error) => failed = Some(error),
+                    }
+                    Ok(())
+                })?;
+                failed.map_or(Ok(()), Err)
+            }
+            None => Ok(run.vary(patches, options, &mut |i, logits| {
+                each(i, self.metric.value(logits));
+                Ok(())
+            })?),
+        }
+    }
+
+    /// Gradients of the value at these sites, with the interventions of the run.
+    ///
+    /// # Errors
+    /// If the work is cancelled.
+    pub fn gradients(
+        &self,
+        run: &Run,
+        scale: Scale,
+        keep: &[Site],
+        interventions: &[Intervention],
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Gradients> {
+        let mut interventions = interventions.to_vec();
+        let seed = match &self.traced {
+            Some(TracedOutcome { traced, loss }) => {
+                let trace = traced.trace.with_frozen_scale(scale == Scale::Held);
+                let seed = trace.seed_as_is(run, loss.as_ref())?;
+                Seed::Residual { point: seed.point, gradient: seed.gradient }
+            }
+            None => {
+                interventions.extend((scale == Scale::Held).then(|| Intervention {
+                    site: Site::FinalLnScale,
+                    layer: None,
+                    pass: Pass::Backward,
+                    indices: vec![Index::All, Index::All],
+                    value: 0.0,
+                }));
+                let last = run.tokens().len() - 1;
+                Seed::Logits(BTreeMap::from([(last, self.metric.gradient(&run.logits(last)?))]))
+            }
+        };
+        let mut after_layer = |_| !is_cancelled();
+        let options = BackwardOptions {
+            interventions: &interventions,
+            keep,
+            after_layer: Some(&mut after_layer),
+            ..Default::default()
+        };
+        Ok(run.backward(seed, options)?)
+    }
+
+    /// With which scale gradients are what finite differences of [`Outcome::vary`] find: the final norm's can be held in the
+    /// runs, that before a traced node is computed anew.
+    pub fn checked_scale(&self) -> Scale {
+        if self.traced.is_some() { Scale::Free } else { Scale::Held }
+    }
+
+    /// The traced node, if there is one.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.traced.as_ref().map(|found| &found.traced.trace)
+    }
+}
+
+impl From<Metric> for Outcome {
+    fn from(metric: Metric) -> Self {
+        Outcome { metric, traced: None }
+    }
+}
+
+impl TracedOutcome {
+    fn new(run: &Run, loss: Option<&Loss>, trace: &Trace) -> Result<Self> {
+        let found = TracedOutcome { traced: trace.traced(run, loss)?, loss: loss.cloned() };
+        let resid = run.get(found.traced.point.site, found.traced.point.layer)?;
+        if !found.traced.value(run.model(), &resid)?.is_finite() {
+            return bad!(
+                "the value of the traced node is not finite in this prompt, so that nothing has an effect on it"
+            );
+        }
+        Ok(found)
+    }
+}
+
+/// The logit of the likeliest next token.
+fn likeliest(run: &Run) -> Result<Metric> {
+    let logits = run.logits(run.tokens().len() - 1)?;
+    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
+    Ok(Metric::LogitDifference { tokens: vec![best as u32], targets: 1 })
+}
