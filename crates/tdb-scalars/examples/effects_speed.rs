@@ -371,7 +371,12 @@ fn patches() -> Result<()> {
                 // Before the first differing token, and in embeddings of equal tokens, the two runs are the same.
                 let at = cell.token_index.unwrap_or(first_differing as i64) as usize;
                 let is_embedding = cell.group == PatchGroup::Residual && cell.layer_index == Some(0);
-                if at >= first_differing && !(is_embedding && tokens[0].get(at) == tokens[1].get(at)) {
+                // What the last layer writes at an earlier token is read by nothing.
+                let is_last_layer = cell.layer_index == Some(engine.model().config().n_layers as i64 - 1);
+                let is_write = matches!(cell.group, PatchGroup::Attention | PatchGroup::Mlp);
+                let is_unread = is_last_layer && is_write && at + 1 < tokens[0].len();
+                let is_same = is_embedding && tokens[0].get(at) == tokens[1].get(at);
+                if at >= first_differing && !is_same && !is_unread {
                     upstream += 1;
                     let from = if base == 1 { answer.runs.corrupted } else { answer.runs.clean };
                     moved += usize::from(cell.metric != from);
@@ -382,7 +387,7 @@ fn patches() -> Result<()> {
     println!("patched with itself: {same} of {cells} cells are equal to the bit");
     println!("all positions at layer 0: the other run up to {whole:.1e}");
     println!("{compared} cells of both directions of three prompts: runs of their own up to {worst:.1e}");
-    println!("  of {upstream} cells whose activations differ, {moved} move the metric");
+    println!("  of {upstream} cells whose activations differ and are read, {moved} move the metric");
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use tdb_api::{
 use crate::checks::{check_lists, check_specs};
 use crate::context::Context;
 use crate::contributions::{AsLatents, contributions};
+use crate::derived::gradient_sites;
 use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 use crate::ledger;
@@ -65,9 +66,15 @@ impl Engine {
         let plans = requests.iter().map(|r| Plan::new(self, &r.inference_request_spec)).collect::<Result<Vec<_>>>()?;
         self.check_prompts(requests, &plans)?;
         self.check_size(requests, &plans, &context.bounds)?;
-        let sides = self.run(requests, plans, context)?;
+        let mut sides = self.forward(plans, context)?;
+        let mut lists = Lists::new(requests);
+        let is_early = |name: &str| leaves_early(requests, name);
+        self.rank_lists(requests, &mut stores(&sides), &beside.tokens, &mut lists, is_early, context)?;
+        self.backward(&mut sides, requests, context)?;
         tell_contributions(&sides, &beside.latents, context)?;
-        let answers = self.answer(requests, &sides, &beside.tokens, context)?;
+        let mut stores = stores(&sides);
+        self.rank_lists(requests, &mut stores, &beside.tokens, &mut lists, |name| !is_early(name), context)?;
+        let answers = self.answer(requests, &mut stores, lists, context)?;
         let mut inference_sub_responses = Vec::with_capacity(sides.len());
         for (index, (side, answers)) in sides.iter().zip(answers).enumerate() {
             let checks = beside.checks.then(|| checks_of(index, side, &answers, context)).transpose()?;
@@ -155,33 +162,32 @@ impl Engine {
         answer.ok_or_else(|| Error::Internal("a request without an answer".to_owned()))
     }
 
-    fn answer(
+    /// The ranked lists under the names that are wanted.
+    fn rank_lists<'a>(
         &self,
-        requests: &[InferenceSubRequest],
-        sides: &[Side<'_>],
+        requests: &'a [InferenceSubRequest],
+        stores: &mut [Store<'_, '_>],
         interest: &[Interest],
+        lists: &mut Lists<'a>,
+        wants: impl Fn(&str) -> bool,
         context: &Context<'_>,
-    ) -> Result<Vec<IndexMap<String, ProcessingResponseData>>> {
-        let mut stores: Vec<Store<'_, '_>> = sides.iter().map(Store::new).collect();
-        let mut answers: Vec<BTreeMap<usize, ProcessingResponseData>> = sides.iter().map(|_| BTreeMap::new()).collect();
-        let mut nodes_by_name: HashMap<&str, Vec<MirroredNodeIndex>> = HashMap::new();
-        // Names of ranked lists, in the order in which they leave: what needs no gradient first.
+    ) -> Result<()> {
         let mut names: Vec<&str> = Vec::new();
         for request in requests {
             for (name, spec) in &request.processing_request_spec_by_name {
                 if matches!(spec, ProcessingRequestSpec::MultipleTopKDerivedScalars(_))
                     && !names.contains(&name.as_str())
+                    && wants(name)
                 {
                     names.push(name);
                 }
             }
         }
-        names.sort_by_key(|name| *name != OUTPUT_LOGITS);
         for name in names {
-            let mut ranked = Vec::with_capacity(sides.len());
+            let mut ranked = Vec::with_capacity(stores.len());
             let mut nodes = Vec::new();
             let mut seen = HashSet::new();
-            for (request, store) in requests.iter().zip(&mut stores) {
+            for (request, store) in requests.iter().zip(&mut *stores) {
                 let Some(ProcessingRequestSpec::MultipleTopKDerivedScalars(spec)) =
                     request.processing_request_spec_by_name.get(name)
                 else {
@@ -213,15 +219,27 @@ impl Engine {
                     && context.observer.listens()
                     && name == OUTPUT_LOGITS
                 {
-                    context.observer.event(self.candidates(index, &sides[index], spec, &nodes, interest)?);
+                    context.observer.event(self.candidates(index, stores[index].side(), spec, &nodes, interest)?);
                 }
                 let place = requests[index].processing_request_spec_by_name.get_index_of(name);
-                answers[index]
+                lists.answers[index]
                     .insert(place.unwrap_or_default(), ProcessingResponseData::MultipleTopKDerivedScalars(data));
             }
-            nodes_by_name.insert(name, nodes);
+            lists.nodes_by_name.insert(name, nodes);
         }
-        for (index, (request, store)) in requests.iter().zip(&mut stores).enumerate() {
+        Ok(())
+    }
+
+    /// What is asked beside ranked lists, and all of it by its names.
+    fn answer(
+        &self,
+        requests: &[InferenceSubRequest],
+        stores: &mut [Store<'_, '_>],
+        lists: Lists<'_>,
+        context: &Context<'_>,
+    ) -> Result<Vec<IndexMap<String, ProcessingResponseData>>> {
+        let Lists { mut answers, nodes_by_name } = lists;
+        for (index, (request, store)) in requests.iter().zip(stores).enumerate() {
             for (place, (name, spec)) in request.processing_request_spec_by_name.iter().enumerate() {
                 if context.observer.is_cancelled() {
                     return Err(Error::Cancelled);
@@ -328,6 +346,35 @@ impl Engine {
             intermediate_sum_activations_by_dst_by_group_id: ranking.sums,
         })
     }
+}
+
+/// The ranked lists of an answer as far as they are there.
+struct Lists<'a> {
+    /// Of each side, by their place in its request.
+    answers: Vec<BTreeMap<usize, ProcessingResponseData>>,
+    nodes_by_name: HashMap<&'a str, Vec<MirroredNodeIndex>>,
+}
+
+impl Lists<'_> {
+    fn new(requests: &[InferenceSubRequest]) -> Self {
+        Lists { answers: requests.iter().map(|_| BTreeMap::new()).collect(), nodes_by_name: HashMap::new() }
+    }
+}
+
+/// Whether a list leaves before gradients are computed: the candidates for the next token, which need none.
+fn leaves_early(requests: &[InferenceSubRequest], name: &str) -> bool {
+    let needs_none = |request: &InferenceSubRequest| match request.processing_request_spec_by_name.get(name) {
+        Some(ProcessingRequestSpec::MultipleTopKDerivedScalars(spec)) => {
+            let dsts = spec.dst_list_by_group_id.values().flatten();
+            dsts.map(|dst| gradient_sites(*dst, spec.pass_type)).all(|sites| sites.is_empty())
+        }
+        _ => true,
+    };
+    name == OUTPUT_LOGITS && requests.iter().all(needs_none)
+}
+
+fn stores<'s, 'e>(sides: &'s [Side<'e>]) -> Vec<Store<'s, 'e>> {
+    sides.iter().map(Store::new).collect()
 }
 
 /// What is told beside the answer: by a stream, for each side, and in any case if the request asks for checks.

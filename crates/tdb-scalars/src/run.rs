@@ -43,12 +43,8 @@ const ALL_GRADIENTS: [Site; 26] = [
 ];
 
 impl Engine {
-    pub(crate) fn run<'e>(
-        &'e self,
-        requests: &[InferenceSubRequest],
-        plans: Vec<Plan>,
-        context: &Context<'e>,
-    ) -> Result<Vec<Side<'e>>> {
+    /// The forward passes of all sides; layers that they have in common are computed once.
+    pub(crate) fn forward<'e>(&'e self, plans: Vec<Plan>, context: &Context<'e>) -> Result<Vec<Side<'e>>> {
         let mut sides: Vec<Side<'e>> = Vec::with_capacity(plans.len());
         // The pass that others share layers with should be the one that interventions change the least.
         let mut order: Vec<usize> = (0..plans.len()).collect();
@@ -72,7 +68,7 @@ impl Engine {
             };
             runs[i] = Some(self.model().forward(&plan.tokens, options)?);
         }
-        for ((plan, run), request) in plans.into_iter().zip(runs).zip(requests) {
+        for (plan, run) in plans.into_iter().zip(runs) {
             let Some(run) = run else {
                 return Err(Error::Internal("a sub-request was not run".to_owned()));
             };
@@ -80,7 +76,6 @@ impl Engine {
             if side.loss.is_some_and(|x| !x.is_finite()) {
                 side.loss = None;
             }
-            side.gradients = self.backward(&side, request, sides.len(), context)?;
             if context.observer.listens() {
                 context.observer.event(TdbEvent::Inference { side: sides.len(), data: side.data() });
             }
@@ -121,7 +116,20 @@ impl Engine {
         Ok(Side { engine: self, plan, run, gradients: None, loss, trace_seed, context, edge })
     }
 
-    fn backward(
+    /// The backward passes of all sides, as far as what is asked of them reads gradients.
+    pub(crate) fn backward(
+        &self,
+        sides: &mut [Side<'_>],
+        requests: &[InferenceSubRequest],
+        context: &Context<'_>,
+    ) -> Result<()> {
+        for (index, (side, request)) in sides.iter_mut().zip(requests).enumerate() {
+            side.gradients = self.gradients(side, request, index, context)?;
+        }
+        Ok(())
+    }
+
+    fn gradients(
         &self,
         side: &Side<'_>,
         request: &InferenceSubRequest,

@@ -66,6 +66,23 @@ async fn the_parts_of_a_stream_add_up_to_the_whole_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn checks_that_were_asked_for_are_a_part_of_the_answer_and_of_the_stream() {
+    let client = client();
+    let mut body = question();
+    body["checks"] = json!(true);
+    let answer = client.post("/batched_tdb", &body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", String::from_utf8_lossy(&answer.body));
+    let whole: BatchedResponse = serde_json::from_slice(&answer.body).unwrap();
+    for side in &whole.inference_sub_responses {
+        let checks = side.checks.as_ref().unwrap();
+        assert!(checks.len() > 3 && checks.iter().all(|check| check.passed), "{checks:#?}");
+    }
+    let lines = client.post("/batched_tdb/stream", &body).await;
+    let events = std::str::from_utf8(&lines.body).unwrap().lines();
+    assert_eq!(fold(events.map(|line| serde_json::from_str::<TdbEvent>(line).unwrap())).unwrap(), whole);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_question_has_the_same_answer_to_the_byte() {
     let client = client();
     let first = client.post("/batched_tdb", &question()).await;

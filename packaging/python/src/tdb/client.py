@@ -73,6 +73,7 @@ class BatchedTdbRequest(TypedDict, total=False):
     """One side, or two to be compared: their node tables hold the same nodes."""
 
     subRequests: Required[list['TdbRequestSpec']]
+    checks: bool
 
 
 class Check(TypedDict, total=False):
@@ -220,6 +221,8 @@ class EffectsRequest(TypedDict, total=False):
     targetTokens: Required[list['TokenRef']]
     distractorTokens: Required[list['TokenRef']]
     nodeAblations: list['NodeAblation']
+    upstreamNodeToTrace: 'NodeToTrace'
+    downstreamNodeToTrace: 'NodeToTrace'
     nodes: Required[list['MirroredNodeIndex']]
     ablateTo: 'AblateTo'
     datasets: list[str]
@@ -346,6 +349,7 @@ class InferenceResponseAndResponseDict(TypedDict, total=False):
 
     inferenceResponse: Required['InferenceResponse']
     processingResponseDataByName: dict[str, Union['MultipleTopKDerivedScalarsResponseData', 'DerivedScalarsResponseData', 'DerivedAttentionScalarsResponseData', 'ScoredTokensResponseData', 'TokenPairAttributionResponseData']]
+    checks: list['Check']
 
 
 class InferenceSubRequest(TypedDict, total=False):
@@ -568,6 +572,7 @@ class NodeEffect(TypedDict, total=False):
     """
 
     nodeIndex: Required['MirroredNodeIndex']
+    ablatedTo: 'AblateTo'
     exact: Required[float]
     estimate: Required[float]
     correctedEstimate: float
