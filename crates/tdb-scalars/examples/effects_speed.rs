@@ -416,7 +416,7 @@ fn alarms(requests: usize) -> Result<()> {
     for i in 0..requests {
         let engine = &engines[i % 2];
         let n_vocab = engine.model().config().n_vocab;
-        let mut token = |dice: &mut Dice| loop {
+        let token = |dice: &mut Dice| loop {
             let id = dice.below(n_vocab);
             if engine.has_token(id) {
                 break id;

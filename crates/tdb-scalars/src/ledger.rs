@@ -276,35 +276,24 @@ impl Checked<'_> {
         Ok(check(CheckName::Gradient, worst, limit, sentence))
     }
 
-    /// Two of these patched runs, whose outcomes are known, against runs of their own: the one that moved the outcome most,
-    /// and one chosen at random.
+    /// The one of these patched runs, whose outcomes are known, that moved the outcome most, against a run of its own.
     ///
     /// # Errors
     /// If an operation fails.
-    pub fn sharing(&self, runs: &[Vec<Patch>], outcomes: &[f64], seed: u64) -> Result<Option<Check>> {
-        if runs.is_empty() {
-            return Ok(None);
-        }
+    pub fn sharing(&self, runs: &[Vec<Patch>], outcomes: &[f64]) -> Result<Option<Check>> {
         let base = self.outcome.of(self.run)?;
         let moved = |i: &usize| (outcomes[*i] - base).abs();
-        let largest = (0..runs.len()).max_by(|a, b| moved(a).total_cmp(&moved(b)));
-        let mut chosen: Vec<usize> = largest.into_iter().collect();
-        chosen.push(Random::new(seed ^ 2).below(runs.len()));
-        chosen.dedup();
-        let (mut worst, mut size) = (0.0f64, 0.0f64);
-        for &i in &chosen {
-            let mut hooks = PatchHooks(&runs[i]);
-            let options =
-                ForwardOptions { interventions: self.interventions, hooks: Some(&mut hooks), ..Default::default() };
-            let alone = self.outcome.of(&self.model().forward(self.run.tokens(), options)?)?;
-            let apart = (alone - outcomes[i]).abs();
-            worst = if apart.is_finite() { worst.max(apart) } else { f64::INFINITY };
-            size = size.max(alone.abs());
-        }
-        let n = chosen.len();
-        let sentence =
-            format!("{n} of the runs that were computed together are those of their own, up to {worst:.1e}.");
-        Ok(Some(check(CheckName::Sharing, worst, 1e-4 * (1.0 + size), sentence)))
+        let Some(i) = (0..runs.len()).max_by(|a, b| moved(a).total_cmp(&moved(b))) else { return Ok(None) };
+        let mut hooks = PatchHooks(&runs[i]);
+        let options =
+            ForwardOptions { interventions: self.interventions, hooks: Some(&mut hooks), ..Default::default() };
+        let alone = self.outcome.of(&self.model().forward(self.run.tokens(), options)?)?;
+        let apart = (alone - outcomes[i]).abs();
+        let sentence = format!(
+            "Of {} runs that were computed together, the one that moved the answer most is a run of its own, up to {apart:.1e}.",
+            runs.len()
+        );
+        Ok(Some(check(CheckName::Sharing, apart, 1e-4 * (1.0 + alone.abs()), sentence)))
     }
 
     /// With every activation at the beginning taken from another run, the run is that one.
@@ -344,7 +333,7 @@ pub(crate) fn of_side(side: &Side<'_>, nodes: &[MirroredNodeIndex]) -> Result<Ve
     checks.push(checked.gradient(&entries, &gradients, seed)?);
     let one = &entries[Random::new(seed).below(entries.len())];
     let removed = vec![vec![one.set_to(Values::Same(0.0))]];
-    checks.extend(checked.sharing(&removed, &checked.vary(&removed)?, seed)?);
+    checks.extend(checked.sharing(&removed, &checked.vary(&removed)?)?);
     checks.extend(dictionaries(&checked)?);
     Ok(checks)
 }

@@ -3,8 +3,8 @@
 //! their own; parallel blocks; norms after a layer; caps.
 
 use anyhow::{Context as _, Result};
-use serde_json::json;
-use tdb_api::{AttentionTraceType, DerivedScalarType as Dst, MlpTraceType, NodeEffect, NodeType, PassType};
+use serde_json::{Value, json};
+use tdb_api::{AttentionTraceType, DerivedScalarType as Dst, MlpTraceType, PassType};
 use tdb_model::numbers::dot;
 use tdb_model::{
     AutoencoderSite, AutoencoderWeights, BlockOrder, Config, ForwardOptions, LatentActivation, Matrix,
@@ -53,39 +53,36 @@ fn biases(model: &Transformer, gradient: &[f32], end: usize) -> Result<f64> {
     Ok(sum)
 }
 
-/// Also where layers are normalised after they have written.
+/// Also where layers are normalised after they have written; there, too, they are mostly nearer to the exact effect.
 #[test]
 fn every_family_has_corrected_estimates() -> Result<()> {
-    let mut with_post_norms = 0;
+    let (mut nearer, mut farther) = (0, 0);
     for name in names()? {
         let engine = engine(&name)?;
         let config = engine.model().config();
-        with_post_norms += usize::from(config.post_norms);
-        let node = |layer: usize, unit: usize| json!({ "nodeType": "mlp_neuron", "tensorIndices": [TOKENS - 2, unit], "layerIndex": layer, "passType": "forward" });
-        let head = |layer: usize, unit: usize| json!({ "nodeType": "attention_head", "tensorIndices": [TOKENS - 2, null, unit], "layerIndex": layer, "passType": "forward" });
-        let nodes: Vec<_> =
-            (0..config.n_layers).flat_map(|l| [node(l, 3), node(l, 7), head(l, 0), head(l, 1)]).collect();
+        let node = |node_type: &str, layer: usize, indices: Value| json!({ "nodeType": node_type, "tensorIndices": indices, "layerIndex": layer, "passType": "forward" });
+        let mut nodes = Vec::new();
+        for layer in 0..config.n_layers {
+            nodes.extend((0..12).map(|unit| node("mlp_neuron", layer, json!([TOKENS - 2, unit]))));
+            nodes.extend((0..2).map(|head| node("attention_head", layer, json!([TOKENS - 2, null, head]))));
+        }
         let request = serde_json::from_value(json!({
             "prompt": PROMPT, "targetTokens": [" Mary"], "distractorTokens": [" John"], "nodes": nodes,
             "betterEstimates": true,
         }))?;
         let answer = engine.effects(&request, &Context::default())?;
         assert!(answer.checks.iter().all(|check| check.passed), "{name}: {:#?}", answer.checks);
-        let corrected = answer.nodes.iter().map(|effect| effect.corrected_estimate.context("none"));
-        let corrected: Vec<f64> = corrected.collect::<Result<_>>().with_context(|| name.clone())?;
-        assert!(corrected.iter().all(|x| x.is_finite()), "{name}: {corrected:?}");
-        if !config.post_norms {
-            continue;
+        for effect in &answer.nodes {
+            let corrected = effect.corrected_estimate.with_context(|| name.clone())?;
+            assert!(corrected.is_finite(), "{name}: {effect:?}");
+            let [plain, better] = [effect.estimate, corrected].map(|x| (x - effect.exact).abs());
+            if config.post_norms && effect.exact != 0.0 {
+                nearer += usize::from(better < plain);
+                farther += usize::from(better > plain);
+            }
         }
-        // Without a whole head, the norm after the layer has another scale, which no slope tells; neurons are small.
-        let neurons = || answer.nodes.iter().filter(|e| e.node_index.node_type == NodeType::MlpNeuron);
-        let apart = |estimate: &dyn Fn(&NodeEffect) -> f64| -> f64 {
-            neurons().map(|effect| (effect.exact - estimate(effect)).powi(2)).sum()
-        };
-        let [plain, better] = [apart(&|e| e.estimate), apart(&|e| e.corrected_estimate.unwrap_or(f64::NAN))];
-        assert!(better < plain, "{name}: {better} {plain}");
     }
-    assert!(with_post_norms > 0);
+    assert!(nearer > 0 && nearer > farther, "{nearer} and {farther}");
     Ok(())
 }
 

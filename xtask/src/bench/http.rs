@@ -43,6 +43,10 @@ enum Kind {
         tokens: usize,
         latents: Latents,
     },
+    /// The same prompt every time: what is kept of earlier answers is warm.
+    TdbAgain {
+        tokens: usize,
+    },
     Ablation,
     TraceHead,
     DerivedScalars,
@@ -76,7 +80,7 @@ impl Request {
             Kind::DerivedScalars | Kind::AttentionScalars => {
                 Some(Work { tokens: 64, passes: 1, readings: 0, encoder_weights })
             }
-            Kind::Ablation | Kind::TraceHead | Kind::LogitLens => None,
+            Kind::TdbAgain { .. } | Kind::Ablation | Kind::TraceHead | Kind::LogitLens => None,
         }
     }
 }
@@ -92,6 +96,8 @@ const CONFIGS: [Config; 3] = [
             tdb("tdb_64", 64, Latents::None, Some(4.5)),
             tdb("tdb_128", 128, Latents::None, Some(15.5)),
             tdb("tdb_256", 256, Latents::None, None),
+            Request { name: "tdb_16_again", kind: Kind::TdbAgain { tokens: 16 }, reference: Some(2.4) },
+            Request { name: "tdb_64_again", kind: Kind::TdbAgain { tokens: 64 }, reference: Some(4.5) },
             Request { name: "ablate_64", kind: Kind::Ablation, reference: Some(8.9) },
             Request { name: "trace_head_64", kind: Kind::TraceHead, reference: Some(3.8) },
             Request { name: "derived_scalars_64", kind: Kind::DerivedScalars, reference: Some(0.28) },
@@ -449,6 +455,7 @@ fn node(kind: &str, layer: usize, indices: &[usize]) -> Value {
 fn body(kind: Kind, variant: usize) -> (&'static str, Value) {
     match kind {
         Kind::Tdb { tokens, latents } => ("/batched_tdb", json!({"subRequests": [tdb_spec(tokens, latents, variant)]})),
+        Kind::TdbAgain { tokens } => ("/batched_tdb", json!({"subRequests": [tdb_spec(tokens, Latents::None, 0)]})),
         Kind::Ablation => {
             let mut ablated = tdb_spec(64, Latents::None, variant);
             ablated["nodeAblations"] = json!([{"nodeIndex": node("mlp_neuron", 5, &[10, 7]), "value": 0.0}]);

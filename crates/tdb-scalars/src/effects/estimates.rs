@@ -8,9 +8,7 @@
 
 use rayon::prelude::*;
 use tdb_api::{AblateTo, MirroredNodeIndex};
-use tdb_model::{
-    AutoencoderSite, Gradients, Index, Intervention, Numbers, Pass, Point, Run, Site, Slot, Transformer,
-};
+use tdb_model::{AutoencoderSite, Gradients, Index, Intervention, Numbers, Pass, Point, Run, Site, Slot, Transformer};
 
 use crate::derived::Place;
 use crate::effects::Base;

@@ -60,7 +60,8 @@ impl Engine {
         }
         let base = self.base(plan, context)?;
         let removals = self.removals(&base, &request.nodes, &listed, request, context)?;
-        let nodes = self.listed(&base, &removals, request, context)?;
+        let gradients = base.gradients(Scale::Held, &[], &|| context.observer.is_cancelled())?;
+        let nodes = self.listed(&base, &removals, &gradients, request, context)?;
         let sampled = match random {
             0 => None,
             n => {
@@ -78,7 +79,7 @@ impl Engine {
         if let Some(bound) = &sampled {
             context.tell(|| TdbEvent::SampledBound { bound: bound.clone() });
         }
-        let checks = self.check_effects(&base, &removals, &nodes, request)?;
+        let checks = self.check_effects(&base, &removals, &nodes, gradients, request)?;
         context.tell(|| TdbEvent::Checks { side: None, checks: checks.clone() });
         Ok(EffectsResponse { objective: base.objective, price, nodes, sampled, checks })
     }
@@ -210,18 +211,18 @@ impl Engine {
         &self,
         base: &Base,
         removals: &[Removal],
+        gradients: &Gradients,
         request: &EffectsRequest,
         context: &Context<'_>,
     ) -> Result<Vec<NodeEffect>> {
         let is_cancelled = || context.observer.is_cancelled();
-        let gradients = base.gradients(Scale::Held, &[], &is_cancelled)?;
         let mut effects = Vec::with_capacity(removals.len());
         for removal in removals {
             effects.push(NodeEffect {
                 node_index: removal.node.clone(),
                 ablated_to: removal.ablated_to,
                 exact: 0.0,
-                estimate: removal.first_order(&base.run, &gradients)?,
+                estimate: removal.first_order(&base.run, gradients)?,
                 corrected_estimate: None,
                 dropped_estimate: None,
                 parts: false,
@@ -251,6 +252,7 @@ impl Engine {
         base: &Base,
         removals: &[Removal],
         effects: &[NodeEffect],
+        held: Gradients,
         request: &EffectsRequest,
     ) -> Result<Vec<tdb_api::Check>> {
         let checked = base.checked();
@@ -260,10 +262,14 @@ impl Engine {
         if entries.is_empty() {
             entries = self.some_entries(&base.run, base.outcome.trace(), seed)?;
         }
-        checks.push(checked.gradient(&entries, &base.gradients_to_check()?, seed)?);
+        let gradients = match base.outcome.checked_scale() {
+            Scale::Held => held,
+            Scale::Free => base.gradients(Scale::Free, &[], &|| false)?,
+        };
+        checks.push(checked.gradient(&entries, &gradients, seed)?);
         let patches: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
         let exact: Vec<f64> = effects.iter().map(|effect| base.objective - effect.exact).collect();
-        checks.extend(checked.sharing(&patches, &exact, seed)?);
+        checks.extend(checked.sharing(&patches, &exact)?);
         checks.extend(ledger::dictionaries(&checked)?);
         Ok(checks)
     }
@@ -314,11 +320,6 @@ impl Base {
     fn gradients(&self, scale: Scale, more: &[Intervention], is_cancelled: &dyn Fn() -> bool) -> Result<Gradients> {
         let interventions = [&self.interventions, more].concat();
         self.outcome.gradients(&self.run, scale, &NODE_SITES, &interventions, is_cancelled)
-    }
-
-    /// Gradients that finite differences can be compared with ([`Checked::gradient`]).
-    fn gradients_to_check(&self) -> Result<Gradients> {
-        self.gradients(self.outcome.checked_scale(), &[], &|| false)
     }
 
     /// The objective minus that without each node, in their order; `each` is told as soon as one is known.

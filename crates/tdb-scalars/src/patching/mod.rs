@@ -165,7 +165,7 @@ impl Bench {
             checks.push(checked.whole(&self.other)?);
         }
         let metrics: Vec<f64> = told.iter().map(|cell| cell.metric).collect();
-        checks.extend(checked.sharing(&patches, &metrics, seed)?);
+        checks.extend(checked.sharing(&patches, &metrics)?);
         checks.extend(ledger::dictionaries(&checked)?);
         Ok((told, checks))
     }
