@@ -165,7 +165,7 @@ impl Summaries {
                 let size = folder.size(name)?.unwrap_or(0);
                 let read = |bytes: u64| {
                     let head = folder.read(name, Some(0..size.min(bytes)))?;
-                    Summary::read_head_from(&self.place(name), &*head)
+                    Summary::read_head_from(&self.place(name), &head)
                 };
                 read(HEAD_BYTES[0]).or_else(|_| read(HEAD_BYTES[1]))
             }

@@ -8,6 +8,7 @@ use std::fs;
 
 use common::*;
 use tdb_collate::corpus::{Sequence, Sequences, Shard};
+use tdb_collate::work::split_layers;
 use tdb_collate::{Kind, Parts, Result, Watch};
 use tdb_data::collated::LayerFile;
 use tdb_data::{ActivationRecord, NodeRecord};
@@ -366,24 +367,24 @@ fn layers_that_no_unit_has_or_that_are_otherwise_divided_are_refused() {
     let (model, tokenizer) = (model(), Tokenizer::gpt2());
     let text = [text(folder.path(), 6)];
     let mut collation = collation(&model, &tokenizer, &text, (1, 1), folder.path().join("summaries"));
-    collation.layers = vec![1..2];
+    collation.layers = split_layers(1..2, 2);
     collation.run(None, &()).unwrap();
     let there = collation.units(None)[0].file();
-    assert_eq!(Parts::of(&collation).unwrap().layers(), vec![1..2]);
+    assert_eq!(Parts::of(&collation).unwrap().layers(), split_layers(1..2, 2));
     // Other layers may be in the making meanwhile.
     collation.plan.shards = 2;
     collation.summaries = folder.path().join("other").as_path().into();
     collation.run(None, &()).unwrap();
-    collation.layers = vec![0..1];
+    collation.layers = split_layers(0..1, 2);
     collation.run(Some(1), &()).unwrap();
-    collation.layers = vec![1..2];
-    assert_eq!(Parts::of(&collation).unwrap().layers(), vec![1..2]);
+    collation.layers = split_layers(1..2, 2);
+    assert_eq!(Parts::of(&collation).unwrap().layers(), split_layers(1..2, 2));
     collation.plan.shards = 1;
     collation.summaries = folder.path().join("summaries").as_path().into();
     collation.layers = vec![0..1, 1..2];
     let message = Parts::of(&collation).map(|_| ()).unwrap_err().to_string();
     assert!(message.ends_with(&format!("layer 0 is in no summary; beside it are {there}")), "{message}");
-    collation.layers = vec![0..2];
+    collation.layers = split_layers(0..2, 2);
     let message = collation.run(None, &()).unwrap_err().to_string();
     assert!(message.contains(&there) && message.contains("layers 1..2 are together in one and 0..2"), "{message}");
 }

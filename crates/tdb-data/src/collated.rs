@@ -368,7 +368,8 @@ impl Store {
         self.check(name, (offset, len))?;
         match self {
             Self::Remote(file) => {
-                let mut read = file.read(&[offset..offset + len as u64])?;
+                let range = offset..offset + len as u64;
+                let mut read = file.read(std::slice::from_ref(&range))?;
                 Ok(read.pop().unwrap_or_default())
             }
             Self::Bytes(bytes) => Ok(bytes.slice(offset as usize..offset as usize + len)),
