@@ -79,7 +79,7 @@ impl Read<'_> {
         let (first, others): (Vec<usize>, Vec<usize>) =
             all.partition(|i| seen.insert(kept::key(self.vocabulary, self.components[*i])));
         for group in [first, others] {
-            let kept: Vec<Option<Reading>> = group.par_iter().map(|i| self.from_kept(*i)).collect();
+            let kept: Vec<Option<Reading>> = group.par_iter().map(|i| self.reading_of_kept(*i)).collect();
             let missing: Vec<usize> =
                 group.iter().zip(&kept).filter(|(_, found)| found.is_none()).map(|(i, _)| *i).collect();
             group.into_iter().zip(kept).for_each(|(i, reading)| found[i] = reading);
@@ -125,7 +125,7 @@ impl Read<'_> {
     }
 
     /// From the tokens that are kept for this component, if it is sure that no other is among the first.
-    fn from_kept(&self, i: usize) -> Option<Reading> {
+    fn reading_of_kept(&self, i: usize) -> Option<Reading> {
         if !self.is_kept() || self.count == 0 {
             return None;
         }
