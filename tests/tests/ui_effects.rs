@@ -160,3 +160,121 @@ async fn a_wrong_engine_turns_a_check_red() {
     browser.see(".ledger.bad li.failed[data-check=writes]").await.unwrap();
     browser.finish().await.unwrap();
 }
+
+/// Drags one cell of the logit lenses onto another, as a hand does.
+async fn drag(browser: &Browser, from: &str, to: &str) {
+    let cell = |name: &str| format!("#lenses [data-cell='{name}']");
+    let (from, to) = (browser.see(&cell(from)).await.unwrap(), browser.see(&cell(to)).await.unwrap());
+    from.scroll_into_view().await.unwrap();
+    let hand = browser.driver.action_chain().click_and_hold_element(&from).move_by_offset(6, 6);
+    hand.move_to_element_center(&to).move_by_offset(3, 0).release().perform().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_dragged_onto_the_other_run_is_patched_there_and_what_it_reaches_is_marked() {
+    let (server, browser) = start().await;
+    ask(&server, &browser).await;
+    browser.ask("document.querySelector('.ask-foot a[href*=\"/patch\"]').click()").await.unwrap();
+    browser.until("document.querySelector('.ledger') && document.querySelector('#lens-corrupted td')").await.unwrap();
+    let start = address(&browser).await;
+
+    // The stream before layer 2 at the second name, from the clean into the corrupted run.
+    drag(&browser, "clean.2.10", "corrupted.2.10").await;
+    browser.until("location.search.includes('cells=residual.2.10')").await.unwrap();
+    browser.until("document.querySelector('#lens-corrupted td.put [data-cell=\"corrupted.2.10\"]')").await.unwrap();
+    let site = json!({ "activationLocationType": "resid.post_mlp", "layerIndex": 1, "tensorIndices": [10], "passType": "forward" });
+    let one = patched(&server, json!({ "grids": [], "cells": [{ "sites": [site] }] })).await;
+    let shown: f64 =
+        browser.see("#map-residual .chosen").await.unwrap().attr("data-value").await.unwrap().unwrap().parse().unwrap();
+    assert_eq!(shown, one["cells"][0]["effect"].as_f64().unwrap());
+    browser.read("patched whole: metric").await.unwrap();
+    // It reaches later layers at this and later tokens: those of layer 3 and the output, from token 10 to 14.
+    assert_eq!(count(&browser, "#lens-corrupted td.reached").await, 10);
+    assert_eq!(count(&browser, "#lens-clean td.reached").await, 0);
+
+    // From the corrupted into the clean run it is noising; at another token it changes which tokens stand for each other.
+    drag(&browser, "corrupted.1.2", "clean.1.4").await;
+    browser.until("location.search.includes('direction=noising')").await.unwrap();
+    assert!(address(&browser).await.contains("4%3A2"), "{}", address(&browser).await);
+    browser.until("document.querySelector('#lens-clean td.put [data-cell=\"clean.1.4\"]')").await.unwrap();
+    // Another layer takes nothing.
+    drag(&browser, "clean.2.3", "corrupted.1.3").await;
+    assert!(address(&browser).await.contains("cells=residual.1.4"));
+    click(&browser, "#undo").await;
+    browser.until("location.search.includes('cells=residual.2.10')").await.unwrap();
+    click(&browser, "#undo").await;
+    browser.until("!location.search.includes('cells=')").await.unwrap();
+    assert_eq!(address(&browser).await, start);
+    accessible(&browser, "the patch bench with lenses").await;
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cell_opens_into_latents_and_paths_to_later_heads() {
+    let (server, browser) = start().await;
+    ask(&server, &browser).await;
+    browser.ask("document.querySelector('.ask-foot a[href*=\"/patch\"]').click()").await.unwrap();
+    browser.until("document.querySelector('.ledger')").await.unwrap();
+    click(&browser, "#map-mlp [data-layer='1'][data-at='10']").await;
+    browser.until("document.querySelector('#drill h3')?.innerText === 'Neurons'").await.unwrap();
+    click(&browser, "#open-into-latents").await;
+    browser.until("document.querySelector('#drill h3')?.innerText === 'Latents'").await.unwrap();
+    choose(&browser, "#paths", "2.V").await;
+    browser.until("document.querySelectorAll('#drill td[data-group=paths]').length === 8").await.unwrap();
+    let from = json!({ "activationLocationType": "resid.delta_mlp", "layerIndex": 1, "tensorIndices": [10], "passType": "forward" });
+    let path = |head: i64| json!({ "from": from, "toLayer": 2, "toHead": head, "through": "V" });
+    let more = json!({ "grids": [], "paths": (0..8).map(path).collect::<Vec<_>>() });
+    let answer = patched(&server, more).await;
+    let shown = browser
+        .ask("return [...document.querySelectorAll('#drill td[data-group=paths]')].map(td => [td.parentNode.querySelector('th').innerText, td.dataset.value])")
+        .await
+        .unwrap();
+    for row in shown.as_array().unwrap() {
+        let head: i64 = row[0].as_str().unwrap().trim_start_matches("2:").parse().unwrap();
+        let cell = answer["cells"].as_array().unwrap().iter().find(|c| c["unit"] == head).unwrap();
+        assert_eq!(row[1].as_str().unwrap().parse::<f64>().unwrap(), cell["effect"].as_f64().unwrap(), "head {head}");
+    }
+    assert!(address(&browser).await.contains("into=2.V"));
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_checks_go_into_snapshots_links_and_exports() {
+    let (server, browser) = start().await;
+    ask(&server, &browser).await;
+    let verdict = text(&browser, ".ledger summary").await.trim_start_matches('✓').trim().to_owned();
+    assert!(verdict.ends_with("checks passed"), "{verdict}");
+    let share = "[...document.querySelectorAll('.ask button')].find(b => b.innerText === 'Share').click()";
+    let keep = "Object.defineProperty(navigator, 'clipboard', { value: { writeText: t => { window.copied = t; return Promise.resolve(); } } });";
+    browser.ask(keep).await.unwrap();
+    browser.ask(share).await.unwrap();
+    pick(&browser, "Copy link").await;
+    browser.until("window.copied").await.unwrap();
+    let link = browser.ask("return window.copied;").await.unwrap().as_str().unwrap().to_owned();
+    assert!(link.ends_with(&format!("#{}", verdict.replace(' ', "-"))), "{link}");
+    catch_files(&browser).await;
+    for entry in ["Save node table as CSV", "Save everything as JSON"] {
+        browser.ask(share).await.unwrap();
+        pick(&browser, entry).await;
+    }
+    assert!(saved(&browser, "tdb-nodes.csv").await.lines().next().unwrap().contains(&verdict));
+    let whole: Value = serde_json::from_str(&saved(&browser, "tdb-answer.json").await).unwrap();
+    let checks = whole["checks"].as_array().unwrap();
+    assert_eq!(format!("{} checks passed", checks.len()), verdict);
+    assert!(checks.iter().all(|check| check["found"].is_number() && check["limit"].is_number()));
+    click(&browser, "#snapshots").await;
+    browser
+        .ask("[...document.querySelectorAll('dialog button')].find(b => b.innerText === 'Save this state').click()")
+        .await
+        .unwrap();
+    browser.until("document.querySelector('.snapshots li')").await.unwrap();
+    let snapshot = text(&browser, ".snapshots li").await;
+    assert!(snapshot.contains(&verdict) && snapshot.contains("+7.07"), "{snapshot}");
+    // Such a link opens as any other.
+    let fresh = Browser::start().await.unwrap();
+    fresh.driver.goto(&link).await.unwrap();
+    answered(&fresh).await;
+    assert!(text(&fresh, "#summary strong").await.contains("7.07"));
+    fresh.finish().await.unwrap();
+    browser.finish().await.unwrap();
+}

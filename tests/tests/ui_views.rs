@@ -183,3 +183,70 @@ async fn pages_of_nodes_tell_weights_statistics_and_scores() {
     accessible(&browser, "head").await;
     browser.finish().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_latent_is_held_while_the_prompt_is_continued_and_its_dose_curve_is_the_interfaces() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    listen(&browser).await;
+    click(&browser, "#tool-sampling").await;
+    write(&browser, "#sample-temperature", "0").await;
+    write(&browser, "#sample-tokens", "3").await;
+    write(&browser, "#hold-node", "no such").await;
+    browser.read("Name a node with layer and index").await.unwrap();
+    write(&browser, "#hold-node", "mlp_L3_444").await;
+    write(&browser, "#hold-value", "-8").await;
+    click(&browser, "#sampling button[type=submit]").await;
+    browser.until("document.querySelectorAll('#continued-1 .piece').length === 3").await.unwrap();
+    browser.see("#continued-0 .piece").await.unwrap();
+    browser.ask("document.querySelector('#doses button').click()").await.unwrap();
+    browser.until("document.querySelectorAll('#dose-curve circle').length === 11").await.unwrap();
+    let answer = answer(&server, &browser).await;
+    let told: Vec<f64> = answer["inferenceSubResponses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|side| side["inferenceResponse"]["inferenceAndTokenData"]["loss"].as_f64().unwrap())
+        .collect();
+    let drawn = browser
+        .ask("return [...document.querySelectorAll('#dose-curve circle')].map(c => Number(c.dataset.value))")
+        .await
+        .unwrap();
+    let drawn: Vec<f64> = drawn.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert_eq!(drawn, told);
+    assert!(told.first() != told.last(), "{told:?}");
+    accessible(&browser, "a held node").await;
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_as_a_notebook_prints_the_logs_numbers_when_it_runs() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    browser.ask("document.querySelector('.line:has(.kind-mlp) [title^=Ablate]').click()").await.unwrap();
+    browser.see("#ablations li").await.unwrap();
+    answered(&browser).await;
+    click(&browser, "#tool-log").await;
+    browser.until("document.querySelectorAll('.log li').length >= 2").await.unwrap();
+    catch_files(&browser).await;
+    browser
+        .ask("[...document.querySelectorAll('#log button')].find(b => b.innerText === 'Export').click()")
+        .await
+        .unwrap();
+    pick(&browser, "Notebook").await;
+    let notebook: Value = serde_json::from_str(&saved(&browser, "tdb-log.ipynb").await).unwrap();
+    let cells: Vec<&Value> =
+        notebook["cells"].as_array().unwrap().iter().filter(|cell| cell["cell_type"] == "code").collect();
+    let stored: String = cells.iter().filter_map(|cell| cell["outputs"][0]["text"].as_str()).collect();
+    // As a kernel does: the cells one after the other, in one namespace.
+    let program = cells.iter().map(|cell| cell["source"].as_str().unwrap()).collect::<Vec<_>>().join("\n\n");
+    let run = move || std::process::Command::new("python3").args(["-c", &program]).output();
+    let run = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let numbers = |text: &str| text.split_whitespace().map(|n| n.parse().unwrap()).collect::<Vec<f64>>();
+    let (found, stored) = (numbers(&String::from_utf8_lossy(&run.stdout)), numbers(&stored));
+    assert_eq!(found, stored);
+    // The first run has one side, the ablated one two.
+    assert!(stored.len() >= 3, "{stored:?}");
+    browser.finish().await.unwrap();
+}

@@ -67,6 +67,12 @@ wire_struct! {
         /// Share of sampled tokens that stand among the five that the head promotes most when it attends to them, from
         /// the token embedding alone.
         pub copying: f64,
+        /// The mean attention to the token before if every token read were read alike, on the same tokens.
+        pub previous_token_chance: f64,
+        /// Likewise the mean attention to one earlier token, in the second half: chance for duplicate token and induction.
+        pub repeat_chance: f64,
+        /// The share of tokens that would be copied if the order of promoted tokens were drawn.
+        pub copying_chance: f64,
         /// How many tokens came twice.
         pub repeated_tokens: i64,
         /// How many tokens were sampled for copying.

@@ -5,7 +5,6 @@
 use crate::tensor::TensorND;
 use crate::top_k::{GroupId, MultipleTopKDerivedScalarsResponseData};
 use crate::{DerivedScalarType, NodeType};
-use std::collections::BTreeMap;
 
 /// Left minus right.
 pub fn difference(left: f64, right: f64) -> f64 {
@@ -135,20 +134,24 @@ impl LayerPart {
 #[derive(Debug, Default)]
 pub struct LayerSums {
     tokens: usize,
-    rows: BTreeMap<(i64, LayerPart), Vec<f64>>,
+    /// In their order.
+    rows: Vec<((i64, LayerPart), Vec<f64>)>,
 }
 
 impl LayerSums {
     /// For a prompt with this many tokens.
     pub fn new(tokens: usize) -> Self {
-        Self { tokens, rows: BTreeMap::new() }
+        Self { tokens, rows: Vec::new() }
     }
 
     /// Adds the value of a node; one at no single token only makes its row appear. Embeddings are below layer 0, at -1.
     pub fn add(&mut self, node_type: NodeType, layer: Option<i64>, token: Option<usize>, value: f64) {
         let key = (layer.unwrap_or(-1), LayerPart::of(node_type));
-        let row = self.rows.entry(key).or_insert_with(|| vec![0.0; self.tokens]);
-        if let Some(cell) = token.and_then(|token| row.get_mut(token)) {
+        let at = self.rows.partition_point(|(known, _)| *known < key);
+        if self.rows.get(at).is_none_or(|(known, _)| *known != key) {
+            self.rows.insert(at, (key, vec![0.0; self.tokens]));
+        }
+        if let Some(cell) = token.and_then(|token| self.rows[at].1.get_mut(token)) {
             *cell += value;
         }
     }

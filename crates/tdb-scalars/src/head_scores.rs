@@ -48,11 +48,19 @@ impl Engine {
             let all: Vec<f64> = values.collect();
             tdb_api::numbers::mean(&all).unwrap_or_default()
         };
+        // With every token that can be read read alike.
+        let uniform = |queries: std::ops::Range<usize>| {
+            mean(&mut queries.map(|query| tdb_api::numbers::mean_attention(query + first)))
+        };
+        let words = (0..config.n_vocab).filter(|token| self.has_token(*token)).count();
         Ok(HeadScoresResponse {
             previous_token: mean(&mut (1..2 * n).map(|i| attention(i, i - 1))),
             duplicate_token: mean(&mut (n..2 * n).map(|i| attention(i, i - n))),
             induction: mean(&mut (n..2 * n).map(|i| attention(i, i + 1 - n))),
             copying: self.copying((layer, head), &sampled)?,
+            previous_token_chance: uniform(1..2 * n),
+            repeat_chance: uniform(n..2 * n),
+            copying_chance: (PROMOTED as f64 / words.max(1) as f64).min(1.0),
             repeated_tokens: n as i64,
             sampled_tokens: sampled.len() as i64,
         })

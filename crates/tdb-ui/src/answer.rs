@@ -165,6 +165,11 @@ impl Answer {
         self.sides.len() > 1
     }
 
+    /// The asked quantity of each side, and whether it is one of the logits.
+    pub fn objectives(&self) -> Vec<(f64, bool)> {
+        self.sides.iter().filter_map(|s| s.loss.map(|l| (l, true)).or(s.activation.map(|a| (a, false)))).collect()
+    }
+
     /// Whether the candidates would follow the prompt's end, where targets and distractors are asked about.
     pub fn candidates_are_at_the_end(&self) -> bool {
         self.candidates_after.is_none_or(|at| at + 1 >= self.tokens().len())

@@ -7,43 +7,41 @@ mod palette;
 mod term_tips;
 
 use leptos::prelude::*;
-use leptos_router::components::{Route, Router, Routes};
-use leptos_router::path;
 
+use crate::address::{Address, Page};
 use crate::dom::set_title;
 use crate::server::Server;
-use crate::ui::press;
-use crate::ui::{Notices, NoticesView};
+use crate::ui::{Notices, NoticesView, dynamic, press};
 pub use help::{Help, TermsLink};
 pub use other_model::OnServedModel;
 
 #[component]
 pub fn App() -> impl IntoView {
     Notices::provide();
+    let page = Address::provide().page();
     Server::provide();
     crate::token_cache::TokenCache::provide();
     Help::provide();
     other_model::OtherModels::provide();
     palette::Palette::provide();
     view! {
-        <Router>
             <a class="skip" href="#main" on:click=press(|e| { e.prevent_default(); crate::dom::focus("main") })>
                 "Skip to the page"
             </a>
             <header::Header />
             <main id="main" tabindex="-1">
-                <Routes fallback=NotFound>
-                    <Route path=path!("/") view=crate::start::StartPage />
-                    <Route path=path!("/:model/tdb_alpha") view=crate::tdb::DebuggerPage />
-                    <Route path=path!("/:model/patch") view=crate::patch::PatchPage />
-                    <Route path=path!("/:model/:node_type/:layer/:index") view=crate::node::NodePage />
-                </Routes>
+                {dynamic(move || match page.get() {
+                    Page::Start => view! { <crate::start::StartPage /> }.into_any(),
+                    Page::Debugger { model } => view! { <crate::tdb::DebuggerPage slug=model /> }.into_any(),
+                    Page::Patch { model } => view! { <crate::patch::PatchPage slug=model /> }.into_any(),
+                    Page::Node => view! { <crate::node::NodePage /> }.into_any(),
+                    Page::Unknown => view! { <NotFound /> }.into_any(),
+                })}
             </main>
             <NoticesView />
             <help::HelpDialogs />
             <palette::PaletteDialog />
             <term_tips::TermTips />
-        </Router>
     }
 }
 

@@ -42,6 +42,15 @@ pub fn signed(value: f64) -> String {
     if value > 0.0 { format!("+{}", number(value)) } else { number(value) }
 }
 
+/// As [`signed`], with two digits after the point where more would stand: for a row of terms that add up.
+pub fn short(value: f64) -> String {
+    match format!("{:.2}", value.abs()) {
+        _ if value.abs() >= 0.0995 => signed(value),
+        none if none == "0.00" => "0".into(),
+        size => format!("{}{size}", if value < 0.0 { MINUS } else { '+' }),
+    }
+}
+
 /// A probability as a percentage.
 pub fn percent(p: f64) -> String {
     let hundred = p * 100.0;

@@ -8,6 +8,7 @@
 // Views are deeply nested types; the compiler needs room for them.
 #![recursion_limit = "512"]
 
+mod address;
 mod answer;
 mod app;
 mod client;
@@ -24,6 +25,7 @@ mod requests;
 mod server;
 mod session;
 mod signals;
+mod sorting;
 mod start;
 mod tdb;
 mod terms;

@@ -11,7 +11,6 @@ mod statistics;
 mod weights;
 
 use leptos::prelude::*;
-use leptos_router::hooks::{use_location, use_params_map};
 use tdb_api::page::{NodePage as Address, NodePageQuery, PageState};
 use tdb_api::{
     ComponentTypeForAttention, ComponentTypeForMlp, NodeAblation, NodeIdAndDatasets, NodeIndex, NodeType, PassType,
@@ -30,7 +29,7 @@ use crate::ui::dynamic;
 pub struct Node {
     pub address: Memo<Option<Address>>,
     pub query: Memo<NodePageQuery>,
-    search: Memo<String>,
+    search: RwSignal<String>,
     /// Whether examples may be stored; `None` until the server has told which sets it has.
     pub has_records: Memo<Option<bool>>,
 }
@@ -98,19 +97,15 @@ impl Node {
 
 #[component]
 pub fn NodePage() -> impl IntoView {
-    let params = use_params_map();
-    let location = use_location();
-    let parsed = Memo::new(move |_| {
-        let part = |name: &str| params.read().get(name).unwrap_or_default();
-        Address::parse(&part("model"), &part("node_type"), &part("layer"), &part("index"))
-    });
+    let here = crate::address::Address::get();
+    let parsed = Memo::new(move |_| Address::parse(&here.part(0), &here.part(1), &here.part(2), &here.part(3)));
     let server = Server::get();
     let address = Memo::new(move |_| parsed.get().ok());
     let node = Node {
         address,
         has_records: Memo::new(move |_| Some(server.facts.get()?.may_have_records(&address.get()?))),
-        query: Memo::new(move |_| NodePageQuery::parse(&location.search.get())),
-        search: location.search,
+        query: Memo::new(move |_| NodePageQuery::parse(&here.query.get())),
+        search: here.query,
     };
     provide_context(node);
     Effect::new(move |_| {
@@ -153,8 +148,8 @@ pub fn NodePage() -> impl IntoView {
                     <prompts::Prompts />
                     <div class="columns">
                         <explanations::Explanations />
-                        {(kind.input_side || kind.output_side).then(|| view! { <lens::Lens /> })}
                         <statistics::Statistics />
+                        {(kind.input_side || kind.output_side).then(|| view! { <lens::Lens /> })}
                         {has_directions(kind.node_type).then(|| view! { <weights::Weights /> })}
                     </div>
                     <examples::Examples />

@@ -2,23 +2,25 @@
 
 mod drill;
 mod form;
+mod lens;
 mod maps;
 mod state;
 
 use leptos::prelude::*;
 use leptos::task::spawn_local;
-use leptos_router::hooks::{use_location, use_params_map};
 use tdb_api::page::PageState;
 use tdb_api::routes::PatchStream;
 use tdb_api::stream::TdbEvent;
-use tdb_api::{Check, PatchRequest, PatchRuns, PatchedCell, Price, TokenRef};
+use tdb_api::{Check, PatchGroup, PatchRequest, PatchRuns, PatchedCell, Price, TokenRef};
 
 use crate::client::{self, Abort, Kind, Problem};
 use crate::dom::{self, set_title};
 use crate::format;
 use crate::json::Json;
-use crate::ui::{JsonButton, Ledger, Notices, ProblemCard};
-use state::{Asked, Place};
+use crate::server::Server;
+use crate::signals::{Change, See};
+use crate::ui::{JsonButton, Ledger, Notices, ProblemCard, dynamic, follows, press};
+use state::{Asked, Parts, PathEnd, Place};
 
 /// Milliseconds between two drawings of what has come.
 const DRAWN_EVERY: f64 = 150.0;
@@ -47,6 +49,8 @@ pub struct Bench {
     pub drilled: RwSignal<Found>,
     /// The chosen cells; one opens its parts, several are patched together.
     pub chosen: RwSignal<Vec<Place>>,
+    /// What the model has.
+    pub parts: Memo<Parts>,
     past: RwSignal<Vec<(Asked, Vec<Place>)>>,
     path: StoredValue<String>,
     aborts: [StoredValue<Option<Abort>, LocalStorage>; 2],
@@ -61,39 +65,72 @@ impl Bench {
     /// Asks for the heat maps of what stands in the form.
     pub fn run(self) {
         self.remember();
-        self.chosen.set(Vec::new());
-        self.ask_again();
-    }
-
-    fn ask_again(self) {
-        let asked = self.draft.get_untracked();
-        self.asked.set(Some(asked.clone()));
-        self.drilled.set(Found::default());
-        self.write_url(true);
-        let request = asked.request();
-        self.ask(0, request, self.maps);
-        self.drill();
+        self.show(self.draft.get_untracked(), Vec::new());
     }
 
     /// Chooses a cell; with `together`, besides those that are chosen.
     pub fn choose(self, place: Place, together: bool) {
-        self.remember();
-        self.chosen.update(|chosen| match (together, chosen.iter().position(|p| *p == place)) {
+        let mut chosen = self.chosen.get_untracked();
+        match (together, chosen.iter().position(|p| *p == place)) {
             (true, Some(at)) => {
                 chosen.remove(at);
             }
             (true, None) => chosen.push(place),
             (false, Some(_)) if chosen.len() == 1 => chosen.clear(),
-            (false, _) => *chosen = vec![place],
-        });
+            (false, _) => chosen = vec![place],
+        }
+        self.change(|asked| asked.clone(), chosen);
+    }
+
+    /// Puts the residual stream before a layer of one run, at token `source`, into the other run at token `target`.
+    pub fn put(self, from_clean: bool, layer: i64, source: i64, target: i64) {
+        let aligned = self.maps.see(|maps| maps.runs.as_ref().map(|runs| runs.alignment.clone()).unwrap_or_default());
+        let place = Place { group: PatchGroup::Residual, layer, at: target };
+        self.change(|asked| asked.put(from_clean, source, target, &aligned), vec![place]);
+    }
+
+    /// Asks for the paths from the chosen cell to the heads of a layer.
+    pub fn lead_to(self, end: Option<PathEnd>) {
+        let chosen = self.chosen.get_untracked();
+        self.change(|asked| Asked { path_end: end, ..asked.clone() }, chosen);
+    }
+
+    /// Opens cells into latents, or into heads and neurons.
+    pub fn open_into_latents(self, latents: bool) {
+        let chosen = self.chosen.get_untracked();
+        self.change(|asked| Asked { latents, ..asked.clone() }, chosen);
+    }
+
+    /// A step from what is shown to something else.
+    fn change(self, change: impl FnOnce(&Asked) -> Asked, chosen: Vec<Place>) {
+        if let Some(asked) = self.asked.get_untracked() {
+            self.remember();
+            self.show(change(&asked), chosen);
+        }
+    }
+
+    /// Shows a state. The heat maps are asked for if they are of another question.
+    fn show(self, asked: Asked, chosen: Vec<Place>) {
+        let before = self.asked.get_untracked().map(|asked| asked.request());
+        let request = asked.request();
+        if before.as_ref() != Some(&request) || self.maps.see(|maps| maps.problem.is_some()) {
+            self.draft.set(asked.clone());
+            self.ask(0, request, self.maps);
+        }
+        self.draft.change(|draft| (draft.path_end, draft.latents) = (asked.path_end, asked.latents));
+        self.asked.set(Some(asked));
+        self.chosen.set(chosen);
         self.write_url(true);
         self.drill();
     }
 
     fn drill(self) {
         self.drilled.set(Found::default());
-        let Some(asked) = self.asked.get_untracked() else { return };
-        if let Some(request) = asked.drill(&self.chosen.get_untracked()) {
+        let (Some(asked), parts) = (self.asked.get_untracked(), self.parts.get_untracked()) else { return };
+        if parts == Parts::default() {
+            return;
+        }
+        if let Some(request) = asked.drill(&self.chosen.get_untracked(), &parts) {
             self.ask(1, request, self.drilled);
         }
     }
@@ -142,26 +179,19 @@ impl Bench {
 
     fn remember(self) {
         if let Some(asked) = self.asked.get_untracked() {
-            self.past.update(|past| past.push((asked, self.chosen.get_untracked())));
+            self.past.change(|past| past.push((asked, self.chosen.get_untracked())));
         }
     }
 
     /// Back to the state before the last step.
     pub fn undo(self) {
-        let Some((asked, chosen)) = self.past.try_update(Vec::pop).flatten() else { return };
-        let same = self.asked.get_untracked().as_ref() == Some(&asked);
-        self.draft.set(asked);
-        self.chosen.set(chosen);
-        if same {
-            self.write_url(true);
-            self.drill();
-        } else {
-            self.ask_again();
+        if let Some((asked, chosen)) = self.past.try_update(Vec::pop).flatten() {
+            self.show(asked, chosen);
         }
     }
 
     pub fn can_undo(self) -> bool {
-        self.past.with(|past| !past.is_empty())
+        self.past.see(|past| !past.is_empty())
     }
 
     /// The address of what is shown.
@@ -194,32 +224,38 @@ pub fn address(slug: &str, page: &PageState) -> String {
 }
 
 #[component]
-pub fn PatchPage() -> impl IntoView {
-    let params = use_params_map();
-    let slug = params.read_untracked().get("model").unwrap_or_default();
+pub fn PatchPage(slug: String) -> impl IntoView {
     set_title(&format!("{slug}: patch bench"));
-    let location = use_location();
-    let (draft, chosen) = Asked::from_query(&location.search.get_untracked());
+    let (path, query) = dom::location();
+    let (draft, chosen) = Asked::from_query(&query);
+    let server = Server::get();
     let bench = Bench {
-        draft: RwSignal::new(draft),
+        draft: RwSignal::new(draft.clone()),
         asked: RwSignal::new(None),
         maps: RwSignal::default(),
         drilled: RwSignal::default(),
-        chosen: RwSignal::new(chosen),
+        chosen: RwSignal::new(Vec::new()),
+        parts: Memo::new(move |_| server.facts.see(|facts| facts.as_ref().map(Parts::of).unwrap_or_default())),
         past: RwSignal::default(),
-        path: StoredValue::new(location.pathname.get_untracked()),
+        path: StoredValue::new(path),
         aborts: [StoredValue::new_local(None), StoredValue::new_local(None)],
         ids: [StoredValue::new(0), StoredValue::new(0)],
     };
     provide_context(bench);
-    bench.ask_again();
+    bench.show(draft, chosen);
+    // What a cell consists of is asked when it is known what the model has.
+    Effect::new(move |before: Option<Parts>| {
+        let parts = bench.parts.get();
+        if before.is_some_and(|before| before != parts) {
+            bench.drill();
+        }
+        parts
+    });
     let listener = window_event_listener(leptos::ev::popstate, move |_| {
         let (path, query) = dom::location();
         if path == bench.path.get_value() {
             let (asked, chosen) = Asked::from_query(&query);
-            bench.draft.set(asked);
-            bench.chosen.set(chosen);
-            bench.ask_again();
+            bench.show(asked, chosen);
         }
     });
     on_cleanup(move || listener.remove());
@@ -232,12 +268,13 @@ pub fn PatchPage() -> impl IntoView {
                     run in its place: where does that restore the answer, or break it?"
             </p>
             <form::Form />
-            {move || bench.maps.with(|maps| maps.problem.clone()).map(|problem| view! {
+            {dynamic(move || bench.maps.see(|maps| maps.problem.clone()).map(|problem| view! {
                 <ProblemCard problem=problem retry=retry />
-            })}
+            }))}
             <Runs />
             <maps::Maps />
             <drill::Drill />
+            <lens::Lenses />
         </div>
     }
 }
@@ -255,52 +292,51 @@ fn Runs() -> impl IntoView {
         });
     };
     let json = Callback::new(move |()| bench.export());
-    let checks = Signal::derive(move || bench.maps.with(|maps| maps.checks.clone()));
-    let text = move || {
-        bench.maps.with(|maps| {
-            let progress = match (&maps.price, maps.done, &maps.problem) {
-                (Some(price), false, None) => {
-                    Some(format!("{} of {} runs, about {:.1} s", maps.cells.len(), price.runs, price.seconds))
-                }
-                _ => None,
-            };
-            let runs = maps.runs.clone();
-            view! {
-                {runs.map(|runs| {
-                    let figure = |name: &'static str, value: f64| view! {
-                        <span class="figure" title=format::full(value)>
-                            {name}" "<strong data-figure=name data-value=format::full(value)>{format::signed(value)}</strong>
-                        </span>
-                    };
-                    view! {
-                        {figure("clean", runs.clean)}
-                        {figure("corrupted", runs.corrupted)}
-                        {figure("denominator", runs.denominator)}
-                        {runs.remark.map(|remark| view! { <span class="field-warning" id="remark">{remark}</span> })}
-                    }
-                })}
-                <span class="quiet" aria-live="polite">{progress}</span>
-            }
-        })
-    };
+    let checks = Signal::derive(move || bench.maps.see(|maps| maps.checks.clone()));
     view! {
         <section class="row" id="patch-runs" aria-label="The two runs">
-            {text}
+            {dynamic(move || bench.maps.see(figures))}
             <span class="grow"></span>
             <button
                 type="button"
                 class="button small"
                 id="undo"
-                disabled=move || !bench.can_undo()
-                on:click=move |_| bench.undo()
+                disabled=follows(move || !bench.can_undo())
+                on:click=press(move |_| bench.undo())
             >
                 "Undo"
             </button>
-            <button type="button" class="button small" on:click=copy>"Copy link"</button>
+            <button type="button" class="button small" on:click=press(copy)>"Copy link"</button>
             <JsonButton what="the patches" value=json />
         </section>
         <Ledger checks=checks />
     }
+}
+
+fn figures(maps: &Found) -> AnyView {
+    let progress = match (&maps.price, maps.done, &maps.problem) {
+        (Some(price), false, None) => {
+            Some(format!("{} of {} runs, about {:.1} s", maps.cells.len(), price.runs, price.seconds))
+        }
+        _ => None,
+    };
+    let figure = |name: &'static str, value: f64| {
+        view! {
+            <span class="figure" title=format::full(value)>
+                {name}" "<strong data-figure=name data-value=format::full(value)>{format::signed(value)}</strong>
+            </span>
+        }
+    };
+    view! {
+        {maps.runs.as_ref().map(|runs| view! {
+            {figure("clean", runs.clean)}
+            {figure("corrupted", runs.corrupted)}
+            {figure("denominator", runs.denominator)}
+            {runs.remark.clone().map(|remark| view! { <span class="field-warning" id="remark">{remark}</span> })}
+        })}
+        <span class="quiet" aria-live="polite">{progress}</span>
+    }
+    .into_any()
 }
 
 impl Bench {

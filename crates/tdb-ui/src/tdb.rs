@@ -35,7 +35,6 @@ mod waterfall;
 
 use leptos::ev;
 use leptos::prelude::*;
-use leptos_router::hooks::{use_location, use_params_map};
 
 use crate::app::OnServedModel;
 use crate::dom::{self, set_title};
@@ -46,12 +45,10 @@ use crate::ui::{KeepFigure, ProblemCard};
 use crate::ui::{Show, dynamic};
 
 #[component]
-pub fn DebuggerPage() -> impl IntoView {
-    let params = use_params_map();
-    let slug = params.read_untracked().get("model").unwrap_or_default();
+pub fn DebuggerPage(slug: String) -> impl IntoView {
     set_title(&format!("{slug}: debugger"));
-    let location = use_location();
-    let session = Session::new(location.pathname.get_untracked(), &location.search.get_untracked());
+    let (path, query) = dom::location();
+    let session = Session::new(path, &query);
     provide_context(session);
     Slug::provide(slug);
     explain::Explanations::provide();
@@ -94,12 +91,15 @@ pub fn DebuggerPage() -> impl IntoView {
                 <div class="main">
                     <tour::Tour />
                     <summary::Summary />
-                    <Show when=move || shows("sum")>
-                        <waterfall::Waterfall />
-                    </Show>
-                    <Show when=move || shows("tokens")>
-                        <effects::TokenEffectsCard />
-                    </Show>
+                    <fidelity::Fidelity />
+                    <div class="overview">
+                        <Show when=move || shows("sum")>
+                            <waterfall::Waterfall />
+                        </Show>
+                        <Show when=move || shows("tokens")>
+                            <effects::TokenEffectsCard />
+                        </Show>
+                    </div>
                     <Show when=move || shows("table")>
                         <table::NodeTable />
                     </Show>

@@ -10,6 +10,7 @@ use tdb_api::{Token, TokenRef, TokenizeRequest, VocabularyRequest};
 
 use crate::client;
 use crate::server::{Health, Server};
+use crate::sorting::sort;
 
 /// How long a text rests before the server is asked.
 const REST: Duration = Duration::from_millis(90);
@@ -129,7 +130,7 @@ impl TokenCache {
         for prefix in std::iter::once(prefix).chain(spaced).filter(|p| !p.trim().is_empty()) {
             found.extend(self.vocabulary(&prefix).await);
         }
-        found.sort_by_key(|token| token.text.chars().count());
+        sort(&mut found, |a, b| a.text.chars().count().cmp(&b.text.chars().count()));
         let shares = |token: &Token| found.iter().any(|other| other.text == token.text && other.id != token.id);
         let name = |token: &Token| match shares(token) {
             true => TokenRef::Id { id: token.id, text: Some(token.text.clone()) },

@@ -1,13 +1,15 @@
 //! How the node table is looked at: order, filters, groups. Part of the URL, so that a link shows the same.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use tdb_api::NodeType;
 use tdb_api::numbers::sum;
+use tdb_api::wire::from_json;
 
 use crate::answer::{Answer, Compared, Metric, Row};
 use crate::json::Json;
 use crate::names;
+use crate::sorting::sort;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SortBy {
@@ -216,7 +218,7 @@ impl ViewState {
             "hide" => self.hidden = list(value, |w| Some(w.to_owned())),
             "columns" => self.columns = Some(list(value, |w| Some(w.to_owned()))),
             "trail" => self.trail = value.to_owned(),
-            "sources" => self.sources = serde_json::from_str(value).unwrap_or_default(),
+            "sources" => self.sources = from_json(value).unwrap_or_default(),
             "tour" => self.tour = value.parse().ok(),
             _ => return false,
         }
@@ -370,16 +372,16 @@ pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_
     let needle = view.text.to_lowercase();
     let mut rows: Vec<usize> =
         (0..answer.rows.len()).filter(|&i| passes(answer, &answer.rows[i], view, &needle, first_layer)).collect();
-    rows.sort_by(|&a, &b| order(&answer.rows[a], &answer.rows[b], view.sort));
+    sort(&mut rows, |&a, &b| order(&answer.rows[a], &answer.rows[b], view.sort));
     if view.grouped == Grouping::None {
         return rows.into_iter().map(|row| Line::Node { row, in_group: false }).collect();
     }
-    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for row in rows {
-        groups.entry(view.grouped.name(&answer.rows[row])).or_default().push(row);
-    }
+    let mut named: Vec<(String, usize)> =
+        rows.into_iter().map(|row| (view.grouped.name(&answer.rows[row]), row)).collect();
+    sort(&mut named, |a, b| a.0.cmp(&b.0));
+    let groups = named.chunk_by(|a, b| a.0 == b.0);
+    let groups = groups.map(|group| (group[0].0.clone(), group.iter().map(|(_, row)| *row).collect::<Vec<_>>()));
     let mut groups: Vec<Line> = groups
-        .into_iter()
         .map(|(name, rows)| {
             let values = std::array::from_fn(|side| {
                 std::array::from_fn(|m| sum(rows.iter().map(|&r| answer.rows[r].values[side][m])))
@@ -387,7 +389,7 @@ pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_
             Line::Group { name, values, rows }
         })
         .collect();
-    groups.sort_by(|a, b| {
+    sort(&mut groups, |a, b| {
         let ordering = match view.sort.by {
             SortBy::Value(metric, v) => a.value(answer, v, metric).total_cmp(&b.value(answer, v, metric)),
             SortBy::Size(metric, v) => a.value(answer, v, metric).abs().total_cmp(&b.value(answer, v, metric).abs()),

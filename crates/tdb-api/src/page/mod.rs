@@ -1,15 +1,18 @@
-//! What stands in a URL: the state of the debugger's page, the address of a node's page, the name of a model.
+//! What stands in a URL: the state of the debugger's page, the address of a node's page, the name of a model. And what
+//! the pages keep.
 //!
 //! Pure functions between these and text. The parameter names and forms are those of the interface's first client, so that
 //! links made for it open here, and links made here open there.
 
 mod examples;
+mod kept;
 mod node;
 mod query;
 mod slug;
 mod state;
 
 pub use examples::{EXAMPLES, EXAMPLES_MODEL, Example, Held, Reads, Statement, TOUR, TourStep, Traced};
+pub use kept::{LogEntry, Snapshot};
 pub use node::{NodePage, NodePageKind, NodePageQuery, PROMPT_SEPARATOR};
 pub use query::QueryProblem;
 pub use slug::ModelSlug;

@@ -84,6 +84,13 @@ impl<T: Describe> Describe for Vec<T> {
     }
 }
 
+impl<A: Describe, B: Describe> Describe for (A, B) {
+    fn describe(schemas: &mut Schemas) -> Value {
+        let items = json!([A::describe(schemas), B::describe(schemas)]);
+        json!({ "type": "array", "prefixItems": items, "minItems": 2, "maxItems": 2 })
+    }
+}
+
 impl<K: Describe, T: Describe> Describe for IndexMap<K, T> {
     fn describe(schemas: &mut Schemas) -> Value {
         // Keys are words: a named enum enters the document, although the schema of a map cannot refer to it.

@@ -142,6 +142,33 @@ impl<T: Decode> Decode for Vec<T> {
     }
 }
 
+/// The items of a list of exactly `n`.
+fn items<'a>(value: &'a Value, n: usize, errors: &mut Errors) -> Option<&'a [Value]> {
+    match value {
+        Value::Array(items) if items.len() == n => Some(items),
+        _ => wrong(value, "type_error.list", &format!("value is not a list of {n} items"), errors),
+    }
+}
+
+impl<A: Decode, B: Decode> Decode for (A, B) {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let items = items(value, 2, errors)?;
+        let first = errors.at(Step::Index(0), |errors| A::decode(&items[0], errors));
+        let second = errors.at(Step::Index(1), |errors| B::decode(&items[1], errors));
+        Some((first?, second?))
+    }
+}
+
+impl<A: Decode, B: Decode, C: Decode> Decode for (A, B, C) {
+    fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
+        let items = items(value, 3, errors)?;
+        let first = errors.at(Step::Index(0), |errors| A::decode(&items[0], errors));
+        let second = errors.at(Step::Index(1), |errors| B::decode(&items[1], errors));
+        let third = errors.at(Step::Index(2), |errors| C::decode(&items[2], errors));
+        Some((first?, second?, third?))
+    }
+}
+
 /// Maps keep the order in which the keys came.
 impl<K: Decode + Hash + Eq, T: Decode> Decode for IndexMap<K, T> {
     fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {

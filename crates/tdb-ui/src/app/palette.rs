@@ -2,11 +2,11 @@
 
 use leptos::ev;
 use leptos::prelude::*;
-use leptos_router::hooks::use_navigate;
 use tdb_api::page::NodePageKind;
 use tdb_api::routes::ExplanationSearch;
 use tdb_api::{ExplanationSearchRequest, ExplanationSearchResponse, NodeType};
 
+use crate::address::Address;
 use crate::dom;
 use crate::names::{component_name, node_path, parse_jump, type_class, type_label};
 use crate::remote::{Remote, follow};
@@ -46,7 +46,7 @@ pub fn PaletteDialog() -> impl IntoView {
     let palette = Palette::get();
     let server = Server::get();
     let text = RwSignal::new(String::new());
-    let navigate = use_navigate();
+    let here = Address::get();
     let words = move || Some(text.get()).filter(|t| t.trim().len() > 2 && palette.0.get());
     let (explained, _) = follow::<ExplanationSearch>(move || {
         words().filter(|t| parse_jump(t, NodeType::MlpNeuron).is_none()).map(|text| ExplanationSearchRequest { text })
@@ -70,7 +70,7 @@ pub fn PaletteDialog() -> impl IntoView {
         let slug = slug.map_or_else(|| "model".to_owned(), |s| s.to_string());
         palette.0.set(false);
         text.set(String::new());
-        navigate(&node_path(&slug, node_type, layer, unit), Default::default());
+        here.go(&node_path(&slug, node_type, layer, unit));
     };
     view! {
         <Dialog open=palette.0 title="Find a node">

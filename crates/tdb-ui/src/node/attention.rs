@@ -30,21 +30,26 @@ pub fn HeadAttention() -> impl IntoView {
                 {dynamic(move || match state.get() {
                     Remote::Ready(scores) => {
                         let (n, sampled) = (scores.repeated_tokens, scores.sampled_tokens);
+                        let copying = format!("share of {sampled} words that are among the 5 most promoted when they are attended to, from the embedding alone");
                         let badges = [
-                            ("Previous token", scores.previous_token, format!("mean attention to the token before, on random tokens ({n} that come twice)")),
-                            ("Duplicate token", scores.duplicate_token, "mean attention to the earlier occurrence of the same token".to_owned()),
-                            ("Induction", scores.induction, "mean attention to the token after the earlier occurrence".to_owned()),
-                            ("Copying", scores.copying, format!("share of {sampled} tokens that are among the 5 most promoted when they are attended to, from the embedding alone")),
+                            ("Previous token", scores.previous_token, scores.previous_token_chance, "mean attention to the token before"),
+                            ("Duplicate token", scores.duplicate_token, scores.repeat_chance, "mean attention to the earlier occurrence of the same token"),
+                            ("Induction", scores.induction, scores.repeat_chance, "mean attention to the token after the earlier occurrence"),
+                            ("Copying", scores.copying, scores.copying_chance, &copying),
                         ];
                         view! {
                             <ul class="badges" id="head-scores">
-                                {badges.into_iter().map(|(name, value, meaning)| view! {
+                                {badges.into_iter().map(|(name, value, chance, meaning)| view! {
                                     <li>
                                         <strong title=format::full(value)>{format!("{name} {value:.2}")}</strong>
-                                        " "<span class="quiet small-text">{meaning}</span>
+                                        {format!(" (chance {}) ", format::number(chance))}
+                                        <span class="quiet small-text">{meaning.to_owned()}</span>
                                     </li>
                                 }).collect_view()}
                             </ul>
+                            <p class="quiet small-text">
+                                {format!("The first three are taken over {n} random words of the vocabulary, written twice. A model that was taught few kinds of text can be near chance there although the head does so on texts of those kinds: run one below.")}
+                            </p>
                         }.into_any()
                     }
                     Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),

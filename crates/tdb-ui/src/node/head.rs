@@ -2,10 +2,10 @@
 
 use leptos::ev;
 use leptos::prelude::*;
-use leptos_router::hooks::use_navigate;
 use tdb_api::NodeType;
 
 use super::Node;
+use crate::address::Address;
 use crate::dom;
 use crate::names::{component_name, node_path, parse_jump, type_label};
 use crate::server::Server;
@@ -32,7 +32,7 @@ pub fn Head() -> impl IntoView {
         (inside(a.layer_index, max_layer) && inside(a.node_index, max_unit))
             .then(|| format!("{}{}", a.path(), node.suffix()))
     };
-    let navigate = use_navigate();
+    let here = Address::get();
     let listener = window_event_listener(ev::keydown, move |event| {
         if dom::is_typing() || event.ctrl_key() || event.meta_key() || event.alt_key() {
             return;
@@ -51,7 +51,7 @@ pub fn Head() -> impl IntoView {
             .is_some_and(|e| e.scroll_width() > e.client_width() && e.tag_name() != "BODY" && e.id() != "main");
         if let (Some(to), false) = (to, in_box) {
             event.prevent_default();
-            navigate(&to, Default::default());
+            here.go(&to);
         }
     });
     on_cleanup(move || listener.remove());
@@ -71,17 +71,14 @@ pub fn Head() -> impl IntoView {
         move |ablated: bool| node.debugger(node.query.see(|q| q.prompts_of_interest.first().cloned()), ablated);
     let can_ablate = move || node.address.get().is_some_and(|a| a.kind.node_type != NodeType::ResidualStreamChannel);
     let quick = RwSignal::new(String::new());
-    let navigate_quick = use_navigate();
     let jump = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
         let Some(a) = node.address.get_untracked() else { return };
         let text = quick.get_untracked();
         if let Some((node_type, layer, unit)) = parse_jump(&text, a.kind.node_type) {
             quick.set(String::new());
-            navigate_quick(
-                &format!("{}{}", node_path(&a.slug.to_string(), node_type, layer, unit), untrack(|| node.suffix())),
-                Default::default(),
-            );
+            let path = node_path(&a.slug.to_string(), node_type, layer, unit);
+            here.go(&format!("{path}{}", untrack(|| node.suffix())));
         }
     };
     view! {

@@ -6,6 +6,7 @@ use tdb_api::{TokenAndAttentionScalars, TokenAndScalar};
 
 use crate::format;
 use crate::signals::Change;
+use crate::sorting::sort;
 use crate::ui::fill_style;
 use crate::ui::{dynamic, follows};
 use crate::ui::{keyed, press};
@@ -150,7 +151,7 @@ fn pair_title(tokens: &[TokenAndAttentionScalars], i: usize, at: Option<usize>) 
 /// The tokens that most is written from into token `i`: what it reads.
 fn read_from(tokens: &[TokenAndAttentionScalars], i: usize) -> String {
     let mut best: Vec<(usize, f64)> = tokens[i].scalars.iter().copied().enumerate().collect();
-    best.sort_by(|a, b| b.1.total_cmp(&a.1));
+    sort(&mut best, |a, b| b.1.total_cmp(&a.1));
     let source = |(j, v): &(usize, f64)| format!("{} ({j}) {}", format::quoted(&tokens[*j].token), format::number(*v));
     let words: Vec<String> = best.iter().take(4).map(source).collect();
     format!("{} ({i}) reads most from: {}.", format::quoted(&tokens[i].token), words.join(", "))
@@ -159,7 +160,7 @@ fn read_from(tokens: &[TokenAndAttentionScalars], i: usize) -> String {
 /// The tokens that most is written into from token `j`.
 fn readers(tokens: &[TokenAndAttentionScalars], j: usize) -> String {
     let mut best: Vec<(usize, f64)> = (j..tokens.len()).filter_map(|i| Some((i, *tokens[i].scalars.get(j)?))).collect();
-    best.sort_by(|a, b| b.1.total_cmp(&a.1));
+    sort(&mut best, |a, b| b.1.total_cmp(&a.1));
     let reader = |(i, v): &(usize, f64)| format!("{} ({i}) {}", format::quoted(&tokens[*i].token), format::number(*v));
     let words: Vec<String> = best.iter().take(4).map(reader).collect();
     format!("{} ({j}) is read most by: {}.", format::quoted(&tokens[j].token), words.join(", "))

@@ -1,7 +1,6 @@
 //! The node's activations on prompts: those of the address, and one that is typed.
 
 use leptos::prelude::*;
-use leptos_router::hooks::use_navigate;
 use tdb_api::numbers::share;
 use tdb_api::{
     ActivationLocationType, AllOrOneIndex, DerivedAttentionScalarsRequest, DerivedAttentionScalarsRequestSpec,
@@ -11,6 +10,7 @@ use tdb_api::{
 
 use super::Node;
 use super::heat_text::{PairMap, line};
+use crate::address::Address;
 use crate::client::Kind;
 use crate::format;
 use crate::remote::{Question, Remote, follow_question};
@@ -25,7 +25,7 @@ pub fn Prompts() -> impl IntoView {
     let node = Node::get();
     let prompts = Memo::new(move |_| node.query.get().prompts_of_interest);
     let typed = RwSignal::new(String::new());
-    let navigate = use_navigate();
+    let here = Address::get();
     // What was run stands in the address, so that a link shows it.
     let run = StoredValue::new(move || {
         let prompt = typed.get_untracked();
@@ -36,23 +36,14 @@ pub fn Prompts() -> impl IntoView {
         let mut query = node.query.get_untracked();
         query.prompts_of_interest.retain(|p| *p != prompt);
         query.prompts_of_interest.insert(0, prompt);
-        navigate(
-            &format!("{}?{}", a.path(), query.encode()),
-            leptos_router::NavigateOptions { scroll: false, ..Default::default() },
-        );
+        here.change(&format!("{}?{}", a.path(), query.encode()));
     });
-    let remove = {
-        let navigate = use_navigate();
-        StoredValue::new(move |prompt: String| {
-            let Some(a) = node.address.get_untracked() else { return };
-            let mut query = node.query.get_untracked();
-            query.prompts_of_interest.retain(|p| *p != prompt);
-            navigate(
-                &format!("{}?{}", a.path(), query.encode()),
-                leptos_router::NavigateOptions { scroll: false, ..Default::default() },
-            );
-        })
-    };
+    let remove = StoredValue::new(move |prompt: String| {
+        let Some(a) = node.address.get_untracked() else { return };
+        let mut query = node.query.get_untracked();
+        query.prompts_of_interest.retain(|p| *p != prompt);
+        here.change(&format!("{}?{}", a.path(), query.encode()));
+    });
     view! {
         <section class="card" aria-label="Activations on a prompt" id="prompts">
             <div class="card-head">

@@ -56,6 +56,20 @@ fn flag(summary: &RecordSummaryResponse) -> Option<&'static str> {
     }
 }
 
+/// What the largest values of the texts in each of `n` bands are, in words. A band without a width in which nothing can
+/// be, as all but one of a dead component, is none.
+fn bands(bounds: &[f64], n: usize) -> Vec<Option<String>> {
+    let edge = |at: Option<usize>| at.and_then(|at| bounds.get(at)).copied();
+    let band = |i: usize| match (edge(i.checked_sub(1)), edge(Some(i))) {
+        (None, None) => Some("any".to_owned()),
+        (None, Some(high)) => Some(format!("{} or less", format::number(high))),
+        (Some(low), None) => Some(format!("above {}", format::number(low))),
+        (Some(low), Some(high)) if low == high => None,
+        (Some(low), Some(high)) => Some(format!("{} to {}", format::number(low), format::number(high))),
+    };
+    (0..n).map(band).collect()
+}
+
 fn draw(summary: &RecordSummaryResponse) -> impl IntoView + use<> {
     let count = |n: i64| format::count(n.unsigned_abs());
     let share = |part: Option<i64>, whole: Option<i64>| {
@@ -74,20 +88,15 @@ fn draw(summary: &RecordSummaryResponse) -> impl IntoView + use<> {
     ];
     let told: Vec<_> = facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let missing = told.len() < 6;
-    let bounds = &summary.quantile_boundaries;
-    let quantiles = summary.examples_by_quantile.iter().enumerate().rev().map(|(i, texts)| {
-        let edge = |at: Option<&f64>| at.map(|b| format::number(*b));
-        let range = match (i.checked_sub(1).and_then(|i| edge(bounds.get(i))), edge(bounds.get(i))) {
-            (None, None) => "any".to_owned(),
-            (None, Some(high)) => format!("below {high}"),
-            (Some(low), None) => format!("above {low}"),
-            (Some(low), Some(high)) => format!("{low} to {high}"),
-        };
+    let bands = bands(&summary.quantile_boundaries, summary.examples_by_quantile.len());
+    let quantiles = summary.examples_by_quantile.iter().zip(bands).rev().map(|(texts, range)| {
         let texts = texts.iter().map(|text| view! { <div class="example-box">{line(text)}</div> }).collect_view();
-        view! {
-            <h3>"Texts whose largest value is "{range}</h3>
-            <div class="example-grid">{texts}</div>
-        }
+        range.map(|range| {
+            view! {
+                <h3>"Texts whose largest value is "{range}</h3>
+                <div class="example-grid">{texts}</div>
+            }
+        })
     });
     view! {
         {flag(summary).map(|flag| view! { <p class="notice" id="node-flag">{flag}</p> })}
@@ -98,5 +107,19 @@ fn draw(summary: &RecordSummaryResponse) -> impl IntoView + use<> {
         </dl>
         {missing.then(|| view! { <p class="quiet small-text">"The record does not tell the others."</p> })}
         {quantiles.collect_view()}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bands_are_told_by_their_ends() {
+        let words = |bounds: &[f64]| bands(bounds, bounds.len() + 1).into_iter().flatten().collect::<Vec<_>>();
+        assert_eq!(words(&[]), ["any"]);
+        assert_eq!(words(&[1.0, 2.5]), ["1.00 or less", "1.00 to 2.50", "above 2.50"]);
+        // Nothing was ever above 0.
+        assert_eq!(words(&[0.0, 0.0, 0.0]), ["0 or less", "above 0"]);
     }
 }

@@ -5,11 +5,13 @@ use tdb_api::{PatchDirection, PatchMetric};
 
 use super::Bench;
 use super::state::Asked;
+use crate::signals::{Change, See};
+use crate::ui::{entered, follows, press, sent};
 
 #[component]
 pub fn Form() -> impl IntoView {
     let bench = Bench::get();
-    let set = move |change: &dyn Fn(&mut Asked)| bench.draft.update(|draft| change(draft));
+    let set = move |change: &dyn Fn(&mut Asked)| bench.draft.change(|draft| change(draft));
     let prompt =
         move |id: &'static str, label: &'static str, get: fn(&Asked) -> &String, put: fn(&mut Asked) -> &mut String| {
             view! {
@@ -20,11 +22,11 @@ pub fn Form() -> impl IntoView {
                         class="field patch-prompt"
                         rows="2"
                         spellcheck="false"
-                        prop:value=move || bench.draft.with(|draft| get(draft).clone())
-                        on:input=move |e| {
+                        prop:value=follows(move || bench.draft.see(|draft| get(draft).clone()))
+                        on:input=entered(move |e| {
                             let text = event_target_value(&e);
                             set(&|draft| *put(draft) = text.clone());
-                        }
+                        })
                     ></textarea>
                 </label>
             }
@@ -39,11 +41,11 @@ pub fn Form() -> impl IntoView {
                         class="field"
                         spellcheck="false"
                         autocomplete="off"
-                        prop:value=move || bench.draft.with(|draft| get(draft).clone())
-                        on:input=move |e| {
+                        prop:value=follows(move || bench.draft.see(|draft| get(draft).clone()))
+                        on:input=entered(move |e| {
                             let text = event_target_value(&e);
                             set(&|draft| *put(draft) = text.clone());
-                        }
+                        })
                     />
                 </label>
             }
@@ -62,10 +64,10 @@ pub fn Form() -> impl IntoView {
         <form
             class="card card-body stack"
             aria-label="Prompts"
-            on:submit=move |e| {
+            on:submit=sent(move |e| {
                 e.prevent_default();
                 bench.run();
-            }
+            })
         >
             <div class="patch-prompts">
                 {prompt("clean", "Clean prompt", |a| &a.clean, |a| &mut a.clean)}
@@ -79,16 +81,16 @@ pub fn Form() -> impl IntoView {
                     <select
                         id="metric"
                         class="field"
-                        prop:value=move || bench.draft.with(|draft| draft.metric.as_str())
-                        on:change=move |e| {
+                        prop:value=follows(move || bench.draft.see(|draft| draft.metric.as_str()))
+                        on:change=entered(move |e| {
                             let metric = event_target_value(&e).parse();
                             set(&|draft| draft.metric = metric.clone().unwrap_or(draft.metric));
-                        }
+                        })
                     >
                         {metrics.map(|(metric, label)| view! {
                             <option
                                 value=metric.as_str()
-                                selected=move || bench.draft.with(|draft| draft.metric == metric)
+                                selected=follows(move || bench.draft.see(|draft| draft.metric == metric))
                             >
                                 {label}
                             </option>
@@ -100,16 +102,16 @@ pub fn Form() -> impl IntoView {
                     <select
                         id="direction"
                         class="field"
-                        prop:value=move || bench.draft.with(|draft| draft.direction.as_str())
-                        on:change=move |e| {
+                        prop:value=follows(move || bench.draft.see(|draft| draft.direction.as_str()))
+                        on:change=entered(move |e| {
                             let direction = event_target_value(&e).parse();
                             set(&|draft| draft.direction = direction.clone().unwrap_or(draft.direction));
-                        }
+                        })
                     >
                         {directions.map(|(direction, label)| view! {
                             <option
                                 value=direction.as_str()
-                                selected=move || bench.draft.with(|draft| draft.direction == direction)
+                                selected=follows(move || bench.draft.see(|draft| draft.direction == direction))
                             >
                                 {label}
                             </option>
@@ -124,12 +126,12 @@ pub fn Form() -> impl IntoView {
                     type="button"
                     class="button"
                     title="The clean prompt with target and distractor exchanged wherever they stand"
-                    disabled=move || bench.draft.with(|draft| draft.swapped().is_none())
-                    on:click=move |_| set(&|draft| {
+                    disabled=follows(move || bench.draft.see(|draft| draft.swapped().is_none()))
+                    on:click=press(move |_| set(&|draft| {
                         if let Some(swapped) = draft.swapped() {
                             draft.corrupted = swapped;
                         }
-                    })
+                    }))
                 >
                     "Corrupt by exchanging the tokens"
                 </button>

@@ -8,7 +8,8 @@ use tdb_api::{PatchDirection, PatchGroup, PatchedCell};
 use super::state::Place;
 use super::{Bench, Found};
 use crate::format;
-use crate::ui::{DivergingLegend, fill_style, sign_class, token_text};
+use crate::signals::See;
+use crate::ui::{DivergingLegend, dynamic, fill_style, follows, press, sign_class, token_text};
 
 const MAPS: [(PatchGroup, &str, &str); 4] = [
     (PatchGroup::Residual, "Residual stream before each layer", "map-residual"),
@@ -20,7 +21,7 @@ const MAPS: [(PatchGroup, &str, &str); 4] = [
 #[component]
 pub fn Maps() -> impl IntoView {
     let bench = Bench::get();
-    let most = Signal::derive(move || bench.maps.with(|maps| scale(maps).0));
+    let most = Signal::derive(move || bench.maps.see(|maps| scale(maps).0));
     view! {
         <section class="stack" aria-label="Heat maps">
             <div class="row">
@@ -46,19 +47,15 @@ fn scale(found: &Found) -> (f64, bool) {
     }
 }
 
-fn place(cell: &PatchedCell) -> Option<Place> {
-    Some(Place { group: cell.group, layer: cell.layer_index?, at: cell.token_index.or(cell.unit)? })
-}
-
 #[component]
 fn Map(group: PatchGroup, title: &'static str, id: &'static str) -> impl IntoView {
     let bench = Bench::get();
     let cells = Memo::new(move |_| {
-        bench.maps.with(|maps| maps.cells.iter().filter(|cell| cell.group == group).cloned().collect::<Vec<_>>())
+        bench.maps.see(|maps| maps.cells.iter().filter(|cell| cell.group == group).cloned().collect::<Vec<_>>())
     });
     let body = move || {
         let cells = cells.get();
-        let (most, divided) = bench.maps.with(scale);
+        let (most, divided) = bench.maps.see(scale);
         let heads: Vec<AnyView> = match group {
             PatchGroup::Heads => {
                 let n = cells.iter().filter_map(|cell| cell.unit).max().map_or(0, |n| n + 1);
@@ -69,7 +66,7 @@ fn Map(group: PatchGroup, title: &'static str, id: &'static str) -> impl IntoVie
         let columns = heads.len() as i64;
         let layers = cells.iter().filter_map(|cell| cell.layer_index).max().map_or(0, |n| n + 1);
         let by_place: HashMap<(i64, i64), PatchedCell> =
-            cells.into_iter().filter_map(|cell| place(&cell).map(|p| ((p.layer, p.at), cell))).collect();
+            cells.into_iter().filter_map(|cell| Place::of(&cell).map(|p| ((p.layer, p.at), cell))).collect();
         // As in the model's pictures, later layers stand above earlier ones.
         let rows = (0..layers).rev().map(|layer| {
             let row = (0..columns).map(|at| match by_place.get(&(layer, at)) {
@@ -86,9 +83,9 @@ fn Map(group: PatchGroup, title: &'static str, id: &'static str) -> impl IntoVie
         }
     };
     view! {
-        <section class="card" class:stale=move || !bench.maps.with(|maps| maps.done || maps.problem.is_some())>
+        <section class="card" class:stale=follows(move || !bench.maps.see(|maps| maps.done || maps.problem.is_some()))>
             <div class="card-head"><h2>{title}</h2></div>
-            <div class="card-body heat-scroll" tabindex="0" role="group" aria-label=title>{body}</div>
+            <div class="card-body heat-scroll" tabindex="0" role="group" aria-label=title>{dynamic(body)}</div>
         </section>
     }
 }
@@ -101,8 +98,8 @@ fn short(value: f64) -> String {
 
 /// The patched run's tokens.
 fn token_heads(bench: Bench) -> Vec<AnyView> {
-    let direction = bench.asked.with(|asked| asked.as_ref().map(|asked| asked.direction));
-    let (mine, other) = bench.maps.with(|maps| {
+    let direction = bench.asked.see(|asked| asked.as_ref().map(|asked| asked.direction));
+    let (mine, other) = bench.maps.see(|maps| {
         let runs = maps.runs.clone();
         let (clean, corrupted) = runs.map(|runs| (runs.clean_tokens, runs.corrupted_tokens)).unwrap_or_default();
         match direction {
@@ -132,30 +129,22 @@ fn cell_view(bench: Bench, place: Place, cell: &PatchedCell, most: f64, divided:
         }
         None => format!("{}: metric {}", place.label(), format::full(cell.metric)),
     };
-    let is_chosen = move || bench.chosen.with(|chosen| chosen.contains(&place));
-    // What is patched at a token can reach later tokens in later layers, and its own.
-    let is_reached = move || {
-        bench.chosen.with(|chosen| match chosen.as_slice() {
-            [from] if from.group != PatchGroup::Heads && place.group != PatchGroup::Heads => {
-                place.at >= from.at && (place.layer > from.layer || (place.layer == from.layer && place.at == from.at))
-            }
-            _ => false,
-        })
-    };
+    let is_chosen = move || bench.chosen.see(|chosen| chosen.contains(&place));
+    let is_reached = move || bench.chosen.see(|chosen| matches!(chosen.as_slice(), [from] if from.reaches(place)));
     view! {
-        <td class=format!("fill {}", sign_class(value)) class:reached=is_reached style=fill_style(value, most)>
+        <td class=format!("fill {}", sign_class(value)) class:reached=follows(is_reached) style=fill_style(value, most)>
             <button
                 type="button"
                 class="map-cell"
-                class:chosen=is_chosen
-                aria-pressed=move || is_chosen().to_string()
+                class:chosen=follows(is_chosen)
+                aria-pressed=follows(move || is_chosen().to_string())
                 aria-label=label.clone()
                 title=label
                 data-group=place.group.as_str()
                 data-layer=place.layer.to_string()
                 data-at=place.at.to_string()
                 data-value=format::full(value)
-                on:click=move |e| bench.choose(place, e.ctrl_key() || e.shift_key() || e.meta_key())
+                on:click=press(move |e| bench.choose(place, e.ctrl_key() || e.shift_key() || e.meta_key()))
             >
                 {short(value)}
             </button>

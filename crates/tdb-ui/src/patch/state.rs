@@ -1,9 +1,12 @@
 //! What the patch bench asks, as it stands in the address and as a request.
 
 use tdb_api::{
-    ActivationLocationType as Location, AllOrOneIndex, MirroredActivationIndex, PassType, PatchCell, PatchDirection,
-    PatchGroup, PatchMetric, PatchRequest, PatchUnits, TokenPair, TokenRef,
+    ActivationLocationType as Location, AllOrOneIndex, AttentionTraceType, MirroredActivationIndex, PassType,
+    PatchCell, PatchDirection, PatchGroup, PatchMetric, PatchPath, PatchRequest, PatchUnits, PatchedCell, TokenPair,
+    TokenRef,
 };
+
+use crate::server::Facts;
 
 /// Everything but what is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +19,98 @@ pub struct Asked {
     pub metric: PatchMetric,
     /// Pairs of tokens as `clean:corrupted`, separated by spaces; empty for those at the same positions.
     pub alignment: String,
+    /// Heads that paths from the chosen cell lead to.
+    pub path_end: Option<PathEnd>,
+    /// Whether cells open into latents.
+    pub latents: bool,
 }
+
+/// The heads of a layer, by their query, key or value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathEnd {
+    pub layer: i64,
+    pub through: AttentionTraceType,
+}
+
+impl PathEnd {
+    pub fn word(self) -> String {
+        format!("{}.{}", self.layer, self.through)
+    }
+
+    pub fn parse(word: &str) -> Option<Self> {
+        let (layer, through) = word.split_once('.')?;
+        Some(Self { layer: layer.parse().ok()?, through: through.parse().ok()? })
+    }
+}
+
+/// What the model has that a cell can be opened into.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parts {
+    pub layers: i64,
+    heads: i64,
+    /// Layers with latents of the MLP and of attention.
+    latents: [Vec<i64>; 2],
+}
+
+impl Parts {
+    pub fn of(facts: &Facts) -> Self {
+        let server = facts.server.as_ref();
+        let latents = |of: Option<&tdb_api::AutoencoderInfo>| of.map(|of| of.layers.clone()).unwrap_or_default();
+        Self {
+            layers: facts.model.n_layers,
+            heads: server.and_then(|s| s.shape.as_ref()).map_or(0, |shape| shape.n_heads),
+            latents: [
+                latents(server.and_then(|s| s.mlp_autoencoder.as_ref())),
+                latents(server.and_then(|s| s.attention_autoencoder.as_ref())),
+            ],
+        }
+    }
+
+    /// The kinds of parts of a cell, each part patched alone, with a heading; latents in place of heads and neurons, if
+    /// they are asked for and there are any.
+    pub fn units(&self, place: Place, latents: bool) -> Vec<(Location, &'static str)> {
+        match place.group {
+            _ if latents && self.has_latents(place) => match place.group {
+                PatchGroup::Mlp => vec![(Location::OnlineMlpAutoencoderLatent, "Latents")],
+                _ => vec![(Location::OnlineAttentionAutoencoderLatent, "Latents")],
+            },
+            PatchGroup::Attention => vec![
+                (Location::AttnWeightedSumOfValues, "Heads"),
+                (Location::AttnQuery, "Queries"),
+                (Location::AttnKey, "Keys"),
+                (Location::AttnValue, "Values"),
+            ],
+            PatchGroup::Mlp => vec![(Location::MlpPostAct, "Neurons")],
+            PatchGroup::Residual => vec![
+                (Location::AttnWeightedSumOfValues, "Heads of the layer"),
+                (Location::MlpPostAct, "Neurons of the layer"),
+            ],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a dictionary describes what is written there.
+    pub fn has_latents(&self, place: Place) -> bool {
+        let [mlp, attention] = &self.latents;
+        match place.group {
+            PatchGroup::Mlp => mlp.contains(&place.layer),
+            PatchGroup::Attention => attention.contains(&place.layer),
+            _ => false,
+        }
+    }
+
+    /// Layers whose heads a path from a cell can lead to; none from the middle of the residual stream, which is no node.
+    pub fn reached(&self, place: Place) -> std::ops::Range<i64> {
+        match place.group {
+            PatchGroup::Residual if place.layer > 0 => 0..0,
+            PatchGroup::Residual => 0..self.layers,
+            _ => place.layer + 1..self.layers,
+        }
+    }
+}
+
+/// Headings of what a head at all tokens is patched in, in the order of the request.
+pub const OF_HEAD: [&str; 4] = ["Output", "Query", "Key", "Value"];
 
 impl Default for Asked {
     fn default() -> Self {
@@ -28,6 +122,8 @@ impl Default for Asked {
             direction: PatchDirection::Denoising,
             metric: PatchMetric::LogitDifference,
             alignment: String::new(),
+            path_end: None,
+            latents: false,
         }
     }
 }
@@ -42,6 +138,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Of a heat map's cell.
+    pub fn of(cell: &PatchedCell) -> Option<Self> {
+        Some(Self { group: cell.group, layer: cell.layer_index?, at: cell.token_index.or(cell.unit)? })
+    }
+
     fn word(self) -> String {
         format!("{}.{}.{}", self.group, self.layer, self.at)
     }
@@ -64,6 +165,22 @@ impl Place {
         }
     }
 
+    /// Whether a patch here can change what is there: later layers read it, from this token on.
+    pub fn reaches(self, there: Self) -> bool {
+        let at_a_token = |place: Self| place.group != PatchGroup::Heads;
+        // The order in which a layer computes: the stream before it, attention, MLP.
+        let order = |place: Self| match place.group {
+            PatchGroup::Residual => (place.layer, 0),
+            PatchGroup::Attention => (place.layer, 1),
+            _ => (place.layer, 2),
+        };
+        // Only attention carries something to later tokens.
+        at_a_token(self)
+            && at_a_token(there)
+            && order(there) > order(self)
+            && (there.at == self.at || (there.at > self.at && carries(self, there)))
+    }
+
     /// The activation that it patches.
     fn site(self) -> MirroredActivationIndex {
         let one = AllOrOneIndex::One;
@@ -78,6 +195,13 @@ impl Place {
             }
         }
     }
+}
+
+/// Whether an attention layer stands between the two.
+fn carries(from: Place, there: Place) -> bool {
+    let first = if from.group == PatchGroup::Residual { from.layer } else { from.layer + 1 };
+    let last = if there.group == PatchGroup::Residual { there.layer - 1 } else { there.layer };
+    first <= last
 }
 
 fn index(location: Location, layer: Option<i64>, tensor_indices: Vec<AllOrOneIndex>) -> MirroredActivationIndex {
@@ -102,6 +226,8 @@ impl Asked {
                 "direction" => asked.direction = value.parse().unwrap_or(asked.direction),
                 "metric" => asked.metric = value.parse().unwrap_or(asked.metric),
                 "alignment" => asked.alignment = value,
+                "latents" => asked.latents = value == "true",
+                "into" => asked.path_end = PathEnd::parse(&value),
                 "cells" => chosen = value.split(' ').filter_map(Place::parse).collect(),
                 _ => {}
             }
@@ -111,6 +237,7 @@ impl Asked {
 
     pub fn to_query(&self, chosen: &[Place]) -> String {
         let cells: Vec<String> = chosen.iter().map(|place| place.word()).collect();
+        let into = self.path_end.map(PathEnd::word).unwrap_or_default();
         let all = [
             ("clean", self.clean.as_str()),
             ("corrupted", &self.corrupted),
@@ -120,6 +247,8 @@ impl Asked {
             ("metric", self.metric.as_str()),
             ("alignment", &self.alignment),
             ("cells", &cells.join(" ")),
+            ("into", &into),
+            ("latents", if self.latents { "true" } else { "" }),
         ];
         let written = all.iter().filter(|(_, value)| !value.is_empty());
         written.map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<_>>().join("&")
@@ -145,45 +274,53 @@ impl Asked {
         }
     }
 
-    /// The question about what is chosen: the parts of one cell, or several cells together.
-    pub fn drill(&self, chosen: &[Place]) -> Option<PatchRequest> {
+    /// The question about what is chosen: the parts of one cell and paths from it, or several cells together.
+    pub fn drill(&self, chosen: &[Place], parts: &Parts) -> Option<PatchRequest> {
         let mut request = PatchRequest { grids: Some(Vec::new()), ..self.request() };
         match chosen {
             [] => return None,
+            [place] if place.group == PatchGroup::Heads => {
+                let location =
+                    [Location::AttnWeightedSumOfValues, Location::AttnQuery, Location::AttnKey, Location::AttnValue];
+                let indices = || vec![AllOrOneIndex::All, AllOrOneIndex::One(place.at)];
+                let cell = |location| PatchCell { sites: vec![index(location, Some(place.layer), indices())] };
+                request.cells = Some(location.into_iter().map(cell).collect());
+            }
             [place] => {
-                let units = |location, token| PatchUnits {
+                let units = |(location, _)| PatchUnits {
                     activation_location_type: location,
                     layer_index: place.layer,
-                    token_index: token,
+                    token_index: place.at,
                     most: 16,
                 };
-                let heads =
-                    [Location::AttnWeightedSumOfValues, Location::AttnQuery, Location::AttnKey, Location::AttnValue];
-                let locations: Vec<Location> = match place.group {
-                    PatchGroup::Attention => heads.to_vec(),
-                    PatchGroup::Mlp => vec![Location::MlpPostAct],
-                    PatchGroup::Residual => vec![Location::AttnWeightedSumOfValues, Location::MlpPostAct],
-                    // A head at all tokens: its output, query, key and value together, one after the other.
-                    _ => {
-                        let one = |location| PatchCell {
-                            sites: vec![index(
-                                location,
-                                Some(place.layer),
-                                vec![AllOrOneIndex::All, AllOrOneIndex::One(place.at)],
-                            )],
-                        };
-                        request.cells = Some(heads.into_iter().map(one).collect());
-                        return Some(request);
-                    }
-                };
-                request.units = Some(locations.into_iter().map(|location| units(location, place.at)).collect());
+                request.units = Some(parts.units(*place, self.latents).into_iter().map(units).collect());
             }
             several => {
                 let sites = several.iter().map(|place| place.site()).collect();
                 request.cells = Some(vec![PatchCell { sites }]);
             }
         }
+        if let ([place], Some(end)) = (chosen, self.path_end)
+            && parts.reached(*place).contains(&end.layer)
+        {
+            let path = |to_head| PatchPath { from: place.site(), to_layer: end.layer, to_head, through: end.through };
+            request.paths = Some((0..parts.heads).map(path).collect());
+        }
         Some(request)
+    }
+
+    /// The state in which a residual stream of one run at token `source` stands in the other run at token `target`.
+    pub fn put(&self, from_clean: bool, source: i64, target: i64, aligned: &[TokenPair]) -> Self {
+        let direction = if from_clean { PatchDirection::Denoising } else { PatchDirection::Noising };
+        let (clean, corrupted) = if from_clean { (source, target) } else { (target, source) };
+        let new = TokenPair { clean, corrupted };
+        let mut asked = Self { direction, ..self.clone() };
+        if !aligned.contains(&new) {
+            let others = aligned.iter().filter(|pair| pair.clean != clean && pair.corrupted != corrupted);
+            let pairs = others.chain([&new]).map(|pair| format!("{}:{}", pair.clean, pair.corrupted));
+            asked.alignment = pairs.collect::<Vec<_>>().join(" ");
+        }
+        asked
     }
 
     fn pairs(&self) -> Option<Vec<TokenPair>> {
@@ -260,6 +397,8 @@ mod tests {
             direction: PatchDirection::Noising,
             metric: PatchMetric::Probability,
             alignment: "0:1 2:3".into(),
+            path_end: Some(PathEnd { layer: 2, through: AttentionTraceType::K }),
+            latents: true,
             ..Asked::default()
         };
         let chosen = vec![
@@ -277,17 +416,67 @@ mod tests {
         assert_eq!(Asked { distractor: String::new(), ..Asked::default() }.swapped(), None);
     }
 
+    fn parts() -> Parts {
+        Parts { layers: 4, heads: 8, latents: [vec![2], Vec::new()] }
+    }
+
     #[test]
     fn one_chosen_cell_opens_and_several_are_patched_together() {
         let place = |group| Place { group, layer: 2, at: 5 };
         let asked = Asked::default();
-        assert!(asked.drill(&[]).is_none());
-        assert_eq!(asked.drill(&[place(PatchGroup::Attention)]).unwrap().units.unwrap().len(), 4);
-        assert_eq!(asked.drill(&[place(PatchGroup::Heads)]).unwrap().cells.unwrap().len(), 4);
-        let several = asked.drill(&[place(PatchGroup::Mlp), place(PatchGroup::Residual)]).unwrap().cells.unwrap();
+        let drill = |chosen: &[Place]| asked.drill(chosen, &parts());
+        assert!(drill(&[]).is_none());
+        assert_eq!(drill(&[place(PatchGroup::Attention)]).unwrap().units.unwrap().len(), 4);
+        let of_latents = Asked { latents: true, ..asked.clone() };
+        let location = |asked: &Asked, group| {
+            let units = asked.drill(&[place(group)], &parts()).unwrap().units.unwrap();
+            units[0].activation_location_type
+        };
+        assert_eq!(location(&asked, PatchGroup::Mlp), Location::MlpPostAct);
+        assert_eq!(location(&of_latents, PatchGroup::Mlp), Location::OnlineMlpAutoencoderLatent);
+        assert_eq!(location(&of_latents, PatchGroup::Attention), Location::AttnWeightedSumOfValues, "none are there");
+        assert_eq!(drill(&[place(PatchGroup::Heads)]).unwrap().cells.unwrap().len(), OF_HEAD.len());
+        let several = drill(&[place(PatchGroup::Mlp), place(PatchGroup::Residual)]).unwrap().cells.unwrap();
         assert_eq!((several.len(), several[0].sites.len()), (1, 2));
         assert_eq!(asked.request().alignment, None);
         let aligned = Asked { alignment: "0:0 3:2".into(), ..asked };
         assert_eq!(aligned.request().alignment.unwrap()[1], TokenPair { clean: 3, corrupted: 2 });
+    }
+
+    #[test]
+    fn a_patch_reaches_later_tokens_through_attention_alone() {
+        let place = |group, layer, at| Place { group, layer, at };
+        let (stream, attention, mlp) = (PatchGroup::Residual, PatchGroup::Attention, PatchGroup::Mlp);
+        let from = place(stream, 1, 5);
+        assert!(from.reaches(place(attention, 1, 7)) && from.reaches(place(mlp, 1, 7)), "its own layer reads it");
+        assert!(!from.reaches(place(stream, 2, 4)), "an earlier token");
+        assert!(!from.reaches(place(mlp, 0, 5)), "an earlier layer");
+        let from = place(mlp, 1, 5);
+        assert!(from.reaches(place(stream, 2, 5)) && !from.reaches(place(stream, 2, 6)));
+        assert!(from.reaches(place(attention, 2, 6)) && !from.reaches(place(mlp, 1, 6)));
+        assert!(!from.reaches(place(PatchGroup::Heads, 3, 6)), "heads stand for all tokens");
+    }
+
+    #[test]
+    fn paths_lead_from_a_node_to_the_heads_of_a_later_layer() {
+        let asked = Asked { path_end: PathEnd::parse("3.V"), ..Asked::default() };
+        let paths = |group, layer| asked.drill(&[Place { group, layer, at: 5 }], &parts()).unwrap().paths;
+        let from_mlp = paths(PatchGroup::Mlp, 2).unwrap();
+        assert_eq!((from_mlp.len(), from_mlp[7].to_layer, from_mlp[7].to_head), (8, 3, 7));
+        assert_eq!(paths(PatchGroup::Mlp, 3), None, "its own layer has read already");
+        assert_eq!(paths(PatchGroup::Residual, 1), None, "no node writes there");
+        let from_embedding = paths(PatchGroup::Residual, 0).unwrap();
+        assert_eq!(from_embedding[0].from.activation_location_type, Location::ResidPostEmbedding);
+        assert_eq!(asked.path_end.unwrap().word(), "3.V");
+    }
+
+    #[test]
+    fn a_residual_stream_that_is_put_elsewhere_changes_the_alignment() {
+        let same = |n: i64| (0..n).map(|at| TokenPair { clean: at, corrupted: at }).collect::<Vec<_>>();
+        let asked = Asked::default();
+        let put = asked.put(false, 2, 2, &same(4));
+        assert_eq!((put.direction, put.alignment.as_str()), (PatchDirection::Noising, ""));
+        let put = asked.put(true, 1, 3, &same(4));
+        assert_eq!((put.direction, put.alignment.as_str()), (PatchDirection::Denoising, "0:0 2:2 1:3"));
     }
 }

@@ -1,5 +1,6 @@
 //! Ablations and traces as steps, and the way that traces have gone.
 
+use tdb_api::wire::from_json;
 use tdb_api::{AttentionTraceType, MlpTraceType, NodeAblation, NodeIndex, NodeToTrace, NodeType, page::PageState};
 
 use super::Session;
@@ -98,7 +99,7 @@ type Step = (NodeToTrace, Option<NodeToTrace>);
 impl ViewState {
     /// The traces before the present one.
     pub fn trail(&self) -> Vec<Step> {
-        serde_json::from_str(&self.trail).unwrap_or_default()
+        from_json(&self.trail).unwrap_or_default()
     }
 
     /// Where the value that a node is held at comes from, if it is known.

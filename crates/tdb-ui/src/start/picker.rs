@@ -1,16 +1,17 @@
 //! One picker for the nodes of all data sets.
 
 use leptos::prelude::*;
-use leptos_router::hooks::use_navigate;
 use tdb_api::NeuronDatasetMetadata;
 use tdb_api::page::NodePageKind;
 use tdb_api::routes::NeuronDatasetsMetadata;
 
+use crate::address::Address;
 use crate::client::capital;
 use crate::names::node_path;
 use crate::remote::{Remote, follow};
 use crate::server::Server;
 use crate::signals::{Peek, See};
+use crate::sorting::sort;
 use crate::ui::{ProblemCard, number_field};
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, sent};
@@ -29,7 +30,7 @@ pub fn Picker() -> impl IntoView {
     let chosen = RwSignal::new(0usize);
     let layer = RwSignal::new("0".to_owned());
     let unit = RwSignal::new("0".to_owned());
-    let navigate = use_navigate();
+    let here = Address::get();
     let datasets = Memo::new(move |_| {
         let mut all: Vec<Dataset> = match state.get() {
             Remote::Ready(sets) => sets.iter().filter_map(read).collect(),
@@ -50,7 +51,8 @@ pub fn Picker() -> impl IntoView {
             }
         }
         if let Some(model) = server.facts.get().and_then(|f| f.slug()).map(|s| s.model) {
-            all.sort_by_key(|d| d.slug.split('_').next() != Some(model.as_str()));
+            let is_other = |d: &Dataset| d.slug.split('_').next() != Some(model.as_str());
+            sort(&mut all, |a, b| is_other(a).cmp(&is_other(b)));
         }
         own.append(&mut all);
         own
@@ -80,7 +82,7 @@ pub fn Picker() -> impl IntoView {
         else {
             return;
         };
-        navigate(&node_path(&dataset.slug, dataset.kind.node_type, l, u), Default::default());
+        here.go(&node_path(&dataset.slug, dataset.kind.node_type, l, u));
     };
     let field = |label, id, text| number_field(label, id, "numeric", text);
     view! {

@@ -12,6 +12,7 @@ use crate::format;
 use crate::json::Json;
 use crate::session::Session;
 use crate::signals::{Change, Peek, See};
+use crate::sorting::sort;
 use crate::token_cache::TokenCache;
 use crate::ui::press;
 use crate::ui::{JsonButton, Menu, Tip, sign_class, token_text};
@@ -157,12 +158,12 @@ fn lines(answer: &Answer, session: Session, (column, descending): (usize, bool))
             None => rest.push(candidate.clone()),
         }
     }
-    pinned.sort_by_key(|(place, _)| *place);
+    sort(&mut pinned, |a, b| a.0.cmp(&b.0));
     let value = |c: &Candidate| match column {
         2 => c.logit_difference(),
         side => c.logits[side],
     };
-    rest.sort_by(|a, b| match (value(a), value(b)) {
+    sort(&mut rest, |a, b| match (value(a), value(b)) {
         (Some(x), Some(y)) => {
             if descending {
                 y.total_cmp(&x)

@@ -7,6 +7,7 @@ use crate::dom;
 use crate::names;
 use crate::session::Session;
 use crate::signals::See;
+use crate::sorting::sort;
 use crate::ui::{CardHead, SaveFigure};
 use crate::ui::{Show, dynamic};
 
@@ -52,7 +53,7 @@ fn draw(session: Session, nodes: &[NodeToTrace]) -> AnyView {
     let tokens = session.answer.see(|a| a.tokens().to_vec());
     let n = tokens.len().max(1);
     let mut layers: Vec<i64> = nodes.iter().map(|t| t.node_index.layer_index.unwrap_or(-1)).collect();
-    layers.sort_unstable();
+    sort(&mut layers, Ord::cmp);
     layers.dedup();
     let column = (ROOM / n).clamp(COLUMN.0, COLUMN.1);
     // Names stand on the side where there is more room.

@@ -14,7 +14,8 @@ use crate::dom;
 use crate::format;
 use crate::names;
 use crate::session::Session;
-use crate::ui::{Ledger, sign_class};
+use crate::signals::{Peek, See};
+use crate::ui::{Ledger, dynamic, entered, follows, sign_class};
 
 const STORED: &str = "tdb.exact";
 
@@ -69,17 +70,22 @@ impl ExactEffects {
 
     /// Whether the table has a column for them.
     pub fn has_column(self) -> bool {
-        self.is_on.get() && self.asked.with(Option::is_some)
+        self.is_on.get() && self.asked.see(Option::is_some)
     }
 
     pub fn of(self, node: &NodeIndex) -> Option<NodeEffect> {
-        self.found.with(|found| found.effects.get(&key(node)).cloned())
+        self.found.see(|found| found.effects.get(&key(node)).cloned())
+    }
+
+    /// The checks of the answer, as they stand now.
+    pub fn checks(self) -> Vec<Check> {
+        self.found.peek(|found| found.checks.clone())
     }
 
     fn follow(self, session: Session) {
         let request = Memo::new(move |_| {
-            let ready = self.is_on.get() && session.busy.with(Option::is_none);
-            ready.then(|| session.answer.with(|answer| request_of(answer))).flatten()
+            let ready = self.is_on.get() && session.busy.see(Option::is_none);
+            ready.then(|| session.answer.see(|answer| request_of(answer))).flatten()
         });
         let abort = StoredValue::new_local(None::<Abort>);
         let id = StoredValue::new(0u32);
@@ -190,7 +196,7 @@ pub fn cell(exact: ExactEffects, node: NodeIndex) -> AnyView {
             .into_any()
         }
     };
-    shown.into_any()
+    dynamic(shown).into_any()
 }
 
 /// What is below the table: the price while it is computed, how many estimates are off, what was not looked at, the checks.
@@ -203,10 +209,10 @@ pub fn ExactFooter() -> impl IntoView {
         exact.is_on.set(on);
     };
     let text = move || {
-        if !exact.is_on.get() || exact.asked.with(Option::is_none) {
+        if !exact.is_on.get() || exact.asked.see(Option::is_none) {
             return ().into_any();
         }
-        exact.found.with(|found| {
+        exact.found.see(|found| {
             if let Some(problem) = &found.problem {
                 return view! { <span class="field-error">{problem.message.clone()}</span> }.into_any();
             }
@@ -231,11 +237,11 @@ pub fn ExactFooter() -> impl IntoView {
     view! {
         <div class="table-foot" id="exact">
             <label class="row small-text">
-                <input type="checkbox" prop:checked=move || exact.is_on.get() on:change=toggle />
+                <input type="checkbox" prop:checked=follows(move || exact.is_on.get()) on:change=entered(toggle) />
                 "Exact effects"
             </label>
-            <span class="grow small-text foot-text" aria-live="polite">{text}</span>
-            <Ledger checks=Signal::derive(move || exact.found.with(|found| found.checks.clone())) />
+            <span class="grow small-text foot-text" aria-live="polite">{dynamic(text)}</span>
+            <Ledger checks=Signal::derive(move || exact.found.see(|found| found.checks.clone())) />
         </div>
     }
 }

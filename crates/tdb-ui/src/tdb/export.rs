@@ -3,13 +3,14 @@
 use leptos::prelude::*;
 use serde::Serialize;
 use tdb_api::stream::Candidates;
-use tdb_api::{BatchedResponse, BatchedTdbRequest};
+use tdb_api::{BatchedResponse, BatchedTdbRequest, Check};
 
 use crate::answer::{Answer, Metric};
 use crate::dom;
 use crate::format;
 use crate::json::Json;
 use crate::session::Session;
+use crate::ui::verdict;
 use crate::view::{Line, arrange};
 
 /// The request as a shell command.
@@ -49,11 +50,11 @@ for side in answer["inferenceSubResponses"]:
 }
 
 /// The rows of the table as filtered and ordered, with a first line that says where they come from.
-pub fn csv(session: Session, link: &str) -> String {
+pub fn csv(session: Session, checks: &[Check], link: &str) -> String {
     let answer = session.answer.get_untracked();
     let view = crate::view::ViewState { grouped: crate::view::Grouping::None, ..session.view.get_untracked() };
     let lines = arrange(&answer, &view, &Default::default(), None);
-    table(&answer, &lines, &stamp(session, link))
+    table(&answer, &lines, &stamp(session, checks, link))
 }
 
 fn table(answer: &Answer, lines: &[Line], stamp: &str) -> String {
@@ -107,31 +108,39 @@ struct Whole<'a> {
     response: &'a BatchedResponse,
     /// What only a stream tells, for each side.
     candidates: &'a [Option<Candidates>],
+    /// What was checked of it.
+    checks: &'a [Check],
 }
 
 impl<'a> Whole<'a> {
-    fn of(answer: &'a Answer, url: &'a str) -> Self {
+    fn of(answer: &'a Answer, checks: &'a [Check], url: &'a str) -> Self {
         let folded = &answer.folded;
         let (request, response, candidates) = (&*answer.request, &folded.response, folded.candidates.as_slice());
-        Self { stamp: None, url, request, response, candidates }
+        Self { stamp: None, url, request, response, candidates, checks }
     }
 }
 
 /// Request and answer, for the JSON view.
-pub fn whole(answer: &Answer, link: &str) -> Json {
-    Json::of(&Whole::of(answer, link))
+pub fn whole(answer: &Answer, checks: &[Check], link: &str) -> Json {
+    Json::of(&Whole::of(answer, checks, link))
 }
 
 /// Request, answer, and what is needed to get it again.
-pub fn json(session: Session, link: &str) -> String {
+pub fn json(session: Session, checks: &[Check], link: &str) -> String {
     let answer = session.answer.get_untracked();
-    let whole = Whole { stamp: Some(stamp(session, link)), ..Whole::of(&answer, link) };
+    let whole = Whole { stamp: Some(stamp(session, checks, link)), ..Whole::of(&answer, checks, link) };
     Json::of(&whole).pretty()
 }
 
-fn stamp(session: Session, link: &str) -> String {
+fn stamp(session: Session, checks: &[Check], link: &str) -> String {
     let (model, version) = session.facts_stamp();
-    format!("model {model}, {version}, {}, {link}", dom::timestamp())
+    let checked = verdict(checks).unwrap_or_else(|| "no checks".to_owned());
+    format!("model {model}, {version}, {checked}, {}, {link}", dom::timestamp())
+}
+
+/// The outcome of the checks as the end of a link: a browser takes no notice of it, a reader does.
+pub fn as_fragment(checks: &[Check]) -> String {
+    verdict(checks).map(|words| format!("#{}", words.replace(' ', "-"))).unwrap_or_default()
 }
 
 #[cfg(test)]

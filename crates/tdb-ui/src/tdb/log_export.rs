@@ -1,8 +1,8 @@
 //! The log as a document, and as a notebook that asks the same server the same questions.
 
 use serde::Serialize;
+use tdb_api::page::LogEntry as Entry;
 
-use super::notebook::Entry;
 use crate::format;
 use crate::json::Json;
 

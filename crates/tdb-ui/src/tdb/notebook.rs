@@ -1,7 +1,8 @@
 //! The log of the visit: runs, continuations, figures and notes in order. Kept in this browser, exported for others.
 
 use leptos::prelude::*;
-use serde::{Deserialize, Serialize};
+use tdb_api::page::LogEntry as Entry;
+use tdb_api::wire::from_json;
 use tdb_api::{SampleRequest, TokenRef};
 
 use super::interventions::describe;
@@ -20,27 +21,6 @@ const KEY: &str = "tdb.log";
 /// Entries that are kept; the oldest go first.
 const MOST: usize = 200;
 
-/// Something that was done or seen.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Entry {
-    pub id: u32,
-    /// When, as ISO text.
-    pub at: String,
-    pub title: String,
-    pub note: String,
-    /// What was asked, as names and values.
-    pub facts: Vec<(String, String)>,
-    /// Path and query that open it.
-    pub url: String,
-    /// The body of `/batched_tdb`, of a run.
-    pub request: String,
-    /// The asked quantity of each side of a run.
-    pub values: Vec<f64>,
-    /// A figure's drawing.
-    pub svg: String,
-}
-
 #[derive(Clone, Copy)]
 pub struct Log {
     pub entries: RwSignal<Vec<Entry>>,
@@ -50,7 +30,7 @@ pub struct Log {
 impl Log {
     /// Keeps every run of the session from now on.
     pub fn provide(session: Session) {
-        let kept = dom::stored(KEY).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let kept = dom::stored(KEY).and_then(|text| from_json(&text).ok()).unwrap_or_default();
         let log = Self { entries: RwSignal::new(kept), session };
         provide_context(log);
         Effect::new(move |seen: Option<u32>| {
@@ -139,14 +119,14 @@ impl Log {
 #[component]
 pub fn LogView() -> impl IntoView {
     let log = Log::get();
-    let chosen = RwSignal::new(Vec::<u32>::new());
+    let chosen = RwSignal::new(Vec::<i64>::new());
     let note = RwSignal::new(String::new());
-    let edit = move |id: u32, change: &dyn Fn(&mut Entry)| {
+    let edit = move |id: i64, change: &dyn Fn(&mut Entry)| {
         log.entries.change(|all| all.iter_mut().filter(|e| e.id == id).for_each(change));
     };
     // Typing in an entry does not draw the list anew.
     let ids = Memo::new(move |_| log.entries.see(|all| all.iter().map(|e| e.id).collect::<Vec<_>>()));
-    let of = move |id: u32| log.entries.peek(|all| all.iter().find(|e| e.id == id).cloned());
+    let of = move |id: i64| log.entries.peek(|all| all.iter().find(|e| e.id == id).cloned());
     let export = move |what: &'static str| {
         let (all, server) = (log.entries.get_untracked(), client::absolute_server());
         match what {

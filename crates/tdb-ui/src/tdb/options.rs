@@ -69,7 +69,7 @@ pub fn Options() -> impl IntoView {
                 <input
                     type="checkbox"
                     id="mlp-autoencoders"
-                    prop:checked=mlp_on
+                    prop:checked=follows(mlp_on)
                     on:change=entered(move |e| set_mlp(event_target_checked(&e)))
                 />
                 "MLP autoencoders"
@@ -80,7 +80,7 @@ pub fn Options() -> impl IntoView {
                 <input
                     type="checkbox"
                     id="attention-autoencoders"
-                    prop:checked=attention_on
+                    prop:checked=follows(attention_on)
                     on:change=entered(move |e| set_attention(event_target_checked(&e)))
                 />
                 "Attention autoencoders"
@@ -93,19 +93,18 @@ pub fn Options() -> impl IntoView {
                     class="field short"
                     id="residual-cut"
                     aria-describedby="residual-cut-reason"
-                    on:change=move |e| set_cut(event_target_value(&e))
+                    on:change=entered(move |e| set_cut(event_target_value(&e)))
                 >
-                    <option value="" selected=move || cut().is_none()>"none"</option>
-                    {move || layers.get().into_iter().map(|layer| view! {
-                        <option value=layer.to_string() selected=move || cut() == Some(layer)>{layer}</option>
-                    }).collect_view()}
+                    <option value="" selected=follows(move || cut().is_none())>"none"</option>
+                    {dynamic(move || layers.get().into_iter().map(|layer| view! {
+                        <option value=layer.to_string() selected=follows(move || cut() == Some(layer))>{layer}</option>
+                    }).collect_view())}
                 </select>
             </label>
             <Show when=move || cut().is_some()>
                 <span class="quiet" id="residual-cut-reason">{CUT}</span>
             </Show>
         </Show>
-        <super::fidelity::Fidelity />
         <label class="check" title="How many of the largest and of the smallest nodes, for each column of the table">
             "Rows per column (top k)"
             <input

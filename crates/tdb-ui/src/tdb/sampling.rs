@@ -5,15 +5,16 @@ use std::fmt::Write as _;
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 use tdb_api::numbers::largest_magnitude;
-use tdb_api::page::PageState;
+use tdb_api::page::{PageState, SideState};
 use tdb_api::routes::{BatchedTdb, SampleStream};
 use tdb_api::stream::TdbEvent;
-use tdb_api::{BatchedTdbRequest, SampleRequest};
+use tdb_api::{BatchedTdbRequest, NodeAblation, NodeIndex, NodeType, PassType, SampleRequest};
 
 use super::interventions::describe;
 use super::notebook::Log;
 use crate::client::{self, Abort, Kind, Problem};
 use crate::format;
+use crate::names::parse_jump;
 use crate::session::Session;
 use crate::signals::See;
 use crate::ui::{ProblemCard, number_field};
@@ -36,11 +37,18 @@ pub fn Sampling() -> impl IntoView {
     let problem = RwSignal::new(None::<Problem>);
     let running = RwSignal::new(false);
     let abort = StoredValue::new_local(None::<Abort>);
-    let side = move || session.asked.see(|a| a.as_ref().map(|a| a.left.clone()));
-    let has_ablations = move || side().is_some_and(|s| !s.node_ablations.is_empty());
+    let [held_node, held_value] = ["", "0"].map(field);
+    let held = move || held(&held_node.get(), &held_value.get());
+    // What is continued: the left prompt, with its ablations and the node that is held besides.
+    let side = Memo::new(move |_| {
+        let mut side = session.asked.see(|a| a.as_ref().map(|a| a.left.clone()))?;
+        side.node_ablations.extend(held().ok().flatten());
+        Some(side)
+    });
+    let has_ablations = move || side.see(|s| s.as_ref().is_some_and(|s| !s.node_ablations.is_empty()));
     let start = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
-        let Some(side) = untrack(side) else { return };
+        let (Some(side), Ok(_)) = (side.get_untracked(), untrack(held)) else { return };
         let number = |signal: RwSignal<String>| signal.get_untracked().trim().parse::<f64>().unwrap_or(f64::NAN);
         let request = SampleRequest {
             prompt: side.prompt,
@@ -101,34 +109,68 @@ pub fn Sampling() -> impl IntoView {
                 {input("Temperature", "sample-temperature", temperature)}
                 {input("Top-p", "sample-top-p", top_p)}
                 {input("Seed", "sample-seed", seed)}
+                <label class="stack tight">
+                    <span class="label">"Hold a node"</span>
+                    <input
+                        class="field short"
+                        id="hold-node"
+                        placeholder="mlp_L3_44"
+                        aria-invalid=follows(move || held().is_err().to_string())
+                        prop:value=follows(move || held_node.get())
+                        on:input=entered(move |e| held_node.set(event_target_value(&e)))
+                    />
+                </label>
+                {input("at", "hold-value", held_value)}
                 <button class="button primary" type="submit" disabled=follows(move || running.get())>"Continue"</button>
                 <Show when=move || running.get()>
                     <button type="button" class="button" on:click=press(move |_| abort.set_value(None))>"Cancel"</button>
                 </Show>
             </form>
             <p class="quiet small-text">
-                "Both continuations are drawn with the same seed. An ablation at every token holds for what is drawn, \
-                    too: set a neuron or latent to a value there to steer. Temperature 0 takes the likeliest token. \
+                "Both continuations are drawn with the same seed. A node that is held has this value at every token, also \
+                    at those that are drawn, beside the question's ablations. Temperature 0 takes the likeliest token. \
                     Colour: probability."
             </p>
+            {dynamic(move || held().err().map(|wrong| view! { <p class="field-error" role="alert">{wrong}</p> }))}
             {dynamic(move || problem.get().map(|p| view! { <ProblemCard problem=p /> }))}
             <div class="row continued">
                 {dynamic(move || if has_ablations() {
-                    view! { {pane(0, "With the ablations")} {pane(1, "Without")} }.into_any()
+                    view! { {pane(0, "With what is held")} {pane(1, "Without")} }.into_any()
                 } else {
                     pane(0, "Continuation").into_any()
                 })}
             </div>
             <Show when=has_ablations>
-                <Doses />
+                <Doses side=side />
             </Show>
         </div>
     }
 }
 
-/// The question with one of its ablations at several values.
-fn doses(page: &PageState, at: usize, values: &[f64]) -> BatchedTdbRequest {
-    let mut page = page.clone();
+/// A node at every token, and the value it is held at; none without a name.
+///
+/// # Errors
+/// A sentence if the name or the value cannot be read.
+fn held(name: &str, value: &str) -> Result<Option<NodeAblation>, String> {
+    if name.trim().is_empty() {
+        return Ok(None);
+    }
+    let (node_type, layer, unit) = parse_jump(name, NodeType::MlpNeuron)
+        .ok_or("Name a node with layer and index, as mlp_L3_44 or mlp_ae_L1_7.")?;
+    let value: f64 = value.trim().parse().map_err(|_| "Hold it at a number.".to_owned())?;
+    let (node_type, tensor_indices) = match node_type {
+        NodeType::AttentionHead => (node_type, vec![None, None, Some(unit)]),
+        // A latent of attention is one by what it reads, too.
+        NodeType::AutoencoderLatentByTokenPair => (NodeType::AttentionAutoencoderLatent, vec![None, Some(unit)]),
+        _ => (node_type, vec![None, Some(unit)]),
+    };
+    let node_index = NodeIndex { node_type, tensor_indices, layer_index: Some(layer), pass_type: PassType::Forward };
+    Ok(Some(NodeAblation { node_index, value }))
+}
+
+/// The question about a side with one of its ablations at several values.
+fn doses(page: &PageState, held: SideState, at: usize, values: &[f64]) -> BatchedTdbRequest {
+    let mut page = PageState { left: held, ..page.clone() };
     page.top_and_bottom_k_for_node_table = 1;
     page.right = None;
     let side = |value: &f64| {
@@ -143,29 +185,27 @@ type Dose = (f64, f64);
 
 /// The asked quantity as a function of the value that a node is held at.
 #[component]
-fn Doses() -> impl IntoView {
+fn Doses(side: Memo<Option<SideState>>) -> impl IntoView {
     let session = Session::get();
     let chosen = RwSignal::new(0usize);
     let (low, high) = (RwSignal::new("-5".to_owned()), RwSignal::new("5".to_owned()));
     let curve = RwSignal::new(Vec::<Dose>::new());
     let problem = RwSignal::new(None::<Problem>);
-    let ablations =
-        move || session.asked.see(|a| a.as_ref().map(|a| a.left.node_ablations.clone()).unwrap_or_default());
+    let ablations = move || side.see(|s| s.as_ref().map(|s| s.node_ablations.clone()).unwrap_or_default());
     let ask = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
         let number = |signal: RwSignal<String>| signal.get_untracked().trim().parse::<f64>().ok();
-        let (Some(page), Some(low), Some(high)) = (session.asked.get_untracked(), number(low), number(high)) else {
-            return;
-        };
+        let (page, held) = (session.asked.get_untracked(), side.get_untracked());
+        let (Some(page), Some(held), Some(low), Some(high)) = (page, held, number(low), number(high)) else { return };
         let at = chosen.get_untracked();
-        if at >= page.left.node_ablations.len() {
+        if at >= held.node_ablations.len() {
             return;
         }
         let step = (high - low) / (DOSES - 1) as f64;
         let values: Vec<f64> = (0..DOSES).map(|i| low + step * i as f64).collect();
         problem.set(None);
         spawn_local(async move {
-            match client::call::<BatchedTdb>(&doses(&page, at, &values), None).await {
+            match client::call::<BatchedTdb>(&doses(&page, held, at, &values), None).await {
                 Ok(answer) => {
                     let sides = answer.inference_sub_responses.into_iter();
                     let found = sides.map(|side| side.inference_response.inference_and_token_data);
@@ -180,7 +220,7 @@ fn Doses() -> impl IntoView {
         });
     };
     view! {
-        <h3>"Logit difference by the value of one ablation"</h3>
+        <h3>"Logit difference by the value that a node is held at"</h3>
         <form class="row" on:submit=sent(ask) id="doses">
             <select
                 class="field"
@@ -238,4 +278,20 @@ fn plot(points: &[Dose]) -> String {
     }
     out.push_str("</svg>");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_held_at_every_token() {
+        assert_eq!(held(" ", "x"), Ok(None));
+        let node = |name: &str| held(name, "-2.5").map(|held| held.map(|h| (h.node_index.tensor_indices, h.value)));
+        assert_eq!(node("mlp_L3_44"), Ok(Some((vec![None, Some(44)], -2.5))));
+        assert_eq!(node("attn_L1_2"), Ok(Some((vec![None, None, Some(2)], -2.5))));
+        let latent = held("attn_ae_L1_7", "1").unwrap().unwrap().node_index;
+        assert_eq!(latent.node_type, NodeType::AttentionAutoencoderLatent);
+        assert!(held("mlp", "1").is_err() && held("mlp_L3_44", "much").is_err());
+    }
 }

@@ -3,6 +3,7 @@
 use leptos::prelude::*;
 use leptos::task::spawn_local;
 
+use super::exact::ExactEffects;
 use super::export;
 use crate::client;
 use crate::dom;
@@ -15,6 +16,7 @@ use crate::ui::{Menu, Notices};
 pub fn ShareMenu() -> impl IntoView {
     let session = Session::get();
     let notices = Notices::get();
+    let exact = ExactEffects::get();
     let copy = move |what: &'static str, text: String| {
         spawn_local(async move {
             let done = dom::copy(&text).await;
@@ -28,9 +30,9 @@ pub fn ShareMenu() -> impl IntoView {
     let server = client::absolute_server;
     view! {
         <Menu label="Share" class="button small plain">
-            <button type="button" role="menuitem" on:click=press(move |_| copy("Link", link()))>"Copy link"</button>
+            <button type="button" role="menuitem" on:click=press(move |_| copy("Link", link() + &export::as_fragment(&exact.checks())))>"Copy link"</button>
             <button type="button" role="menuitem" on:click=press(move |_| spawn_local(async move {
-                let link = session.short_link().await.unwrap_or_else(link);
+                let link = session.short_link().await.unwrap_or_else(link) + &export::as_fragment(&exact.checks());
                 copy("Short link", link);
             }))>"Copy short link"</button>
             <button type="button" role="menuitem" on:click=press(move |_| copy("Command", export::curl(&server(), &body())))>
@@ -40,10 +42,10 @@ pub fn ShareMenu() -> impl IntoView {
                 "Copy as Python"
             </button>
             <button type="button" role="menuitem" on:click=press(move |_| {
-                dom::download("tdb-nodes.csv", "text/csv", &export::csv(session, &link()));
+                dom::download("tdb-nodes.csv", "text/csv", &export::csv(session, &exact.checks(), &link()));
             })>"Save node table as CSV"</button>
             <button type="button" role="menuitem" on:click=press(move |_| {
-                dom::download("tdb-answer.json", "application/json", &export::json(session, &link()));
+                dom::download("tdb-answer.json", "application/json", &export::json(session, &exact.checks(), &link()));
             })>"Save everything as JSON"</button>
         </Menu>
     }

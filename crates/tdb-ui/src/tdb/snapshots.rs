@@ -2,37 +2,38 @@
 
 use leptos::task::spawn_local;
 use leptos::{html, prelude::*};
-use serde::{Deserialize, Serialize};
+use tdb_api::page::Snapshot;
+use tdb_api::wire::from_json;
 
+use super::exact::ExactEffects;
 use crate::dom;
+use crate::format;
 use crate::json::Json;
 use crate::session::{Session, read_query};
 use crate::signals::{Peek, See};
-use crate::ui::{Dialog, Notices};
+use crate::ui::{Dialog, Notices, verdict};
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, press, sent};
 
 const KEY: &str = "tdb.snapshots";
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Snapshot {
-    name: String,
-    #[serde(default)]
-    note: String,
-    /// The state as the path and query of its address.
-    url: String,
-    #[serde(default)]
-    made: String,
+/// When it was made, what the answer was, and what was checked of it.
+fn facts(snapshot: &Snapshot) -> String {
+    let made = snapshot.made.get(..16).map(|m| m.replace('T', " ")).unwrap_or_default();
+    let values = snapshot.values.iter().map(|v| format::signed(*v)).collect::<Vec<_>>().join(", ");
+    let all = [made, values, snapshot.checks.clone()];
+    all.into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join(" · ")
 }
 
 fn load() -> Vec<Snapshot> {
-    dom::stored(KEY).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    dom::stored(KEY).and_then(|text| from_json(&text).ok()).unwrap_or_default()
 }
 
 #[component]
 pub fn SnapshotsMenu() -> impl IntoView {
     let session = Session::get();
     let notices = Notices::get();
+    let exact = ExactEffects::get();
     let open = RwSignal::new(false);
     let all = RwSignal::new(load());
     let name = RwSignal::new(String::new());
@@ -51,6 +52,8 @@ pub fn SnapshotsMenu() -> impl IntoView {
             note: note.get_untracked(),
             url,
             made: dom::timestamp(),
+            values: session.answer.peek(|answer| answer.objectives().into_iter().map(|(value, _)| value).collect()),
+            checks: verdict(&exact.checks()).unwrap_or_default(),
         };
         let mut list = all.get_untracked();
         list.retain(|s| s.name != snapshot.name);
@@ -73,7 +76,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
         let Some(input) = file.get_untracked() else { return };
         spawn_local(async move {
             let Some(text) = dom::chosen_file(&input).await else { return };
-            match serde_json::from_str::<Vec<Snapshot>>(&text) {
+            match from_json::<Vec<Snapshot>>(&text) {
                 Ok(new) => {
                     let mut list = all.get_untracked();
                     list.retain(|s| new.iter().all(|n| n.name != s.name));
@@ -127,7 +130,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
                                     <strong>{snapshot.name.clone()}</strong>
                                     " "
                                     <span class="quiet">
-                                        {snapshot.made.get(..16).map(|m| m.replace('T', " "))}" "{snapshot.note.clone()}
+                                        {facts(&snapshot)}" "{snapshot.note.clone()}
                                     </span>
                                 </span>
                                 <button type="button" class="button small plain" aria-label=format!("Delete {}", snapshot.name) on:click=press(move |_| {

@@ -4,9 +4,10 @@ use leptos::prelude::*;
 use tdb_api::numbers::difference;
 use tdb_api::{AttentionTraceType, NodeType, TokenRef};
 
+use super::exact::ExactEffects;
 use super::export;
 use super::tools::ToolButtons;
-use crate::answer::{Answer, Compared, Metric};
+use crate::answer::{Compared, Metric};
 use crate::client::capital;
 use crate::dom;
 use crate::format;
@@ -31,9 +32,10 @@ fn tokens(list: &[TokenRef]) -> AnyView {
 #[component]
 pub fn Summary() -> impl IntoView {
     let session = Session::get();
+    let exact = ExactEffects::get();
     let json = Callback::new(move |()| {
         let url = session.url(&session.page.get_untracked(), &session.view.get_untracked());
-        export::whole(&session.answer.get_untracked(), &format!("{}{url}", dom::origin()))
+        export::whole(&session.answer.get_untracked(), &exact.checks(), &format!("{}{url}", dom::origin()))
     });
     view! {
         <section class="summary" class:stale=follows(move || session.is_stale()) aria-label="Summary" id="summary">
@@ -53,7 +55,7 @@ fn sentence(session: Session) -> AnyView {
         };
     };
     let (left, right) = (&asked.left, asked.right.as_ref());
-    let numbers = values(&answer);
+    let numbers = answer.objectives();
     let traced = left.upstream_node_to_trace.as_ref();
     let by_value = traced.is_some_and(|t| t.attention_trace_type == Some(AttentionTraceType::V));
     let asks_activation = traced.is_some() && numbers.first().is_none_or(|(_, loss)| !loss);
@@ -130,9 +132,4 @@ fn sentence(session: Session) -> AnyView {
         </span>
     }
     .into_any()
-}
-
-/// The asked quantity of each side, and whether it is one of the logits.
-fn values(answer: &Answer) -> Vec<(f64, bool)> {
-    answer.sides.iter().filter_map(|s| s.loss.map(|l| (l, true)).or(s.activation.map(|a| (a, false)))).collect()
 }

@@ -72,7 +72,7 @@ pub fn Waterfall() -> impl IntoView {
                         target, with the final norm's scale as it is. The parts add up to the logit difference. Press \
                         a bar to see its nodes in the table."
                 >
-                    <span class="quiet small-text">{dynamic(move || fidelity(&told()))}</span>
+                    <span class="quiet small-text">{dynamic(move || errors(&told()))}</span>
                     <SaveFigure what="the sum" of="#sum .waterfalls" file="logit-difference" />
                     <JsonButton what="the sum" value=json />
                 </CardHead>
@@ -91,17 +91,11 @@ pub fn Waterfall() -> impl IntoView {
     }
 }
 
-/// How well autoencoders describe this prompt, and what they leave over.
-fn fidelity(told: &[Contributions]) -> Option<String> {
-    let side = told.first()?;
-    let explained = [("MLP", side.mlp_explained), ("attention", side.attention_explained)];
-    let shares: Vec<String> =
-        explained.iter().filter_map(|(of, share)| Some(format!("{of} {}", format::percent((*share)?)))).collect();
+/// What autoencoders leave over, in the sum of the left side.
+fn errors(told: &[Contributions]) -> Option<String> {
     let is_error = |t: &&Contribution| matches!(t.part, Part::AttentionError | Part::MlpError);
-    let error = sum(side.terms.iter().filter(is_error).map(|t| t.value));
-    (!shares.is_empty()).then(|| {
-        format!("Autoencoders explain of the variance: {}; errors add {}.", shares.join(", "), format::signed(error))
-    })
+    let errors: Vec<f64> = told.first()?.terms.iter().filter(is_error).map(|t| t.value).collect();
+    (!errors.is_empty()).then(|| format!("Errors of the autoencoders add {}.", format::signed(sum(errors))))
 }
 
 /// A column of the figure: how it is named, and what it is on each side.
@@ -181,7 +175,7 @@ impl Column {
         }
         out.push_str("</span>");
         for (value, _) in &self.sides {
-            let _ = write!(out, "<span class=\"column-value\">{}</span>", format::signed(*value));
+            let _ = write!(out, "<span class=\"column-value\">{}</span>", format::short(*value));
         }
         let _ = write!(out, "<span class=\"column-name\">{short}</span></{tag}>");
     }

@@ -16,14 +16,23 @@ pub fn follows<T: 'static>(value: impl FnMut() -> T + Send + 'static) -> Box<dyn
     Box::new(value)
 }
 
+/// Whether something holds, by the signals that a function reads; boxed.
+pub struct Condition(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl<F: Fn() -> bool + Send + Sync + 'static> From<F> for Condition {
+    fn from(holds: F) -> Self {
+        Self(Box::new(holds))
+    }
+}
+
 /// The children while `when` is true, else what `fallback` gives.
 #[component]
 pub fn Show(
-    #[prop(into)] when: Signal<bool>,
+    #[prop(into)] when: Condition,
     #[prop(optional, into)] fallback: Option<ViewFn>,
     children: ChildrenFn,
 ) -> impl IntoView {
-    let when = Memo::new(move |_| when.get());
+    let when = Memo::new(move |_| (when.0)());
     dynamic(move || match (when.get(), &fallback) {
         (true, _) => children(),
         (false, Some(fallback)) => fallback.run(),

@@ -1,6 +1,6 @@
 //! Handlers of events, boxed: what the framework does with a handler is compiled once for all of them, not once for each.
 
-use web_sys::{Event, KeyboardEvent, MouseEvent, SubmitEvent};
+use web_sys::{DragEvent, Event, KeyboardEvent, MouseEvent, SubmitEvent};
 
 /// Handles events of one type.
 pub type Handler<E> = Box<dyn FnMut(E)>;
@@ -22,5 +22,10 @@ pub fn sent(handler: impl FnMut(SubmitEvent) + 'static) -> Handler<SubmitEvent> 
 
 /// Of a key.
 pub fn keyed(handler: impl FnMut(KeyboardEvent) + 'static) -> Handler<KeyboardEvent> {
+    Box::new(handler)
+}
+
+/// Of something that is dragged, or that something is dragged over.
+pub fn dragged(handler: impl FnMut(DragEvent) + 'static) -> Handler<DragEvent> {
     Box::new(handler)
 }

@@ -3,49 +3,56 @@
 use leptos::prelude::*;
 use tdb_api::Check;
 
+use super::{Show, dynamic};
 use crate::format;
+
+/// The outcome of the checks in a few words; `None` without checks.
+pub fn verdict(checks: &[Check]) -> Option<String> {
+    let failed = checks.iter().filter(|check| !check.passed).count();
+    match (checks.len(), failed) {
+        (0, _) => None,
+        (n, 0) => Some(format!("{n} checks passed")),
+        (n, failed) => Some(format!("{failed} of {n} checks failed")),
+    }
+}
 
 /// Nothing while there are no checks.
 #[component]
 pub fn Ledger(#[prop(into)] checks: Signal<Vec<Check>>) -> impl IntoView {
-    move || {
-        let checks = checks.get();
-        if checks.is_empty() {
-            return ().into_any();
-        }
-        let failed = checks.iter().filter(|check| !check.passed).count();
-        let badge = match failed {
-            0 => format!("✓ {} checks passed", checks.len()),
-            n => format!("✗ {n} of {} checks failed", checks.len()),
-        };
-        let lines = checks
-            .into_iter()
-            .map(|check| {
-                let title = format!("found {}, at most {}", format::full(check.found), format::full(check.limit));
+    view! {
+        <Show when=move || !checks.get().is_empty()>
+            {dynamic(move || {
+                let checks = checks.get();
+                let failed = checks.iter().any(|check| !check.passed);
+                let mark = if failed { "✗ " } else { "✓ " };
                 view! {
-                    <li
-                        class=if check.passed { "passed" } else { "failed" }
-                        data-check=check.name.as_str()
-                        data-passed=check.passed.to_string()
-                        title=title
-                    >
-                        <span aria-hidden="true">{if check.passed { "✓ " } else { "✗ " }}</span>
-                        <span class="visually-hidden">{if check.passed { "Passed: " } else { "Failed: " }}</span>
-                        {check.sentence}
-                    </li>
+                    <details class="ledger" class:bad=failed>
+                        <summary>{mark}{verdict(&checks)}</summary>
+                        <ul>{checks.into_iter().map(line).collect_view()}</ul>
+                        <p class="quiet small-text">
+                            "The formulas are held in the tests against the answers recorded from OpenAI's transformer-debugger, \
+                                within 0.0002 + 0.1 %."
+                        </p>
+                    </details>
                 }
-            })
-            .collect_view();
-        view! {
-            <details class="ledger" class:bad=failed != 0>
-                <summary>{badge}</summary>
-                <ul>{lines}</ul>
-                <p class="quiet small-text">
-                    "The formulas are held in the tests against the answers recorded from OpenAI's transformer-debugger, within \
-                        0.0002 + 0.1 %."
-                </p>
-            </details>
-        }
-        .into_any()
+            })}
+        </Show>
     }
+}
+
+fn line(check: Check) -> AnyView {
+    let title = format!("found {}, at most {}", format::full(check.found), format::full(check.limit));
+    view! {
+        <li
+            class=if check.passed { "passed" } else { "failed" }
+            data-check=check.name.as_str()
+            data-passed=check.passed.to_string()
+            title=title
+        >
+            <span aria-hidden="true">{if check.passed { "✓ " } else { "✗ " }}</span>
+            <span class="visually-hidden">{if check.passed { "Passed: " } else { "Failed: " }}</span>
+            {check.sentence}
+        </li>
+    }
+    .into_any()
 }

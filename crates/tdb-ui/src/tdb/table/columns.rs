@@ -17,7 +17,7 @@ pub fn template(table: Table) -> String {
         let (name, token, value) = match (shape.narrow, shape.two_sided) {
             (true, _) => (142, 48, 56),
             (_, true) => (154, 92, 58),
-            _ => (206, 80, 98),
+            _ => (218, 84, 96),
         };
         let tokens = usize::from(shape.to) + usize::from(shape.from);
         let explanation = if shape.two_sided { 260 } else { 200 };

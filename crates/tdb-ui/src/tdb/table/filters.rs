@@ -8,6 +8,7 @@ use crate::answer::{Compared, Metric};
 use crate::format;
 use crate::names;
 use crate::signals::{Change, Peek, See};
+use crate::sorting::sort;
 use crate::ui::{Show, dynamic, follows};
 use crate::ui::{entered, press};
 use crate::view::{Grouping, NumberFilter, Op};
@@ -74,7 +75,7 @@ pub fn Chips(table: Table) -> impl IntoView {
     let kinds = Memo::new(move |_| {
         session.answer.see(|a| {
             let mut kinds: Vec<NodeType> = a.rows.iter().map(|r| r.node.node_type).collect();
-            kinds.sort();
+            sort(&mut kinds, Ord::cmp);
             kinds.dedup();
             kinds
         })
@@ -82,7 +83,7 @@ pub fn Chips(table: Table) -> impl IntoView {
     let layers = Memo::new(move |_| {
         session.answer.see(|a| {
             let mut layers: Vec<i64> = a.rows.iter().filter_map(|r| r.node.layer_index).collect();
-            layers.sort_unstable();
+            sort(&mut layers, Ord::cmp);
             layers.dedup();
             layers
         })
