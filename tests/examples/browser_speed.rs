@@ -46,6 +46,21 @@ const KEYS: &str = "
     }
 ";
 
+/// Adds up how far things move, also right after a key or a press.
+const SHIFTS: &str = "
+    window.shifts = [];
+    new PerformanceObserver(list => list.getEntries().forEach(e => shifts.push(e.value))).observe({ type: 'layout-shift' });
+";
+
+/// Writes another prompt and asks.
+const EDIT: &str = "
+    const prompt = document.querySelector('#prompt');
+    prompt.value = '<|endoftext|>Paris, France. ' + arguments[0] + ',';
+    prompt.dispatchEvent(new Event('input', { bubbles: true }));
+    requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector('#submit').click()));
+";
+
+const EDITS: usize = 50;
 const NODES: usize = 2000;
 const ROW: usize = 28;
 
@@ -76,7 +91,11 @@ async fn main() -> Result<()> {
         line(&format!("{name}: interactive"), ms(middle(list, |c| c.interactive)), "< 2 s");
     }
     line("debugger: first answer shown", ms(middle(&debug, |c| c.answered)), "");
-    line("assets as sent, compressed", format!("{:.0} kB", middle(&debug, |c| c.bytes) / 1000.0), "< 450 kB");
+    line("assets as sent, compressed", format!("{:.0} kB", middle(&debug, |c| c.bytes) / 1000.0), "< 500 kB");
+
+    let shifts = shifts(&server, &debugger).await?;
+    let (sum, most) = (shifts.iter().sum::<f64>(), shifts.iter().fold(0.0f64, |m, s| m.max(*s)));
+    line(&format!("layout shift over {EDITS} edits: sum, largest"), format!("{sum:.3}, {most:.3}"), "< 0.05");
 
     let browser = Browser::start().await?;
     browser.open(&server, &format!("{debugger}?topAndBottomKForNodeTable=400")).await?;
@@ -143,6 +162,25 @@ async fn cold(server: &Server, path: &str, answers: bool) -> Result<Cold> {
     let found = numbers(&browser.ask(script).await?);
     let [paint, interactive, answered, bytes] = found[..] else { anyhow::bail!("no times: {found:?}") };
     Ok(Cold { paint, interactive, answered, bytes })
+}
+
+/// How far things moved while other prompts were asked about, one after the other.
+async fn shifts(server: &Server, debugger: &str) -> Result<Vec<f64>> {
+    const ANSWERED: &str = "!document.querySelector('#progress') && !document.querySelector('.stale') \
+                            && document.querySelector('#exact-bound')?.innerText";
+    let browser = Browser::start().await?;
+    browser.resize(1440, 900).await?;
+    browser.open(server, debugger).await?;
+    browser.until(ANSWERED).await?;
+    browser.ask(SHIFTS).await?;
+    for i in 0..EDITS {
+        let capital = ["Rome", "Madrid", "Ottawa", "Berlin"][i % 4];
+        browser.driver.execute(EDIT, vec![capital.into()]).await?;
+        browser
+            .until(&format!("document.querySelector('#effects')?.innerText.includes('{capital}') && {ANSWERED}"))
+            .await?;
+    }
+    Ok(numbers(&browser.ask("return window.shifts;").await?))
 }
 
 async fn frames(browser: &Browser, step: usize) -> Result<Vec<f64>> {

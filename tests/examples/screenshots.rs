@@ -47,6 +47,13 @@ async fn main() -> Result<()> {
         browser.see("#node-name").await?;
         browser.until("!document.querySelector('[aria-busy=true]')").await?;
         browser.screenshot(&picture("node")).await?;
+
+        browser.resize(1440, 1800).await?;
+        browser.open(&server, "/embedded/patch?cells=residual.2.10").await?;
+        browser.until("document.querySelector('.ledger') && document.querySelector('#drill td')").await?;
+        browser.see("#lens-corrupted td.put").await?;
+        browser.screenshot(&picture("patch")).await?;
+        browser.resize(1440, 900).await?;
     }
     for file in std::fs::read_dir(&folder)? {
         println!("{}", file?.path().display());

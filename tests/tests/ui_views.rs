@@ -201,7 +201,7 @@ async fn a_latent_is_held_while_the_prompt_is_continued_and_its_dose_curve_is_th
     browser.see("#continued-0 .piece").await.unwrap();
     browser.ask("document.querySelector('#doses button').click()").await.unwrap();
     browser.until("document.querySelectorAll('#dose-curve circle').length === 11").await.unwrap();
-    let answer = answer(&server, &browser).await;
+    let answer = ui_support::answer(&server, &browser).await;
     let told: Vec<f64> = answer["inferenceSubResponses"]
         .as_array()
         .unwrap()

@@ -8,8 +8,13 @@ use crate::commands::{cargo, root, run as must};
 use crate::{setup, ui};
 
 /// Those that the documentation shows.
-const DOCS: [(&str, &str); 3] =
-    [("debugger-light.png", "debugger.png"), ("latents-light.png", "latents.png"), ("ablated-dark.png", "ablated.png")];
+const DOCS: [(&str, &str); 5] = [
+    ("debugger-light.png", "debugger.png"),
+    ("latents-light.png", "latents.png"),
+    ("ablated-dark.png", "ablated.png"),
+    ("node-light.png", "node.png"),
+    ("patch-light.png", "patch.png"),
+];
 
 pub fn run(args: &[String]) -> Result<()> {
     let (docs, args): (Vec<&String>, Vec<&String>) = args.iter().partition(|a| *a == "--docs");

@@ -1,5 +1,6 @@
 //! The few things asked of the browser itself: storage, clipboard, files, focus, time.
 
+use crate::signals::effect;
 use leptos::prelude::*;
 use wasm_bindgen::{JsCast, JsValue, closure::Closure};
 use wasm_bindgen_futures::JsFuture;
@@ -158,7 +159,7 @@ pub fn follow_height(node: NodeRef<leptos::html::Div>, tell: impl Fn(f64) + 'sta
     });
     let Ok(observer) = web_sys::ResizeObserver::new(changed.as_ref().unchecked_ref()) else { return };
     let observer = StoredValue::new_local((observer, changed));
-    Effect::new(move |_| {
+    effect(move || {
         if let Some(element) = node.get() {
             observer.with_value(|(observer, _)| observer.observe(&element));
         }

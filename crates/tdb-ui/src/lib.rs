@@ -27,6 +27,7 @@ mod session;
 mod signals;
 mod sorting;
 mod start;
+mod tasks;
 mod tdb;
 mod terms;
 mod token_cache;

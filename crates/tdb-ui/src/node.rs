@@ -21,7 +21,7 @@ use crate::dom::set_title;
 use crate::names::component_name;
 use crate::records::in_dataset;
 use crate::server::Server;
-use crate::signals::See;
+use crate::signals::{See, effect};
 use crate::ui::dynamic;
 
 /// What the page's parts need to know of the node. Reactive: arrow keys change it in place.
@@ -108,7 +108,7 @@ pub fn NodePage() -> impl IntoView {
         search: here.query,
     };
     provide_context(node);
-    Effect::new(move |_| {
+    effect(move || {
         if let Some(a) = node.address.get() {
             set_title(&component_name(a.kind.node_type, a.layer_index, a.node_index));
         }

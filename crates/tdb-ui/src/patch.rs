@@ -7,7 +7,6 @@ mod maps;
 mod state;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::page::PageState;
 use tdb_api::routes::PatchStream;
 use tdb_api::stream::TdbEvent;
@@ -19,6 +18,7 @@ use crate::format;
 use crate::json::Json;
 use crate::server::Server;
 use crate::signals::{Change, See};
+use crate::tasks::spawn;
 use crate::ui::{JsonButton, Ledger, Notices, ProblemCard, dynamic, follows, press};
 use state::{Asked, Parts, PathEnd, Place};
 
@@ -143,7 +143,7 @@ impl Bench {
         let signal = abort.with_value(|a| a.as_ref().map(Abort::signal));
         let before = into.get_untracked().runs;
         into.set(Found { runs: before, ..Found::default() });
-        spawn_local(async move {
+        spawn(async move {
             let mut so_far = Found::default();
             let mut drawn = dom::now();
             let is_present = || id.try_get_value() == Some(mine);
@@ -286,7 +286,7 @@ fn Runs() -> impl IntoView {
     let notices = Notices::get();
     let copy = move |_| {
         let link = format!("{}{}", dom::origin(), bench.url());
-        spawn_local(async move {
+        spawn(async move {
             let done = dom::copy(&link).await;
             notices.say(if done { "Link copied." } else { "The browser did not allow copying." });
         });

@@ -7,13 +7,13 @@ use std::any::Any;
 use std::sync::Arc;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::routes::Route;
 use tdb_api::wire::{Decode, from_json};
 
 use crate::client::{self, Abort, Call, Kind, Problem};
 use crate::server::{Health, Server};
-use crate::signals::{Change, Peek};
+use crate::signals::{Change, Peek, effect};
+use crate::tasks::spawn;
 
 /// An answer of any type.
 type Anything = dyn Any + Send + Sync;
@@ -109,7 +109,7 @@ fn follow_call(question: Box<dyn Fn() -> Option<Asked> + Send + Sync>) -> (State
     let abort = StoredValue::new_local(None::<Abort>);
     let id = StoredValue::new(0u32);
     let server = Server::get();
-    Effect::new(move |_| {
+    effect(move || {
         again.track();
         let mine = id.get_value() + 1;
         id.set_value(mine);
@@ -121,7 +121,7 @@ fn follow_call(question: Box<dyn Fn() -> Option<Asked> + Send + Sync>) -> (State
         state.set(Remote::Loading);
         abort.set_value(Abort::new());
         let signal = abort.with_value(|a| a.as_ref().map(Abort::signal));
-        spawn_local(async move {
+        spawn(async move {
             let outcome = client::text(call, signal).await.and_then(|text| read(&text));
             if id.try_get_value() != Some(mine) {
                 return;
@@ -137,7 +137,7 @@ fn follow_call(question: Box<dyn Fn() -> Option<Asked> + Send + Sync>) -> (State
         });
     });
     // What found no server is asked again when there is one.
-    Effect::new(move |_| {
+    effect(move || {
         let waits = |state: &Remote<Anything>| matches!(state, Remote::Failed(p) if p.kind == Kind::Unreachable);
         if server.health.get() == Health::Present && state.peek(waits) {
             again.change(|n| *n += 1);

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
 use tdb_api::{ModelInfoResponse, NeuronDatasetMetadata, NodeType, ServerInfoResponse, routes};
 
 use crate::client::{self, Kind, Problem};
 use crate::dom;
 use crate::signals::Peek;
+use crate::tasks::spawn;
 use crate::ui::Notices;
 
 /// How often an unreachable server is tried again, and how often a present one is looked at.
@@ -124,7 +124,7 @@ impl Server {
             return;
         }
         self.looking.set_value(true);
-        spawn_local(async move {
+        spawn(async move {
             let found = ask().await;
             self.looking.set_value(false);
             let was = self.health.get_untracked();

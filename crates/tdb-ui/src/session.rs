@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use leptos::ev;
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::SuggestedQuestion;
 use tdb_api::page::{PageState, SideState};
 
@@ -20,7 +19,8 @@ use crate::answer::Answer;
 use crate::client::{Abort, Kind, Problem};
 use crate::dom;
 use crate::server::{Health, Server};
-use crate::signals::{Change, Peek, See};
+use crate::signals::{Change, Peek, See, effect};
+use crate::tasks::spawn;
 use crate::ui::Notices;
 use crate::view::ViewState;
 pub use ask::Busy;
@@ -97,7 +97,7 @@ impl Session {
 
     /// The URL follows the state, and the state follows Back and Forward.
     fn mirror(self) {
-        Effect::new(move |_| {
+        effect(move || {
             let url = self.url(&self.page.get(), &self.view.get());
             let (path, query) = dom::location();
             // Another page's address is not ours to write.
@@ -124,7 +124,7 @@ impl Session {
 
     /// A question that found no server is asked again when there is one.
     fn ask_when_back(self) {
-        Effect::new(move |_| {
+        effect(move || {
             let is_here = self.server.health.get() == Health::Present;
             let waits = self.problem.peek(|p| p.as_ref().is_some_and(|p| p.kind == Kind::Unreachable));
             if is_here && waits {
@@ -232,7 +232,7 @@ impl Session {
     pub fn begin(self) {
         let packed = self.page.peek(|p| p.other.iter().find(|(n, _)| n == SHORT).map(|(_, v)| v.clone()));
         let Some(packed) = packed else { return self.begin_unpacked() };
-        spawn_local(async move {
+        spawn(async move {
             let query = dom::unpacked(&packed).await;
             if query.is_none() {
                 self.notices.say("This short link cannot be read. Showing the default question instead.");
@@ -250,7 +250,7 @@ impl Session {
             return self.ask(false);
         }
         let begun = StoredValue::new(false);
-        Effect::new(move |_| {
+        effect(move || {
             let (facts, health) = (self.server.facts.get(), self.server.health.get());
             if begun.get_value() || facts.is_none() && !matches!(health, Health::Absent(_)) {
                 return;

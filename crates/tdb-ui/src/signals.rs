@@ -1,4 +1,4 @@
-//! Reading and changing signals. As the framework's `with`, `with_untracked` and `update`, which are compiled anew for each
+//! Reading, changing and following signals. As the framework's `with`, `with_untracked` and `update`, which are compiled anew for each
 //! closure that they are given; these are compiled once for each type of value.
 
 use leptos::prelude::*;
@@ -66,4 +66,13 @@ impl<S: Update> Change for S {}
 #[inline(never)]
 fn change_any<S: Update + ?Sized>(signal: &S, f: &mut dyn FnMut(&mut S::Value)) {
     signal.update(|value| f(value));
+}
+
+/// Runs a function now, and again whenever a signal changes that it looked at. As the framework's `Effect`, compiled once.
+pub fn effect(run: impl FnMut() + 'static) {
+    run_effect(Box::new(run));
+}
+
+fn run_effect(mut run: Box<dyn FnMut()>) {
+    Effect::new(move |_: Option<()>| run());
 }

@@ -40,7 +40,7 @@ use crate::app::OnServedModel;
 use crate::dom::{self, set_title};
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::See;
+use crate::signals::{See, effect};
 use crate::ui::{KeepFigure, ProblemCard};
 use crate::ui::{Show, dynamic};
 
@@ -122,7 +122,7 @@ impl Slug {
         let here = Self(StoredValue::new(slug));
         provide_context(here);
         let server = Server::get();
-        Effect::new(move |_| {
+        effect(move || {
             let served = server.facts.see(|f| f.as_ref().and_then(|f| f.slug()));
             if let Some(served) = served.filter(|s| here.0.with_value(|slug| *slug == s.model)) {
                 here.0.set_value(served.to_string());

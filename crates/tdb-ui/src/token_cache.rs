@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::routes::{Tokenize, Vocabulary};
 use tdb_api::{Token, TokenRef, TokenizeRequest, VocabularyRequest};
 
 use crate::client;
 use crate::server::{Health, Server};
+use crate::signals::effect;
 use crate::sorting::sort;
+use crate::tasks::spawn;
 
 /// How long a text rests before the server is asked.
 const REST: Duration = Duration::from_millis(90);
@@ -59,7 +60,7 @@ impl TokenCache {
         let tokens = RwSignal::new(None);
         let wanted = StoredValue::new(String::new());
         let server = Server::get();
-        Effect::new(move |_| {
+        effect(move || {
             // A server that is back is asked again.
             let _ = server.health.get() == Health::Present;
             let text = text();
@@ -77,7 +78,7 @@ impl TokenCache {
                     if wanted.with_value(|w| *w != text) {
                         return;
                     }
-                    spawn_local(async move {
+                    spawn(async move {
                         let found = self.tokenize(text.clone()).await;
                         if wanted.try_with_value(|w| *w == text) == Some(true) && found.is_some() {
                             tokens.set(found);

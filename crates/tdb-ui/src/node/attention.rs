@@ -7,7 +7,7 @@ use tdb_api::{ComponentRequest, NodeType};
 use super::Node;
 use crate::format;
 use crate::remote::{Remote, follow};
-use crate::signals::See;
+use crate::signals::{See, effect};
 use crate::tdb::patterns::PatternsOn;
 use crate::ui::ProblemCard;
 use crate::ui::{Show, dynamic};
@@ -21,7 +21,7 @@ pub fn HeadAttention() -> impl IntoView {
         Some(ComponentRequest { node_type, layer_index: a.layer_index, activation_index: a.node_index })
     });
     let chosen = RwSignal::new(None::<(i64, i64)>);
-    Effect::new(move |_| chosen.set(node.address.get().map(|a| (a.layer_index, a.node_index))));
+    effect(move || chosen.set(node.address.get().map(|a| (a.layer_index, a.node_index))));
     let prompt = Memo::new(move |_| node.query.get().prompts_of_interest.into_iter().next());
     view! {
         <section class="card" aria-label="Attention" id="attention">

@@ -1,7 +1,6 @@
 //! Explanations in words: stored ones with method and score, and ways to generate and score one.
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::routes::{ExistingExplanations, Explain, Route, Score};
 use tdb_api::wire::Decode;
 use tdb_api::{
@@ -13,7 +12,8 @@ use crate::client::{self, Problem};
 use crate::format;
 use crate::remote::{Remote, follow};
 use crate::server::Server;
-use crate::signals::See;
+use crate::signals::{See, effect};
+use crate::tasks::spawn;
 use crate::ui::{CardHead, ProblemCard};
 use crate::ui::{Show, dynamic, follows};
 use crate::ui::{entered, press, sent};
@@ -55,7 +55,7 @@ impl Work {
         self.busy.set(true);
         self.outcome.set(None);
         let address = self.node.address.get_untracked();
-        spawn_local(async move {
+        spawn(async move {
             let answer = client::call::<R>(&request, None).await;
             // An answer about a node that has been left is not shown.
             if self.node.address.try_get_untracked().is_some_and(|now| now == address) {
@@ -74,7 +74,7 @@ pub fn Explanations() -> impl IntoView {
     let writes = move || server.facts.see(|f| f.as_ref().is_some_and(|f| f.writes_explanations));
     let own = RwSignal::new(String::new());
     let work = Work::new(node);
-    Effect::new(move |_| {
+    effect(move || {
         node.address.track();
         work.outcome.set(None);
         own.set(String::new());

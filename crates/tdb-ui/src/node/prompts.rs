@@ -15,7 +15,7 @@ use crate::client::Kind;
 use crate::format;
 use crate::remote::{Question, Remote, follow_question};
 use crate::requests;
-use crate::signals::See;
+use crate::signals::{See, effect};
 use crate::ui::{ProblemCard, SequentialLegend};
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, keyed, press, sent};
@@ -155,13 +155,13 @@ fn OnPrompt(prompt: String) -> impl IntoView {
     // First scaled by the stored record's maximum; where there is no record, by the prompt's own.
     let plain = RwSignal::new(false);
     let address = node.address;
-    Effect::new(move |_| {
+    effect(move || {
         address.track();
         plain.set(false);
     });
     let request = move || asked(node, &prompt, node.has_records.get()? && !plain.get());
     let (state, again) = follow_question(request);
-    Effect::new(move |_| {
+    effect(move || {
         if let Remote::Failed(problem) = state.get()
             && problem.kind != Kind::Unreachable
             && !plain.get_untracked()

@@ -1,7 +1,5 @@
 //! The heat maps: one row a layer, one column a token or a head.
 
-use std::collections::HashMap;
-
 use leptos::prelude::*;
 use tdb_api::{PatchDirection, PatchGroup, PatchedCell};
 
@@ -65,12 +63,11 @@ fn Map(group: PatchGroup, title: &'static str, id: &'static str) -> impl IntoVie
         };
         let columns = heads.len() as i64;
         let layers = cells.iter().filter_map(|cell| cell.layer_index).max().map_or(0, |n| n + 1);
-        let by_place: HashMap<(i64, i64), PatchedCell> =
-            cells.into_iter().filter_map(|cell| Place::of(&cell).map(|p| ((p.layer, p.at), cell))).collect();
         // As in the model's pictures, later layers stand above earlier ones.
         let rows = (0..layers).rev().map(|layer| {
-            let row = (0..columns).map(|at| match by_place.get(&(layer, at)) {
-                Some(cell) => cell_view(bench, Place { group, layer, at }, cell, most, divided),
+            let places = (0..columns).map(|at| Place { group, layer, at });
+            let row = places.map(|place| match cells.iter().find(|cell| Place::of(cell) == Some(place)) {
+                Some(cell) => cell_view(bench, place, cell, most, divided),
                 None => view! { <td class="quiet"></td> }.into_any(),
             });
             view! { <tr><th scope="row">{layer}</th>{row.collect_view()}</tr> }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::page::PageState;
 use tdb_api::routes::{BatchedTdb, BatchedTdbStream};
 use tdb_api::stream::{Fold, FoldError, Folded, ProgressPass, TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS, TdbEvent};
@@ -16,6 +15,7 @@ use crate::client::{self, Abort, Kind, Problem};
 use crate::dom;
 use crate::format;
 use crate::signals::Change;
+use crate::tasks::spawn;
 
 /// Parts that the page can be drawn from; the others fill in when they come.
 const NEEDED: [&str; 2] = [TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS];
@@ -90,7 +90,7 @@ impl Session {
         let since = dom::now();
         self.busy.set(Some(Busy { id, since, stage: None, sides: request.sub_requests.len() }));
         self.server.busy.set(true);
-        spawn_local(async move {
+        spawn(async move {
             let outcome = self.fetch(id, &request).await.and_then(|folded| read(folded, &request));
             if !self.is_present(id) {
                 return;

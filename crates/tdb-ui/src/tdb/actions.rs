@@ -11,7 +11,7 @@ use crate::format;
 use crate::names::{self, node_path};
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::{Peek, See};
+use crate::signals::{Peek, See, effect};
 use crate::ui::Notices;
 use crate::ui::dynamic;
 use crate::ui::{keyed, press};
@@ -100,7 +100,7 @@ pub fn RowMenuView() -> impl IntoView {
         let Ok(list) = root.query_selector_all("[role=menuitem]:not(:disabled)") else { return Vec::new() };
         (0..list.length()).filter_map(|i| list.item(i)?.dyn_into().ok()).collect()
     };
-    Effect::new(move |_| {
+    effect(move || {
         if menu.0.see(Option::is_some) {
             request_animation_frame(move || {
                 if let Some(first) = items().first() {

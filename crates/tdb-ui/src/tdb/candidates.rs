@@ -1,7 +1,6 @@
 //! Candidates for the next token.
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::TokenRef;
 use tdb_api::numbers::share;
 use tdb_api::stream::TOP_OUTPUT_TOKEN_LOGITS;
@@ -13,6 +12,7 @@ use crate::json::Json;
 use crate::session::Session;
 use crate::signals::{Change, Peek, See};
 use crate::sorting::sort;
+use crate::tasks::spawn;
 use crate::token_cache::TokenCache;
 use crate::ui::press;
 use crate::ui::{JsonButton, Menu, Tip, sign_class, token_text};
@@ -205,7 +205,7 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool) -> impl Int
     let (id, label) = (line.candidate.id, token.clone());
     let pick = Callback::new(move |(distractor, add): (bool, bool)| {
         let text = label.clone();
-        spawn_local(async move {
+        spawn(async move {
             let token = cache.name(id, text).await;
             session.page.change(|page| {
                 if let Some(side) = side_mut(page, false) {

@@ -6,7 +6,7 @@ use tdb_api::NodeToTrace;
 use crate::dom;
 use crate::names;
 use crate::session::Session;
-use crate::signals::See;
+use crate::signals::{See, effect};
 use crate::sorting::sort;
 use crate::ui::{CardHead, SaveFigure};
 use crate::ui::{Show, dynamic};
@@ -25,7 +25,7 @@ pub fn Circuit() -> impl IntoView {
         nodes
     });
     let scroll = NodeRef::<html::Div>::new();
-    Effect::new(move |_| {
+    effect(move || {
         nodes.track();
         session.answer.track();
         dom::scroll_to_end(scroll.get());

@@ -9,7 +9,7 @@ use crate::dom;
 use crate::format;
 use crate::json::Json;
 use crate::session::Session;
-use crate::signals::{Change, Peek, See};
+use crate::signals::{Change, Peek, See, effect};
 use crate::ui::press;
 use crate::ui::{CardHead, DivergingLegend, JsonButton, SaveFigure, fill_style, sign_class, token_text};
 use crate::ui::{dynamic, follows};
@@ -132,7 +132,7 @@ fn side_view(
     let whole = totals.as_ref().map(|t| sum(t.iter().copied()));
     // The question is asked at the end, so that is what a long prompt shows first.
     let scroll = NodeRef::<html::Div>::new();
-    Effect::new(move |_| dom::scroll_to_end(scroll.get()));
+    effect(move || dom::scroll_to_end(scroll.get()));
     view! {
         <div class="heat-side">
             {title.map(|t| view! { <h3>{t}</h3> })}

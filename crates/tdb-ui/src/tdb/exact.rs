@@ -1,12 +1,9 @@
 //! Exact effects of the nodes in the table: asked for after the estimates have come, and shown in the same rows.
 
-use std::collections::HashMap;
-
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::routes::EffectsStream;
 use tdb_api::stream::TdbEvent;
-use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, NodeType, Price, SampledBound};
+use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, Price, SampledBound};
 
 use crate::answer::Answer;
 use crate::client::{self, Abort, Kind, Problem};
@@ -14,7 +11,8 @@ use crate::dom;
 use crate::format;
 use crate::names;
 use crate::session::Session;
-use crate::signals::{Peek, See};
+use crate::signals::{Peek, See, effect};
+use crate::tasks::spawn;
 use crate::ui::{Ledger, dynamic, entered, follows, sign_class};
 
 const STORED: &str = "tdb.exact";
@@ -28,16 +26,16 @@ const MOST_UNASKED: usize = 300;
 /// Milliseconds between two drawings of what has come.
 const DRAWN_EVERY: f64 = 120.0;
 
-type Key = (NodeType, Option<i64>, Vec<Option<i64>>);
-
-fn key(node: &NodeIndex) -> Key {
-    (node.node_type, node.layer_index, node.tensor_indices.clone())
+/// Whether an effect is the node's, in whichever pass the node was named.
+fn is_of(effect: &NodeEffect, node: &NodeIndex) -> bool {
+    let of = &effect.node_index;
+    (of.node_type, of.layer_index, &of.tensor_indices) == (node.node_type, node.layer_index, &node.tensor_indices)
 }
 
 /// What has come so far.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    effects: HashMap<Key, NodeEffect>,
+    effects: Vec<NodeEffect>,
     price: Option<Price>,
     bound: Option<SampledBound>,
     checks: Vec<Check>,
@@ -74,7 +72,7 @@ impl ExactEffects {
     }
 
     pub fn of(self, node: &NodeIndex) -> Option<NodeEffect> {
-        self.found.see(|found| found.effects.get(&key(node)).cloned())
+        self.found.see(|found| found.effects.iter().find(|effect| is_of(effect, node)).cloned())
     }
 
     /// The checks of the answer, as they stand now.
@@ -89,7 +87,7 @@ impl ExactEffects {
         });
         let abort = StoredValue::new_local(None::<Abort>);
         let id = StoredValue::new(0u32);
-        Effect::new(move |_| {
+        effect(move || {
             let mine = id.get_value() + 1;
             id.set_value(mine);
             abort.set_value(None);
@@ -99,7 +97,7 @@ impl ExactEffects {
             let Some(request) = request else { return };
             abort.set_value(Abort::new());
             let signal = abort.with_value(|a| a.as_ref().map(Abort::signal));
-            spawn_local(async move {
+            spawn(async move {
                 let mut so_far = Found::default();
                 let mut drawn = dom::now();
                 let is_present = || id.try_get_value() == Some(mine);
@@ -107,7 +105,7 @@ impl ExactEffects {
                     match event {
                         TdbEvent::Price { price } => so_far.price = Some(price),
                         TdbEvent::NodeEffect { effect } => {
-                            so_far.effects.insert(key(&effect.node_index), effect);
+                            so_far.effects.push(effect);
                         }
                         TdbEvent::SampledBound { bound } => so_far.bound = Some(bound),
                         TdbEvent::Checks { checks, .. } => so_far.checks = checks,
@@ -222,7 +220,7 @@ pub fn ExactFooter() -> impl IntoView {
                 let price = price.map(|p| format!("{} runs, about {:.1} s; ", p.runs, p.seconds)).unwrap_or_default();
                 return view! { <span>{price}{nodes}" nodes are done."</span> }.into_any();
             }
-            let off = found.effects.values().filter(|effect| effect.parts).count();
+            let off = found.effects.iter().filter(|effect| effect.parts).count();
             let bound = found.bound.as_ref().map(|bound| bound.sentence.clone());
             view! {
                 <span id="exact-apart">

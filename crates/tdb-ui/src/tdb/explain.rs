@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
 use tdb_api::{
     AttributedScoredExplanation, ExistingExplanationsBatchRequest, ExistingExplanationsRequest, NodeIdAndDatasets,
@@ -19,7 +18,8 @@ use crate::format;
 use crate::names::{self, Component};
 use crate::records::stored_node;
 use crate::server::{Health, Server};
-use crate::signals::{Peek, See};
+use crate::signals::{Peek, See, effect};
+use crate::tasks::spawn;
 use crate::ui::Notices;
 
 /// Requests for new explanations under way at once: they may cost.
@@ -76,7 +76,7 @@ impl Explanations {
             server: Server::get(),
             notices: Notices::get(),
         };
-        Effect::new(move |_| {
+        effect(move || {
             if all.writing.get() {
                 let is_missing = |e: &Explained| matches!(e, Explained::Failed(_)) || *e == Explained::Done(vec![]);
                 let missing: Vec<Component> = all.known.with_value(|known| {
@@ -86,7 +86,7 @@ impl Explanations {
             }
         });
         // What failed while the server was away is asked for again when it is back.
-        Effect::new(move |_| {
+        effect(move || {
             if all.server.health.get() == Health::Present {
                 let failed = |k: &Known| k.explained.peek(|e| matches!(e, Explained::Failed(_)));
                 let again = all.known.with_value(|known| {
@@ -196,7 +196,7 @@ impl Explanations {
                 continue;
             };
             let node = self.page(key).and_then(|page| stored_node(&page));
-            spawn_local(async move {
+            spawn(async move {
                 let _ = signal.try_set(Explained::Waiting);
                 if let Err(problem) = write(node, signal).await {
                     self.refused(problem, signal);
@@ -213,7 +213,7 @@ impl Explanations {
         let wanted: Vec<_> = wanted.into_iter().filter_map(|key| Some((key, self.still_wanted(key)?))).collect();
         for batch in wanted.chunks(BATCH) {
             let batch = batch.to_vec();
-            spawn_local(async move {
+            spawn(async move {
                 let nodes = batch.iter().map(|(key, _)| self.page(*key).and_then(|page| stored_node(&page)));
                 match stored(nodes.collect()).await {
                     Ok(found) => batch.into_iter().zip(found).for_each(|((key, signal), found)| {

@@ -16,7 +16,7 @@ use crate::remote::{Remote, follow};
 use crate::requests;
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::{Change, See};
+use crate::signals::{Change, See, effect};
 use crate::ui::{DivergingLegend, ProblemCard, SaveFigure, Tip, fill_style, sign_class};
 use crate::ui::{Show, dynamic, follows};
 use crate::ui::{entered, press};
@@ -210,7 +210,7 @@ fn draw(session: Session, tokens: &[String], rows: Vec<MapRow>) -> AnyView {
     let heads = tokens.iter().map(|t| view! { <td><span class="map-token">{t.clone()}</span></td> }).collect_view();
     // The question is asked at the end, so that is what a long prompt shows first.
     let scroll = NodeRef::<html::Div>::new();
-    Effect::new(move |_| dom::scroll_to_end(scroll.get()));
+    effect(move || dom::scroll_to_end(scroll.get()));
     view! {
         <div class="heat-scroll" tabindex="0" role="group" aria-label="Layer by token map" node_ref=scroll>
             <table class="map"><tbody>{body}</tbody><tfoot><tr><td></td>{heads}</tr></tfoot></table>

@@ -2,7 +2,6 @@
 //! over.
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::numbers::{mean, mean_attention};
 use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
 use tdb_api::{DerivedScalarsRequest, NodeIndex, NodeType, routes};
@@ -15,6 +14,7 @@ use crate::records::stored_node;
 use crate::requests;
 use crate::session::Session;
 use crate::signals::{Peek, See};
+use crate::tasks::spawn;
 use crate::ui::Notices;
 use crate::ui::dynamic;
 use crate::ui::press;
@@ -102,7 +102,7 @@ pub fn find(
     then: impl FnOnce(Mean) + 'static,
 ) {
     let prompt = session.page.peek(|p| p.left.prompt.clone());
-    spawn_local(async move {
+    spawn(async move {
         match find_mean(&node, over, prompt, &slug).await {
             Ok(found) => then(found),
             Err(message) => notices.say(format!("No mean for {}: {message}", names::node_name(&node))),

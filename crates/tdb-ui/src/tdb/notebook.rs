@@ -12,7 +12,7 @@ use crate::dom;
 use crate::format;
 use crate::json::Json;
 use crate::session::{RunRecord, Session};
-use crate::signals::{Change, Peek, See};
+use crate::signals::{Change, Peek, See, effect};
 use crate::ui::Menu;
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, press, sent};
@@ -44,7 +44,7 @@ impl Log {
                 _ => seen.unwrap_or_default(),
             }
         });
-        Effect::new(move |_| log.entries.see(|all| dom::store(KEY, Some(&Json::of(all).text()))));
+        effect(move || log.entries.see(|all| dom::store(KEY, Some(&Json::of(all).text()))));
     }
 
     pub fn get() -> Self {

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::numbers::largest_magnitude;
 use tdb_api::page::{PageState, SideState};
 use tdb_api::routes::{BatchedTdb, SampleStream};
@@ -17,6 +16,7 @@ use crate::format;
 use crate::names::parse_jump;
 use crate::session::Session;
 use crate::signals::See;
+use crate::tasks::spawn;
 use crate::ui::{ProblemCard, number_field};
 use crate::ui::{Show, dynamic, follows};
 use crate::ui::{entered, press, sent};
@@ -63,7 +63,7 @@ pub fn Sampling() -> impl IntoView {
         running.set(true);
         abort.set_value(Abort::new());
         let signal = abort.with_value(|a| a.as_ref().map(Abort::signal));
-        spawn_local(async move {
+        spawn(async move {
             let mut refused = None;
             let outcome = client::stream::<SampleStream>(&request, signal, |event| match event {
                 TdbEvent::Sampled { side, token, probability, .. } => {
@@ -204,7 +204,7 @@ fn Doses(side: Memo<Option<SideState>>) -> impl IntoView {
         let step = (high - low) / (DOSES - 1) as f64;
         let values: Vec<f64> = (0..DOSES).map(|i| low + step * i as f64).collect();
         problem.set(None);
-        spawn_local(async move {
+        spawn(async move {
             match client::call::<BatchedTdb>(&doses(&page, held, at, &values), None).await {
                 Ok(answer) => {
                     let sides = answer.inference_sub_responses.into_iter();

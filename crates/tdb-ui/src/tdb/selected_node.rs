@@ -15,7 +15,7 @@ use crate::records::{self, Record, stored_node};
 use crate::remote::{Remote, follow_question};
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::{Peek, See};
+use crate::signals::{Peek, See, effect};
 use crate::ui::{ProblemCard, Tip};
 use crate::ui::{Show, dynamic};
 
@@ -61,7 +61,7 @@ pub fn SelectedNodeCard() -> impl IntoView {
     let (state, again) = follow_question(request);
     // The old node stays, whole, until the new one's examples are there.
     let shown = RwSignal::new(None::<(NodeIndex, Remote<Record>)>);
-    Effect::new(move |_| {
+    effect(move || {
         let state = state.get();
         let node = selected.0.get();
         if !matches!(state, Remote::Loading) {

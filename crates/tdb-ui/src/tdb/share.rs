@@ -1,7 +1,6 @@
 //! Ways to hand the question on: link, commands, data.
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 
 use super::exact::ExactEffects;
 use super::export;
@@ -9,6 +8,7 @@ use crate::client;
 use crate::dom;
 use crate::json::Json;
 use crate::session::Session;
+use crate::tasks::spawn;
 use crate::ui::press;
 use crate::ui::{Menu, Notices};
 
@@ -18,7 +18,7 @@ pub fn ShareMenu() -> impl IntoView {
     let notices = Notices::get();
     let exact = ExactEffects::get();
     let copy = move |what: &'static str, text: String| {
-        spawn_local(async move {
+        spawn(async move {
             let done = dom::copy(&text).await;
             notices.say(if done { format!("{what} copied.") } else { "The browser did not allow copying.".to_owned() });
         });
@@ -31,7 +31,7 @@ pub fn ShareMenu() -> impl IntoView {
     view! {
         <Menu label="Share" class="button small plain">
             <button type="button" role="menuitem" on:click=press(move |_| copy("Link", link() + &export::as_fragment(&exact.checks())))>"Copy link"</button>
-            <button type="button" role="menuitem" on:click=press(move |_| spawn_local(async move {
+            <button type="button" role="menuitem" on:click=press(move |_| spawn(async move {
                 let link = session.short_link().await.unwrap_or_else(link) + &export::as_fragment(&exact.checks());
                 copy("Short link", link);
             }))>"Copy short link"</button>

@@ -1,6 +1,5 @@
 //! Named states with notes, kept in this browser, and as a file for others.
 
-use leptos::task::spawn_local;
 use leptos::{html, prelude::*};
 use tdb_api::page::Snapshot;
 use tdb_api::wire::from_json;
@@ -11,6 +10,7 @@ use crate::format;
 use crate::json::Json;
 use crate::session::{Session, read_query};
 use crate::signals::{Peek, See};
+use crate::tasks::spawn;
 use crate::ui::{Dialog, Notices, verdict};
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, press, sent};
@@ -74,7 +74,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
     };
     let import = move |_| {
         let Some(input) = file.get_untracked() else { return };
-        spawn_local(async move {
+        spawn(async move {
             let Some(text) = dom::chosen_file(&input).await else { return };
             match from_json::<Vec<Snapshot>>(&text) {
                 Ok(new) => {
@@ -118,8 +118,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
                 </div>
             </form>
             <ul class="snapshots">
-                <For each=move || all.get() key=|s| (s.name.clone(), s.made.clone()) let(snapshot)>
-                    {
+                {dynamic(move || all.get().into_iter().map(|snapshot| {
                         let (open_it, gone) = (snapshot.clone(), snapshot.name.clone());
                         view! {
                             <li class="row nowrap">
@@ -140,8 +139,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
                                 })>"Delete"</button>
                             </li>
                         }
-                    }
-                </For>
+                    }).collect_view())}
             </ul>
             {dynamic(move || all.see(Vec::is_empty).then(|| view! {
                 <p class="quiet">"None yet. They are kept in this browser alone; a file carries them to another."</p>

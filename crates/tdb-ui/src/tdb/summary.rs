@@ -123,7 +123,7 @@ fn sentence(session: Session) -> AnyView {
         .collect();
     view! {
         <span class="sentence">
-            <span data-term=term>{capital(what)}" "{question}</span>
+            <span class="question" data-term=term>{capital(what)}" "{question}</span>
             {shown}
             {diff}
             {(!names.is_empty()).then(|| view! {

@@ -22,7 +22,7 @@ use crate::dom;
 use crate::format;
 use crate::json::Json;
 use crate::session::{Session, first_ablated_layer};
-use crate::signals::{Change, Peek, See};
+use crate::signals::{Change, Peek, See, effect};
 use crate::ui::keyed;
 use crate::ui::{JsonButton, Placed, Tip, Viewport, VirtualList};
 use crate::ui::{dynamic, follows};
@@ -176,7 +176,7 @@ impl Table {
     /// The card beside the table is about the selected row, or else the first.
     fn tell_selected(self, lines: Memo<Vec<Line>>) {
         let selected = SelectedNode::get();
-        Effect::new(move |_| {
+        effect(move || {
             let key = self.active.get();
             let row = lines.see(|lines| {
                 let line = lines.iter().find(|l| Some(l.key()) == key).or(lines.first())?;

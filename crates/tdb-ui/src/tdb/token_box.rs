@@ -1,13 +1,13 @@
 //! Boxes for single tokens, with completion from the vocabulary and a word at once on whether it is one token.
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use tdb_api::TokenRef;
 
 use super::question::{Field, field_of, side, side_mut, tokens, tokens_mut};
 use crate::format;
 use crate::session::Session;
 use crate::signals::{Change, See};
+use crate::tasks::spawn;
 use crate::token_cache::{TokenCache, Tokens};
 use crate::ui::press;
 use crate::ui::{Combobox, Tip};
@@ -101,7 +101,7 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
     let suggestions = RwSignal::new(Vec::<TokenRef>::new());
     let on_input = Callback::new(move |value: String| {
         edit(value.clone().into());
-        spawn_local(async move {
+        spawn(async move {
             let found = token_cache.complete(value.clone()).await;
             if text.try_with_untracked(|t| *t == value) == Some(true) {
                 suggestions.set(found.into_iter().filter(|s| *s != TokenRef::Text(value.clone())).collect());

@@ -6,7 +6,7 @@ use tdb_api::TokenRef;
 use super::token_text;
 use super::{dynamic, follows};
 use super::{entered, keyed};
-use crate::signals::{Peek, See};
+use crate::signals::{Peek, See, effect};
 
 /// What a key does in a field with `n` suggestions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub fn Combobox(
     let open = RwSignal::new(false);
     let active = RwSignal::new(None::<usize>);
     let is_open = move || open.get() && suggestions.see(|s| !s.is_empty());
-    Effect::new(move |_| {
+    effect(move || {
         suggestions.track();
         active.set(None);
     });

@@ -2,6 +2,7 @@
 
 use super::press;
 use super::{Show, dynamic, follows};
+use crate::signals::effect;
 use leptos::{html, prelude::*};
 
 #[component]
@@ -17,7 +18,7 @@ pub fn Dialog(
     children: ChildrenFn,
 ) -> impl IntoView {
     let node = NodeRef::<html::Dialog>::new();
-    Effect::new(move |_| {
+    effect(move || {
         let Some(dialog) = node.get() else { return };
         match (open.get(), dialog.open()) {
             (true, false) => {

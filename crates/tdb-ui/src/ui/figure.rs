@@ -1,10 +1,8 @@
 //! A figure of the page as a file: what is drawn, as plain shapes and text, so that any drawing program can read it.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{CanvasRenderingContext2d, CssStyleDeclaration, Element, HtmlCanvasElement, HtmlImageElement, Node};
@@ -13,6 +11,7 @@ use super::press;
 use super::{Menu, Notices};
 use crate::dom;
 use crate::format;
+use crate::tasks::spawn;
 
 /// Picture elements for each pixel of the page.
 const SCALE: f64 = 2.0;
@@ -45,7 +44,7 @@ pub fn SaveFigure(
         }
     };
     let png = move |_| {
-        spawn_local(async move {
+        spawn(async move {
             let done = match draw() {
                 Some(figure) => figure.png().await.and_then(|url| dom::download_url(&format!("{file}.png"), &url)),
                 None => None,
@@ -123,7 +122,7 @@ struct Pen {
     right: f64,
     bottom: f64,
     probe: CanvasRenderingContext2d,
-    colours: HashMap<String, Option<String>>,
+    colours: Vec<(String, Option<String>)>,
 }
 
 impl Pen {
@@ -137,13 +136,13 @@ impl Pen {
             right: 0.0,
             bottom: 0.0,
             probe,
-            colours: HashMap::new(),
+            colours: Vec::new(),
         })
     }
 
     /// A style's colour as every program reads it; `None` if nothing is seen of it.
     fn colour(&mut self, text: &str) -> Option<String> {
-        if let Some(known) = self.colours.get(text) {
+        if let Some((_, known)) = self.colours.iter().find(|(known, _)| known == text) {
             return known.clone();
         }
         self.probe.clear_rect(0.0, 0.0, 1.0, 1.0);
@@ -156,7 +155,7 @@ impl Pen {
             [r, g, b, a] => Some(format!("rgba({r},{g},{b},{:.3})", f64::from(*a) / 255.0)),
             _ => None,
         };
-        self.colours.insert(text.to_owned(), found.clone());
+        self.colours.push((text.to_owned(), found.clone()));
         found
     }
 

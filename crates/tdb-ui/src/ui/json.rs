@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use leptos::prelude::*;
-use leptos::task::spawn_local;
 use serde_json::Value;
 
 use super::dynamic;
@@ -11,6 +10,7 @@ use super::press;
 use super::{Dialog, Notices};
 use crate::dom;
 use crate::json::Json;
+use crate::tasks::spawn;
 
 /// Arrays are shown in pieces of this many, so that opening a long one stays quick.
 const PIECE: usize = 100;
@@ -31,7 +31,7 @@ pub fn JsonButton(
     };
     let text = move || shown.get_untracked().pretty();
     let copy = move |_| {
-        spawn_local(async move {
+        spawn(async move {
             let done = dom::copy(&text()).await;
             notices.say(if done { "JSON copied." } else { "The browser did not allow copying." });
         })

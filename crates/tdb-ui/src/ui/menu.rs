@@ -2,7 +2,7 @@
 
 use super::{Show, dynamic, follows};
 use super::{keyed, press};
-use crate::signals::Change;
+use crate::signals::{Change, effect};
 use leptos::{html, prelude::*};
 use wasm_bindgen::JsCast;
 
@@ -32,7 +32,7 @@ pub fn Menu(
         };
         (0..list.length()).filter_map(|i| list.item(i)?.dyn_into().ok()).collect()
     };
-    Effect::new(move |_| {
+    effect(move || {
         if open.get()
             && let Some(first) = items().first()
         {

@@ -1,5 +1,6 @@
 //! Long lists of which only the items in sight are drawn.
 
+use crate::signals::effect;
 use leptos::{html, prelude::*};
 use wasm_bindgen::JsCast;
 
@@ -83,7 +84,7 @@ impl Viewport {
     /// Measures again when `content` changes the box's content, and when the window changes its size.
     pub fn new(content: impl Fn() + Send + Sync + 'static) -> Self {
         let viewport = Self { node: NodeRef::new(), top: RwSignal::new(0.0), height: RwSignal::new(600.0) };
-        Effect::new(move |_| {
+        effect(move || {
             viewport.node.track();
             content();
             request_animation_frame(move || viewport.measure());

@@ -303,6 +303,9 @@ class HeadScoresResponse(TypedDict, total=False):
     duplicateToken: Required[float]
     induction: Required[float]
     copying: Required[float]
+    previousTokenChance: Required[float]
+    repeatChance: Required[float]
+    copyingChance: Required[float]
     repeatedTokens: Required[int]
     sampledTokens: Required[int]
 
