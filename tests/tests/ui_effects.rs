@@ -161,13 +161,24 @@ async fn a_wrong_engine_turns_a_check_red() {
     browser.finish().await.unwrap();
 }
 
-/// Drags one cell of the logit lenses onto another, as a hand does.
+/// Drags one cell of the logit lenses onto another, as a hand does: while it moves, the other grid is marked, and drawn anew.
 async fn drag(browser: &Browser, from: &str, to: &str) {
-    let cell = |name: &str| format!("#lenses [data-cell='{name}']");
-    let (from, to) = (browser.see(&cell(from)).await.unwrap(), browser.see(&cell(to)).await.unwrap());
-    from.scroll_into_view().await.unwrap();
+    // Nothing above them changes any more.
+    let still = "!document.querySelector('.patch-maps .stale') && !document.querySelector('#drill .skeleton')
+        && document.querySelectorAll('#drill .drill-group').length === (document.querySelector('#drill') ? 2 : 0)";
+    browser.until(still).await.unwrap();
+    browser.ask("document.querySelector('#lenses').scrollIntoView({ block: 'center' })").await.unwrap();
+    let way = "const centre = name => {
+            const r = document.querySelector(`#lenses [data-cell='${name}']`).getBoundingClientRect();
+            return [r.x + r.width / 2, r.y + r.height / 2];
+        }, [from, to] = arguments;
+        return [0, 1].map(i => Math.round(centre(to)[i] - centre(from)[i]));";
+    let way = browser.driver.execute(way, vec![from.into(), to.into()]).await.unwrap();
+    let way: Vec<i64> = way.json().as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect();
+    let from = browser.see(&format!("#lenses [data-cell='{from}']")).await.unwrap();
     let hand = browser.driver.action_chain().click_and_hold_element(&from).move_by_offset(6, 6);
-    hand.move_to_element_center(&to).move_by_offset(3, 0).release().perform().await.unwrap();
+    let hand = hand.move_by_offset(way[0] - 9, way[1] - 6).move_by_offset(3, 0).release();
+    hand.perform().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +186,8 @@ async fn a_cell_dragged_onto_the_other_run_is_patched_there_and_what_it_reaches_
     let (server, browser) = start().await;
     ask(&server, &browser).await;
     browser.ask("document.querySelector('.ask-foot a[href*=\"/patch\"]').click()").await.unwrap();
-    browser.until("document.querySelector('.ledger') && document.querySelector('#lens-corrupted td')").await.unwrap();
+    let drawn = "document.querySelector('.ledger') && !document.querySelector('.patch-maps .stale')";
+    browser.until(&format!("{drawn} && document.querySelector('#lens-corrupted td')")).await.unwrap();
     let start = address(&browser).await;
 
     // The stream before layer 2 at the second name, from the clean into the corrupted run.
@@ -214,7 +226,7 @@ async fn a_cell_opens_into_latents_and_paths_to_later_heads() {
     let (server, browser) = start().await;
     ask(&server, &browser).await;
     browser.ask("document.querySelector('.ask-foot a[href*=\"/patch\"]').click()").await.unwrap();
-    browser.until("document.querySelector('.ledger')").await.unwrap();
+    browser.until("document.querySelector('.ledger') && !document.querySelector('.patch-maps .stale')").await.unwrap();
     click(&browser, "#map-mlp [data-layer='1'][data-at='10']").await;
     browser.until("document.querySelector('#drill h3')?.innerText === 'Neurons'").await.unwrap();
     click(&browser, "#open-into-latents").await;

@@ -245,7 +245,9 @@ async fn the_log_as_a_notebook_prints_the_logs_numbers_when_it_runs() {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     let numbers = |text: &str| text.split_whitespace().map(|n| n.parse().unwrap()).collect::<Vec<f64>>();
     let (found, stored) = (numbers(&String::from_utf8_lossy(&run.stdout)), numbers(&stored));
-    assert_eq!(found, stored);
+    // The pages' reader of JSON may be off by one in a number's last digit (`serde_json` without `float_roundtrip`).
+    let same = |(a, b): (&f64, &f64)| (a - b).abs() <= 2.0 * f64::EPSILON * b.abs();
+    assert!(found.len() == stored.len() && found.iter().zip(&stored).all(same), "{found:?} for {stored:?}");
     // The first run has one side, the ablated one two.
     assert!(stored.len() >= 3, "{stored:?}");
     browser.finish().await.unwrap();

@@ -104,7 +104,7 @@ impl Problem {
 /// A text with a capital in front.
 pub fn capital(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map(|c| c.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    letters.next().map(|c| std::iter::once(c.to_ascii_uppercase()).chain(letters).collect()).unwrap_or_default()
 }
 
 fn status_name(status: u16) -> &'static str {

@@ -138,6 +138,17 @@ async fn through(stream: &str, bytes: &js_sys::Uint8Array) -> Option<Vec<u8>> {
     Some(js_sys::Uint8Array::new(&buffer).to_vec())
 }
 
+/// A text in small letters. The browser has the tables of all alphabets; the pages need not bring their own.
+pub fn lowercase(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    #[cfg(target_arch = "wasm32")]
+    return js_sys::JsString::from(text).to_lower_case().into();
+    #[cfg(not(target_arch = "wasm32"))]
+    text.to_lowercase()
+}
+
 /// True when the keyboard belongs to a field where letters are typed.
 pub fn is_typing() -> bool {
     let Some(element) = document().and_then(|d| d.active_element()) else { return false };

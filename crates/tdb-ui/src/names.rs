@@ -154,13 +154,15 @@ pub fn node_path(slug: &str, node_type: NodeType, layer: i64, unit: i64) -> Stri
 /// Reads what a person types to jump: `L5.H1`, `h 5 1`, `attn_L5_1`, `mlp 3 2011`, `3:2011` with a type given
 /// elsewhere.
 pub fn parse_jump(text: &str, default: NodeType) -> Option<(NodeType, i64, i64)> {
-    let lower = text.to_lowercase();
+    let lower = text.to_ascii_lowercase();
     let mut numbers = Vec::new();
     let mut words: Vec<String> = Vec::new();
     let mut pending = String::new();
     for c in lower.chars().chain([' ']) {
-        let same =
-            pending.chars().last().is_some_and(|p| p.is_ascii_digit() == c.is_ascii_digit() && c.is_alphanumeric());
+        let same = pending
+            .chars()
+            .last()
+            .is_some_and(|p| p.is_ascii_digit() == c.is_ascii_digit() && c.is_ascii_alphanumeric());
         if !same && !pending.is_empty() {
             match pending.parse::<i64>() {
                 Ok(number) => numbers.push(number),
@@ -168,7 +170,7 @@ pub fn parse_jump(text: &str, default: NodeType) -> Option<(NodeType, i64, i64)>
             }
             pending.clear();
         }
-        if c.is_alphanumeric() {
+        if c.is_ascii_alphanumeric() {
             pending.push(c);
         }
     }

@@ -7,6 +7,7 @@ use tdb_api::numbers::sum;
 use tdb_api::wire::from_json;
 
 use crate::answer::{Answer, Compared, Metric, Row};
+use crate::dom::lowercase;
 use crate::json::Json;
 use crate::names;
 use crate::sorting::sort;
@@ -369,7 +370,7 @@ impl Line {
 
 /// The lines to draw, in order. Rows of layers below `first_layer` are left out.
 pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_layer: Option<i64>) -> Vec<Line> {
-    let needle = view.text.to_lowercase();
+    let needle = lowercase(&view.text);
     let mut rows: Vec<usize> =
         (0..answer.rows.len()).filter(|&i| passes(answer, &answer.rows[i], view, &needle, first_layer)).collect();
     sort(&mut rows, |&a, &b| order(&answer.rows[a], &answer.rows[b], view.sort));
@@ -452,11 +453,11 @@ fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, first_laye
     }
     let in_tokens = || {
         places.iter().flatten().any(|&t| {
-            answer.sides.iter().any(|s| s.tokens.get(t).is_some_and(|token| token.to_lowercase().contains(needle)))
+            answer.sides.iter().any(|s| s.tokens.get(t).is_some_and(|token| lowercase(token).contains(needle)))
         })
     };
-    row.name.to_lowercase().contains(needle)
-        || names::type_label(row.node.node_type).to_lowercase().contains(needle)
+    lowercase(&row.name).contains(needle)
+        || lowercase(names::type_label(row.node.node_type)).contains(needle)
         || in_tokens()
 }
 

@@ -30,6 +30,13 @@ fn main() -> Result<()> {
     };
     let mut files = read_folder(Path::new(assets))?;
     files.extend(bind(Path::new(module), !compress)?);
+    if compress {
+        for (name, content) in &mut files {
+            if name.ends_with(".js") || name.ends_with(".css") {
+                *content = without_comments(&String::from_utf8_lossy(content)).into_bytes();
+            }
+        }
+    }
     let mut files = with_hashed_names(files)?;
     if compress {
         files.extend(compressed(&files)?);
@@ -135,6 +142,18 @@ fn replaced(content: Vec<u8>, renamed: &[(String, String)]) -> Vec<u8> {
 }
 
 /// FNV-1a, 64 bits: tells contents apart, and needs no more than that.
+/// Scripts and style sheets without indentation and without comments that fill whole lines.
+fn without_comments(text: &str) -> String {
+    let mut in_comment = false;
+    let mut keep = |line: &str| {
+        let begins = line.starts_with("/*") && (line.ends_with("*/") || !line.contains("*/"));
+        let is_comment = in_comment || begins || line.starts_with("//");
+        in_comment = (in_comment || begins) && !line.contains("*/");
+        !line.is_empty() && !is_comment
+    };
+    text.lines().map(str::trim).filter(|line| keep(line)).map(|line| format!("{line}\n")).collect()
+}
+
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3))
 }
@@ -146,7 +165,8 @@ fn compressed(files: &Files) -> Result<Files> {
         gz.write_all(content)?;
         out.insert(format!("{name}.gz"), gz.finish()?);
         let mut br = Vec::new();
-        let params = brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, ..Default::default() };
+        let size_hint = content.len();
+        let params = brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, size_hint, ..Default::default() };
         brotli::BrotliCompress(&mut content.as_slice(), &mut br, &params)?;
         out.insert(format!("{name}.br"), br);
     }

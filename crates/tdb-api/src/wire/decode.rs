@@ -113,10 +113,20 @@ impl Errors {
 
     /// Reads something one step further in.
     pub fn at<T>(&mut self, step: Step, read: impl FnOnce(&mut Self) -> T) -> T {
-        self.path.push(step);
+        self.enter(step);
         let out = read(self);
-        self.path.pop();
+        self.leave();
         out
+    }
+
+    /// Goes one step further in. For readers of many types, which a closure for each would double in size.
+    pub(crate) fn enter(&mut self, step: Step) {
+        self.path.push(step);
+    }
+
+    /// Goes back from where [`Errors::enter`] went.
+    pub(crate) fn leave(&mut self) {
+        self.path.pop();
     }
 
     /// Reads the field `snake` of `object` under its camelCase or its snake_case name.
@@ -128,10 +138,14 @@ impl Errors {
 
     /// Reads the field called `name`, which is `value` if it is there.
     pub fn named<T: Decode>(&mut self, name: String, value: Option<&Value>, default: Option<T>) -> Option<T> {
-        self.at(Step::Key(name), |errors| match value {
-            Some(value) => T::decode(value, errors),
-            None => default.or_else(T::when_absent).or_else(|| errors.add("value_error.missing", "field required")),
-        })
+        self.enter(Step::Key(name));
+        let read = match (value, default) {
+            (Some(value), _) => T::decode(value, self),
+            (None, Some(default)) => Some(default),
+            (None, None) => T::when_absent().or_else(|| self.add("value_error.missing", "field required")),
+        };
+        self.leave();
+        read
     }
 
     /// Tries `read` without keeping what it finds wrong; gives that back instead.

@@ -133,10 +133,12 @@ impl<T: Decode> Decode for Vec<T> {
             if errors.is_full() {
                 return None;
             }
-            match errors.at(Step::Index(i), |errors| T::decode(item, errors)) {
+            errors.enter(Step::Index(i));
+            match T::decode(item, errors) {
                 Some(item) => read.push(item),
                 None => complete = false,
             }
+            errors.leave();
         }
         complete.then_some(read)
     }

@@ -50,9 +50,9 @@ pub fn NoticesView() -> impl IntoView {
             {dynamic(move || notices.spoken.get())}
         </div>
         <div class="toasts" aria-hidden="true">
-            <For each=move || notices.shown.get() key=|(id, _)| *id let((_, message))>
+            {dynamic(move || notices.shown.get().into_iter().map(|(_, message)| view! {
                 <div class="toast">{message}</div>
-            </For>
+            }).collect_view())}
         </div>
     }
 }

@@ -86,7 +86,7 @@ pub fn Head(table: Table) -> impl IntoView {
                     heads.map(|(metric, v)| {
                         let sides = shape.two_sided;
                         let label = match (sides, shape.narrow) {
-                            (true, _) => format!("{} {}", short(metric), v.label().to_lowercase()),
+                            (true, _) => format!("{} {}", short(metric), v.label().to_ascii_lowercase()),
                             (_, true) => short(metric).to_owned(),
                             _ => metric.label().to_owned(),
                         };
