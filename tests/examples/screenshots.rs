@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
         browser.see("#submit").await?.click().await?;
         browser.see("#node-table .line").await?;
         browser.until("!document.getElementById('progress') && document.querySelector('#at-hand .excerpts')").await?;
-        browser.until(FILLED).await?;
+        browser.until(&format!("{FILLED} && document.querySelector('#exact-bound')?.innerText")).await?;
         browser.screenshot(&picture("debugger")).await?;
 
         browser.ask("document.querySelector('#node-table [aria-label^=\"Ablate \"]').click();").await?;
