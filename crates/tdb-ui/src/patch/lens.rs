@@ -57,16 +57,15 @@ fn Grid(clean: bool, held: RwSignal<Option<Cell>>) -> impl IntoView {
         follow::<Route>(move || bench.asked.see(|asked| asked.as_ref().map(|asked| request(asked, clean))));
     // The grid that is dragged from does not change meanwhile, which would end the dragging.
     let mark = Memo::new(move |_| match held.get() {
-        Some((of_clean, ..)) if of_clean == clean => Mark::Nothing,
-        Some((_, layer, at)) => {
+        Some((of_clean, layer, at)) if of_clean != clean => {
             let at = partner(bench, clean, at).unwrap_or(at);
             Mark::Here(Place { group: PatchGroup::Residual, layer, at })
         }
-        None => patched(bench, clean),
+        _ => patched(bench, clean),
     });
     let drop = move |target: Cell| {
         if let Some((of_clean, layer, at)) = held.get_untracked()
-            && (of_clean, layer) != (clean, target.1)
+            && of_clean != clean
             && target.1 == layer
         {
             bench.put(of_clean, layer, at, target.2);
