@@ -8,11 +8,10 @@ use crate::commands::{cargo, root, run as must};
 use crate::{setup, ui};
 
 /// Those that the documentation shows.
-const DOCS: [(&str, &str); 5] = [
+const DOCS: [(&str, &str); 4] = [
     ("debugger-light.png", "debugger.png"),
     ("latents-light.png", "latents.png"),
     ("ablated-dark.png", "ablated.png"),
-    ("node-light.png", "node.png"),
     ("patch-light.png", "patch.png"),
 ];
 
