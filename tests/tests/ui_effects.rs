@@ -212,9 +212,9 @@ async fn a_cell_dragged_onto_the_other_run_is_patched_there_and_what_it_reaches_
     // Another layer takes nothing.
     drag(&browser, "clean.2.3", "corrupted.1.3").await;
     assert!(address(&browser).await.contains("cells=residual.1.4"));
-    click(&browser, "#undo").await;
+    browser.ask("document.querySelector('#undo').click()").await.unwrap();
     browser.until("location.search.includes('cells=residual.2.10')").await.unwrap();
-    click(&browser, "#undo").await;
+    browser.ask("document.querySelector('#undo').click()").await.unwrap();
     browser.until("!location.search.includes('cells=')").await.unwrap();
     assert_eq!(address(&browser).await, start);
     accessible(&browser, "the patch bench with lenses").await;
