@@ -217,6 +217,7 @@ async fn a_cell_dragged_onto_the_other_run_is_patched_there_and_what_it_reaches_
     browser.ask("document.querySelector('#undo').click()").await.unwrap();
     browser.until("!location.search.includes('cells=')").await.unwrap();
     assert_eq!(address(&browser).await, start);
+    browser.until("!document.querySelector('.patch-maps .stale')").await.unwrap();
     accessible(&browser, "the patch bench with lenses").await;
     browser.finish().await.unwrap();
 }
