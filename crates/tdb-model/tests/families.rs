@@ -12,8 +12,7 @@ use candle_nn::VarBuilder;
 use candle_transformers::models;
 use serde_json::{Value, json};
 use tdb_model::{
-    BackwardOptions, Checkpoint, Element, ForwardOptions, Numbers, Seed, Site, Source as _, Transformer, Weights,
-    checkpoint,
+    BackwardOptions, Checkpoint, Element, ForwardOptions, Numbers, Seed, Site, Transformer, Weights, checkpoint,
 };
 use tdb_testkit::families::{Copied, fixtures, names};
 

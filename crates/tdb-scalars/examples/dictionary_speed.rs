@@ -4,7 +4,7 @@
 //! of version 5 (TopK 32 of layer-normed inputs), is written, opened and asked. Memory is the process's own: what the
 //! system maps from files is told apart, because it can be read again and is shared.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -82,7 +82,7 @@ fn memory() -> Result<[f64; 2]> {
     Ok([read("RssAnon")?, read("RssFile")?])
 }
 
-fn measure(model: &Path, dictionary: &PathBuf, latents: usize) -> Result<()> {
+fn measure(model: &Path, dictionary: &Path, latents: usize) -> Result<()> {
     let found = checkpoint::open(model)?;
     let (config, model) = (found.config.clone(), Transformer::load(found.config, found.weights)?);
     let [own, mapped] = memory()?;

@@ -74,7 +74,7 @@ pub fn PaletteDialog() -> impl IntoView {
     };
     view! {
         <Dialog open=palette.0 title="Find a node">
-            <form class="stack" on:submit=sent(go.clone())>
+            <form class="stack" on:submit=sent(go)>
                 <label class="stack">
                     <span>
                         "Its name: "
