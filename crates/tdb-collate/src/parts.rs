@@ -69,11 +69,6 @@ impl<'a> Parts<'a> {
         Ok(parts)
     }
 
-    /// What they are parts of.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
     /// The ranges of layers, ascending.
     pub fn layers(&self) -> Vec<Range<usize>> {
         self.ranges.keys().map(|(from, to)| *from..*to).collect()

@@ -52,9 +52,13 @@ pub async fn fetch_dictionary(fetcher: &Fetcher, base: &Location, progress: &dyn
     let names = match names(fetcher, base).await {
         Ok(names) => names,
         // Nobody can say what is missing.
-        Err(error @ Error::Offline { .. }) => {
-            let whole = |folder: &PathBuf| holds_weights(folder);
-            return shared.filter(whole).ok_or_else(|| offline(base, error));
+        Err(Error::Offline { .. }) => {
+            return shared.filter(|folder| holds_weights(folder)).ok_or_else(|| {
+                Error::NotFound(format!(
+                    "{base} is not on this machine and offline mode is on; fetch it once with a network, or give a \
+                     folder's path"
+                ))
+            });
         }
         Err(error) => return Err(denied(error)),
     };
@@ -129,15 +133,6 @@ fn holds_weights(folder: &Path) -> bool {
     };
     let below = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     has(folder) || below.into_iter().any(|path| has(&path))
-}
-
-fn offline(base: &Location, error: Error) -> Error {
-    match error {
-        Error::Offline { .. } => Error::NotFound(format!(
-            "{base} is not on this machine and offline mode is on; fetch it once with a network, or give a folder's path"
-        )),
-        other => other,
-    }
 }
 
 #[cfg(test)]

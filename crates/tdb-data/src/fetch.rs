@@ -16,6 +16,7 @@ use crate::{
     hub, local,
     location::Root,
     partial::{Partial, Transfer},
+    random::random,
     remote::{self, RemoteFile},
     stores::{Failure, Stores},
 };
@@ -462,9 +463,7 @@ fn no_network(reason: &str) -> String {
 
 /// Doubles with every failure, up to 64 times the first pause, give or take a quarter so that many do not come at once.
 fn pause(first: Duration, failures: u32) -> Duration {
-    use std::hash::{BuildHasher, Hasher};
-    let random = std::collections::hash_map::RandomState::new().build_hasher().finish() % 512;
-    first * 2u32.pow((failures.saturating_sub(1)).min(6)) * (768 + random as u32) / 1024
+    first * 2u32.pow((failures.saturating_sub(1)).min(6)) * (768 + (random() % 512) as u32) / 1024
 }
 
 #[cfg(test)]

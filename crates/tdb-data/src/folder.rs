@@ -12,7 +12,7 @@ use tokio::{
     runtime::Handle,
 };
 
-use crate::{Error, Location, Result, location::Root, remote::failed, stores::Stores};
+use crate::{Error, Location, Result, location::Root, random::random, remote::failed, stores::Stores};
 
 /// Sent at a time where a file is too large for one request.
 const PART_BYTES: usize = 16 << 20;
@@ -52,6 +52,11 @@ impl Folder {
     /// Where it is.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// What people call the file `name`.
+    pub fn address_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.location.to_string().trim_end_matches('/'))
     }
 
     /// Where the file `name` is.
@@ -187,7 +192,7 @@ impl Folder {
     /// # Errors
     /// If it cannot.
     pub fn check_writable(&self) -> Result<()> {
-        let name = format!("writable-{}-{:08x}", std::process::id(), random());
+        let name = format!("writable-{}-{:08x}", std::process::id(), random() as u32);
         let tried = self.put_new(&name, Bytes::from_static(b"tdb\n")).and_then(|_| self.remove(&name));
         tried.map_err(|error| Error::Config(format!("{} cannot be written to: {error}", self.location)))
     }
@@ -206,11 +211,6 @@ fn unsent(place: &Location, error: &object_store::Error) -> Error {
         }
         other => other,
     }
-}
-
-fn random() -> u32 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish() as u32
 }
 
 #[cfg(test)]

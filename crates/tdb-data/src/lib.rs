@@ -26,6 +26,7 @@ mod model_files;
 mod normalize;
 mod partial;
 mod progress;
+mod random;
 mod record;
 mod registry;
 mod remote;

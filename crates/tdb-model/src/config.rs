@@ -110,6 +110,16 @@ pub enum RotaryScaling {
     Yarn { factor: f32, beta_fast: f32, beta_slow: f32, original_context: usize, truncate: bool, amplitude: f32 },
 }
 
+impl RotaryScaling {
+    /// What rotated queries and keys are multiplied by.
+    pub fn amplitude(self) -> f32 {
+        match self {
+            RotaryScaling::Yarn { amplitude, .. } => amplitude,
+            RotaryScaling::None | RotaryScaling::Linear { .. } | RotaryScaling::Llama3 { .. } => 1.0,
+        }
+    }
+}
+
 /// Settings of attention layers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionSettings {

@@ -16,6 +16,7 @@ use tdb_model::{
 use tdb_scalars::{Engine, Question};
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::preset;
+use tdb_testkit::weights::TensorSpec;
 
 const LAYER: usize = 6;
 const K: usize = 32;
@@ -39,28 +40,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Numbers that look random.
-fn numbers(seed: u64, len: usize, scale: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 24) as f32 * 2.0 - 1.0
-    };
-    (0..len).map(|_| scale * next()).collect()
-}
-
 fn make(path: &Path, latents: usize) -> Result<()> {
     let width = 768;
-    let directions = Matrix::from_vec(latents, width, numbers(2, latents * width, 0.06));
+    let matrix = |name: &str| {
+        let numbers = TensorSpec::new(name, &[latents, width], 0.06, 0.0).values(1);
+        Matrix::from_vec(latents, width, numbers)
+    };
     let weights = AutoencoderWeights {
         normalization: Normalization::LAYER_NORM,
         encoder_pre_bias: vec![0.0; width],
-        encoder: Matrix::from_vec(latents, width, numbers(1, latents * width, 0.06)),
+        encoder: matrix("encoder"),
         latent_bias: vec![0.0; latents],
         activation: LatentActivation::TopK { k: K, relu: true },
-        decoder: directions.transpose(),
+        decoder: matrix("directions").transpose(),
         decoder_bias: vec![0.0; width],
         skip: None,
         activation_frequency: None,

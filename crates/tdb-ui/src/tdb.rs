@@ -13,7 +13,7 @@ mod fidelity;
 mod interventions;
 mod layer_map;
 mod log_export;
-mod logit_lens;
+pub mod logit_lens;
 mod means;
 mod notebook;
 mod options;

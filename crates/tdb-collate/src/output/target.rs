@@ -49,7 +49,7 @@ impl Target {
     pub fn name_of(&self, file: &str) -> String {
         match self {
             Self::Local(folder) => folder.join(file).display().to_string(),
-            Self::Store { folder, .. } => format!("{}/{file}", folder.location().to_string().trim_end_matches('/')),
+            Self::Store { folder, .. } => folder.address_of(file),
         }
     }
 

@@ -72,10 +72,7 @@ impl Rotation<'_> {
             // Positions times frequencies in single precision, as the models were trained.
             frequencies.iter().map(move |f| f64::from(position as f32 * *f as f32) * sign)
         });
-        let amplitude = match self.rotary.scaling {
-            RotaryScaling::Yarn { amplitude, .. } => amplitude,
-            _ => 1.0,
-        };
+        let amplitude = self.rotary.scaling.amplitude();
         angles.map(|angle| (angle.cos() as f32 * amplitude, angle.sin() as f32 * amplitude)).unzip()
     }
 

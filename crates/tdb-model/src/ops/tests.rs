@@ -147,8 +147,7 @@ fn rotations_turn_and_turn_back() -> Result<()> {
             for x in layouts(&tensor(&[6, 3, 10], 1)?)? {
                 same("rotate", |ops| ops.rotate(&x, rotation))?;
                 let back = |ops: Ops| ops.rotate(&ops.rotate(&x, rotation)?, Rotation { inverse: true, ..rotation });
-                let amplitude = if let RotaryScaling::Yarn { amplitude, .. } = scaling { amplitude } else { 1.0 };
-                let grown = |i| if i < dims { amplitude * amplitude } else { 1.0 };
+                let grown = |i| if i < dims { scaling.amplitude().powi(2) } else { 1.0 };
                 let grown = Tensor::from_vec((0..10).map(grown).collect::<Vec<f32>>(), 10, x.device())?;
                 let (turned, x) = (back(Ops::Fast)?, x.contiguous()?.broadcast_mul(&grown)?);
                 let difference = (turned - x)?.abs()?.max_all()?.to_scalar::<f32>()?;

@@ -142,7 +142,7 @@ fn rotate(x: &Tensor, rotary: &Rotary) -> Result<Tensor> {
         let all: Vec<f64> = (0..t * half).map(|i| f(angle(rotary, i % half, i / half))).collect();
         Tensor::from_vec(all, (t, 1, half), &Device::Cpu)
     };
-    let amplitude = if let RotaryScaling::Yarn { amplitude, .. } = rotary.scaling { f64::from(amplitude) } else { 1.0 };
+    let amplitude = f64::from(rotary.scaling.amplitude());
     let (cos, sin) = ((table(f64::cos)? * amplitude)?, (table(f64::sin)? * amplitude)?);
     let (a, b) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
     let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;

@@ -176,7 +176,7 @@ fn shown(cell: &PatchedCell, divided: bool) -> f64 {
 /// Headings of what was asked about the chosen cells, in the order of the question.
 fn headings(chosen: &[Place], parts: &Parts, latents: bool) -> Vec<&'static str> {
     match chosen {
-        [place] if place.group == PatchGroup::Heads => OF_HEAD.to_vec(),
+        [place] if place.group == PatchGroup::Heads => OF_HEAD.map(|(_, heading)| heading).to_vec(),
         [place] => parts.units(*place, latents).into_iter().map(|(_, heading)| heading).collect(),
         _ => vec!["Together"],
     }

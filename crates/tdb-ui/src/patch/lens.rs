@@ -12,6 +12,7 @@ use super::state::{Asked, Place};
 use crate::format;
 use crate::remote::{Remote, follow};
 use crate::signals::See;
+use crate::tdb::logit_lens::end_with_tokens;
 use crate::ui::{ProblemCard, dragged, dynamic, press};
 
 /// Tokens at the end of a prompt that are shown: each costs an unembedding in each layer.
@@ -186,12 +187,7 @@ fn draw(lens: &LogitLensResponse, clean: bool, mark: Mark) -> String {
         }
         out.push_str("</tr>");
     }
-    out.push_str("</tbody><tfoot><tr><td></td>");
-    for (i, token) in lens.tokens_as_strings.iter().enumerate() {
-        let at = lens.first_token as usize + i;
-        let _ = write!(out, "<th scope=\"col\">{} <span class=\"token-index\">{at}</span></th>", format::html(token));
-    }
-    out.push_str("</tr></tfoot></table>");
+    end_with_tokens(&mut out, lens);
     out
 }
 

@@ -109,8 +109,13 @@ impl Parts {
     }
 }
 
-/// Headings of what a head at all tokens is patched in, in the order of the request.
-pub const OF_HEAD: [&str; 4] = ["Output", "Query", "Key", "Value"];
+/// What a head at all tokens is patched in, with headings.
+pub const OF_HEAD: [(Location, &str); 4] = [
+    (Location::AttnWeightedSumOfValues, "Output"),
+    (Location::AttnQuery, "Query"),
+    (Location::AttnKey, "Key"),
+    (Location::AttnValue, "Value"),
+];
 
 impl Default for Asked {
     fn default() -> Self {
@@ -280,11 +285,9 @@ impl Asked {
         match chosen {
             [] => return None,
             [place] if place.group == PatchGroup::Heads => {
-                let location =
-                    [Location::AttnWeightedSumOfValues, Location::AttnQuery, Location::AttnKey, Location::AttnValue];
                 let indices = || vec![AllOrOneIndex::All, AllOrOneIndex::One(place.at)];
-                let cell = |location| PatchCell { sites: vec![index(location, Some(place.layer), indices())] };
-                request.cells = Some(location.into_iter().map(cell).collect());
+                let cell = |(location, _)| PatchCell { sites: vec![index(location, Some(place.layer), indices())] };
+                request.cells = Some(OF_HEAD.into_iter().map(cell).collect());
             }
             [place] => {
                 let units = |(location, _)| PatchUnits {

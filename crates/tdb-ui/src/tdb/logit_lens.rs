@@ -119,11 +119,16 @@ fn draw(lens: &LogitLensResponse, shown: &str) -> String {
         }
         out.push_str("</tr>");
     }
+    end_with_tokens(&mut out, lens);
+    out
+}
+
+/// The end of a grid's table: the tokens below their columns.
+pub fn end_with_tokens(out: &mut String, lens: &LogitLensResponse) {
     out.push_str("</tbody><tfoot><tr><td></td>");
     for (i, token) in lens.tokens_as_strings.iter().enumerate() {
         let at = lens.first_token as usize + i;
         let _ = write!(out, "<th scope=\"col\">{} <span class=\"token-index\">{at}</span></th>", format::html(token));
     }
     out.push_str("</tr></tfoot></table>");
-    out
 }

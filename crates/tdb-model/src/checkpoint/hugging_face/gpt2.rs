@@ -53,8 +53,9 @@ fn config(settings: &Settings<'_>) -> Result<Config, CheckpointError> {
     let d_model = settings.size("n_embd")?;
     let n_heads = settings.divisor("n_head", "n_embd", d_model)?;
     let d_ff = if settings.get("n_inner").is_some() { settings.size("n_inner")? } else { 4 * d_model };
-    let context = if settings.get("n_ctx").is_some() { "n_ctx" } else { "n_positions" };
-    let context = if settings.get("n_positions").is_some() { "n_positions" } else { context };
+    // The first files have the older name.
+    let names = ["n_positions", "n_ctx"];
+    let context = names.into_iter().find(|key| settings.get(key).is_some()).unwrap_or(names[0]);
     let (n_layers, n_vocab) = (settings.layers("n_layer")?, settings.size("vocab_size")?);
     let mut config = Config::gpt2(n_layers, d_model, n_heads, d_ff, settings.size(context)?, n_vocab);
     config.mlp = MlpKind::Plain(activation_or(settings, "activation_function", Activation::GeluTanh)?);

@@ -15,7 +15,6 @@ use tdb_model::Transformer;
 use tokio::runtime::Runtime;
 
 use super::{Args, Layout, Values};
-use crate::cli::dictionary;
 use crate::cli::library::{self, EmbeddedRecords};
 use crate::cli::model::{self, Opened, Wanted};
 use crate::cli::runtime;
@@ -125,49 +124,6 @@ impl Ready {
     }
 }
 
-impl Args {
-    /// The same as another process understands it, wherever it runs: paths from the root, and one date for all.
-    ///
-    /// # Errors
-    /// If a path cannot be resolved.
-    pub fn portable(&self) -> anyhow::Result<Self> {
-        let mut asked = self.clone();
-        let places = asked.text.iter_mut().chain([&mut asked.out]).chain(&mut asked.summaries);
-        places.into_iter().try_for_each(absolute)?;
-        let names = [&mut asked.model, &mut asked.mlp_autoencoder, &mut asked.attn_autoencoder];
-        for name in names.into_iter().flatten() {
-            absolute_folder(name, name.len())?;
-        }
-        for text in &mut asked.dictionary {
-            let name = dictionary::Wanted::parse(text)?.name.len();
-            absolute_folder(text, name)?;
-        }
-        asked.date.get_or_insert_with(now);
-        Ok(asked)
-    }
-}
-
-/// The date in explanations, if none is given.
-pub fn now() -> String {
-    tdb_explain::date::now()
-}
-
-fn absolute(place: &mut String) -> anyhow::Result<()> {
-    if let Some(path) = Location::parse(place)?.local() {
-        *place = std::path::absolute(path)?.display().to_string();
-    }
-    Ok(())
-}
-
-/// Of what begins with a name of `len` bytes. One that is no folder here is registered, and stays.
-fn absolute_folder(text: &mut String, len: usize) -> anyhow::Result<()> {
-    let folder = PathBuf::from(&text[..len]);
-    if folder.is_dir() {
-        text.replace_range(..len, &std::path::absolute(folder)?.display().to_string());
-    }
-    Ok(())
-}
-
 /// Where results and summaries go.
 fn places(args: &Args, fetcher: &Fetcher, runtime: &Runtime) -> anyhow::Result<(Target, Summaries)> {
     let open = |location: &Location| fetcher.folder(location, runtime.handle());
@@ -238,7 +194,7 @@ fn layouts(args: &Args, plan: &Plan) -> anyhow::Result<Layouts> {
         }),
         shown: args.show.as_deref().map(|text| shown(text, &plan.sizes)).transpose()?,
         single_files: args.layout != Layout::Layers,
-        explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(now)),
+        explanations: (!args.no_explanations).then(|| args.date.clone().unwrap_or_else(tdb_explain::date::now)),
     })
 }
 
