@@ -1,5 +1,6 @@
 //! Records: the examples that excite a component most.
 
+use crate::component::Histogram;
 use crate::names::DerivedScalarType;
 use crate::tokens::TokenAndScalar;
 use crate::wire::wire_struct;
@@ -71,6 +72,8 @@ wire_struct! {
         pub texts: Option<i64>,
         /// In how many of them there was a value above 0.
         pub active_texts: Option<i64>,
+        /// Of all values but zeros.
+        pub histogram: Option<Histogram>,
         pub mean: Option<f64>,
         /// Of the population.
         pub variance: Option<f64>,

@@ -1,7 +1,7 @@
 //! Summaries as files.
 //!
 //! ```text
-//! "TDBSUM4\n", then in postcard's encoding: the head, the sequences that occur, and of each layer its counts and its
+//! "TDBSUM5\n", then in postcard's encoding: the head, the sequences that occur, and of each layer its counts and its
 //! units one by one; at the end a CRC-64 of all that, 8 bytes, little-endian
 //! ```
 //!
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crc_fast::{CrcAlgorithm, Digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tdb_data::Histogram;
 
 use crate::corpus::Sequence;
 use crate::example::{Example, Sample, Top};
@@ -25,7 +26,7 @@ use crate::summary::{Interval, KindSummary, LayerSummary, Plan, Summary, UnitSum
 use crate::unit::Kind;
 use crate::{Error, ExactSum, Result, file};
 
-const MAGIC: &[u8; 8] = b"TDBSUM4\n";
+const MAGIC: &[u8; 8] = b"TDBSUM5\n";
 const CRC_BYTES: u64 = 8;
 
 /// What stands at the beginning of a summary's file.
@@ -55,6 +56,8 @@ struct StoredUnit {
     active_first: u64,
     /// The bins of the exact sums.
     powers: [Vec<(i16, i128)>; 4],
+    /// Exponent, first bin and counts of the histogram.
+    histogram: (i8, i32, Vec<u64>),
     top: Vec<StoredExample>,
     random: Vec<StoredExample>,
     active: Vec<StoredExample>,
@@ -177,6 +180,7 @@ impl StoredUnit {
             active_sequences: unit.active_sequences,
             active_first: unit.active_first,
             powers: unit.powers.each_ref().map(|sum| sum.bins().to_vec()),
+            histogram: (unit.histogram.exponent(), unit.histogram.first(), unit.histogram.counts().to_vec()),
             top: stored(unit.top.examples()),
             random: stored(unit.random.examples()),
             active: stored(unit.active.examples()),
@@ -199,8 +203,10 @@ impl StoredUnit {
         for (sum, bins) in powers.iter_mut().zip(self.powers) {
             *sum = ExactSum::from_bins(bins).ok_or("a sum has impossible parts")?;
         }
+        let (exponent, first, counts) = self.histogram;
+        let histogram = Histogram::from_parts(exponent, first, counts).ok_or("a histogram is impossible")?;
         let Self { positive_values, active_sequences, active_first, .. } = self;
-        Ok(UnitSummary { top, random, active, powers, positive_values, active_sequences, active_first })
+        Ok(UnitSummary { top, random, active, powers, histogram, positive_values, active_sequences, active_first })
     }
 }
 

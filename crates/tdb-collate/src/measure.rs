@@ -71,6 +71,37 @@ fn query(pair: usize) -> u32 {
     query as u32
 }
 
+/// The values of one unit on a sequence, where they were measured.
+#[derive(Clone, Copy)]
+pub enum UnitValues<'a> {
+    Dense(&'a [f32]),
+    /// `(unit, index, value)` of one unit, by ascending index; the others of `len` are 0.
+    Sparse {
+        len: usize,
+        entries: &'a [(u32, u32, f32)],
+    },
+}
+
+impl UnitValues<'_> {
+    /// A copy of them.
+    pub fn copy(self) -> Values {
+        match self {
+            Self::Dense(values) => Values::Dense(values.into()),
+            Self::Sparse { len, entries } => {
+                Values::Sparse { len: len as u32, entries: entries.iter().map(|e| (e.1, e.2)).collect() }
+            }
+        }
+    }
+
+    /// Calls `f` for every value; those that a sparse list leaves out are left out.
+    pub fn for_each(self, mut f: impl FnMut(f32)) {
+        match self {
+            Self::Dense(values) => values.iter().for_each(|x| f(*x)),
+            Self::Sparse { entries, .. } => entries.iter().for_each(|e| f(e.2)),
+        }
+    }
+}
+
 /// What the values of one unit on one sequence amount to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figures {
@@ -138,24 +169,27 @@ pub enum Measured {
 }
 
 impl Measured {
-    /// Calls `f` for every unit that may have another value than 0, by ascending index, with its figures and a function
-    /// that copies its values.
+    /// Calls `f` for every unit that may have another value than 0, by ascending index, with its figures and its
+    /// values.
     ///
     /// # Errors
     /// If the numbers cannot be had from the device.
-    pub fn for_each(&self, first_counts: bool, mut f: impl FnMut(usize, Figures, &dyn Fn() -> Values)) -> Result<()> {
+    pub fn for_each(&self, first_counts: bool, mut f: impl FnMut(usize, Figures, UnitValues<'_>)) -> Result<()> {
         match self {
             Self::Columns(columns) => {
                 let (numbers, units) = (Numbers::of(columns)?, columns.dim(1)?);
                 let data = numbers.data();
+                let mut column = Vec::with_capacity(columns.dim(0)?);
                 for (unit, figures) in column_figures(data, units, first_counts).into_iter().enumerate() {
-                    f(unit, figures, &|| Values::Dense(data.iter().skip(unit).step_by(units).copied().collect()));
+                    column.clear();
+                    column.extend(data.iter().skip(unit).step_by(units));
+                    f(unit, figures, UnitValues::Dense(&column));
                 }
             }
             Self::Rows { data, values } => {
                 for (unit, row) in data.chunks_exact(*values).enumerate() {
                     let figures = Figures::of(row.iter().copied().enumerate(), f32::NEG_INFINITY, first_counts);
-                    f(unit, figures, &|| Values::Dense(row.into()));
+                    f(unit, figures, UnitValues::Dense(row));
                 }
             }
             Self::Sparse { entries, values } => {
@@ -164,10 +198,7 @@ impl Measured {
                     let others_are_zero = counted < *values - usize::from(!first_counts);
                     let start = if others_are_zero { 0.0 } else { f32::NEG_INFINITY };
                     let figures = Figures::of(group.iter().map(|e| (e.1 as usize, e.2)), start, first_counts);
-                    f(group[0].0 as usize, figures, &|| Values::Sparse {
-                        len: *values as u32,
-                        entries: group.iter().map(|e| (e.1, e.2)).collect(),
-                    });
+                    f(group[0].0 as usize, figures, UnitValues::Sparse { len: *values, entries: group });
                 }
             }
         }

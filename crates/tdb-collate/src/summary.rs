@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
+use tdb_data::Histogram;
 use tdb_model::{MlpKind, Norm, Slot, Transformer};
 
 use crate::corpus::{Cutting, Sequence, mix};
 use crate::example::{Example, Sample, Top};
-use crate::measure::{Figures, Measured, Values};
+use crate::measure::{Figures, Measured, UnitValues, Values};
 use crate::unit::Kind;
 use crate::{Error, ExactSum, Result};
 
@@ -151,6 +152,8 @@ pub struct UnitSummary {
     pub active: Sample,
     /// Sums over all values of their first to fourth powers.
     pub powers: [ExactSum; 4],
+    /// Of all values but zeros.
+    pub histogram: Histogram,
     /// Values above 0.
     pub positive_values: u64,
     /// Sequences with a value above 0.
@@ -273,12 +276,13 @@ impl UnitSummary {
         [random, active]: [u64; 2],
         sequence: &Arc<Sequence>,
         figures: Figures,
-        values: &dyn Fn() -> Values,
+        values: UnitValues<'_>,
     ) {
         let sizes = &plan.sizes;
         for (sum, x) in self.powers.iter_mut().zip(figures.powers) {
             sum.add(x);
         }
+        values.for_each(|x| self.histogram.add(x));
         self.active_first += u64::from(figures.first_positive);
         self.positive_values += u64::from(figures.positive);
         self.active_sequences += u64::from(figures.positive > 0);
@@ -290,7 +294,7 @@ impl UnitSummary {
         if !(into_top || into_random || into_active) {
             return;
         }
-        let values = Arc::new(values());
+        let values = Arc::new(values.copy());
         let peak = values.peak(kind, plan.first_counts);
         let example = |priority| Example {
             priority,
@@ -323,6 +327,7 @@ impl UnitSummary {
         for (sum, x) in self.powers.iter_mut().zip(&other.powers) {
             sum.merge(x);
         }
+        self.histogram.merge(&other.histogram);
         self.positive_values += other.positive_values;
         self.active_sequences += other.active_sequences;
         self.active_first += other.active_first;

@@ -11,7 +11,7 @@ use tdb_collate::corpus::{Sequence, Sequences, Shard};
 use tdb_collate::work::split_layers;
 use tdb_collate::{Kind, Parts, Result, Watch};
 use tdb_data::collated::LayerFile;
-use tdb_data::{ActivationRecord, NodeRecord};
+use tdb_data::{ActivationRecord, Histogram, NodeRecord};
 use tdb_model::{ForwardOptions, Numbers, Run, Site, Slot, Tokenizer};
 
 /// The values of one unit, straight from the definitions.
@@ -78,6 +78,19 @@ fn close(a: f64, b: f64, what: &str) {
     assert!((a - b).abs() <= 1e-6 + 1e-4 * a.abs().max(b.abs()), "{what}: {a} and {b}");
 }
 
+/// Every value but 0 is counted, and each bin holds those between its ends.
+fn check_histogram<'a>(found: &Histogram, values: impl Iterator<Item = &'a f32> + Clone, what: &str) {
+    let values = values.map(|x| f64::from(*x)).filter(|x| *x != 0.0);
+    assert_eq!(found.counts().iter().sum::<u64>(), values.clone().count() as u64, "{what}");
+    let (start, width) = (found.range().0, found.width());
+    for (i, count) in found.counts().iter().enumerate() {
+        let (low, high) = (start + i as f64 * width, start + (i + 1) as f64 * width);
+        // A value beside an edge may be rounded to its other side.
+        let within = |by: f64| values.clone().filter(|x| (low - by..high + by).contains(x)).count() as u64;
+        assert!((within(-1e-5)..=within(1e-5)).contains(count), "{what}: {count} in bin {i} of {found:?}");
+    }
+}
+
 /// An example's text and values agree with one of `all`; returns which.
 fn find(record: &ActivationRecord, all: &[(Vec<String>, Vec<f32>)], what: &str) -> usize {
     let found = all.iter().position(|(tokens, _)| *tokens == record.tokens);
@@ -108,6 +121,8 @@ fn records_of_a_small_text_equal_brute_force() {
     let runs: Vec<_> = sequences.iter().map(|s| run(s)).collect();
     assert!(sequences.len() > 40);
 
+    let layers = [0, 1].map(|layer| LayerFile::open(&out.join(format!("f32/{layer}.records"))).unwrap());
+    let file = |layer: usize| &layers[layer];
     let mut active_latents = 0;
     for kind in Kind::ALL {
         for layer in 0..2 {
@@ -155,6 +170,8 @@ fn records_of_a_small_text_equal_brute_force() {
                     assert!(list.iter().all(|r| largest(&r.activations) >= *boundary), "{what}");
                 }
 
+                let histogram = file(layer).record(kind.scalar(), unit).unwrap().histogram.unwrap();
+                check_histogram(&histogram, all.iter().flat_map(|v| &v.1), &what);
                 let every: Vec<f64> = all.iter().flat_map(|v| &v.1).map(|x| f64::from(*x)).collect();
                 let mean = every.iter().sum::<f64>() / every.len() as f64;
                 let central = |p: i32| every.iter().map(|x| (x - mean).powi(p)).sum::<f64>() / every.len() as f64;

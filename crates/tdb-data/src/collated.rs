@@ -1,7 +1,7 @@
 //! The records of all units of one layer in one file, read in place.
 //!
 //! ```text
-//! "TDBREC1\n", records, strings, texts, tables, footer, u64 offset of the footer, "TDBREC1\n"
+//! "TDBREC2\n", records, strings, texts, tables, footer, u64 offset of the footer, "TDBREC2\n"
 //! ```
 //!
 //! All numbers are little-endian, `varint` is LEB128. The footer is JSON ([`Footer`]) and says where the rest lies:
@@ -12,10 +12,14 @@
 //!
 //! A record is: mean, variance, skewness, kurtosis (f64, NaN where undefined); varint number of values above 0, varint
 //! number of texts with such; varint number of quantile boundaries, the boundaries (f32); with [`Encoding::U8`] an f32
-//! `low` and an f32 `step`, and a byte `q` below is the value `low + q · step`; varint number of lists of examples, the lists. The first list is the top examples, the second the random sample, then one for each quantile. A
-//! list is its varint length and its examples. An example is the varint index of its text, and its values: varint
-//! `2 n + 1` where all `n` values follow, `2 n` where only `n` follow, each after the varint distance from the index
-//! before (the first: from -1); the others are 0.
+//! `low` and an f32 `step`, and a byte `q` below is the value `low + q · step`; varint number of lists of examples, the
+//! lists; the histogram of all values ([`Histogram`]): the exponent (a byte, signed), the first bin (i32), varint number
+//! of bins, a varint for each. The first list is the top examples, the second the random sample, then one for each
+//! quantile. A list is its varint length and its examples. An example is the varint index of its text, and its values:
+//! varint `2 n + 1` where all `n` values follow, `2 n` where only `n` follow, each after the varint distance from the
+//! index before (the first: from -1); the others are 0.
+//!
+//! Files that begin and end with "TDBREC1\n" have no histograms and are otherwise the same.
 
 use std::{
     collections::HashMap,
@@ -28,10 +32,13 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{ActivationRecord, Counts, Error, Moments, NodeRecord, RemoteFile, Result, json, local};
+use crate::{ActivationRecord, Counts, Error, Histogram, Moments, NodeRecord, RemoteFile, Result, json, local};
 
 /// First and last bytes of a file.
-pub const MAGIC: &[u8; 8] = b"TDBREC1\n";
+pub const MAGIC: &[u8; 8] = b"TDBREC2\n";
+
+/// Of files whose records have no histograms.
+const MAGIC_WITHOUT_HISTOGRAMS: &[u8; 8] = b"TDBREC1\n";
 
 const MAX_FOOTER_BYTES: usize = 16 << 20;
 
@@ -95,6 +102,8 @@ pub struct CollatedRecord {
     pub positive_values: u64,
     /// Texts with a value above 0, of [`Footer::sequences`].
     pub active_sequences: u64,
+    /// Of all values but zeros; `None` in files of the older format.
+    pub histogram: Option<Histogram>,
 }
 
 /// An open file; safe to share, reads what is asked for and keeps only the strings.
@@ -104,6 +113,7 @@ pub struct LayerFile {
     store: Store,
     footer: Footer,
     strings: Vec<String>,
+    has_histograms: bool,
 }
 
 #[derive(Debug)]
@@ -143,7 +153,8 @@ impl LayerFile {
         let tail_at = len.checked_sub(16).ok_or_else(|| damaged("it is too short"))?;
         let tail = store.read(&name, tail_at, 16)?;
         let (head, foot) = (store.read(&name, 0, 8)?, number(&tail[..8]));
-        if head[..] != MAGIC[..] || tail[8..] != MAGIC[..] || foot > tail_at {
+        let is_known = [MAGIC, MAGIC_WITHOUT_HISTOGRAMS].iter().any(|magic| head[..] == magic[..]);
+        if !is_known || tail[8..] != head[..] || foot > tail_at {
             return Err(damaged("it is no file of collated records, or was cut off"));
         }
         let size = usize::try_from(tail_at - foot).unwrap_or(usize::MAX);
@@ -155,7 +166,7 @@ impl LayerFile {
             return Err(damaged("the texts have entries of neither 2 nor 4 bytes"));
         }
         let strings = read_strings(&name, &store, footer.strings)?;
-        Ok(Self { name, store, footer, strings })
+        Ok(Self { name, store, footer, strings, has_histograms: head[..] == MAGIC[..] })
     }
 
     /// What the file says about itself.
@@ -195,6 +206,7 @@ impl LayerFile {
             positive_values: found.positive_values,
             texts: footer.sequences,
             active_texts: found.active_sequences,
+            histogram: found.histogram.clone(),
         })
     }
 
@@ -219,6 +231,7 @@ impl LayerFile {
             }
             lists.push(list);
         }
+        let histogram = self.has_histograms.then(|| input.histogram()).transpose()?;
         let mut lists = lists.into_iter();
         let most_positive = lists.next().unwrap_or_default();
         let random_sample = lists.next().unwrap_or_default();
@@ -233,7 +246,7 @@ impl LayerFile {
             moments,
             most_positive,
         };
-        Ok(CollatedRecord { record, positive_values, active_sequences })
+        Ok(CollatedRecord { record, positive_values, active_sequences, histogram })
     }
 
     fn example(
@@ -440,6 +453,12 @@ impl Input<'_> {
         self.array().map(f32::from_le_bytes)
     }
 
+    fn histogram(&mut self) -> Parsed<Histogram> {
+        let ([exponent], first) = (self.array()?, self.array().map(i32::from_le_bytes)?);
+        let counts = (0..self.varint()?).map(|_| self.varint()).collect::<Parsed<Vec<_>>>()?;
+        Histogram::from_parts(exponent as i8, first, counts).ok_or_else(|| "its histogram is impossible".into())
+    }
+
     fn varint(&mut self) -> Parsed<u64> {
         let mut out = 0u64;
         for shift in (0..63).step_by(7) {
@@ -450,5 +469,59 @@ impl Input<'_> {
             }
         }
         Err("a number is too long".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of one record without examples, `end` at its end.
+    fn file(magic: &[u8; 8], end: &[u8]) -> Bytes {
+        let mut out = magic.to_vec();
+        let start = out.len() as u64;
+        [0.5f64, 1.0, 0.0, 3.0].iter().for_each(|moment| out.extend(moment.to_le_bytes()));
+        // Values above 0, texts with one; no boundaries, no lists.
+        out.extend([3, 2, 0, 0]);
+        out.extend(end);
+        let [record_end, strings, texts, offset] = [0, 0, 4, 8].map(|at| out.len() as u64 + at);
+        out.extend([0; 8]);
+        out.extend([start, record_end].iter().flat_map(|at| at.to_le_bytes()));
+        let section = Section { scalar: "mlp_post_act".into(), pairs: false, units: 1, offset };
+        let table = |offset, width| Table { offset, count: 0, width };
+        let footer = Footer {
+            model: "m".into(),
+            layer: 0,
+            values: Encoding::F32,
+            sequences: 2,
+            tokens: 9,
+            pairs: 0,
+            about: serde_json::Value::Null,
+            strings: table(strings, 1),
+            texts: table(texts, 2),
+            sections: vec![section],
+        };
+        let at = out.len() as u64;
+        out.extend(serde_json::to_vec(&footer).unwrap());
+        out.extend(at.to_le_bytes());
+        out.extend(magic);
+        out.into()
+    }
+
+    fn read(magic: &[u8; 8], end: &[u8]) -> Result<CollatedRecord> {
+        LayerFile::from_bytes("f", file(magic, end))?.record("mlp_post_act", 0)
+    }
+
+    #[test]
+    fn records_of_the_older_format_are_read_and_have_no_histogram() {
+        // Bins of width 1/2 from -1/2 on.
+        let histogram = [[0xff].as_slice(), &(-1i32).to_le_bytes(), &[3, 5, 0, 3]].concat();
+        let (new, old) = (read(MAGIC, &histogram).unwrap(), read(MAGIC_WITHOUT_HISTOGRAMS, &[]).unwrap());
+        assert_eq!(old, CollatedRecord { histogram: None, ..new.clone() });
+        let found = new.histogram.unwrap();
+        assert_eq!((found.range(), found.counts()), ((-0.5, 1.0), &[5, 0, 3][..]));
+        for (magic, end) in [(MAGIC, &[][..]), (MAGIC, &histogram[..7]), (MAGIC_WITHOUT_HISTOGRAMS, &histogram)] {
+            assert!(read(magic, end).is_err_and(|e| e.to_string().contains("the record of mlp_post_act 0")));
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! fetch      stores -> partial -> cache     (resumed, verified, atomic; offline mode; mirrors)
 //! remote     a file of a store that is read there   folder   a folder of a store that is written to
 //! record     what a node responds to        explanation   what people and models say about it
+//! histogram  how often which values occurred
 //! library    the read routes' answers: parsed, kept in memory, first set that has the node wins
 //! ```
 
@@ -17,6 +18,7 @@ mod error;
 mod explanation;
 mod fetch;
 mod folder;
+mod histogram;
 pub mod hub;
 mod json;
 mod library;
@@ -44,6 +46,7 @@ pub use explanation::{
 };
 pub use fetch::{FetchConfig, Fetcher, parse_size, platform_folder};
 pub use folder::{Folder, Put};
+pub use histogram::Histogram;
 pub use library::{Counts, FoundRecord, Library};
 pub use location::{Location, Mirror, Root};
 pub use model_files::{autoencoder_files, fetch_model, hub_model};

@@ -14,9 +14,9 @@ use tdb_api::{
 };
 
 use crate::{
-    Error, ExplanationsEntry, Fetcher, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations, NodeRecord,
-    Origin, RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, collated::LayerFile, local, normalize,
-    write_atomically,
+    Error, ExplanationsEntry, Fetcher, Histogram, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations,
+    NodeRecord, Origin, RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, collated::LayerFile, local,
+    normalize, write_atomically,
 };
 
 /// Parsed records kept in memory, in bytes.
@@ -57,7 +57,7 @@ pub struct FoundRecord {
 }
 
 /// How often a node was active in the text that its record was collated on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counts {
     /// One for each token, or for each pair of tokens.
     pub values: u64,
@@ -66,6 +66,8 @@ pub struct Counts {
     pub texts: u64,
     /// Texts with a value above 0.
     pub active_texts: u64,
+    /// Of all values but zeros; `None` where the file is of the format without histograms.
+    pub histogram: Option<Histogram>,
 }
 
 impl FoundRecord {

@@ -3,7 +3,8 @@
 //! Scaled values lie in [0, 1]: an activation over the largest one that is shown, and 0 where none is positive.
 
 use tdb_api::{
-    AttentionHeadRecordResponse, NeuronRecordResponse, RecordSummaryResponse, TokenAndAttentionScalars, TokenAndScalar,
+    AttentionHeadRecordResponse, Histogram, NeuronRecordResponse, RecordSummaryResponse, TokenAndAttentionScalars,
+    TokenAndScalar,
 };
 
 use crate::{
@@ -64,6 +65,10 @@ pub fn summary(dataset: &str, record: &NodeRecord, counts: Option<Counts>) -> Re
             .collect()
     };
     let count = |of: fn(&Counts) -> u64| counts.as_ref().map(|c| of(c) as i64);
+    let histogram = |h: &crate::Histogram| {
+        let (low, high) = h.range();
+        Histogram { low, high, counts: h.counts().iter().map(|n| *n as i64).collect() }
+    };
     let quantiles = record.random_sample_by_quantile.as_deref().unwrap_or_default();
     RecordSummaryResponse {
         dataset: dataset.to_string(),
@@ -71,6 +76,7 @@ pub fn summary(dataset: &str, record: &NodeRecord, counts: Option<Counts>) -> Re
         positive_values: count(|c| c.positive_values),
         texts: count(|c| c.texts),
         active_texts: count(|c| c.active_texts),
+        histogram: counts.as_ref().and_then(|c| c.histogram.as_ref()).map(histogram),
         mean: record.moments.mean,
         variance: record.moments.variance,
         skewness: record.moments.skewness,

@@ -181,6 +181,11 @@ fn write_unit(out: &mut Vec<u8>, unit: &UnitSummary, shown: &Sizes, n: u64, enco
             write_values(out, &example.values, encoding, &scale);
         }
     }
+    let histogram = &unit.histogram;
+    out.extend(histogram.exponent().to_le_bytes());
+    out.extend(histogram.first().to_le_bytes());
+    varint(out, histogram.counts().len() as u64);
+    histogram.counts().iter().for_each(|count| varint(out, *count));
 }
 
 fn write_values(out: &mut Vec<u8>, values: &Values, encoding: Encoding, scale: &Scale) {

@@ -716,6 +716,7 @@ class RecordSummaryResponse(TypedDict, total=False):
     positiveValues: int
     texts: int
     activeTexts: int
+    histogram: 'Histogram'
     mean: float
     variance: float
     skewness: float
