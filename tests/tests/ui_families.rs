@@ -65,3 +65,25 @@ async fn a_llama_and_a_neox_are_asked_ablated_traced_and_looked_at() {
         browser.finish().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_toy_model_of_attention_alone_is_asked_and_ablated() {
+    let copied = Copied::new("lens-attention-only").unwrap();
+    let server = serving::serve(&["--model", copied.path.to_str().unwrap()]).unwrap();
+    let browser = Browser::start().await.unwrap();
+    browser.resize(1440, 900).await.unwrap();
+    open_debugger(&server, &browser).await;
+    listen(&browser).await;
+    submit(&browser).await;
+    let first = answer(&server, &browser).await;
+    assert!(compare(&cells(&browser).await, &first) >= 4);
+    let neurons = browser.ask("return document.querySelectorAll('.line:has(.kind-mlp)').length").await.unwrap();
+    assert_eq!(neurons, 0);
+    browser.ask("document.querySelector('.line:has(.kind-attention) [title^=Ablate]').click()").await.unwrap();
+    browser.see("#ablations li").await.unwrap();
+    answered(&browser).await;
+    let ablated = answer(&server, &browser).await;
+    assert_eq!(ablated["inferenceSubResponses"].as_array().unwrap().len(), 2);
+    assert!(compare(&cells(&browser).await, &ablated) >= 4);
+    browser.finish().await.unwrap();
+}

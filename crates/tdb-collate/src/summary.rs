@@ -133,6 +133,7 @@ pub fn fingerprint(model: &Transformer) -> tdb_model::Result<String> {
         [&block.attn_norm, &block.mlp_norm].into_iter().filter_map(Norm::gain).for_each(&mut add);
     }
     add(&model.embedding().row(0));
+    model.unembedding().bias().into_iter().for_each(&mut add);
     model.final_norm().gain().into_iter().for_each(&mut add);
     for layer in 0..config.n_layers {
         for autoencoder in Slot::ALL.into_iter().filter_map(|slot| model.autoencoder(slot, layer)) {

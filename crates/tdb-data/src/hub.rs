@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::location::Root;
 use crate::{Location, local};
 
-/// Weights, in one file or in several that `<name>.index.json` lists.
-pub(crate) const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+/// Weights, in one file or in several that `<name>.index.json` lists; the last is what models of TransformerLens have.
+pub(crate) const WEIGHTS: [&str; 3] = ["model.safetensors", "pytorch_model.bin", "model_final.pth"];
 
 /// An index of shards or a reference is no larger than this.
 const MAX_BYTES: usize = 16 << 20;

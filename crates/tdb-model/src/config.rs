@@ -17,7 +17,7 @@ pub struct Config {
     pub n_kv_heads: usize,
     /// Width of one head; `n_heads * d_head` may differ from `d_model`.
     pub d_head: usize,
-    /// Neurons of an MLP layer.
+    /// Neurons of an MLP layer; 0 where there is none.
     pub d_ff: usize,
     /// Longest prompt, in tokens.
     pub ctx_window: usize,
@@ -43,6 +43,8 @@ pub struct Config {
     pub embedding_scale: f32,
     /// Whether the unembedding is the token embedding.
     pub tied: bool,
+    /// Whether the unembedding adds a bias to the logits.
+    pub unembedding_bias: bool,
     /// Logits `z` are `cap tanh(z / cap)`.
     pub logit_softcap: Option<f32>,
 }
@@ -50,6 +52,8 @@ pub struct Config {
 /// What a norm computes from a row `x`, with `m` its mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
+    /// `x`
+    None,
     /// `(x - m) / sqrt(mean((x - m)²) + ε) * gain + bias`
     Layer,
     /// As `Layer`, without gain and bias.
@@ -72,6 +76,9 @@ impl NormKind {
 pub enum Positions {
     /// A learned vector is added to the embedding.
     Learned,
+    /// A learned vector is added to what queries and keys are computed from, and to nothing else (Press et al. 2021,
+    /// "Shortformer").
+    LearnedForQueriesAndKeys,
     /// By layer: how queries and keys are rotated; `None`: not at all, so that the layer sees no positions.
     Rotary(Vec<Option<Rotary>>),
 }
@@ -225,6 +232,7 @@ impl Config {
             post_norms: false,
             embedding_scale: 1.0,
             tied: true,
+            unembedding_bias: false,
             logit_softcap: None,
         }
     }
@@ -237,7 +245,10 @@ impl Config {
             MlpKind::Plain(_) => 2 * self.d_ff,
             MlpKind::Gated(_) => 3 * self.d_ff,
         };
-        let positions = if self.positions == Positions::Learned { self.ctx_window } else { 0 };
+        let positions = match self.positions {
+            Positions::Learned | Positions::LearnedForQueriesAndKeys => self.ctx_window,
+            Positions::Rotary(_) => 0,
+        };
         let rows = self.n_vocab * if self.tied { 1 } else { 2 } + positions;
         self.d_model * (rows + self.n_layers * (heads * self.d_head + mlp))
     }

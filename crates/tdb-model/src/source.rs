@@ -15,6 +15,7 @@
 //! | `blocks.{l}.mlp.{in,gate,out}.bias` | rows of the weight | those that the configuration has |
 //! | `final_norm.{weight,bias}` | `[d_model]` | `bias`: layer norm only |
 //! | `unembed.weight` | `[n_vocab, d_model]` | absent where it is the token embedding |
+//! | `unembed.bias` | `[n_vocab]` | where the configuration has it |
 
 use std::fmt;
 use std::ops::Deref;

@@ -348,6 +348,7 @@ impl Transformer {
             return None;
         }
         Some(match site {
+            Site::MlpLnScale if !has_mlp => return None,
             Site::AttnLnScale | Site::MlpLnScale | Site::FinalLnScale => vec![tokens, 1],
             Site::AttnQ | Site::AttnVOut => vec![tokens, heads, width],
             Site::AttnK | Site::AttnV => vec![tokens, groups, width],
@@ -356,7 +357,7 @@ impl Transformer {
             Site::MlpPreAct | Site::MlpPostAct if has_mlp => vec![tokens, config.d_ff],
             Site::MlpUp if matches!(config.mlp, MlpKind::Gated(_)) => vec![tokens, config.d_ff],
             Site::MlpPreAct | Site::MlpPostAct | Site::MlpUp => return None,
-            Site::ResidDeltaMlp if !has_mlp => return None,
+            Site::MlpLnCentered | Site::MlpLnNormalized | Site::MlpIn | Site::ResidDeltaMlp if !has_mlp => return None,
             Site::Logits => vec![tokens, config.n_vocab],
             _ => vec![tokens, config.d_model],
         })

@@ -1,7 +1,8 @@
 //! What each part of the model adds to the logit difference: a sum that is the logit difference.
 //!
 //! The final norm at the last token is linear once its scale is fixed, and so is the unembedding; so the difference is
-//! `g · x + b` for the last residual stream `x`, with `g` the gradient under a fixed scale. `x` is the sum of what the
+//! `g · x + b` for the last residual stream `x`, with `g` the gradient under a fixed scale. Where logits are capped, `g` is the
+//! gradient at the logits as they are, as everywhere else, and what the cap bends away is a part of its own. `x` is the sum of what the
 //! embedding, the positions and each layer's attention and MLP have written. Latents, their error and the decoder's bias
 //! divide the write of a layer further. Biases are summed apart: no node writes them.
 
@@ -55,7 +56,7 @@ struct Sum<'a> {
     last: usize,
     /// `[D]`
     gradient: Vec<f32>,
-    /// What does not depend on the residual stream: the final norm's bias.
+    /// What does not depend on the residual stream: the biases of the final norm and of the unembedding.
     constant: f64,
 }
 
@@ -64,11 +65,14 @@ impl<'a> Sum<'a> {
         let (model, last) = (side.model(), side.tokens() - 1);
         let logits = side.run.logits(last)?;
         let d_logits = side.plan.loss.as_ref().and_then(|loss| loss.gradient(&logits)).unwrap_or_default();
-        // At logits of 0 a cap has the slope 1: the difference before the cap is the linear one.
-        let direction = model.unembedding().vjp(&vec![0.0; logits.len()], &d_logits);
+        let unembedding = model.unembedding();
+        let direction = unembedding.vjp(&logits, &d_logits);
         let x = row_of(side.run.last_residual(), last)?;
         let norm = model.final_norm();
-        let constant = along(&direction, &norm.row(&vec![0.0; x.len()]));
+        let mut constant = along(&direction, &norm.row(&vec![0.0; x.len()]));
+        if let Some(bias) = unembedding.bias() {
+            constant += along(&unembedding.through_cap(&logits, &d_logits), bias);
+        }
         Ok(Self { side, last, gradient: norm.vjp_row(&x, &direction, true), constant })
     }
 

@@ -202,6 +202,7 @@ impl<'s> Along<'s, '_> {
 
     /// Of the MLP's input at the token of the write, `[1, D]`.
     fn mlp_input(&self) -> Result<Tensor> {
+        self.side.require_mlp()?;
         let (block, resid) = (self.block(), self.side.read_by(Slot::Mlp, self.layer)?);
         let resid = resid.narrow(0, self.edge.node.token(), 1)?;
         Ok(block.mlp_norm.jvp(&resid, &self.write, self.frozen_scale)?)
@@ -209,6 +210,7 @@ impl<'s> Along<'s, '_> {
 
     /// Of neurons and the layer's output at the token of the write, one row each.
     fn mlp(&self) -> Result<MlpDerivative> {
+        self.side.require_mlp()?;
         let (block, resid) = (self.block(), self.side.read_by(Slot::Mlp, self.layer)?);
         let resid = resid.narrow(0, self.edge.node.token(), 1)?;
         let state = block.mlp().apply(&block.mlp_norm.apply(&resid)?)?;

@@ -82,7 +82,7 @@ impl Engine {
             write.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain));
         }
         // All at once: the vocabulary's weights are read once.
-        let logits = model.unembedding().logits(&write);
+        let logits = model.unembedding().effects(&write);
         let copied = tokens.iter().zip(logits.chunks_exact(model.config().n_vocab)).filter(|(token, logits)| {
             let own = logits[**token as usize];
             logits.iter().enumerate().filter(|(other, x)| **x > own && self.has_token(*other)).count() < PROMOTED

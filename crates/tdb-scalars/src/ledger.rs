@@ -90,7 +90,8 @@ impl Checked<'_> {
             return Ok(None);
         }
         let logits = self.logits()?;
-        let at_norm = model.unembedding().vjp(&logits, &metric.gradient(&logits));
+        let d_logits = metric.gradient(&logits);
+        let at_norm = model.unembedding().vjp(&logits, &d_logits);
         let row =
             |x: &candle_core::Tensor| Ok::<_, candle_core::Error>(Numbers::of(&x.narrow(0, last, 1)?)?.data().to_vec());
         let residual = row(self.run.last_residual())?;
@@ -103,10 +104,11 @@ impl Checked<'_> {
             }
         }
         let n = parts.len();
-        // The norm's bias through the unembedding.
+        // The norm's bias through the unembedding, and the unembedding's own.
         let nothing = model.final_norm().jvp_row(&residual, &residual, true);
         let bias: Vec<f32> = model.final_norm().row(&residual).iter().zip(nothing).map(|(y, x)| y - x).collect();
-        parts.push(f64::from(dot(&bias, &at_norm)));
+        let own = model.unembedding().bias().map_or(0.0, |bias| dot(bias, &d_logits));
+        parts.push(f64::from(dot(&bias, &at_norm) + own));
         let size: f64 = parts.iter().map(|x| x.abs()).sum();
         let (sum, objective) = (parts.iter().sum::<f64>(), metric.value_of_all(&logits));
         let sentence =

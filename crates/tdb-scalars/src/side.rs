@@ -5,7 +5,7 @@ use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, DerivedScalarType as Dst, InferenceRequestSpec,
     MirroredActivationIndex,
 };
-use tdb_model::{Gradients, Intervention, Point, Run, Site, Slot, Transformer};
+use tdb_model::{Gradients, Intervention, MlpKind, Point, Run, Site, Slot, Transformer};
 
 use crate::compute;
 use crate::context::Context;
@@ -191,6 +191,15 @@ impl Side<'_> {
     }
 
     /// Where in the model the objective reads the residual stream.
+    /// # Errors
+    /// If the model has no MLP layers.
+    pub fn require_mlp(&self) -> Result<()> {
+        match self.model().config().mlp {
+            MlpKind::None => bad!("this model has no MLP layers"),
+            _ => Ok(()),
+        }
+    }
+
     pub fn final_residual(&self) -> (LayerPlace, Point) {
         let (model, last) = (self.model(), self.model().config().n_layers - 1);
         match (&self.plan.within_layer, &self.plan.trace) {

@@ -139,14 +139,17 @@ impl<'a, 'e> Store<'a, 'e> {
 /// Sums of one layer. Those of the logits over the vocabulary follow from the sum of the unembedding's rows, so that
 /// no token's logits need to be computed for it.
 fn sums(side: &Side<'_>, values: &Values<'_>, dst: Dst, keep: &[bool]) -> Result<Sums> {
-    let linear = !side.model().unembedding().is_capped() && !side.run.changes_logits();
-    if dst != Dst::Logits || keep[1] || !linear {
+    let affine = !side.model().unembedding().is_capped() && !side.run.changes_logits();
+    if dst != Dst::Logits || keep[1] || !affine {
         return values.sum(keep);
     }
     let activations = side.get(Site::PostFinalLn, None)?;
     let activations = Numbers::of(&activations)?;
-    let sum_of_rows = side.model().unembedding().sum_of_rows();
-    let data: Vec<f64> = (0..side.tokens()).map(|t| dot_in_double(activations.row(t), sum_of_rows)).collect();
+    let unembedding = side.model().unembedding();
+    let (sum_of_rows, bias) = (unembedding.sum_of_rows(), unembedding.bias().unwrap_or_default());
+    let sum_of_biases: f64 = bias.iter().map(|x| f64::from(*x)).sum();
+    let sum = |t: usize| dot_in_double(activations.row(t), sum_of_rows) + sum_of_biases;
+    let data: Vec<f64> = (0..side.tokens()).map(sum).collect();
     Ok(match keep[0] {
         true => Sums { dims: vec![data.len()], data },
         false => Sums { dims: Vec::new(), data: vec![data.iter().sum()] },

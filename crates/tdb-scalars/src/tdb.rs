@@ -8,7 +8,7 @@ use tdb_api::{
     ProcessingRequestSpec, ScoredTokensRequestSpec, TdbRequestSpec, TokenPairAttributionRequestSpec, TokenScoringType,
 };
 
-use tdb_model::{Slot, Transformer};
+use tdb_model::{MlpKind, Slot, Transformer};
 
 use crate::dictionary::{DictionaryScalar, Part, Quantity, describe};
 use crate::engine::Engine;
@@ -89,6 +89,7 @@ pub fn to_inference_sub_request(model: &Transformer, spec: &TdbRequestSpec) -> R
     let (cut, errors) = (spec.residual_cut_layer, spec.list_error_nodes == Some(true));
     let in_all_layers = |slot| model.layers_with(slot).count() == model.config().n_layers;
     let mlp = match spec.component_type_for_mlp {
+        _ if model.config().mlp == MlpKind::None => Vec::new(),
         ComponentTypeForMlp::Neuron => vec![NEURONS],
         ComponentTypeForMlp::AutoencoderLatent => latents(Slot::Mlp, errors, NEURONS, in_all_layers(Slot::Mlp)),
     };
@@ -104,7 +105,10 @@ pub fn to_inference_sub_request(model: &Transformer, spec: &TdbRequestSpec) -> R
         None => vec![EMBEDDING],
     };
     let components = groups(&[before, mlp, attention].concat());
-    let heads_and_neurons = groups(&[EMBEDDING, NEURONS, HEADS]);
+    let heads_and_neurons = match model.config().mlp {
+        MlpKind::None => groups(&[EMBEDDING, HEADS]),
+        _ => groups(&[EMBEDDING, NEURONS, HEADS]),
+    };
     let logits = IndexMap::from([(GroupId::Logits, vec![Dst::Logits])]);
     let pairs = ProcessingRequestSpec::TokenPairAttribution(TokenPairAttributionRequestSpec {
         spec_type: Default::default(),

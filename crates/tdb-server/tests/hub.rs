@@ -137,7 +137,7 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
 struct Machine {
     folder: tempfile::TempDir,
     hub: Hub,
-    _models: Vec<Copied>,
+    models: Vec<Copied>,
 }
 
 impl Machine {
@@ -147,15 +147,19 @@ impl Machine {
             ("owner/tiny-neo", "gpt-neo"),
             ("gated/tiny-gemma", "gemma-3"),
             ("openai-community/gpt2", "gpt2-scaled-by-layer"),
+            ("NeelNanda/toy", "lens-attention-only"),
+            ("NeelNanda/gpt-neox-tokenizer-digits", "lens-gelu"),
         ];
         let models: Vec<Copied> = names.iter().map(|(_, fixture)| Copied::new(fixture).unwrap()).collect();
         let repositories = names.iter().zip(&models).map(|((name, _), copied)| (*name, copied.path.clone()));
         let mut repositories: HashMap<&str, PathBuf> = repositories.collect();
+        // A model of TransformerLens names a repository that has its tokenizer.
+        fs::remove_file(repositories["NeelNanda/toy"].join("tokenizer.json")).unwrap();
         let folder = tempfile::tempdir().unwrap();
         repositories.insert("owner/saes", saes(&folder.path().join("saes")));
         let hub = Hub::start(repositories);
         fs::write(folder.path().join("text.txt"), "Mary gave John the drink.\n\nThen Tom went to the store.").unwrap();
-        Machine { folder, hub, _models: models }
+        Machine { folder, hub, models }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -200,6 +204,21 @@ fn a_model_of_the_hub_is_fetched_once_and_then_needs_no_network() {
         assert!(ok, "{model}: {text}");
         assert_eq!(machine.hub.asked(), 0, "{model}");
     }
+    // A folder that lacks the tokenizer that it names takes it from there, too.
+    let mut of_lens = vec!["NeelNanda/toy".to_owned()];
+    of_lens.push(machine.models[4].path.to_str().unwrap().to_owned());
+    for model in &of_lens {
+        let (ok, text) = machine.collate(model, &[]);
+        assert!(ok && text.contains("holds what was collated"), "{model}: {text}");
+        let (ok, text) = machine.collate(model, &[("HF_HUB_OFFLINE", "1")]);
+        assert!(ok, "{model}: {text}");
+    }
+    assert!(machine.hub.asked() > 3);
+    let elsewhere = machine.path("empty-cache");
+    let offline = [("HF_HUB_OFFLINE", "1"), ("TDB_CACHE", elsewhere.to_str().unwrap())];
+    let (ok, text) = machine.collate(&of_lens[1], &offline);
+    assert!(!ok && text.contains("gpt-neox-tokenizer-digits") && text.contains("config.json names"), "{text}");
+
     let (ok, text) = machine.collate("owner/tiny-llama@v2", &[]);
     assert!(!ok && text.contains("hf:owner/tiny-llama@v2 has no config.json"), "{text}");
 }

@@ -28,6 +28,7 @@ mod sparsify;
 mod table;
 mod tensor;
 mod tensor_files;
+mod transformer_lens;
 mod zip_directory;
 
 use std::path::{Path, PathBuf};
@@ -76,6 +77,14 @@ impl Checkpoint {
 /// # Errors
 /// If no layout fits (the error says what was looked for and found), or the files are not what they should be.
 pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    open_with_tokenizer(folder, None)
+}
+
+/// As [`open`]; a folder in TransformerLens' layout that has no tokenizer takes the `tokenizer.json` at `tokenizer`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_tokenizer(folder: &Path, tokenizer: Option<&Path>) -> Result<Checkpoint, CheckpointError> {
     let config_path = folder.join("config.json");
     if config_path.is_file() {
         let config = bytes::read_json(&config_path)?;
@@ -85,11 +94,16 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
         if hugging_face::is_config(&config) {
             return hugging_face::load(folder);
         }
+        if transformer_lens::is_config(&config) {
+            return transformer_lens::load(folder, tokenizer);
+        }
         let keys: Vec<String> = config.keys().take(12).map(|key| error::shorten(key)).collect();
         return Err(CheckpointError::NoLayout {
             folder: folder.to_owned(),
-            looked_for: "a config.json with `enc` and `m_mlp` (the reference) or `model_type` (Hugging Face)"
-                .to_owned(),
+            looked_for:
+                "a config.json with `enc` and `m_mlp` (the reference), `model_type` (Hugging Face) or `d_model`, \
+                         `n_layers`, `n_ctx` and `d_vocab` (TransformerLens)"
+                    .to_owned(),
             found: if keys.is_empty() { "an empty object".to_owned() } else { keys.join(", ") },
         });
     }

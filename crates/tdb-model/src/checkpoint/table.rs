@@ -31,6 +31,10 @@ pub(crate) enum Order {
     InOut,
     /// `[out, in]`, and outputs are ordered (head, part, number) for so many heads.
     ByHead(usize),
+    /// `[head, in, out]`; our outputs are ordered (head, out). A bias is `[head, out]`.
+    OutOfHeads,
+    /// `[head, in, out]`; our inputs are ordered (head, in).
+    InOfHeads,
 }
 
 impl Order {
@@ -84,6 +88,11 @@ impl Entries {
         if bias {
             self.push(&format!("{key}.bias"), &names_of("bias"), vec![outputs], order);
         }
+    }
+
+    /// A tensor with a dimension for heads; `shape` is the file's.
+    pub fn of_heads(&mut self, key: &str, name: &str, shape: &[usize], order: Order) {
+        self.push(key, &[name], shape.into(), order);
     }
 
     fn push(&mut self, key: &str, names: &[impl AsRef<str>], shape: Vec<usize>, order: Order) {
@@ -146,7 +155,12 @@ impl Entry {
             Order::OutIn => (tensor, 1),
             Order::InOut => (tensor.transposed(), 1),
             Order::ByHead(heads) => (tensor, heads),
+            Order::OutOfHeads => (if self.shape.len() == 3 { tensor.swapped() } else { tensor }.merged(), 1),
+            Order::InOfHeads => (tensor.merged().transposed(), 1),
         };
+        if let [name] = self.names.as_slice() {
+            return Ok(vec![(name.clone(), NamedTensor { file, key, tensor })]);
+        }
         let part = |(index, name): (usize, &String)| {
             let tensor = tensor.clone().part(index, self.names.len(), groups);
             (name.clone(), NamedTensor { file: file.clone(), key: key.clone(), tensor })

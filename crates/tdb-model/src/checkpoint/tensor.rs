@@ -48,7 +48,8 @@ pub(crate) struct Tensor {
     start: usize,
     dtype: DType,
     shape: Vec<usize>,
-    /// The shape, but for a part of grouped rows ([`Tensor::part`]): there the first dimension stands as two.
+    /// The shape, but for a part of grouped rows ([`Tensor::part`]) or dimensions that were merged ([`Tensor::merged`]): there
+    /// one dimension of the shape stands as two.
     dims: Vec<usize>,
     /// In elements, one for each of `dims`.
     strides: Vec<usize>,
@@ -108,6 +109,32 @@ impl Tensor {
         self.shape.reverse();
         self.dims.reverse();
         self.strides.reverse();
+        self
+    }
+
+    /// The same numbers with the last two dimensions swapped.
+    ///
+    /// # Panics
+    /// If there are fewer than two.
+    pub fn swapped(mut self) -> Self {
+        let last = self.shape.len() - 1;
+        for dimensions in [&mut self.shape, &mut self.dims, &mut self.strides] {
+            dimensions.swap(last - 1, last);
+        }
+        self
+    }
+
+    /// The same numbers with the first two dimensions as one.
+    ///
+    /// # Panics
+    /// If there are fewer than two.
+    pub fn merged(mut self) -> Self {
+        let both = self.shape[0] * self.shape[1];
+        self.shape.splice(..2, [both]);
+        if self.strides[0] == self.dims[1] * self.strides[1] {
+            self.dims.splice(..2, [both]);
+            self.strides.remove(0);
+        }
         self
     }
 

@@ -81,6 +81,11 @@ impl TensorFiles {
         })
     }
 
+    /// A state dict that is open already.
+    pub fn torch(file: PtFile) -> Result<Self, CheckpointError> {
+        Self::of_files(file.path().to_owned(), vec![File::Torch(file)])
+    }
+
     /// One file that is open already.
     pub fn single(file: TensorFile) -> Result<Self, CheckpointError> {
         Self::of_files(file.path().to_owned(), vec![File::Safetensors(file)])

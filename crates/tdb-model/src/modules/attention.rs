@@ -37,6 +37,8 @@ pub struct Attention {
     query_norm: Option<Norm>,
     key_norm: Option<Norm>,
     rotary: Option<Rotary>,
+    /// What learned positions add to queries and to keys, `[context, heads * E]`, where they add to nothing else.
+    positions: Option<[Tensor; 2]>,
     n_heads: usize,
     n_kv_heads: usize,
     width: usize,
@@ -113,6 +115,13 @@ struct Attended {
     v_out: Tensor,
 }
 
+/// Which of the two an attention logit is the product of.
+#[derive(Clone, Copy, Debug)]
+enum QueryOrKey {
+    Query,
+    Key,
+}
+
 /// Gradients at queries, keys and values: `[T, H, E]`, `[T, G, E]`, `[T, G, E]`.
 #[derive(Clone, Debug)]
 pub struct AttentionGradients {
@@ -186,9 +195,20 @@ impl Attention {
         let out = part("o", [d_model, heads * width], settings.bias.o)?;
         let columns = |head: usize| out.weight().matrix().col_range(head * width..(head + 1) * width);
         let out_by_head = (0..heads).map(|head| crate::ops::Weight::new(columns(head), &place.device)).collect();
+        let query = part("q", [heads * width, d_model], settings.bias.q)?;
+        let key = part("k", [groups * width, d_model], settings.bias.k)?;
+        let factor = config.qk_factor(layer);
+        let positions = match config.positions {
+            Positions::LearnedForQueriesAndKeys => {
+                let positions = weights.matrix("positions.weight", [config.ctx_window, d_model])?;
+                let positions = positions.to_tensor()?.contiguous()?.to_device(&place.device)?;
+                Some([query.jvp_scaled(&positions, factor)?, key.jvp_scaled(&positions, factor)?])
+            }
+            Positions::Learned | Positions::Rotary(_) => None,
+        };
         Ok(Attention {
-            query: part("q", [heads * width, d_model], settings.bias.q)?,
-            key: part("k", [groups * width, d_model], settings.bias.k)?,
+            query,
+            key,
             value: part("v", [groups * width, d_model], settings.bias.v)?,
             out,
             out_by_head,
@@ -197,12 +217,13 @@ impl Attention {
             key_norm: norm("k_norm")?,
             rotary: match &config.positions {
                 Positions::Rotary(layers) => layers.get(layer).copied().flatten(),
-                Positions::Learned => None,
+                Positions::Learned | Positions::LearnedForQueriesAndKeys => None,
             },
+            positions,
             n_heads: heads,
             n_kv_heads: groups,
             width,
-            factor: config.qk_factor(layer),
+            factor,
             softcap: settings.softcap,
             window: settings.windows.get(layer).copied().flatten(),
             layer,
@@ -226,9 +247,9 @@ impl Attention {
         let at = |site| Point { site, layer: Some(self.layer) };
         let first = past.map_or(Ok(0), |past| past.k.dim(0))?;
         let all = [(0..input.dim(0)?, first)];
-        let (q, q_before) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, &all, input)?;
+        let (q, q_before) = self.project(QueryOrKey::Query, &all, input)?;
         let q = tap.forward(at(Site::AttnQ), q)?;
-        let (k, k_before) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, &all, input)?;
+        let (k, k_before) = self.project(QueryOrKey::Key, &all, input)?;
         let k = tap.forward(at(Site::AttnK), k)?;
         let v = self.heads(&self.value.forward(input)?, self.n_kv_heads)?;
         let v = tap.forward(at(Site::AttnV), v)?;
@@ -265,9 +286,9 @@ impl Attention {
         let at = |site| Point { site, layer: Some(self.layer) };
         let first = |part: &Part| part.past.as_ref().map_or(Ok(0), |past| past.k.dim(0));
         let rows = parts.iter().map(|part| Ok((part.rows.clone(), first(part)?))).collect::<Result<Vec<_>>>()?;
-        let (q, _) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, &rows, input)?;
+        let (q, _) = self.project(QueryOrKey::Query, &rows, input)?;
         let q = tap.forward(at(Site::AttnQ), q)?;
-        let (k, _) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, &rows, input)?;
+        let (k, _) = self.project(QueryOrKey::Key, &rows, input)?;
         let k = tap.forward(at(Site::AttnK), k)?;
         let v = self.heads(&self.value.forward(input)?, self.n_kv_heads)?;
         let v = tap.forward(at(Site::AttnV), v)?;
@@ -341,8 +362,8 @@ impl Attention {
     /// If an operation fails.
     pub fn query_key_value(&self, x: &Tensor, token: usize) -> Result<[Tensor; 3]> {
         let rows = [(0..1, token)];
-        let (q, _) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, &rows, x)?;
-        let (k, _) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, &rows, x)?;
+        let (q, _) = self.project(QueryOrKey::Query, &rows, x)?;
+        let (k, _) = self.project(QueryOrKey::Key, &rows, x)?;
         let v = self.heads(&self.value.forward(x)?, self.n_kv_heads)?;
         Ok([q.squeeze(0)?, k.squeeze(0)?, v.squeeze(0)?])
     }
@@ -523,8 +544,8 @@ impl Attention {
         inputs: &Tensor,
     ) -> Result<Vec<f64>> {
         let rows: Vec<_> = tokens.iter().enumerate().map(|(n, token)| (n..n + 1, *token)).collect();
-        let (q_new, _) = self.project(&self.query, self.query_norm.as_ref(), self.n_heads, &rows, inputs)?;
-        let (k_new, _) = self.project(&self.key, self.key_norm.as_ref(), self.n_kv_heads, &rows, inputs)?;
+        let (q_new, _) = self.project(QueryOrKey::Query, &rows, inputs)?;
+        let (k_new, _) = self.project(QueryOrKey::Key, &rows, inputs)?;
         let host = |x: &Tensor| Ok::<_, candle_core::Error>(Numbers::of(x)?.to_row_major());
         let [q, k, q_new, k_new] = [host(&state.q)?, host(&state.k)?, host(&q_new)?, host(&k_new)?];
         let logits = host(&stored(&state.qk_logits)?)?;
@@ -681,14 +702,22 @@ impl Attention {
     /// of the first of each.
     fn project(
         &self,
-        linear: &Linear,
-        norm: Option<&Norm>,
-        heads: usize,
+        side: QueryOrKey,
         rows: &[(Range<usize>, usize)],
         input: &Tensor,
     ) -> Result<(Tensor, Option<Tensor>)> {
+        let (linear, norm, heads) = match side {
+            QueryOrKey::Query => (&self.query, self.query_norm.as_ref(), self.n_heads),
+            QueryOrKey::Key => (&self.key, self.key_norm.as_ref(), self.n_kv_heads),
+        };
         if norm.is_none() && self.rotary.is_none() {
-            return Ok((self.heads(&linear.forward_scaled(input, self.factor)?, heads)?, None));
+            let mut x = linear.forward_scaled(input, self.factor)?;
+            if let Some(positions) = &self.positions {
+                let of_rows =
+                    |(rows, first): &(Range<usize>, usize)| positions[side as usize].narrow(0, *first, rows.len());
+                x = self.ops.add(&x, &Tensor::cat(&rows.iter().map(of_rows).collect::<Result<Vec<_>>>()?, 0)?)?;
+            }
+            return Ok((self.heads(&x, heads)?, None));
         }
         let before = self.heads(&linear.forward(input)?, heads)?;
         let mut x = match norm {

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::config::{BlockOrder, Config, NormKind};
+use crate::config::{BlockOrder, Config, MlpKind, NormKind};
 use crate::error::Error;
 use crate::fault::{self, Fault};
 use crate::modules::Place;
@@ -99,7 +99,11 @@ impl Block {
         Ok(Block {
             attn_norm: norm("attn_norm")?,
             attn: Attention::load(weights, &name("attn"), layer, config, gain(&attn_post_norm), place)?,
-            mlp_norm: norm("mlp_norm")?,
+            mlp_norm: match config.mlp {
+                // Nothing reads what it would give.
+                MlpKind::None => Norm::load_kind(weights, "", config.d_model, NormKind::None, 0.0, place)?,
+                _ => norm("mlp_norm")?,
+            },
             mlp: Mlp::load(weights, &name("mlp"), config, gain(&mlp_post_norm), place)?,
             attn_post_norm,
             mlp_post_norm,

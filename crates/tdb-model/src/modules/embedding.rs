@@ -26,7 +26,7 @@ impl Embedding {
     pub(crate) fn load(weights: &Weights, config: &Config, place: &Place) -> std::result::Result<Self, Error> {
         let positions = match config.positions {
             Positions::Learned => Some(weights.matrix("positions.weight", [config.ctx_window, config.d_model])?),
-            Positions::Rotary(_) => None,
+            Positions::LearnedForQueriesAndKeys | Positions::Rotary(_) => None,
         };
         Ok(Embedding {
             tokens: weights.matrix("embed.weight", [config.n_vocab, config.d_model])?,

@@ -13,7 +13,7 @@ use crate::source::Weights;
 use crate::tap::Tap;
 
 /// `y = c / s * gain + bias` with `c = x - mean(x)` (layer norm) or `c = x` (RMS) and `s = sqrt(mean(c²) + ε)`
-/// (Ba et al. 2016, Zhang and Sennrich 2019).
+/// (Ba et al. 2016, Zhang and Sennrich 2019). Without a norm `c = x` and `s = 1`, which depends on nothing.
 #[derive(Clone, Debug)]
 pub struct Norm {
     kind: NormKind,
@@ -116,7 +116,7 @@ impl Norm {
         let vector = |part: &str| weights.vector(&format!("{name}.{part}"), width);
         let (gain, bias) = match kind {
             NormKind::Layer => (Some(vector("weight")?), Some(vector("bias")?)),
-            NormKind::LayerWithoutParameters => (None, None),
+            NormKind::None | NormKind::LayerWithoutParameters => (None, None),
             NormKind::Rms => (Some(vector("weight")?), None),
             NormKind::RmsOnePlus => (Some(vector("weight")?.iter().map(|w| 1.0 + w).collect()), None),
         };
@@ -140,7 +140,15 @@ impl Norm {
 
     /// What rows are divided by, `[T, D]` to `[T, 1]`.
     pub(crate) fn scale(&self, x: &Tensor) -> Result<Tensor> {
-        self.ops.root_mean_square(&self.centered(x)?, self.epsilon)
+        self.divisor(&self.centered(x)?, self.epsilon)
+    }
+
+    /// `s`, `[T, D]` to `[T, 1]`.
+    fn divisor(&self, centered: &Tensor, epsilon: f32) -> Result<Tensor> {
+        match self.kind {
+            NormKind::None => Tensor::ones((centered.dim(0)?, 1), centered.dtype(), centered.device()),
+            _ => self.ops.root_mean_square(centered, epsilon),
+        }
     }
 
     /// `x: [T, D]` to `[T, D]`.
@@ -152,7 +160,7 @@ impl Norm {
     ) -> std::result::Result<(NormState, Tensor), Error> {
         let centered = tap.forward(sites.at(sites.centered), self.centered(x)?)?;
         let epsilon = if fault::is(Fault::OtherEpsilon) { self.epsilon + 0.1 } else { self.epsilon };
-        let computed_scale = self.ops.root_mean_square(&centered, epsilon)?;
+        let computed_scale = self.divisor(&centered, epsilon)?;
         let scale = tap.forward(sites.at(sites.scale), computed_scale.clone())?;
         let (gain, bias) = (self.gain.as_ref(), self.bias.as_ref());
         let normalized = sites.at(sites.normalized);
@@ -181,7 +189,10 @@ impl Norm {
         let dy = tap.backward(sites.at(sites.normalized), self.ops.affine(&dy, self.gain.as_ref(), None)?)?;
         let NormState { centered, scale, computed_scale, .. } = state;
         let d_scale = self.ops.scale_gradient(&dy, centered, scale)?;
-        let d_scale = tap.backward(sites.at(sites.scale), d_scale)?;
+        let mut d_scale = tap.backward(sites.at(sites.scale), d_scale)?;
+        if self.kind == NormKind::None {
+            d_scale = d_scale.zeros_like()?;
+        }
         let dx = self.ops.normalize_vjp(&dy, centered, scale, &d_scale, computed_scale)?;
         let dx = tap.backward(sites.at(sites.centered), dx)?;
         Ok(self.centered(&dx)?)
@@ -194,7 +205,7 @@ impl Norm {
     /// Every row through the norm.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let centered = self.centered(x)?;
-        let scale = self.ops.root_mean_square(&centered, self.epsilon)?;
+        let scale = self.divisor(&centered, self.epsilon)?;
         self.ops.normalize(&centered, &scale, self.gain.as_ref(), self.bias.as_ref())
     }
 
@@ -212,8 +223,8 @@ impl Norm {
     /// `(I - c cᵀ / (D s²)) d / s` between two centrings: a symmetric matrix, so that it serves both directions.
     fn along(&self, x: &Tensor, d: &Tensor, frozen: bool) -> Result<Tensor> {
         let (centered, d) = (self.centered(x)?, self.centered(d)?);
-        let scale = self.ops.root_mean_square(&centered, self.epsilon)?;
-        if frozen {
+        let scale = self.divisor(&centered, self.epsilon)?;
+        if frozen || self.kind == NormKind::None {
             return self.ops.normalize(&d, &scale, None, None);
         }
         let d_scale = self.ops.scale_gradient(&d, &centered, &scale)?;
@@ -250,7 +261,7 @@ impl Norm {
     fn along_row(&self, x: &[f32], mut d: Vec<f32>, frozen: bool) -> Vec<f32> {
         let (centered, scale) = self.centered_row(x);
         d.iter_mut().for_each(|d| *d /= scale);
-        if !frozen {
+        if !frozen && self.kind != NormKind::None {
             let along = dot(&d, &centered) / (scale * scale * x.len() as f32);
             axpy(&mut d, -along, &centered);
         }
@@ -266,7 +277,10 @@ impl Norm {
         if self.kind.centers() {
             rows::center(&mut centered);
         }
-        let scale = rows::root_mean_square(&centered, self.epsilon);
+        let scale = match self.kind {
+            NormKind::None => 1.0,
+            _ => rows::root_mean_square(&centered, self.epsilon),
+        };
         (centered, scale)
     }
 

@@ -86,6 +86,17 @@ pub fn capped_windowed() -> Config {
     config
 }
 
+/// No norms, positions for queries and keys alone, a bias of the unembedding, as toy models have them.
+pub fn toy() -> Config {
+    Config {
+        norm: NormKind::None,
+        positions: Positions::LearnedForQueriesAndKeys,
+        mlp: MlpKind::Plain(Activation::Gelu),
+        unembedding_bias: true,
+        ..config()
+    }
+}
+
 /// Procedural tensors for any configuration: numbers follow from the name.
 pub struct Procedural(pub Config);
 
@@ -117,6 +128,7 @@ impl Source for Procedural {
             _ => config.d_model,
         };
         Ok(match (part, name.ends_with("bias") || part.ends_with("norm")) {
+            ("unembed", true) => vec![config.n_vocab],
             ("embed" | "unembed", _) => vec![config.n_vocab, config.d_model],
             ("positions", _) => vec![config.ctx_window, config.d_model],
             (_, true) => vec![outputs],
@@ -247,6 +259,8 @@ pub fn models() -> Vec<(&'static str, Transformer)> {
             with.attach_layers(Slot::Attention, delta_attn(&config, &relu)).unwrap()
         }),
         ("capped, windowed", transformer(capped_windowed())),
+        ("toy", transformer(toy())),
+        ("toy without MLP layers", transformer(Config { mlp: MlpKind::None, d_ff: 0, ..toy() })),
         ("before, layer-normed; heads; transcoder", {
             let residual = dictionaries(&config, AutoencoderSite::ResidPre, LAYER_NORM, relu);
             let heads = dictionaries(&config, AutoencoderSite::AttnVOut, Normalization::None, jump_relu);

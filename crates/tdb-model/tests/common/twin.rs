@@ -224,17 +224,26 @@ impl Pass2<'_> {
             let post_attn = self.on_stream(AutoencoderSite::ResidPostAttn, i, (&x + write)?)?;
             let post_attn = self.at(Site::ResidPostAttn, Some(i), post_attn)?;
             let read = if config.block == BlockOrder::Parallel { &x } else { &post_attn };
-            let sites = [Site::MlpLnCentered, Site::MlpLnScale, Site::MlpLnNormalized, Site::MlpIn];
-            let input = self.norm(sites, Some(i), &format!("blocks.{i}.mlp_norm"), read)?;
-            let write = self.mlp(i, &input)?;
-            x = self.on_stream(AutoencoderSite::ResidPostMlp, i, (post_attn + write)?)?;
+            x = match config.mlp {
+                MlpKind::None => post_attn,
+                _ => {
+                    let sites = [Site::MlpLnCentered, Site::MlpLnScale, Site::MlpLnNormalized, Site::MlpIn];
+                    let input = self.norm(sites, Some(i), &format!("blocks.{i}.mlp_norm"), read)?;
+                    (post_attn + self.mlp(i, &input)?)?
+                }
+            };
+            x = self.on_stream(AutoencoderSite::ResidPostMlp, i, x)?;
             x = self.on_stream(AutoencoderSite::ResidPre, i + 1, x)?;
             x = self.at(Site::ResidPostMlp, Some(i), x)?;
         }
         let sites = [Site::FinalLnCentered, Site::FinalLnScale, Site::FinalLnNormalized, Site::PostFinalLn];
         let x = self.norm(sites, None, "final_norm", &x)?;
         let unembed = self.weight(if config.tied { "embed.weight" } else { "unembed.weight" })?;
-        let logits = softcap(x.matmul(&unembed.t()?.contiguous()?)?, config.logit_softcap)?;
+        let mut logits = x.matmul(&unembed.t()?.contiguous()?)?;
+        if config.unembedding_bias {
+            logits = logits.broadcast_add(&self.weight("unembed.bias")?)?;
+        }
+        let logits = softcap(logits, config.logit_softcap)?;
         self.at(Site::Logits, None, logits)?;
         Ok(())
     }
@@ -250,10 +259,17 @@ impl Pass2<'_> {
         let centers = matches!(kind, NormKind::Layer | NormKind::LayerWithoutParameters);
         let centered = if centers { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x.clone() };
         let centered = self.at(sites[0], layer, centered)?;
-        let scale = (centered.sqr()?.mean_keepdim(D::Minus1)? + epsilon)?.sqrt()?;
+        let scale = match kind {
+            // One, as a number that candle follows.
+            NormKind::None => {
+                let sums = centered.sum_keepdim(D::Minus1)?;
+                ((&sums * sums.zeros_like()?)? + 1.0)?
+            }
+            _ => (centered.sqr()?.mean_keepdim(D::Minus1)? + epsilon)?.sqrt()?,
+        };
         let scale = self.at(sites[1], layer, scale)?;
         let mut y = self.at(sites[2], layer, centered.broadcast_div(&scale)?)?;
-        if kind != NormKind::LayerWithoutParameters {
+        if !matches!(kind, NormKind::None | NormKind::LayerWithoutParameters) {
             y = y.broadcast_mul(&self.gain(name)?)?;
         }
         if kind == NormKind::Layer {
@@ -272,7 +288,11 @@ impl Pass2<'_> {
     fn projected(&self, i: usize, part: &str, heads: usize, bias: bool, input: &Tensor) -> Result<Tensor> {
         let config = self.model.config();
         let name = format!("blocks.{i}.attn.{part}");
-        let mut x = self.linear(input, &name, bias)?.reshape((input.dims()[0], heads, config.d_head))?;
+        let mut input = input.clone();
+        if config.positions == Positions::LearnedForQueriesAndKeys {
+            input = (&input + self.weight("positions.weight")?.narrow(0, 0, input.dim(0)?)?)?;
+        }
+        let mut x = self.linear(&input, &name, bias)?.reshape((input.dims()[0], heads, config.d_head))?;
         if config.attention.qk_norm {
             x = self.rms(&format!("{name}_norm"), &x)?;
         }
@@ -328,7 +348,7 @@ impl Pass2<'_> {
         let autoencoder = self.model.autoencoder(Slot::Mlp, i);
         let name = |part: &str| format!("blocks.{i}.mlp.{part}");
         let (activation, first) = match config.mlp {
-            MlpKind::None => return input.zeros_like(),
+            MlpKind::None => unreachable!("a layer that is not there"),
             MlpKind::Plain(activation) => (activation, "in"),
             MlpKind::Gated(activation) => (activation, "gate"),
         };

@@ -43,7 +43,8 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<O
 /// Neurons times output weights, without the bias, `[T, D]`: what an autoencoder on the layer's output is applied
 /// to when its latents are computed after the fact.
 pub(super) fn without_bias(side: &Side<'_>, layer: usize) -> Result<Tensor> {
-    let written = side.model().block(layer).mlp().write(&side.get(Site::MlpPostAct, layer)?)?;
+    let neurons = side.get(Site::MlpPostAct, layer)?;
+    let written = side.model().block(layer).mlp().write(&neurons)?;
     side.before_division(Slot::Mlp, layer, &written)
 }
 

@@ -8,7 +8,7 @@ use super::library::EmbeddedRecords;
 use super::{device, dictionary, embedded, fetch};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
-use tdb_data::{Error as DataError, Library, hub};
+use tdb_data::{Error as DataError, Library, fetch_named_tokenizer, hub};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
 use tdb_model::{AutoencoderSite, Config, Device, Element, NamedAutoencoder, Slot, Tokenizer, Transformer, Weights};
 use tdb_scalars::{Dictionary, Engine};
@@ -255,7 +255,7 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
     let below = args.models.filter(|_| is_plain(wanted)).map(|models| models.join(wanted));
     // A folder that is there is what is meant, also if a model of this name could be fetched.
     if let Some(folder) = below.as_ref().filter(|folder| folder.is_dir()) {
-        return opened(wanted.to_owned(), folder.clone());
+        return opened(wanted.to_owned(), folder.clone(), library, runtime);
     }
     if library.registry().model(wanted).is_err() && Path::new(wanted).is_dir() {
         let folder = PathBuf::from(wanted);
@@ -265,12 +265,12 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
             Some(repository) => repository.rsplit('/').next().unwrap_or_default().to_owned(),
             None => whole.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned()),
         };
-        return opened(name, folder);
+        return opened(name, folder, library, runtime);
     }
     match fetch::entry(library.registry(), wanted) {
         Ok(entry) => {
             let folder = runtime.block_on(fetch::model(library.fetcher(), &entry))?;
-            opened(entry.name, folder)
+            opened(entry.name, folder, library, runtime)
         }
         Err(unknown @ DataError::NotFound(_)) => {
             let below = match below {
@@ -283,14 +283,16 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
     }
 }
 
-fn opened(name: String, mut folder: PathBuf) -> anyhow::Result<Found> {
+fn opened(name: String, mut folder: PathBuf, library: &Library, runtime: &Handle) -> anyhow::Result<Found> {
     // In a repository's folder of Hugging Face's cache the files lie deeper.
     if !folder.join("config.json").exists()
         && let Some(snapshot) = hub::snapshot_in(&folder)
     {
         folder = snapshot;
     }
-    let checkpoint = checkpoint::open(&folder)?;
+    let tokenizer = runtime.block_on(fetch_named_tokenizer(library.fetcher(), &folder));
+    let tokenizer = tokenizer.context("the tokenizer that config.json names")?;
+    let checkpoint = checkpoint::open_with_tokenizer(&folder, tokenizer.as_deref())?;
     Ok(Found { name: address_name(&name), folder: Some(folder), checkpoint })
 }
 

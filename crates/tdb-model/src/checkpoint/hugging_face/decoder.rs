@@ -84,6 +84,7 @@ impl Decoder {
             post_norms: false,
             embedding_scale: 1.0,
             tied: settings.flag("tie_word_embeddings", self.tied)?,
+            unembedding_bias: false,
             logit_softcap: None,
         })
     }

@@ -21,6 +21,8 @@ mod rope;
 mod settings;
 mod tokenizer;
 
+pub(super) use settings::activation;
+
 use std::path::Path;
 
 use serde_json::{Map, Value as Json};

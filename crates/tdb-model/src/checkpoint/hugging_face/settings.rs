@@ -124,7 +124,7 @@ pub(super) fn activation_or(
 }
 
 /// A nonlinearity by the name that `transformers` has for it.
-pub(super) fn activation(settings: &Settings<'_>, key: &str) -> Result<Activation, CheckpointError> {
+pub(in crate::checkpoint) fn activation(settings: &Settings<'_>, key: &str) -> Result<Activation, CheckpointError> {
     match settings.text(key)? {
         // Four ways of writing the same formula.
         "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => Ok(Activation::GeluTanh),
