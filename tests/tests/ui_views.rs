@@ -100,6 +100,7 @@ fn what_cannot_be_asked_is_refused_with_what_would_be_right() {
         ("/head_scores", head(99), "activationIndex is 99"),
         ("/head_scores", neuron, "scores are of attention heads"),
         ("/component_weights", head(0), "nodeType"),
+        ("/head_readings", json!({ "layerIndex": 4, "activationIndex": 0 }), "layerIndex is 4, outside 0..4"),
         ("/logit_lens", lens, "lastTokens must be a positive number"),
     ] {
         let (status, text) = ask(&server, path, &request);
@@ -162,6 +163,13 @@ async fn views_of_the_question_show_what_the_interface_answers() {
     browser.finish().await.unwrap();
 }
 
+/// The counts of a histogram's bars.
+async fn bars(browser: &Browser, card: &str) -> Vec<Value> {
+    let script =
+        format!("return [...document.querySelectorAll('{card} .histogram .bar')].map(b => Number(b.dataset.value));");
+    browser.ask(&script).await.unwrap().as_array().unwrap().clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_nodes_tell_weights_statistics_and_scores() {
     let (server, browser) = start().await;
@@ -173,6 +181,15 @@ async fn pages_of_nodes_tell_weights_statistics_and_scores() {
     let shown = browser.ask(&format!("return Number({nearest});")).await.unwrap();
     assert!((shown.as_f64().unwrap() - told["neighbours"][0]["value"].as_f64().unwrap()).abs() < 1e-9, "{shown}");
     browser.see("#statistics dl dd").await.unwrap();
+    let record = json!({ "dst": "mlp_post_act", "layerIndex": 3, "activationIndex": 53, "datasets": ["embedded"] });
+    let record = post(&server, "/record_summary", record).await;
+    assert!(record["values"].as_i64().unwrap() > 100_000, "{record}");
+    let shown = bars(&browser, "#statistics").await;
+    match record["histogram"]["counts"].as_array() {
+        Some(counts) => assert_eq!(shown, *counts),
+        None => assert!(shown.is_empty() && text(&browser, "#statistics").await.contains("has no histogram")),
+    }
+    assert_eq!(bars(&browser, "#weights").await, *told["logitEffects"]["counts"].as_array().unwrap());
     accessible(&browser, "neuron").await;
     browser.open(&server, "/embedded/attention_head/1/0").await.unwrap();
     browser.see("#head-scores li").await.unwrap();
@@ -181,6 +198,23 @@ async fn pages_of_nodes_tell_weights_statistics_and_scores() {
     let induction = format!("Induction {:.2}", scores["induction"].as_f64().unwrap());
     assert!(text(&browser, "#head-scores").await.contains(&induction), "{induction}");
     accessible(&browser, "head").await;
+    browser.open(&server, "/embedded/attention_head/1/0?promptsOfInterest=lamp+tree+king").await.unwrap();
+    browser.see("#readings table td").await.unwrap();
+    let request = json!({ "layerIndex": 1, "activationIndex": 0, "prompt": "lamp tree king" });
+    let told = post(&server, "/head_readings", request).await;
+    let script = "return [...document.querySelectorAll('#readings tbody tr, #readings .list')].map(row =>
+        [...row.querySelectorAll('.token-index')].map(e => Number(e.dataset.value)));";
+    let shown = browser.ask(script).await.unwrap();
+    let mut expected = Vec::new();
+    for circuit in ["ov", "qk"] {
+        for reading in told[circuit]["tokens"].as_array().unwrap() {
+            let ends = ["top", "bottom"].map(|end| reading["tokens"][end].as_array().unwrap()[..5].to_vec());
+            expected.push(ends.concat().iter().map(|t| t["scalar"].clone()).collect::<Vec<_>>());
+        }
+        expected.push(told[circuit]["pairs"].as_array().unwrap().iter().map(|p| p["value"].clone()).collect());
+    }
+    assert_eq!(shown, json!(expected));
+    accessible(&browser, "readings").await;
     browser.finish().await.unwrap();
 }
 

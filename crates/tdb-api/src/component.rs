@@ -1,7 +1,7 @@
 //! What can be told of a component from the weights alone, or from a run that is made for it.
 
 use crate::names::NodeType;
-use crate::tokens::TokenAndScalar;
+use crate::tokens::{TokenAndScalar, TopTokens};
 use crate::wire::wire_struct;
 
 wire_struct! {
@@ -77,5 +77,58 @@ wire_struct! {
         pub repeated_tokens: i64,
         /// How many tokens were sampled for copying.
         pub sampled_tokens: i64,
+    }
+}
+
+wire_struct! {
+    /// Asks what a head does in tokens, by its weights.
+    pub struct HeadReadingsRequest {
+        pub layer_index: i64,
+        pub activation_index: i64,
+        /// The text whose tokens are read, each once. Without one, only pairs of the vocabulary are told.
+        pub prompt: Option<String>,
+    }
+}
+
+wire_struct! {
+    /// What a head does with one token.
+    pub struct TokenReading {
+        pub token: String,
+        pub tokens: TopTokens,
+    }
+}
+
+wire_struct! {
+    /// Two tokens and a number.
+    pub struct VocabularyPair {
+        pub from: String,
+        pub to: String,
+        pub value: f64,
+    }
+}
+
+wire_struct! {
+    /// A head's OV or QK circuit.
+    pub struct HeadCircuit {
+        /// Of each token of the prompt.
+        pub tokens: Vec<TokenReading>,
+        /// The strongest pairs of the vocabulary, strongest first.
+        pub pairs: Vec<VocabularyPair>,
+        /// No pair that was not looked at is stronger than this; null if none of them can be among the strongest.
+        pub unseen_at_most: Option<f64>,
+    }
+}
+
+wire_struct! {
+    /// What a head does in tokens, each taken as its embedding alone, without a position, after the norm before the
+    /// layer.
+    pub struct HeadReadingsResponse {
+        /// From an attended-to token to what attending to it adds to the logit of a token: from the mean over tokens,
+        /// with the final norm's gain and without its scale, through no other layer.
+        pub ov: HeadCircuit,
+        /// From a query's token to its attention logit with a key's token: from the mean over keys, before a cap.
+        pub qk: HeadCircuit,
+        /// What is different in this model, in sentences.
+        pub notes: Vec<String>,
     }
 }

@@ -43,7 +43,10 @@ pub use batched::{
     BatchedRequest, BatchedResponse, InferenceResponseAndResponseDict, InferenceSubRequest, ProcessingRequestSpec,
     ProcessingResponseData,
 };
-pub use component::{ComponentRequest, ComponentWeightsResponse, HeadScoresResponse, Histogram, WeightedComponent};
+pub use component::{
+    ComponentRequest, ComponentWeightsResponse, HeadCircuit, HeadReadingsRequest, HeadReadingsResponse,
+    HeadScoresResponse, Histogram, TokenReading, VocabularyPair, WeightedComponent,
+};
 pub use effects::{AblateTo, Check, CheckName, EffectsRequest, EffectsResponse, NodeEffect, Price, SampledBound};
 pub use error_body::{ErrorBody, FIELD_HEADER};
 pub use explanations::{

@@ -145,6 +145,9 @@ routes! {
         Body ComponentRequest => ComponentWeightsResponse, ours;
     /// Standard scores of an attention head.
     HeadScores: Post "/head_scores", inference head_scores, Body ComponentRequest => HeadScoresResponse, ours;
+    /// What an attention head does in tokens, by its weights: its OV and QK circuits.
+    HeadReadings: Post "/head_readings", inference head_readings,
+        Body HeadReadingsRequest => HeadReadingsResponse, ours;
     /// Continues a prompt, with and without ablations: a line of JSON for each token drawn.
     SampleStream: Post "/sample/stream", inference sample_stream, Body SampleRequest => Events, ours;
     /// What a request may ask for at most.

@@ -68,7 +68,7 @@ pub use config::{Activation, BlockOrder, Config, MlpKind, NormKind, Positions};
 pub use error::{Error, Result};
 pub use intervention::{Index, Intervention, first_layer_reached};
 pub use matrix::{Element, Matrix, Storage};
-pub use modules::attention::{Attention, AttentionDerivative, AttentionGradients, AttentionState};
+pub use modules::attention::{Attention, AttentionDerivative, AttentionGradients, AttentionState, HeadProjections};
 pub use modules::autoencoder::{Autoencoder, LatentState};
 pub use modules::block::Block;
 pub use modules::embedding::Embedding;

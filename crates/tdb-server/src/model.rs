@@ -7,9 +7,9 @@ use crate::suggestion::suggest;
 use std::sync::OnceLock;
 use tdb_api::{
     AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ComponentRequest, ComponentWeightsResponse,
-    DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadScoresResponse,
-    LoadedDictionary, LogitLensRequest, LogitLensResponse, ModelInfoResponse, ModelShape, PatchRequest, PatchResponse,
-    SampleRequest, SuggestedQuestion, Token,
+    DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadReadingsRequest,
+    HeadReadingsResponse, HeadScoresResponse, LoadedDictionary, LogitLensRequest, LogitLensResponse, ModelInfoResponse,
+    ModelShape, PatchRequest, PatchResponse, SampleRequest, SuggestedQuestion, Token,
 };
 use tdb_model::{MlpKind, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
@@ -48,6 +48,9 @@ pub trait Ask: Send + Sync {
         Err(without("weights"))
     }
     fn head_scores(&self, _: &ComponentRequest, _: &Job) -> Result<HeadScoresResponse, ApiError> {
+        Err(without("heads"))
+    }
+    fn head_readings(&self, _: &HeadReadingsRequest, _: &Job) -> Result<HeadReadingsResponse, ApiError> {
         Err(without("heads"))
     }
     /// Draws tokens; each is an event of the job.
@@ -161,6 +164,10 @@ impl Ask for Model {
 
     fn head_scores(&self, request: &ComponentRequest, job: &Job) -> Result<HeadScoresResponse, ApiError> {
         Ok(self.engine.head_scores(request, &self.context(job))?)
+    }
+
+    fn head_readings(&self, request: &HeadReadingsRequest, job: &Job) -> Result<HeadReadingsResponse, ApiError> {
+        Ok(self.engine.head_readings(request, &self.context(job))?)
     }
 
     fn sample(&self, request: &SampleRequest, job: &Job) -> Result<(), ApiError> {

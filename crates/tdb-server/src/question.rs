@@ -9,10 +9,10 @@ use tdb_api::wire::FieldPath;
 use tdb_api::{
     BatchedRequest, BatchedResponse, BatchedTdbRequest, ComponentRequest, ComponentWeightsResponse,
     DerivedAttentionScalarsRequest, DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse,
-    DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadScoresResponse,
-    InferenceRequestSpec, InferenceSubRequest, LogitLensRequest, LogitLensResponse, MultipleTopKDerivedScalarsRequest,
-    MultipleTopKDerivedScalarsResponse, NodeAblation, PatchRequest, PatchResponse, ProcessingRequestSpec,
-    SampleRequest, TdbRequestSpec,
+    DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadReadingsRequest,
+    HeadReadingsResponse, HeadScoresResponse, InferenceRequestSpec, InferenceSubRequest, LogitLensRequest,
+    LogitLensResponse, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, NodeAblation,
+    PatchRequest, PatchResponse, ProcessingRequestSpec, SampleRequest, TdbRequestSpec,
 };
 
 /// One kind of question.
@@ -356,6 +356,10 @@ small_question!(SampleRequest => (),
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
     |q| q.prompt.len() as u64 + 16 * q.tokens.unsigned_abs(),
     |q, model, job| model.sample(q, job));
+small_question!(HeadReadingsRequest => HeadReadingsResponse,
+    |q| q.prompt.as_deref().map(|prompt| (prompt, &[][..])),
+    |q| 4 * COMPONENT_WEIGHT + 16 * q.prompt.as_ref().map_or(0, String::len) as u64,
+    |q, model, job| model.head_readings(q, job));
 small_question!(OfWeights => ComponentWeightsResponse,
     |_| None, |_| COMPONENT_WEIGHT, |q, model, job| model.component_weights(&q.0, job));
 small_question!(OfHead => HeadScoresResponse,

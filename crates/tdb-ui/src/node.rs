@@ -5,8 +5,10 @@ mod examples;
 mod explanations;
 mod head;
 pub mod heat_text;
+mod histogram;
 mod lens;
 mod prompts;
+mod readings;
 mod statistics;
 mod weights;
 
@@ -144,13 +146,14 @@ pub fn NodePage() -> impl IntoView {
             Some(kind) => view! {
                 <head::Head />
                 <div class="node-page">
-                    {(kind.node_type == NodeType::AttentionHead).then(|| view! { <attention::HeadAttention /> })}
+                    {is_head(kind.node_type).then(|| view! { <attention::HeadAttention /> })}
                     <prompts::Prompts />
                     <div class="columns">
                         <explanations::Explanations />
                         <statistics::Statistics />
                         {(kind.input_side || kind.output_side).then(|| view! { <lens::Lens /> })}
                         {has_directions(kind.node_type).then(|| view! { <weights::Weights /> })}
+                        {is_head(kind.node_type).then(|| view! { <readings::Readings /> })}
                     </div>
                     <examples::Examples />
                 </div>
@@ -158,6 +161,10 @@ pub fn NodePage() -> impl IntoView {
         })}
         </OnServedModel>
     }
+}
+
+fn is_head(node_type: NodeType) -> bool {
+    node_type == NodeType::AttentionHead
 }
 
 /// Whether a component writes along one direction.

@@ -1,7 +1,10 @@
 //! `xtask-ui MODULE.wasm STATIC-FOLDER DIST-FOLDER full|plain`: makes the folder that the server embeds.
 //!
 //! The module gets its JavaScript, every file but `index.html` gets a name with a hash of its content (so that it may be
-//! cached for ever), the references to it are adapted, and `full` writes `.br` and `.gz` beside each file.
+//! cached for ever), the references to it are adapted, and `full` drops comments, shortens names and writes `.br` and
+//! `.gz` beside each file.
+
+mod imports;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,6 +39,7 @@ fn main() -> Result<()> {
                 *content = without_comments(&String::from_utf8_lossy(content)).into_bytes();
             }
         }
+        shorten_imports(&mut files)?;
     }
     let mut files = with_hashed_names(files)?;
     if compress {
@@ -73,6 +77,16 @@ fn bind(module: &Path, debug: bool) -> Result<Files> {
     collect(&out, &out, &mut files)?;
     fs::remove_dir_all(&out)?;
     Ok(files)
+}
+
+/// Gives module and script short names for each other's parts.
+fn shorten_imports(files: &mut Files) -> Result<()> {
+    let (module, script) = (format!("{MODULE}_bg.wasm"), format!("{MODULE}.js"));
+    let of = |name: &str| files.get(name).with_context(|| format!("{name} was not made"));
+    let short = imports::shorten(of(&module)?, &String::from_utf8_lossy(of(&script)?))?;
+    files.insert(module, short.0);
+    files.insert(script, short.1.into_bytes());
+    Ok(())
 }
 
 /// All files below `folder`, named from `root`.

@@ -4,6 +4,8 @@
 //! are views of them with dimensions `[Q, K, H]`. With fewer key/value heads than query heads, neighbouring query heads
 //! share one. Queries and keys carry the square root of the scale each.
 
+mod head;
+
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
@@ -22,6 +24,8 @@ use crate::ops::{Ops, Rotation, Vector, Visible};
 use crate::site::{Pass, Point, Site};
 use crate::source::Weights;
 use crate::tap::{RowsOf, Tap};
+
+pub use head::HeadProjections;
 
 /// The attention layer of one block, without the norm before it.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! `y = x Wᵀ + b`.
 
+use std::ops::Range;
+
 use candle_core::{Device, Result, Tensor};
 
 use crate::error::Error;
@@ -54,6 +56,15 @@ impl Linear {
     /// `dy W`: `[N, out]` to `[N, in]`.
     pub fn vjp(&self, dy: &Tensor) -> Result<Tensor> {
         self.ops.linear_vjp(&[(dy, &self.weight, 1.0)])
+    }
+
+    /// The layer that gives some of the outputs.
+    pub(crate) fn outputs(&self, range: Range<usize>) -> Self {
+        Linear {
+            weight: self.weight.row_range(range.clone()),
+            bias: self.bias.as_ref().map(|bias| bias.range(range)),
+            ops: self.ops,
+        }
     }
 
     pub(crate) fn weight(&self) -> &Weight {

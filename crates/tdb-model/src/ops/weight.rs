@@ -1,5 +1,6 @@
 //! Weights as operations take them: on the host where they lie, and as tensors of a device where that is needed.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use candle_core::{Device, Result, Tensor};
@@ -17,6 +18,11 @@ pub struct Weight {
 impl Weight {
     pub fn new(matrix: Matrix, device: &Device) -> Self {
         Weight { matrix, tensor: OnceLock::new(), device: device.clone() }
+    }
+
+    /// Some of the rows, shared on the host.
+    pub fn row_range(&self, range: Range<usize>) -> Self {
+        Self::new(self.matrix.row_range(range), &self.device)
     }
 
     /// On the host.
@@ -43,6 +49,11 @@ pub struct Vector {
 impl Vector {
     pub fn new(host: Vec<f32>, device: &Device) -> Self {
         Vector { host, tensor: OnceLock::new(), device: device.clone() }
+    }
+
+    /// Some of the numbers.
+    pub fn range(&self, range: Range<usize>) -> Self {
+        Self::new(self.host[range].to_vec(), &self.device)
     }
 
     /// On the host.

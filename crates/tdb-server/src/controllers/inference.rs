@@ -20,6 +20,7 @@ pub fn add(api: &mut Api) {
     api.route(routes::LogitLens, ask);
     api.route(routes::ComponentWeights, component_weights);
     api.route(routes::HeadScores, head_scores);
+    api.route(routes::HeadReadings, ask);
     api.route(routes::ModelInfo, model_info);
 }
 

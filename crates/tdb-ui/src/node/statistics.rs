@@ -5,12 +5,14 @@ use tdb_api::RecordSummaryResponse;
 use tdb_api::numbers::{fraction, root};
 use tdb_api::routes::RecordSummary;
 
-use super::Node;
 use super::heat_text::line;
+use super::{Node, histogram};
 use crate::format;
 use crate::remote::{Remote, follow};
 use crate::ui::dynamic;
 use crate::ui::{CardHead, ProblemCard};
+
+const NO_HISTOGRAM: &str = "This record has no histogram: it is of an older format, or of one that has none.";
 
 /// Below this share of values above 0 a component is called rare.
 const RARE: f64 = 0.001;
@@ -88,16 +90,14 @@ fn draw(summary: &RecordSummaryResponse) -> impl IntoView + use<> {
     ];
     let told: Vec<_> = facts.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let missing = told.len() < 6;
+    let zeros = summary.histogram.as_ref().zip(summary.values).map_or(0, |(h, n)| n - h.counts.iter().sum::<i64>());
+    let values = summary.histogram.as_ref().map(|h| histogram::draw(h, "values"));
     let bands = bands(&summary.quantile_boundaries, summary.examples_by_quantile.len());
     let quantiles = summary.examples_by_quantile.iter().zip(bands).rev().map(|(texts, range)| {
         let texts = texts.iter().map(|text| view! { <div class="example-box">{line(text)}</div> }).collect_view();
-        range.map(|range| {
-            view! {
-                <h3>"Texts whose largest value is "{range}</h3>
-                <div class="example-grid">{texts}</div>
-            }
-        })
+        range.map(|range| view! { <div><p class="small-text">"Largest value "{range}</p>{texts}</div> })
     });
+    let has_texts = quantiles.len() > 0;
     view! {
         {flag(summary).map(|flag| view! { <p class="notice" id="node-flag">{flag}</p> })}
         <dl class="facts">
@@ -105,8 +105,14 @@ fn draw(summary: &RecordSummaryResponse) -> impl IntoView + use<> {
                 <div><dt>{name}</dt><dd title=full>{shown}</dd></div>
             }).collect_view()}
         </dl>
+        <h3>"Activations over the text"</h3>
+        <div inner_html=values.unwrap_or_else(|| NO_HISTOGRAM.into())></div>
+        {(zeros > 0).then(|| view! { <p class="quiet small-text">{format!("{} further values are 0.", count(zeros))}</p> })}
         {missing.then(|| view! { <p class="quiet small-text">"The record does not tell the others."</p> })}
-        {quantiles.collect_view()}
+        {has_texts.then(|| view! {
+            <h3>"Texts by their largest value"</h3>
+            <div class="example-grid">{quantiles.collect_view()}</div>
+        })}
     }
 }
 

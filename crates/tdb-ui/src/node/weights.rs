@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use leptos::prelude::*;
 use tdb_api::routes::ComponentWeights;
-use tdb_api::{ComponentRequest, ComponentWeightsResponse, Histogram, WeightedComponent};
+use tdb_api::{ComponentRequest, ComponentWeightsResponse, WeightedComponent};
 
-use super::Node;
+use super::{Node, histogram};
 use crate::format;
 use crate::names::{component_name, node_path};
 use crate::remote::{Remote, follow};
@@ -58,7 +58,7 @@ fn draw(weights: &ComponentWeightsResponse, slug: &str) -> String {
         out,
         "</div><h3>Effect of an activation of 1 on all logits</h3>{}<p class=\"quiet small-text\">Write magnitude of an \
          activation of 1: {}</p>",
-        histogram(&weights.logit_effects),
+        histogram::draw(&weights.logit_effects, "tokens of the vocabulary"),
         format::number(weights.write_norm)
     );
     out
@@ -78,20 +78,4 @@ fn rows(list: &[WeightedComponent], slug: &str) -> String {
         )
     };
     format!("<table><tbody>{}</tbody></table>", list.iter().map(row).collect::<String>())
-}
-
-/// Bars by the logarithm of their count, so that the few tokens at the ends are seen.
-fn histogram(of: &Histogram) -> String {
-    let most = of.counts.iter().copied().max().unwrap_or(1).max(1) as f64;
-    let bar = |count: &i64| {
-        let height = (*count as f64 + 1.0).ln() / (most + 1.0).ln() * 100.0;
-        format!("<span class=\"bar\" style=\"height:{height:.1}%\" title=\"{count} tokens\"></span>")
-    };
-    format!(
-        "<div class=\"histogram\" role=\"img\" aria-label=\"Histogram of logit effects, counts on a logarithmic \
-         scale\">{}</div><div class=\"histogram-ends\"><span>{}</span><span>tokens, logarithmic</span><span>{}</span></div>",
-        of.counts.iter().map(bar).collect::<String>(),
-        format::signed(of.low),
-        format::signed(of.high)
-    )
 }

@@ -296,6 +296,32 @@ class HTTPValidationError(TypedDict, total=False):
     detail: list['ValidationError']
 
 
+class HeadCircuit(TypedDict, total=False):
+    """A head's OV or QK circuit."""
+
+    tokens: Required[list['TokenReading']]
+    pairs: Required[list['VocabularyPair']]
+    unseenAtMost: float
+
+
+class HeadReadingsRequest(TypedDict, total=False):
+    """Asks what a head does in tokens, by its weights."""
+
+    layerIndex: Required[int]
+    activationIndex: Required[int]
+    prompt: str
+
+
+class HeadReadingsResponse(TypedDict, total=False):
+    """What a head does in tokens, each taken as its embedding alone, without a position, after the norm before the
+    layer.
+    """
+
+    ov: Required['HeadCircuit']
+    qk: Required['HeadCircuit']
+    notes: Required[list[str]]
+
+
 class HeadScoresResponse(TypedDict, total=False):
     """Standard scores of an attention head."""
 
@@ -914,6 +940,13 @@ class TokenPairAttributionResponseData(TypedDict, total=False):
     topTokensAttendedToList: Required[list['TopTokensAttendedTo']]
 
 
+class TokenReading(TypedDict, total=False):
+    """What a head does with one token."""
+
+    token: Required[str]
+    tokens: Required['TopTokens']
+
+
 TokenRef = Union[str, dict[str, Any]]
 
 
@@ -950,6 +983,13 @@ class ValidationError(TypedDict, total=False):
     loc: Required[list[Union[str, int]]]
     msg: Required[str]
     type: Required[str]
+
+
+VocabularyPair = TypedDict('VocabularyPair', {
+    'from': Required[str],
+    'to': Required[str],
+    'value': Required[float],
+}, total=False)
 
 
 class WeightedComponent(TypedDict, total=False):
@@ -1055,6 +1095,10 @@ class Client(Transport):
     def head_scores(self, body: 'ComponentRequest') -> 'HeadScoresResponse':
         """Standard scores of an attention head."""
         return self.request('POST', '/head_scores', body=body)
+
+    def head_readings(self, body: 'HeadReadingsRequest') -> 'HeadReadingsResponse':
+        """What an attention head does in tokens, by its weights: its OV and QK circuits."""
+        return self.request('POST', '/head_readings', body=body)
 
     def model_info(self) -> 'ModelInfoResponse':
         """Which model and autoencoders the server has."""
