@@ -1,6 +1,7 @@
 //! `cargo xtask`: the one place for set-up, build, test and benchmarks.
 
 mod bench;
+mod cluster;
 mod commands;
 mod fuzz;
 mod oracle;
@@ -16,7 +17,7 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 cargo xtask run [ARGUMENTS OF tdb serve]   set up what is missing, build, serve the debugger and print its address
 cargo xtask test [PART ...]                every check; or the parts named: setup, ui, fmt, lints, build,
-                                           tests, python
+                                           tests, python; cluster, which compiles DataFusion, only if named
 cargo xtask setup [wasm|browser|npm]       what a machine needs besides cargo: say what is missing and install it
 cargo xtask ui [--dev]                     build the pages into crates/tdb-ui/dist; --dev: quick, large, with debug info
 cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens DIR] [--binary TDB]

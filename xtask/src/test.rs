@@ -8,9 +8,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::commands::{cargo, line, run as must, say};
-use crate::{oracle, python, setup, ui};
+use crate::{cluster, oracle, python, setup, ui};
 
-const PARTS: [&str; 7] = ["setup", "ui", "fmt", "lints", "build", "tests", "python"];
+const PARTS: [&str; 8] = ["setup", "ui", "fmt", "lints", "build", "tests", "python", CLUSTER];
+
+/// Runs only if it is named: it compiles DataFusion.
+const CLUSTER: &str = "cluster";
 
 pub fn run(args: &[String]) -> Result<()> {
     if let Some(unknown) = args.iter().find(|a| !PARTS.contains(&a.as_str())) {
@@ -19,7 +22,8 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut counts = Counts::default();
     let mut failed = Vec::new();
     for part in PARTS {
-        if !args.is_empty() && !args.iter().any(|a| a == part) {
+        let wanted = if args.is_empty() { part != CLUSTER } else { args.iter().any(|a| a == part) };
+        if !wanted {
             continue;
         }
         let start = Instant::now();
@@ -31,6 +35,7 @@ pub fn run(args: &[String]) -> Result<()> {
             // The programs that the tests start, built with what the tests are built with, so that both share all.
             "build" => must(cargo().args(["build", "--workspace", "--bins", "--tests", "--examples"])),
             "tests" => tests(&mut counts),
+            CLUSTER => cluster::test(&mut counts),
             _ => python::test(),
         };
         let seconds = start.elapsed().as_secs();
@@ -46,8 +51,8 @@ pub fn run(args: &[String]) -> Result<()> {
         println!("failed parts: {}", failed.join(", "));
     }
     // Parts that are no tests of their own count as one each when they fail.
-    let other = failed.iter().filter(|p| **p != "tests").count();
-    let broken = counts.failed + other + usize::from(failed.contains(&"tests") && counts.failed == 0);
+    let other = failed.iter().filter(|part| !["tests", CLUSTER].contains(part)).count();
+    let broken = counts.failed + other + usize::from(failed.len() > other && counts.failed == 0);
     if counts.passed > 0 || broken > 0 {
         println!("{} passed, {broken} failed", counts.passed);
     } else {
@@ -67,7 +72,7 @@ fn lints() -> Result<()> {
 
 /// How many tests passed and failed.
 #[derive(Default)]
-struct Counts {
+pub struct Counts {
     passed: usize,
     failed: usize,
 }
@@ -99,7 +104,7 @@ fn tests(counts: &mut Counts) -> Result<()> {
 }
 
 /// Runs a command whose output goes through, and counts what it says about tests.
-fn counted(command: &mut Command, counts: &mut Counts) -> Result<()> {
+pub fn counted(command: &mut Command, counts: &mut Counts) -> Result<()> {
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", line(command)))?;
     let out = child.stdout.take().context("the output was not captured")?;

@@ -43,6 +43,17 @@ impl<'a> Parts<'a> {
         Ok(parts)
     }
 
+    /// Whether all that is there can be merged one day: no two cover the same. Whatever is missing may still come.
+    ///
+    /// # Errors
+    /// If two cover the same documents and layers, or are of different collations.
+    pub fn none_twice(summaries: &'a Summaries) -> Result<()> {
+        match summaries.list()?.is_empty() {
+            true => Ok(()),
+            false => Self::look(summaries).map(|_| ()),
+        }
+    }
+
     fn look(summaries: &'a Summaries) -> Result<Self> {
         let names = summaries.list()?;
         let folder = summaries.folder();

@@ -1,7 +1,7 @@
 //! Where the summaries of finished work units lie: a folder of this machine, or one of an object store.
 
-use std::fs;
-use std::io::Seek;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -166,6 +166,30 @@ impl Summaries {
                     Summary::read_head_from(&self.place(name), &head)
                 };
                 read(HEAD_BYTES[0]).or_else(|_| read(HEAD_BYTES[1]))
+            }
+        }
+    }
+
+    /// The checksum that a summary ends with, in hexadecimal, and its size in bytes. Its content is not read.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn checksum(&self, name: &str) -> Result<(String, u64)> {
+        let hex = |end: &[u8]| end.iter().rev().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let short = || Error::content(&self.place(name), "is too short to be a summary");
+        match self {
+            Self::Local(folder) => {
+                let path = folder.join(name);
+                let mut file = File::open(&path).map_err(Error::file(&path))?;
+                let size = file.seek(SeekFrom::End(-8)).map_err(|_| short())? + 8;
+                let mut end = [0; 8];
+                file.read_exact(&mut end).map_err(Error::file(&path))?;
+                Ok((hex(&end), size))
+            }
+            Self::Store(folder) => {
+                let size = folder.size(name)?.unwrap_or(0);
+                let from = size.checked_sub(8).ok_or_else(short)?;
+                Ok((hex(&folder.read(name, Some(from..size))?), size))
             }
         }
     }

@@ -12,7 +12,7 @@ use tdb_model::{Tokenizer, Transformer};
 use crate::collect::{Job, Watch, summarize};
 use crate::corpus::{self, Sequences, Shard, Unreadable, mix};
 use crate::summary::{Interval, Plan};
-use crate::{Error, Result, Summaries, UnitName};
+use crate::{Error, Parts, Result, Summaries, UnitName};
 
 /// A collation as it is asked for.
 pub struct Collation<'a> {
@@ -116,7 +116,8 @@ impl Collation<'_> {
     /// The units that are there.
     ///
     /// # Errors
-    /// If one of another collation or of other ranges of layers is among them: before time is spent on more, it is said.
+    /// If one of another collation or of other ranges of layers is among them, or two cover the same: before time is spent
+    /// on more, it is said.
     pub fn finished(&self) -> Result<BTreeSet<UnitName>> {
         let hash = self.plan.hash();
         let mut finished = BTreeSet::new();
@@ -132,6 +133,7 @@ impl Collation<'_> {
             }
             finished.extend(of_plan);
         }
+        Parts::none_twice(&self.summaries)?;
         Ok(finished)
     }
 

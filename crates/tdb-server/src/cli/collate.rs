@@ -1,22 +1,24 @@
 //! `tdb collate`: what every neuron, head and latent of a model responds to in a text.
 
+mod portable;
 mod ready;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::library::DataArgs;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
 use tdb_collate::corpus::Unreadable;
 use tdb_collate::{Estimate, Sizes, Watch, output};
 
-use ready::Ready;
+pub use ready::Ready;
 
 /// Collect the examples that excite every neuron, head and latent of a model most
 ///
 /// The work is cut into shards of the text and ranges of layers. A run that was interrupted keeps what was finished and
 /// goes on from there when the same command is given again. With --shard, several machines can each make a part; where
 /// --out is in an object store, --merge finds all of them there, else copy their summaries into one folder first.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub struct Args {
     /// Model: a registered name or a folder. Without it, the small model inside the program, with its autoencoders
     #[arg(long, value_name = "NAME|FOLDER")]
@@ -104,25 +106,29 @@ pub struct Args {
     pub date: Option<String>,
     /// Sequences run side by side, one on each thread; all cores if not given
     #[arg(long)]
+    #[serde(skip)]
     pub threads: Option<usize>,
     /// Make nothing; say how many work units there are, how many bytes they become and how many hours they take
     #[arg(long)]
+    #[serde(skip)]
     pub dry_run: bool,
     /// Machines that will share the work, for --dry-run
     #[arg(long, default_value_t = 1, value_name = "N", requires = "dry_run")]
+    #[serde(skip)]
     pub machines: usize,
     #[command(flatten)]
+    #[serde(skip)]
     pub data: DataArgs,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub enum Layout {
     Layers,
     Files,
     Both,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub enum Values {
     /// As they are
     F32,
@@ -165,7 +171,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Says what a collation will take, on `machines` like this one.
-fn say_estimate(estimate: &Estimate, machines: usize) {
+pub fn say_estimate(estimate: &Estimate, machines: usize) {
     let Estimate { units, finished, documents, text_bytes, tokens, sequences, time, summary_bytes } = estimate;
     let left = (units - finished) as f64 / (*units).max(1) as f64;
     let hours = time.as_secs_f64() / 3600.0;
@@ -184,7 +190,7 @@ fn say_estimate(estimate: &Estimate, machines: usize) {
 }
 
 /// What is said of documents that could not be read.
-pub(super) fn left_out(unreadable: &Unreadable) -> Option<String> {
+pub fn left_out(unreadable: &Unreadable) -> Option<String> {
     let first = unreadable.first()?;
     Some(match unreadable.count() {
         1 => format!("1 document could not be read and was left out: {first}"),

@@ -15,7 +15,7 @@ mod fetch;
 pub mod library;
 mod model;
 mod progress;
-mod runtime;
+pub mod runtime;
 mod serve;
 mod stopping;
 mod train;

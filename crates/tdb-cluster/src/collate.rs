@@ -1,0 +1,220 @@
+//! `tdb-cluster collate`: checks a collation, submits it, shows how far it is, and says where the results are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use ballista_core::extension::{SessionConfigExt, SessionConfigHelperExt};
+use ballista_core::serde::protobuf::execute_query_params::Query;
+use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
+use ballista_core::serde::protobuf::{CancelJobParams, ExecuteQueryParams, GetJobStatusResult, job_status::Status};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionConfig;
+use futures::StreamExt;
+use tdb_collate::{Parts, estimate};
+use tdb_server::cli::collate::{self, Ready, say_estimate};
+use tdb_server::cli::runtime;
+use tokio::runtime::Runtime;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::job::Job;
+use crate::plan;
+use crate::progress::Progress;
+use crate::scheduler::LARGEST_MESSAGE;
+use crate::version::Sender;
+use crate::worker::address;
+
+/// How often the store is looked into.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long a worker is waited for where there is none yet: one that was started at the same time comes within it.
+const NO_WORKER: Duration = Duration::from_secs(6);
+
+/// Collate with the workers of a scheduler; the settings are those of `tdb collate`, and so are the results, byte for byte
+#[derive(Debug, clap::Args)]
+// The settings of `tdb collate` are a group of the same name.
+#[group(skip)]
+pub struct Args {
+    /// The scheduler
+    #[arg(long, default_value = "127.0.0.1:50050", value_name = "HOST:PORT")]
+    pub scheduler: String,
+    #[command(flatten)]
+    pub collate: collate::Args,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let asked = args.collate.portable()?;
+    ensure!(
+        !asked.merge && asked.shard.is_none(),
+        "--merge and --shard are for `tdb collate`; a scheduler divides by itself"
+    );
+    let ready = Ready::new(&asked)?;
+    let collation = ready.collation();
+    if args.collate.dry_run {
+        say_estimate(&estimate(&collation)?, args.collate.machines);
+        return Ok(());
+    }
+    ready.check_writable()?;
+    let finished = collation.finished()?;
+    let say = |line: &str| eprintln!("{line}");
+    say(&format!("{} of {} units are there already", finished.len(), collation.units(None).len()));
+    let job = Arc::new(Job { asked, plan: ready.plan.clone() });
+    let scheduler = Scheduler::connect(&args.scheduler)?;
+    scheduler.run(plan::check(&job)?, || ())?;
+    say("all workers have the same version, model and text");
+    let mut progress = Progress::new(&collation, &finished, &say);
+    let done = scheduler.run(plan::collate(&job, &collation.units(None))?, || progress.look());
+    progress.look();
+    done.with_context(|| format!("{}; the same command goes on from there", progress.line()))?;
+    // The scheduler's word is not enough: what is in the store counts.
+    Parts::of(&collation)?;
+    ready.write_registry()?;
+    println!("{}", ready.told(&args.collate));
+    Ok(())
+}
+
+struct Scheduler {
+    runtime: Runtime,
+    client: SchedulerGrpcClient<Channel>,
+    address: String,
+}
+
+impl Scheduler {
+    fn connect(place: &str) -> anyhow::Result<Self> {
+        let runtime = runtime::new()?;
+        address(place)?;
+        let endpoint = Endpoint::from_shared(format!("http://{place}")).context("--scheduler")?;
+        let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_keepalive(Some(Duration::from_secs(2)));
+        let endpoint =
+            endpoint.http2_keep_alive_interval(Duration::from_secs(2)).keep_alive_timeout(Duration::from_secs(3));
+        let endpoint = (Sender::Client.sign())(endpoint).map_err(anyhow::Error::from_boxed)?;
+        let channel =
+            runtime.block_on(endpoint.connect()).with_context(|| format!("no scheduler answers at {place}"))?;
+        let limit = LARGEST_MESSAGE as usize;
+        let client =
+            SchedulerGrpcClient::new(channel).max_encoding_message_size(limit).max_decoding_message_size(limit);
+        Ok(Self { runtime, client, address: place.to_owned() })
+    }
+
+    /// Has a plan done, and calls `look` now and then meanwhile. Ctrl-C cancels it.
+    fn run(&self, plan: Arc<dyn ExecutionPlan>, mut look: impl FnMut()) -> anyhow::Result<()> {
+        let plan = plan::encode(plan)?;
+        let over = Arc::new(AtomicBool::new(false));
+        let following = {
+            let (over, client, address) = (over.clone(), self.client.clone(), self.address.clone());
+            self.runtime.spawn(async move {
+                let done = follow(client, &address, plan).await;
+                over.store(true, Ordering::Release);
+                done
+            })
+        };
+        let mut since = Duration::ZERO;
+        while !over.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(50));
+            since += Duration::from_millis(50);
+            if since >= LOOK {
+                look();
+                since = Duration::ZERO;
+            }
+        }
+        self.runtime.block_on(following).context("whoever followed the job is gone")?
+    }
+}
+
+fn request(plan: Vec<u8>) -> tonic::Request<ExecuteQueryParams> {
+    let config = SessionConfig::new_with_ballista()
+        // Each unit is a task, and stages are as they were planned.
+        .set_usize("ballista.scheduler.max_partitions_per_task", 1)
+        .set_bool("ballista.planner.adaptive.enabled", false);
+    let id = || ballista_core::ids::new_instance_id();
+    let mut request = tonic::Request::new(ExecuteQueryParams {
+        query: Some(Query::PhysicalPlan(plan)),
+        settings: config.to_key_value_pairs(),
+        session_id: id(),
+        operation_id: id(),
+    });
+    ballista_core::version::insert_version_header(request.metadata_mut());
+    request
+}
+
+/// Submits a plan; where no worker is connected, tries again for a while.
+async fn submit(
+    client: &mut SchedulerGrpcClient<Channel>,
+    plan: Vec<u8>,
+) -> Result<tonic::Response<tonic::Streaming<GetJobStatusResult>>, tonic::Status> {
+    let begin = Instant::now();
+    loop {
+        match client.execute_query_push(request(plan.clone())).await {
+            Err(status) if status.code() == Code::Unavailable && begin.elapsed() < NO_WORKER => {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+async fn follow(mut client: SchedulerGrpcClient<Channel>, address: &str, plan: Vec<u8>) -> anyhow::Result<()> {
+    let refused = |status: tonic::Status| anyhow::anyhow!("the scheduler at {address}: {}", status.message());
+    let mut statuses = submit(&mut client, plan).await.map_err(refused)?.into_inner();
+    let mut job = None;
+    loop {
+        let next = tokio::select! {
+            next = statuses.next() => next,
+            _ = tokio::signal::ctrl_c() => {
+                if let Some(job_id) = job {
+                    client.cancel_job(CancelJobParams { job_id }).await.map_err(refused)?;
+                }
+                bail!("cancelled; the units that were being made are given up, finished ones stay");
+            }
+        };
+        let gone = || anyhow::anyhow!("the scheduler at {address} went away; start it again");
+        let status = next.ok_or_else(gone)?.map_err(|_| gone())?.status;
+        job = status.as_ref().map(|status| status.job_id.clone()).or(job);
+        match status.and_then(|status| status.status) {
+            Some(Status::Successful(_)) => return Ok(()),
+            Some(Status::Failed(failed)) => bail!("{}", plain(&failed.error)),
+            _ => {}
+        }
+    }
+}
+
+/// The sentence of a worker, without what it was wrapped in on its way. Every wrapping has put it in quotes.
+fn plain(message: &str) -> String {
+    let mut message = message.to_owned();
+    while message.contains(r#"\"worker "#) {
+        message = unquote(&message, None);
+    }
+    match message.find("\"worker ") {
+        Some(at) => unquote(&message[at + 1..], Some('"')),
+        None => message,
+    }
+}
+
+/// A text with every `\"` and its like replaced, up to `end`.
+fn unquote(text: &str, end: Option<char>) -> String {
+    let (mut out, mut chars) = (String::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            c if Some(c) == end => break,
+            '\\' => out.extend(chars.next().map(|c| if c == 'n' { '\n' } else { c })),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn a_workers_sentence_is_found_in_what_wraps_it() {
+        let once = r#"Job failed due to stage 1 failed: DataFusionError(Execution("worker a:1: x is \"1\" (not 2)"))"#;
+        assert_eq!(plain(once), r#"worker a:1: x is "1" (not 2)"#);
+        let twice = format!("failed 4 times, most recent failure reason: {once:?}");
+        assert_eq!(plain(&twice), r#"worker a:1: x is "1" (not 2)"#);
+        assert_eq!(plain("all executors were lost"), "all executors were lost");
+    }
+}

@@ -1,0 +1,122 @@
+//! What cannot become one collation is refused by name before work starts.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says where
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use ballista_core::serde::protobuf::RegisterExecutorParams;
+use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
+use common::{KEY, SETTINGS, Site};
+use tonic::transport::Endpoint;
+
+const CUT: &str = "--shards 2";
+
+#[test]
+fn a_worker_with_another_model_of_the_same_name() {
+    let site = Site::new(20);
+    let embedded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
+    for (name, changed) in [("here", false), ("there", true)] {
+        let folder = site.folder().join(name);
+        fs::create_dir(&folder).unwrap();
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            fs::copy(embedded.join(file), folder.join(file)).unwrap();
+        }
+        if changed {
+            // The last number of a tensor is another one.
+            let path = folder.join("model.safetensors");
+            let mut bytes = fs::read(&path).unwrap();
+            let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+            bytes[8 + header..].chunks_exact_mut(4).for_each(|x| x[2] ^= 1);
+            fs::write(&path, bytes).unwrap();
+        }
+        let entry = format!(
+            "[[model]]\nname = 'mine'\ntitle = ''\nlocation = '{}'\nlayout = 'hugging-face'\n",
+            folder.display()
+        );
+        fs::write(site.folder().join(format!("{name}.toml")), entry).unwrap();
+    }
+    let _scheduler = site.scheduler("scheduler.log");
+    let worker = site.worker("one.log", "--registry there.toml");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let (ok, said) = site.collate("client.log", &format!("{CUT} --model mine --registry here.toml")).end();
+    assert!(!ok && said.contains("worker 127.0.0.1:") && said.contains("fingerprint is"), "{said}\n{}", worker.log());
+    assert!(!worker.log().contains(" making "), "work was begun: {}", worker.log());
+}
+
+#[test]
+fn a_worker_of_another_version() {
+    let site = Site::new(20);
+    let _scheduler = site.scheduler("scheduler.log");
+    let register = async |agent: &str| {
+        let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", site.port)).unwrap();
+        let channel = endpoint.user_agent(agent.to_owned()).unwrap().connect().await.unwrap();
+        let answer =
+            SchedulerGrpcClient::new(channel).register_executor(RegisterExecutorParams { metadata: None }).await;
+        answer.unwrap_err().message().to_owned()
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let said = runtime.block_on(register("tdb-cluster-worker/0.0.7"));
+    assert!(said.contains("tdb-cluster-worker of version 0.0.7; all must be of the same"), "{said}");
+    let said = runtime.block_on(register("somebody"));
+    assert!(said.contains("no part of tdb-cluster"), "{said}");
+    // One of this version comes through to Ballista, which misses what is missing.
+    let said = runtime.block_on(register(&format!("tdb-cluster-worker/{}", env!("CARGO_PKG_VERSION"))));
+    assert!(said.contains("Missing metadata"), "{said}");
+}
+
+#[test]
+fn a_worker_that_cannot_write_to_the_store() {
+    let site = Site::new(20).with_store();
+    let _scheduler = site.scheduler("scheduler.log");
+    let worker = site.worker_with("one.log", "", &[(KEY, "bm8gc3VjaCBrZXk=")]);
+    let (ok, said) = site.collate("client.log", CUT).end();
+    assert!(!ok && said.contains("worker 127.0.0.1:") && said.contains("cannot be written to"), "{said}");
+    assert!(!worker.log().contains(" making "), "work was begun: {}", worker.log());
+}
+
+#[test]
+fn other_texts_duplicates_and_places_that_cannot_be_written_to() {
+    let site = Site::new(20);
+    let _scheduler = site.scheduler("scheduler.log");
+    let worker = site.worker("one.log", "");
+    let (ok, said) = site.collate("client.log", CUT).end();
+    assert!(ok && said.contains("--registry"), "{said}\n{}", worker.log());
+
+    // A summary that is there twice.
+    let summaries = site.folder().join("out/summaries");
+    let one = fs::read_dir(&summaries).unwrap().next().unwrap().unwrap().path();
+    let copy = summaries.join("copy.summary");
+    fs::copy(&one, &copy).unwrap();
+    let (ok, said) = site.collate("client-twice.log", CUT).end();
+    let both =
+        [&one, &copy].iter().all(|path| said.contains(&path.file_name().unwrap().to_string_lossy().into_owned()));
+    assert!(!ok && both && said.contains("would be counted twice"), "{said}");
+    fs::remove_file(&copy).unwrap();
+
+    // A text that has changed.
+    let text = site.folder().join("my.txt");
+    let before = fs::read_to_string(&text).unwrap();
+    fs::write(&text, before.replace("Mary", "Anna")).unwrap();
+    let (ok, said) = site.collate("client-text.log", CUT).end();
+    assert!(!ok && said.contains("not of the same collation: content is"), "{said}");
+    fs::write(&text, before).unwrap();
+
+    let (ok, said) = site.collate("client-merge.log", "--shards 2 --merge").end();
+    assert!(!ok && said.contains("for `tdb collate`"), "{said}");
+    let line = format!("collate my.txt --out /proc/nothing {SETTINGS} {CUT}");
+    let (ok, said) = site.client("client-nowhere.log", &line).end();
+    assert!(!ok && said.contains("/proc/nothing"), "{said}");
+    assert_eq!(worker.log().matches(" making ").count(), 2, "work was begun: {}", worker.log());
+}
+
+#[test]
+fn nobody_at_the_schedulers_address() {
+    let site = Site::new(20);
+    let (ok, said) = site.collate("client.log", CUT).end();
+    assert!(!ok && said.contains("no scheduler answers at 127.0.0.1:"), "{said}");
+    let (ok, said) = site.worker("one.log", "--patience 0").end();
+    assert!(!ok && said.contains("no scheduler answers at 127.0.0.1:"), "{said}");
+}
