@@ -9,6 +9,9 @@ use tdb_tests::serving;
 /// Every explanation in sight has come.
 const FILLED: &str = "[...document.querySelectorAll('#node-table .explanation .cut')].every(e => e.innerText !== '…')";
 
+/// What the pages of nodes are asked about.
+const PROMPT: &str = "When+Mary+and+John+went+to+the+store,+John+gave+a+drink+to";
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder: PathBuf = std::env::args_os().nth(1).context("screenshots FOLDER")?.into();
@@ -43,10 +46,14 @@ async fn main() -> Result<()> {
         browser.until(&format!("{FILLED} && document.querySelector('#at-hand .excerpts')")).await?;
         browser.screenshot(&picture("latents")).await?;
 
-        browser.open(&server, &node).await?;
-        browser.see("#node-name").await?;
-        browser.until("!document.querySelector('[aria-busy=true]')").await?;
-        browser.screenshot(&picture("node")).await?;
+        browser.resize(1440, 1500).await?;
+        for (name, page) in [("neuron", node.as_str()), ("head", "/embedded/attention_head/1/2")] {
+            browser.open(&server, &format!("{page}?promptsOfInterest={PROMPT}")).await?;
+            browser.see("#node-name").await?;
+            browser.see("#prompts .piece").await?;
+            browser.until("!document.querySelector('[aria-busy=true], .skeleton')").await?;
+            browser.screenshot(&picture(name)).await?;
+        }
 
         browser.resize(1440, 1800).await?;
         browser.open(&server, "/embedded/patch?cells=residual.2.10").await?;

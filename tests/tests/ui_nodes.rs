@@ -63,6 +63,9 @@ async fn every_type_of_node_has_a_page() {
         browser.see("#node-name").await.unwrap();
         browser.until("!document.querySelector('.skeleton')").await.unwrap();
         assert_eq!(count(&browser, "#crash").await, 0, "{node_type}");
+        let said = browser.text().await.unwrap();
+        // What no server can answer is not asked.
+        assert!(node_type != "residual_stream_channel" || !said.contains("can't be run"), "{said}");
     }
     for path in ["layer/0/0", "vocab_token/0/0", "qk_channel/0/0", "mlp_neurn/0/0", "mlp_neuron/x/0"] {
         browser.open(&server, &format!("/{slug}/{path}")).await.unwrap();

@@ -8,11 +8,13 @@ use crate::commands::{cargo, root, run as must};
 use crate::{setup, ui};
 
 /// Those that the documentation shows.
-const DOCS: [(&str, &str); 4] = [
+const DOCS: [(&str, &str); 6] = [
     ("debugger-light.png", "debugger.png"),
     ("latents-light.png", "latents.png"),
     ("ablated-dark.png", "ablated.png"),
     ("patch-light.png", "patch.png"),
+    ("neuron-light.png", "neuron.png"),
+    ("head-dark.png", "head.png"),
 ];
 
 pub fn run(args: &[String]) -> Result<()> {

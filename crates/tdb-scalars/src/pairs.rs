@@ -162,7 +162,15 @@ mod tests {
 
     #[test]
     fn what_a_budget_leaves_unseen_is_bounded_and_cancelling_stops() {
-        let (a, b) = (list(9000, 3), list(9000, 4));
+        // Of length 1 each, so that no pair can be left out by the lengths.
+        let unit = |mut rows: Vec<f32>| {
+            for row in rows.chunks_exact_mut(6) {
+                let length = dot(row, row).sqrt();
+                row.iter_mut().for_each(|x| *x /= length);
+            }
+            rows
+        };
+        let (a, b) = (unit(list(5000, 3)), unit(list(5000, 4)));
         let few = strongest([&a, &b], 6, (5, Strength::Value), 1, &|| true).unwrap();
         let all = strongest([&a, &b], 6, (5, Strength::Value), u64::MAX, &|| true).unwrap();
         let bound = few.unseen_at_most.unwrap();

@@ -45,7 +45,7 @@ pub fn signed(value: f64) -> String {
 /// As [`signed`], with two digits after the point where more would stand: for a row of terms that add up.
 pub fn short(value: f64) -> String {
     match format!("{:.2}", value.abs()) {
-        _ if value.abs() >= 0.0995 => signed(value),
+        _ if value.abs() >= 0.995 => signed(value),
         none if none == "0.00" => "0".into(),
         size => format!("{}{size}", if value < 0.0 { MINUS } else { '+' }),
     }

@@ -13,7 +13,7 @@ mod statistics;
 mod weights;
 
 use leptos::prelude::*;
-use tdb_api::page::{NodePage as Address, NodePageQuery, PageState};
+use tdb_api::page::{NodePage as Address, NodePageKind, NodePageQuery, PageState};
 use tdb_api::{
     ComponentTypeForAttention, ComponentTypeForMlp, NodeAblation, NodeIdAndDatasets, NodeIndex, NodeType, PassType,
 };
@@ -151,7 +151,7 @@ pub fn NodePage() -> impl IntoView {
                     <div class="columns">
                         <explanations::Explanations />
                         <statistics::Statistics />
-                        {(kind.input_side || kind.output_side).then(|| view! { <lens::Lens /> })}
+                        {has_lens(kind).then(|| view! { <lens::Lens /> })}
                         {has_directions(kind.node_type).then(|| view! { <weights::Weights /> })}
                         {is_head(kind.node_type).then(|| view! { <readings::Readings /> })}
                     </div>
@@ -161,6 +161,11 @@ pub fn NodePage() -> impl IntoView {
         })}
         </OnServedModel>
     }
+}
+
+/// Whether a component is read in tokens. Channels of the residual stream are not.
+fn has_lens(kind: NodePageKind) -> bool {
+    (kind.input_side || kind.output_side) && kind.node_type != NodeType::ResidualStreamChannel
 }
 
 fn is_head(node_type: NodeType) -> bool {

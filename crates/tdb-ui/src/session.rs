@@ -25,7 +25,7 @@ use crate::ui::Notices;
 use crate::view::ViewState;
 pub use ask::Busy;
 use history::{History, State};
-pub use trail::first_ablated_layer;
+pub use trail::Layers;
 
 /// The parameter that holds a whole state, compressed.
 const SHORT: &str = "s";

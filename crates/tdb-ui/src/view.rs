@@ -10,6 +10,7 @@ use crate::answer::{Answer, Compared, Metric, Row};
 use crate::dom::lowercase;
 use crate::json::Json;
 use crate::names;
+use crate::session::Layers;
 use crate::sorting::sort;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,11 +369,11 @@ impl Line {
     }
 }
 
-/// The lines to draw, in order. Rows of layers below `first_layer` are left out.
-pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, first_layer: Option<i64>) -> Vec<Line> {
+/// The lines to draw, in order, of nodes in these layers.
+pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, layers: Layers) -> Vec<Line> {
     let needle = lowercase(&view.text);
     let mut rows: Vec<usize> =
-        (0..answer.rows.len()).filter(|&i| passes(answer, &answer.rows[i], view, &needle, first_layer)).collect();
+        (0..answer.rows.len()).filter(|&i| passes(answer, &answer.rows[i], view, &needle, layers)).collect();
     sort(&mut rows, |&a, &b| order(&answer.rows[a], &answer.rows[b], view.sort));
     if view.grouped == Grouping::None {
         return rows.into_iter().map(|row| Line::Node { row, in_group: false }).collect();
@@ -422,9 +423,9 @@ fn order(a: &Row, b: &Row, sort: Sort) -> std::cmp::Ordering {
     if sort.descending { ordering.reverse() } else { ordering }
 }
 
-fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, first_layer: Option<i64>) -> bool {
+fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, layers: Layers) -> bool {
     let layer = row.node.layer_index;
-    if first_layer.is_some_and(|first| layer.unwrap_or(-1) < first) {
+    if !layers.show(layer) {
         return false;
     }
     if !view.kinds.is_empty() && !view.kinds.contains(&row.node.node_type) {
@@ -497,7 +498,7 @@ mod tests {
     }
 
     fn rows(view: &ViewState) -> Vec<usize> {
-        arrange(&answer(), view, &HashSet::new(), None)
+        arrange(&answer(), view, &HashSet::new(), Layers::default())
             .iter()
             .flat_map(|l| match l {
                 Line::Node { row, .. } => vec![*row],
@@ -524,19 +525,20 @@ mod tests {
         let number = |op, bound| Some(NumberFilter { metric: Metric::DirectEffect, op, bound });
         assert_eq!(rows(&ViewState { number: number(Op::Above, 0.7), ..base.clone() }), [2]);
         assert_eq!(rows(&ViewState { number: number(Op::SizeAbove, 0.7), ..base.clone() }), [1, 2]);
-        assert_eq!(arrange(&answer(), &base, &HashSet::new(), Some(1)).len(), 1);
+        assert_eq!(arrange(&answer(), &base, &HashSet::new(), Layers { from: Some(1), to: None }).len(), 1);
     }
 
     #[test]
     fn groups_add_up_and_open() {
         let view = ViewState { grouped: Grouping::Component, ..Default::default() };
-        let lines = arrange(&answer(), &view, &HashSet::new(), None);
+        let lines = arrange(&answer(), &view, &HashSet::new(), Layers::default());
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[1].value(&answer(), Compared::Left, Metric::DirectEffect), 1.5);
         let open = HashSet::from(["attn_L0_5".to_owned()]);
-        assert_eq!(arrange(&answer(), &view, &open, None).len(), 4);
+        assert_eq!(arrange(&answer(), &view, &open, Layers::default()).len(), 4);
         let view = ViewState { grouped: Grouping::Layer, ..Default::default() };
-        let names = arrange(&answer(), &view, &HashSet::new(), None).iter().map(Line::key).collect::<Vec<_>>();
+        let names =
+            arrange(&answer(), &view, &HashSet::new(), Layers::default()).iter().map(Line::key).collect::<Vec<_>>();
         assert_eq!(names, ["mlp_L1", "attn_L0"]);
     }
 

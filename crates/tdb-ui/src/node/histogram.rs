@@ -16,7 +16,8 @@ pub fn draw(histogram: &Histogram, of: &str) -> String {
         let height = (*count as f64 + 1.0).ln() / (most + 1.0).ln() * 100.0;
         let range = format!("{} to {}", edge(i), edge(i + 1));
         format!(
-            "<span class=\"bar\" style=\"height:{height:.1}%\" data-value=\"{count}\" title=\"{range}: {count} {of}\"></span>"
+            "<span class=\"bar\" style=\"height:{height:.1}%\" data-value=\"{count}\" \
+             title=\"{range}: {count} {of}\"></span>"
         )
     };
     format!(

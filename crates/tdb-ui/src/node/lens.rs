@@ -33,7 +33,6 @@ fn location(node_type: NodeType) -> Option<ActivationLocationType> {
             Some(ActivationLocationType::OnlineAttentionAutoencoderLatent)
         }
         NodeType::ResidualAutoencoderLatent => Some(ActivationLocationType::OnlineResidualAutoencoderLatent),
-        NodeType::ResidualStreamChannel => Some(ActivationLocationType::ResidPostMlp),
         _ => None,
     }
 }

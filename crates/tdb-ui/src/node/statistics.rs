@@ -107,7 +107,9 @@ fn draw(summary: &RecordSummaryResponse) -> impl IntoView + use<> {
         </dl>
         <h3>"Activations over the text"</h3>
         <div inner_html=values.unwrap_or_else(|| NO_HISTOGRAM.into())></div>
-        {(zeros > 0).then(|| view! { <p class="quiet small-text">{format!("{} further values are 0.", count(zeros))}</p> })}
+        {(zeros > 0).then(|| {
+            view! { <p class="quiet small-text">{format!("{} further values are 0.", count(zeros))}</p> }
+        })}
         {missing.then(|| view! { <p class="quiet small-text">"The record does not tell the others."</p> })}
         {has_texts.then(|| view! {
             <h3>"Texts by their largest value"</h3>

@@ -113,8 +113,29 @@ impl ViewState {
     }
 }
 
-/// The first layer whose values an ablation can change, when earlier ones are to be hidden.
-pub fn first_ablated_layer(page: &PageState) -> Option<i64> {
+/// The layers whose nodes can say something; `None` bounds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layers {
+    /// The first layer whose values an ablation can change, when earlier ones are to be hidden.
+    pub from: Option<i64>,
+    /// The layer of the node that is traced: what comes later cannot have caused it.
+    pub to: Option<i64>,
+}
+
+impl Layers {
+    /// Of what a page asks.
+    pub fn of(page: &PageState) -> Self {
+        let traced = page.left.upstream_node_to_trace.as_ref();
+        Self { from: first_ablated_layer(page), to: traced.and_then(|node| node.node_index.layer_index) }
+    }
+
+    /// Whether a node of this layer is shown; an embedding has none.
+    pub fn show(self, layer: Option<i64>) -> bool {
+        self.from.is_none_or(|from| layer.unwrap_or(-1) >= from) && self.to.is_none_or(|to| layer.unwrap_or(-1) <= to)
+    }
+}
+
+fn first_ablated_layer(page: &PageState) -> Option<i64> {
     if !page.hide_early_layers_when_ablating || page.right.is_some() {
         return None;
     }
@@ -159,15 +180,20 @@ mod tests {
     }
 
     #[test]
-    fn layers_below_the_first_ablated_one_are_hidden() {
+    fn layers_before_an_ablation_and_behind_a_traced_node_are_hidden() {
         let mut page = PageState::default();
-        assert_eq!(first_ablated_layer(&page), None);
+        assert_eq!(Layers::of(&page), Layers::default());
         for layer in [4, 2, 7] {
             let node_index = NodeIndex { layer_index: Some(layer), ..node(NodeType::MlpNeuron, 1) };
             page.left.node_ablations.push(NodeAblation { node_index, value: 0.0 });
         }
-        assert_eq!(first_ablated_layer(&page), Some(2));
+        assert_eq!(Layers::of(&page), Layers { from: Some(2), to: None });
         page.hide_early_layers_when_ablating = false;
-        assert_eq!(first_ablated_layer(&page), None);
+        assert_eq!(Layers::of(&page), Layers::default());
+        let mut view = ViewState::default();
+        trace(&mut page, &mut view, traced(node(NodeType::MlpNeuron, 1), None));
+        let layers = Layers::of(&page);
+        assert_eq!(layers, Layers { from: None, to: Some(3) });
+        assert!(layers.show(None) && layers.show(Some(3)) && !layers.show(Some(4)));
     }
 }

@@ -194,7 +194,7 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool) -> impl Int
                         title=format::full(v)
                         data-value=format::full(v)
                     >
-                        {if sign { format::signed(v) } else { format::number(v) }}
+                        {if sign { format::short(v) } else { format::number(v) }}
                     </td>
                 }
                 .into_any()

@@ -9,7 +9,7 @@ use crate::answer::{Answer, Metric};
 use crate::dom;
 use crate::format;
 use crate::json::Json;
-use crate::session::Session;
+use crate::session::{Layers, Session};
 use crate::ui::verdict;
 use crate::view::{Line, arrange};
 
@@ -53,7 +53,7 @@ for side in answer["inferenceSubResponses"]:
 pub fn csv(session: Session, checks: &[Check], link: &str) -> String {
     let answer = session.answer.get_untracked();
     let view = crate::view::ViewState { grouped: crate::view::Grouping::None, ..session.view.get_untracked() };
-    let lines = arrange(&answer, &view, &Default::default(), None);
+    let lines = arrange(&answer, &view, &Default::default(), Layers::default());
     table(&answer, &lines, &stamp(session, checks, link))
 }
 

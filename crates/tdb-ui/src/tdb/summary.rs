@@ -1,17 +1,18 @@
 //! The answer in a sentence.
 
 use leptos::prelude::*;
-use tdb_api::numbers::difference;
-use tdb_api::{AttentionTraceType, NodeType, TokenRef};
+use tdb_api::numbers::{difference, sum};
+use tdb_api::page::PageState;
+use tdb_api::{AttentionTraceType, NodeAblation, NodeType, TokenRef};
 
 use super::exact::ExactEffects;
 use super::export;
 use super::tools::ToolButtons;
-use crate::answer::{Compared, Metric};
+use crate::answer::{Answer, Compared, Metric};
 use crate::client::capital;
 use crate::dom;
 use crate::format;
-use crate::session::{Session, first_ablated_layer};
+use crate::session::{Layers, Session};
 use crate::signals::See;
 use crate::ui::{JsonButton, token_text};
 use crate::ui::{dynamic, follows};
@@ -27,6 +28,22 @@ fn tokens(list: &[TokenRef]) -> AnyView {
         })
         .collect_view()
         .into_any()
+}
+
+const ESTIMATE: &str = "The ablated nodes' estimated total effects in the baseline, taken away:";
+
+/// What the estimates of the baseline say that the ablations do, where they set nodes of the table to 0 and nothing
+/// else.
+fn estimated(answer: &Answer, asked: &PageState) -> Option<f64> {
+    if asked.right.is_some() {
+        return None;
+    }
+    let effect = |a: &NodeAblation| {
+        let row = answer.rows.iter().find(|row| a.value == 0.0 && row.node == a.node_index)?;
+        Some(row.value(Compared::Right, Metric::TotalEffect))
+    };
+    let effects: Option<Vec<f64>> = asked.left.node_ablations.iter().map(effect).collect();
+    effects.filter(|effects| !effects.is_empty()).map(|effects| difference(0.0, sum(effects)))
 }
 
 #[component]
@@ -95,6 +112,14 @@ fn sentence(session: Session) -> AnyView {
                 <span class="figure" title=format::full(difference)>
                     "difference "
                     <strong>{format::signed(difference)}</strong>
+                    {estimated(&answer, &asked).map(|estimate| {
+                        let title = format!("{ESTIMATE} {}", format::full(estimate));
+                        view! {
+                            <span class="quiet" id="estimate" data-value=format::full(estimate) title=title>
+                                " estimated "{format::signed(estimate)}
+                            </span>
+                        }
+                    })}
                 </span>
             }
         }),
@@ -108,8 +133,7 @@ fn sentence(session: Session) -> AnyView {
         view! { <span>"for "{tokens(&left.target_tokens)}" rather than "{tokens(&left.distractor_tokens)}</span> }
             .into_any()
     };
-    let first = first_ablated_layer(&asked);
-    let best = arrange(&answer, &ViewState::default(), &Default::default(), first);
+    let best = arrange(&answer, &ViewState::default(), &Default::default(), Layers::of(&asked));
     let names: Vec<String> = best
         .iter()
         .take(3)

@@ -21,7 +21,7 @@ use crate::answer::{Answer, Compared, Metric};
 use crate::dom;
 use crate::format;
 use crate::json::Json;
-use crate::session::{Session, first_ablated_layer};
+use crate::session::{Layers, Session};
 use crate::signals::{Change, Peek, See, effect};
 use crate::ui::keyed;
 use crate::ui::{JsonButton, Placed, Tip, Viewport, VirtualList};
@@ -153,8 +153,8 @@ impl Table {
     fn lines(self) -> Memo<Vec<Line>> {
         let session = self.session;
         Memo::new(move |_| {
-            let first = session.asked.see(|a| a.as_ref().and_then(first_ablated_layer));
-            session.answer.see(|a| session.view.see(|v| self.groups.see(|g| arrange(a, v, g, first))))
+            let layers = session.asked.see(|a| a.as_ref().map(Layers::of).unwrap_or_default());
+            session.answer.see(|a| session.view.see(|v| self.groups.see(|g| arrange(a, v, g, layers))))
         })
     }
 
@@ -348,8 +348,11 @@ fn TableHead(table: Table, lines: Memo<Vec<Line>>) -> impl IntoView {
     let count = move || {
         let shown: usize = lines.see(|lines| lines.iter().map(Line::nodes).sum());
         let total = session.answer.see(|a| a.rows.len());
-        let hidden = session.asked.see(|a| a.as_ref().and_then(first_ablated_layer));
-        let hidden = hidden.map_or_else(String::new, |first| format!("; layers before {first} are hidden"));
+        let Layers { from, to } = session.asked.see(|a| a.as_ref().map(Layers::of).unwrap_or_default());
+        let hidden = [("before", from), ("after", to)].map(|(where_, layer)| {
+            layer.map_or_else(String::new, |layer| format!("; layers {where_} {layer} are hidden"))
+        });
+        let hidden = hidden.concat();
         let count = if shown == total { format!("{total}") } else { format!("{shown} of {total}") };
         format!("{count}{hidden}{}", covered(session, &lines.get()).unwrap_or_default())
     };
