@@ -50,7 +50,7 @@ fn autoencoders_reconstruct_and_most_latents_live() {
             tokens
         })
         .collect();
-    for name in ["sae-resid-delta-mlp", "sae-resid-delta-attn"] {
+    for name in ["sae-resid-delta-mlp", "sae-resid-delta-attn", "sae-resid-post-mlp", "mlp-transcoder"] {
         let found =
             checkpoint::open_autoencoder(&folder().join("autoencoders").join(name), None, model.config()).unwrap();
         assert_eq!(found.layers.len(), model.config().n_layers);

@@ -1,6 +1,9 @@
 //! The model inside the program, its autoencoders, and the records and explanations of its units.
 
+use std::io::Read;
+
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use tdb_model::checkpoint::{self, Checkpoint, CheckpointError};
 use tdb_model::{Config, NamedAutoencoder};
 
@@ -10,6 +13,10 @@ pub const NAME: &str = "embedded";
 pub const MLP_AUTOENCODER: &str = "sae-resid-delta-mlp";
 /// Its autoencoder on the output of the attention layers.
 pub const ATTN_AUTOENCODER: &str = "sae-resid-delta-attn";
+/// Its dictionary on the residual stream, which is loaded where it is asked for.
+const RESIDUAL_AUTOENCODER: &str = "sae-resid-post-mlp";
+/// Its transcoder of the MLP layers, likewise.
+const TRANSCODER: &str = "mlp-transcoder";
 
 macro_rules! file {
     ($file:literal) => {
@@ -41,6 +48,18 @@ pub fn autoencoder(name: &str, config: &Config) -> Result<Option<NamedAutoencode
             file!("autoencoders/sae-resid-delta-attn/2.safetensors"),
             file!("autoencoders/sae-resid-delta-attn/3.safetensors"),
         ],
+        RESIDUAL_AUTOENCODER => [
+            file!("autoencoders/sae-resid-post-mlp/0.safetensors"),
+            file!("autoencoders/sae-resid-post-mlp/1.safetensors"),
+            file!("autoencoders/sae-resid-post-mlp/2.safetensors"),
+            file!("autoencoders/sae-resid-post-mlp/3.safetensors"),
+        ],
+        TRANSCODER => [
+            file!("autoencoders/mlp-transcoder/0.safetensors"),
+            file!("autoencoders/mlp-transcoder/1.safetensors"),
+            file!("autoencoders/mlp-transcoder/2.safetensors"),
+            file!("autoencoders/mlp-transcoder/3.safetensors"),
+        ],
         _ => return Ok(None),
     };
     checkpoint::native::autoencoder_from_bytes(name, &files, config).map(Some)
@@ -62,28 +81,48 @@ pub fn file(path: &str) -> Option<Bytes> {
         "records/1.records"
         "records/2.records"
         "records/3.records"
-        "explanations/mlp_post_act/0.jsonl"
-        "explanations/mlp_post_act/1.jsonl"
-        "explanations/mlp_post_act/2.jsonl"
-        "explanations/mlp_post_act/3.jsonl"
-        "explanations/attn_write_norm/0.jsonl"
-        "explanations/attn_write_norm/1.jsonl"
-        "explanations/attn_write_norm/2.jsonl"
-        "explanations/attn_write_norm/3.jsonl"
-        "explanations/mlp_autoencoder_latent/0.jsonl"
-        "explanations/mlp_autoencoder_latent/1.jsonl"
-        "explanations/mlp_autoencoder_latent/2.jsonl"
-        "explanations/mlp_autoencoder_latent/3.jsonl"
-        "explanations/attention_autoencoder_latent/0.jsonl"
-        "explanations/attention_autoencoder_latent/1.jsonl"
-        "explanations/attention_autoencoder_latent/2.jsonl"
-        "explanations/attention_autoencoder_latent/3.jsonl"
-        "explanations/flattened_attn_write_to_latent_summed_over_heads/0.jsonl"
-        "explanations/flattened_attn_write_to_latent_summed_over_heads/1.jsonl"
-        "explanations/flattened_attn_write_to_latent_summed_over_heads/2.jsonl"
-        "explanations/flattened_attn_write_to_latent_summed_over_heads/3.jsonl"
+        "dictionaries/records/0.records"
+        "dictionaries/records/1.records"
+        "dictionaries/records/2.records"
+        "dictionaries/records/3.records"
+        "dictionaries/explanations/residual_autoencoder_latent/0.jsonl.gz"
+        "dictionaries/explanations/residual_autoencoder_latent/1.jsonl.gz"
+        "dictionaries/explanations/residual_autoencoder_latent/2.jsonl.gz"
+        "dictionaries/explanations/residual_autoencoder_latent/3.jsonl.gz"
+        "dictionaries/explanations/mlp_autoencoder_latent/0.jsonl.gz"
+        "dictionaries/explanations/mlp_autoencoder_latent/1.jsonl.gz"
+        "dictionaries/explanations/mlp_autoencoder_latent/2.jsonl.gz"
+        "dictionaries/explanations/mlp_autoencoder_latent/3.jsonl.gz"
+        "explanations/mlp_post_act/0.jsonl.gz"
+        "explanations/mlp_post_act/1.jsonl.gz"
+        "explanations/mlp_post_act/2.jsonl.gz"
+        "explanations/mlp_post_act/3.jsonl.gz"
+        "explanations/attn_write_norm/0.jsonl.gz"
+        "explanations/attn_write_norm/1.jsonl.gz"
+        "explanations/attn_write_norm/2.jsonl.gz"
+        "explanations/attn_write_norm/3.jsonl.gz"
+        "explanations/mlp_autoencoder_latent/0.jsonl.gz"
+        "explanations/mlp_autoencoder_latent/1.jsonl.gz"
+        "explanations/mlp_autoencoder_latent/2.jsonl.gz"
+        "explanations/mlp_autoencoder_latent/3.jsonl.gz"
+        "explanations/attention_autoencoder_latent/0.jsonl.gz"
+        "explanations/attention_autoencoder_latent/1.jsonl.gz"
+        "explanations/attention_autoencoder_latent/2.jsonl.gz"
+        "explanations/attention_autoencoder_latent/3.jsonl.gz"
+        "explanations/flattened_attn_write_to_latent_summed_over_heads/0.jsonl.gz"
+        "explanations/flattened_attn_write_to_latent_summed_over_heads/1.jsonl.gz"
+        "explanations/flattened_attn_write_to_latent_summed_over_heads/2.jsonl.gz"
+        "explanations/flattened_attn_write_to_latent_summed_over_heads/3.jsonl.gz"
     );
-    FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| Bytes::from_static(bytes))
+    let find = |path: &str| FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes);
+    find(path).map(Bytes::from_static).or_else(|| unpacked(find(&format!("{path}.gz"))?))
+}
+
+/// Explanations are packed in the program: they are a twelfth as large then.
+fn unpacked(packed: &[u8]) -> Option<Bytes> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut bytes).ok()?;
+    Some(bytes.into())
 }
 
 #[cfg(test)]
@@ -98,7 +137,7 @@ mod tests {
         let fetcher = Fetcher::new(config, &registry);
         let library = Library::new(registry, fetcher, std::env::temp_dir().join("tdb-no-such-folder"));
         let sets = library.registry().records.clone();
-        assert_eq!(sets.len(), 5);
+        assert_eq!(sets.len(), 7);
         for set in sets {
             for layer in 0..4 {
                 let found = library.record_in(&set, layer, 3).await.unwrap();
