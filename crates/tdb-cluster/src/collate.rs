@@ -4,30 +4,40 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use ballista_core::extension::{SessionConfigExt, SessionConfigHelperExt};
 use ballista_core::serde::protobuf::execute_query_params::Query;
+use ballista_core::serde::protobuf::execute_query_result::Result as Submitted;
+use ballista_core::serde::protobuf::job_status::Status as JobStatus;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
-use ballista_core::serde::protobuf::{CancelJobParams, ExecuteQueryParams, GetJobStatusResult, job_status::Status};
+use ballista_core::serde::protobuf::{CancelJobParams, ExecuteQueryParams, GetJobStatusParams};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
-use futures::StreamExt;
-use tdb_collate::{Parts, estimate};
+use tdb_collate::{Parts, UnitName, estimate};
 use tdb_server::cli::collate::{self, Ready, say_estimate};
 use tdb_server::cli::runtime;
 use tokio::runtime::Runtime;
-use tonic::Code;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use crate::job::Job;
 use crate::plan;
 use crate::progress::Progress;
-use crate::scheduler::LARGEST_MESSAGE;
+use crate::scheduler::{LARGEST_MESSAGE, SUBMITS};
 use crate::version::Sender;
 use crate::worker::address;
 
+const GOES_ON: &str = "the same command goes on from there";
+
 /// How often the store is looked into.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How often the scheduler is asked how a job is.
+const ASK: Duration = Duration::from_millis(100);
+
+/// How long a scheduler may take to know a job that it has accepted.
+const NOT_YET_KNOWN: Duration = Duration::from_secs(5);
 
 /// How long a worker is waited for where there is none yet: one that was started at the same time comes within it.
 const NO_WORKER: Duration = Duration::from_secs(6);
@@ -64,10 +74,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let scheduler = Scheduler::connect(&args.scheduler)?;
     scheduler.run(plan::check(&job)?, || ())?;
     say("all workers have the same version, model and text");
+    let units = collation.units(None);
     let mut progress = Progress::new(&collation, &finished, &say);
-    let done = scheduler.run(plan::collate(&job, &collation.units(None))?, || progress.look());
+    let made = scheduler.run(plan::make(&job, &units)?, || progress.look());
     progress.look();
-    done.with_context(|| format!("{}; the same command goes on from there", progress.line()))?;
+    made.with_context(|| format!("{}; {GOES_ON}", progress.line()))?;
+    say("merging");
+    let checksum = |unit: UnitName| -> anyhow::Result<_> {
+        let (checksum, _) = collation.summaries.checksum(&unit.file())?;
+        Ok((unit, checksum))
+    };
+    let units = units.into_iter().map(checksum).collect::<anyhow::Result<Vec<_>>>()?;
+    let merged = scheduler.run(plan::merge(&job, &units)?, || ());
+    merged.with_context(|| format!("all units are made, but not all are merged; {GOES_ON}"))?;
     // The scheduler's word is not enough: what is in the store counts.
     Parts::of(&collation)?;
     ready.write_registry()?;
@@ -75,9 +94,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+type Client = SchedulerGrpcClient<Channel>;
+
 struct Scheduler {
     runtime: Runtime,
-    client: SchedulerGrpcClient<Channel>,
+    client: Client,
     address: String,
 }
 
@@ -136,46 +157,50 @@ fn request(plan: Vec<u8>) -> tonic::Request<ExecuteQueryParams> {
         operation_id: id(),
     });
     ballista_core::version::insert_version_header(request.metadata_mut());
+    request.metadata_mut().insert(SUBMITS, MetadataValue::from_static("1"));
     request
 }
 
-/// Submits a plan; where no worker is connected, tries again for a while.
-async fn submit(
-    client: &mut SchedulerGrpcClient<Channel>,
-    plan: Vec<u8>,
-) -> Result<tonic::Response<tonic::Streaming<GetJobStatusResult>>, tonic::Status> {
+/// Submits a plan; where no worker is connected, tries again for a while. The job's name.
+async fn submit(client: &mut Client, plan: Vec<u8>) -> Result<String, Status> {
     let begin = Instant::now();
-    loop {
-        match client.execute_query_push(request(plan.clone())).await {
+    let answer = loop {
+        match client.execute_query(request(plan.clone())).await {
             Err(status) if status.code() == Code::Unavailable && begin.elapsed() < NO_WORKER => {
                 tokio::time::sleep(Duration::from_millis(300)).await;
             }
-            answer => return answer,
+            answer => break answer?.into_inner(),
         }
+    };
+    match answer.result {
+        Some(Submitted::Success(job)) => Ok(job.job_id),
+        other => Err(Status::invalid_argument(format!("it cannot read what was submitted: {other:?}"))),
     }
 }
 
-async fn follow(mut client: SchedulerGrpcClient<Channel>, address: &str, plan: Vec<u8>) -> anyhow::Result<()> {
-    let refused = |status: tonic::Status| anyhow::anyhow!("the scheduler at {address}: {}", status.message());
-    let mut statuses = submit(&mut client, plan).await.map_err(refused)?.into_inner();
-    let mut job = None;
+/// Submits a plan and asks how it is until it is done.
+async fn follow(mut client: Client, address: &str, plan: Vec<u8>) -> anyhow::Result<()> {
+    let refused = |status: Status| anyhow!("the scheduler at {address}: {}", status.message());
+    let gone = || anyhow!("the scheduler at {address} went away; start it again");
+    let job_id = submit(&mut client, plan).await.map_err(refused)?;
+    let submitted = Instant::now();
     loop {
-        let next = tokio::select! {
-            next = statuses.next() => next,
+        let asked = GetJobStatusParams { job_id: job_id.clone() };
+        let answer = client.get_job_status(asked).await.map_err(|_| gone())?.into_inner();
+        match answer.status.and_then(|job| job.status) {
+            Some(JobStatus::Successful(_)) => return Ok(()),
+            Some(JobStatus::Failed(failed)) => bail!("{}", plain(&failed.error)),
+            Some(_) => {}
+            // It takes a moment until a job is known. Later on, this is a scheduler that was started again.
+            None if submitted.elapsed() < NOT_YET_KNOWN => {}
+            None => return Err(gone()),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ASK) => {}
             _ = tokio::signal::ctrl_c() => {
-                if let Some(job_id) = job {
-                    client.cancel_job(CancelJobParams { job_id }).await.map_err(refused)?;
-                }
+                client.cancel_job(CancelJobParams { job_id }).await.map_err(refused)?;
                 bail!("cancelled; the units that were being made are given up, finished ones stay");
             }
-        };
-        let gone = || anyhow::anyhow!("the scheduler at {address} went away; start it again");
-        let status = next.ok_or_else(gone)?.map_err(|_| gone())?.status;
-        job = status.as_ref().map(|status| status.job_id.clone()).or(job);
-        match status.and_then(|status| status.status) {
-            Some(Status::Successful(_)) => return Ok(()),
-            Some(Status::Failed(failed)) => bail!("{}", plain(&failed.error)),
-            _ => {}
         }
     }
 }

@@ -20,6 +20,6 @@ pub enum Step {
     Check,
     /// Makes the work unit that a row names, unless its summary is there.
     Make,
-    /// Merges the summaries of a range of layers and writes their records and explanations.
+    /// Merges the summaries of a range of layers, whose units are its rows, and writes their records and explanations.
     Merge,
 }

@@ -5,9 +5,9 @@
 //! worker      one process on each machine; opens the model and makes work units with all cores
 //! collate     whoever wants a collation: checks it, submits it, shows how far it is, and cancels it with ctrl-C
 //!
-//! job         what is to be done, as it travels     plan     the same as stages and tasks of Ballista
+//! job         what is to be done, as it travels     plan     its steps as tasks of Ballista
 //! work_exec   the operator that does a task          codec    how it travels
-//! workshop    a worker's opened models and texts     rows     what a task is given and gives back: names and checksums
+//! workshop    a worker's opened models and texts     rows     what a task is given: names and checksums
 //! ```
 //!
 //! **Invariant.** What is finished is in the object store, whole, and only that counts: the scheduler knows nothing that

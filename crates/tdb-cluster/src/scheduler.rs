@@ -24,6 +24,9 @@ use crate::version::{self, Sender};
 /// A plan names every work unit.
 pub const LARGEST_MESSAGE: u32 = 256 << 20;
 
+/// Stands with requests that submit something.
+pub const SUBMITS: &str = "tdb-submits";
+
 /// Start the scheduler
 ///
 /// It keeps nothing that matters: if it dies, start it again and give the same `collate` again. Whoever can reach its port
@@ -97,7 +100,8 @@ impl Interceptor for Checks {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let sender =
             version::check(request.metadata()).inspect_err(|refused| tracing::warn!("{}", refused.message()))?;
-        if sender == Sender::Client && !self.scheduler.is_ready() {
+        let submits = sender == Sender::Client && request.metadata().contains_key(SUBMITS);
+        if submits && !self.scheduler.is_ready() {
             return Err(Status::unavailable("no worker is connected to this scheduler"));
         }
         Ok(request)

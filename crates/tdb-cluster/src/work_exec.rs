@@ -1,4 +1,4 @@
-//! The operator that does the work: rows of names in, rows of names and checksums out.
+//! The operator that does the work of a task. It gives back the rows that it was given.
 
 use std::fmt;
 use std::sync::Arc;

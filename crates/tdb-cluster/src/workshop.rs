@@ -1,6 +1,5 @@
 //! What a worker has opened, and the work it does with it.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -105,10 +104,11 @@ impl Bench {
         ensure!(!watch.is_cancelled(), "cancelled");
         let ready = self.ready(job)?;
         match step {
-            Step::Check => Ok(rows.clone()),
-            Step::Make => rows.iter().map(|row| make(&ready.collation(), row, watch)).collect(),
-            Step::Merge => merge(ready, rows, watch),
+            Step::Check => {}
+            Step::Make => rows.iter().try_for_each(|row| make(&ready.collation(), row, watch))?,
+            Step::Merge => merge(ready, rows, watch)?,
         }
+        Ok(rows.clone())
     }
 
     /// The job, opened; every worker must come to the same plan as whoever asked.
@@ -131,46 +131,38 @@ impl Bench {
     }
 }
 
-fn make(collation: &Collation<'_>, row: &Row, watch: &Cancelled) -> anyhow::Result<Row> {
+fn make(collation: &Collation<'_>, row: &Row, watch: &Cancelled) -> anyhow::Result<()> {
     let name = &row.name;
     let unit = UnitName::parse(name).with_context(|| format!("{name:?} is not the name of a work unit"))?;
-    let summaries = &collation.summaries;
-    let put = match summaries.has(name)? {
+    let put = match collation.summaries.has(name)? {
         true => Put::There,
         false => {
             tracing::info!("making {name}");
             collation.make(&unit, watch)?
         }
     };
-    let (checksum, bytes) = summaries.checksum(name)?;
     tracing::info!("{} {name}", if put == Put::Written { "made" } else { "found" });
     if let Some(said) = left_out(&collation.unreadable) {
         tracing::warn!("{said}");
     }
-    Ok(Row { checksum, bytes, ..row.clone() })
+    Ok(())
 }
 
-fn merge(ready: &Ready, rows: &[Row], watch: &Cancelled) -> anyhow::Result<Vec<Row>> {
+/// Merges units of the same layers.
+fn merge(ready: &Ready, rows: &[Row], watch: &Cancelled) -> anyhow::Result<()> {
     let collation = ready.collation();
-    let mut ranges: BTreeMap<UnitName, &str> = BTreeMap::new();
-    for row in rows {
-        let (checksum, _) = collation.summaries.checksum(&row.name)?;
-        let place = collation.summaries.place(&row.name);
-        let of = &row.checksum;
+    for Row { name, checksum: of } in rows {
+        let (checksum, _) = collation.summaries.checksum(name)?;
+        let place = collation.summaries.place(name);
         ensure!(checksum == *of, "{} has checksum {checksum}, but was made with {of}", place.display());
-        let unit = UnitName::parse(&row.name).with_context(|| format!("{:?} is no work unit", row.name))?;
-        // One of each range of layers.
-        ranges.insert(UnitName { shard: 0, ..unit }, &row.layers);
     }
+    let unit = rows.first().and_then(|row| UnitName::parse(&row.name)).context("a task without units")?;
+    let (from, to) = unit.layers;
+    tracing::info!("merging layers {from}..{to}");
     let parts = Parts::of(&collation)?;
-    let merged = |(unit, layers): (UnitName, &str)| -> anyhow::Result<Row> {
-        tracing::info!("merging layers {layers}");
-        output::write_layers(&collation, &parts, &unit.layers(), &ready.layouts, &ready.out, watch)?;
-        tracing::info!("merged layers {layers}");
-        let bytes = rows.iter().filter(|row| row.layers == layers).map(|row| row.bytes).sum();
-        Ok(Row { layers: layers.to_owned(), bytes, ..Row::default() })
-    };
-    ranges.into_iter().map(merged).collect()
+    output::write_layers(&collation, &parts, &unit.layers(), &ready.layouts, &ready.out, watch)?;
+    tracing::info!("merged layers {from}..{to}");
+    Ok(())
 }
 
 /// Cancels the work when it is dropped.

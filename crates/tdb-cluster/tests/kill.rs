@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::{CUT, Running, Site, UNITS, assert_made_once, made};
 
 /// Each unit takes about a second on one thread.
-const DOCUMENTS: usize = 4000;
+const DOCUMENTS: usize = 600;
 
 fn count(worker: &Running, what: &str) -> usize {
     worker.log().matches(what).count()

@@ -33,10 +33,10 @@ fn collate(site: &Site) {
 
 #[test]
 fn in_a_folder() {
-    collate(&Site::new(600));
+    collate(&Site::new(200));
 }
 
 #[test]
 fn in_a_store() {
-    collate(&Site::new(600).with_store());
+    collate(&Site::new(200).with_store());
 }
