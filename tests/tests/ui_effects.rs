@@ -70,6 +70,60 @@ async fn exact_effects_arrive_in_the_rows_of_their_estimates() {
     browser.finish().await.unwrap();
 }
 
+/// The exact effect in the first line and the row that the line shows, when all have come and nodes were set to `words`.
+async fn first_exact(browser: &Browser, words: &str) -> (f64, usize) {
+    let ready = format!(
+        "document.querySelector('#exact-bound')?.innerText && \
+         document.querySelector('[data-exact]')?.title.includes('set to {words};')"
+    );
+    browser.until(&ready).await.unwrap();
+    let script = "const cell = document.querySelector('[data-exact]');
+        return [cell.dataset.value, cell.closest('.line').id.slice('line-'.length)]";
+    let found = browser.ask(script).await.unwrap();
+    let word = |at: usize| found[at].as_str().unwrap();
+    (word(0).parse().unwrap(), word(1).parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exact_effects_are_of_the_chosen_mean_and_of_a_traced_node() {
+    let (server, browser) = start().await;
+    ask(&server, &browser).await;
+    let (to_zero, row) = first_exact(&browser, "zero").await;
+    choose(&browser, "#exact-to", "prompt_mean").await;
+    let (to_mean, same) = first_exact(&browser, "mean over this prompt").await;
+    assert_eq!(row, same);
+    assert!((to_zero - to_mean).abs() > 1e-6, "{to_zero}, {to_mean}");
+    // Records tell no mean of heads, but of neurons and latents.
+    choose(&browser, "#exact-to", "collated_mean").await;
+    let some =
+        "[...document.querySelectorAll('[data-exact]')].some(c => c.title.includes('set to mean over the data set'))";
+    browser.until(some).await.unwrap();
+    choose(&browser, "#exact-to", "zero").await;
+    first_exact(&browser, "zero").await;
+
+    // While a node is traced the effects are on its value.
+    listen(&browser).await;
+    let first_neuron =
+        "document.querySelector('.line:has(.kind-mlp)').click(); document.querySelector('#node-table').focus()";
+    browser.ask(first_neuron).await.unwrap();
+    press(&browser, "t").await;
+    browser.see("#trace").await.unwrap();
+    answered(&browser).await;
+    let (exact, row) = first_exact(&browser, "zero").await;
+    let asked = browser.ask("return window.asked.at(-1)").await.unwrap();
+    let asked: Value = serde_json::from_str(asked.as_str().unwrap()).unwrap();
+    let (side, answer) = (&asked["subRequests"][0], answer(&server, &browser).await);
+    let table = &answer["inferenceSubResponses"][0]["processingResponseDataByName"]["topKComponents"];
+    assert!(side["upstreamNodeToTrace"].is_object());
+    let body = json!({
+        "prompt": side["prompt"], "targetTokens": side["targetTokens"], "distractorTokens": side["distractorTokens"],
+        "upstreamNodeToTrace": side["upstreamNodeToTrace"], "nodes": [table["nodeIndices"][row]],
+    });
+    let told = post(&server, "/effects", body).await["nodes"][0]["exact"].as_f64().unwrap();
+    assert!((told - exact).abs() < 1e-6 + 1e-4 * told.abs(), "row {row}: {exact} on the page, {told} by the server");
+    browser.finish().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_patch_bench_finds_what_moves_the_name_and_every_state_is_a_link() {
     let (server, browser) = start().await;

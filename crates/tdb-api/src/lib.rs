@@ -87,7 +87,7 @@ pub use scalars::{
     DerivedScalarsRequest, DerivedScalarsRequestSpec, DerivedScalarsResponse, DerivedScalarsResponseData,
     DerivedScalarsSpecTag, DerivedScalarsTag,
 };
-pub use single::AnotherAnswer;
+pub use single::{AnotherAnswer, Single};
 pub use tdb::{BatchedTdbRequest, ComponentTypeForAttention, ComponentTypeForMlp, TdbRequestSpec, TdbSpecTag};
 pub use tensor::{TensorND, TensorType};
 pub use token_ref::TokenRef;

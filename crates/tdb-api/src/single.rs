@@ -4,6 +4,7 @@ use crate::batched::{
     BatchedRequest, BatchedResponse, InferenceSubRequest, ProcessingRequestSpec, ProcessingResponseData,
 };
 use crate::inference::{InferenceAndTokenData, InferenceRequestSpec};
+use crate::wire::{FieldPath, Step};
 use crate::{
     DerivedAttentionScalarsRequest, DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse,
     MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse,
@@ -18,6 +19,24 @@ const ONLY: &str = "only";
 #[error("the answer is of another kind than the question")]
 pub struct AnotherAnswer;
 
+/// A question with one run and one thing asked of it.
+pub trait Single: Clone + Into<BatchedRequest> {
+    /// Its answer.
+    type Answer: TryFrom<BatchedResponse, Error = AnotherAnswer>;
+
+    /// The field of this question that stands for one of the batched question.
+    fn field_as_asked(field: FieldPath) -> FieldPath;
+}
+
+fn field_as_asked(field: &FieldPath, spec: &str) -> FieldPath {
+    match field.0.get(2..).unwrap_or_default() {
+        [Step::Key(specs), Step::Key(_), rest @ ..] if specs == "processingRequestSpecByName" => {
+            FieldPath::of(spec).join(FieldPath(rest.to_vec()))
+        }
+        rest => FieldPath(rest.to_vec()),
+    }
+}
+
 fn batched(run: InferenceRequestSpec, spec: ProcessingRequestSpec) -> BatchedRequest {
     let processing_request_spec_by_name = IndexMap::from([(ONLY.to_owned(), spec)]);
     let only = InferenceSubRequest { inference_request_spec: run, processing_request_spec_by_name };
@@ -31,8 +50,16 @@ fn only(mut response: BatchedResponse) -> Result<(InferenceAndTokenData, Process
 }
 
 macro_rules! single {
-    ($($kind:ident: $request:ident.$spec:ident => $response:ident.$data:ident;)*) => {
+    ($($kind:ident: $request:ident.$spec:ident ($name:literal) => $response:ident.$data:ident;)*) => {
         $(
+            impl Single for $request {
+                type Answer = $response;
+
+                fn field_as_asked(field: FieldPath) -> FieldPath {
+                    field_as_asked(&field, $name)
+                }
+            }
+
             impl From<$request> for BatchedRequest {
                 fn from(request: $request) -> Self {
                     batched(request.inference_request_spec, ProcessingRequestSpec::$kind(request.$spec))
@@ -56,11 +83,12 @@ macro_rules! single {
 }
 
 single! {
-    DerivedScalars: DerivedScalarsRequest.derived_scalars_request_spec
+    DerivedScalars: DerivedScalarsRequest.derived_scalars_request_spec ("derivedScalarsRequestSpec")
         => DerivedScalarsResponse.derived_scalars_response_data;
-    DerivedAttentionScalars: DerivedAttentionScalarsRequest.derived_attention_scalars_request_spec
+    DerivedAttentionScalars: DerivedAttentionScalarsRequest.derived_attention_scalars_request_spec ("derivedAttentionScalarsRequestSpec")
         => DerivedAttentionScalarsResponse.derived_attention_scalars_response_data;
     MultipleTopKDerivedScalars: MultipleTopKDerivedScalarsRequest.multiple_top_k_derived_scalars_request_spec
+        ("multipleTopKDerivedScalarsRequestSpec")
         => MultipleTopKDerivedScalarsResponse.multiple_top_k_derived_scalars_response_data;
 }
 
@@ -80,6 +108,14 @@ mod tests {
                 processing_response_data_by_name: data.map(|data| (ONLY.to_owned(), data)).into_iter().collect(),
             }],
         }
+    }
+
+    #[test]
+    fn fields_of_the_batched_question_are_fields_of_the_single_one() {
+        let single = |field: &str| DerivedScalarsRequest::field_as_asked(field.parse().unwrap()).to_string();
+        assert_eq!(single("inferenceSubRequests[0].inferenceRequestSpec.prompt"), "inferenceRequestSpec.prompt");
+        let of_spec = "inferenceSubRequests[0].processingRequestSpecByName.only.layerIndex";
+        assert_eq!(single(of_spec), "derivedScalarsRequestSpec.layerIndex");
     }
 
     #[test]

@@ -118,10 +118,6 @@ wire_struct! {
         pub objective: f64,
         /// From the bottom of the model up.
         pub terms: Vec<Contribution>,
-        /// Share of the variance of MLP activations on this prompt that the autoencoder explains; null without latents.
-        pub mlp_explained: Option<f64>,
-        /// The same of attention.
-        pub attention_explained: Option<f64>,
     }
 }
 
@@ -176,6 +172,21 @@ pub enum TdbEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         field: Option<FieldPath>,
     },
+}
+
+impl TdbEvent {
+    /// The event that tells a part of one side's answer; `None` of what only `/batched` asks for, which has no stream.
+    pub fn of_part(side: usize, name: &str, part: ProcessingResponseData) -> Option<Self> {
+        use ProcessingResponseData as Part;
+        let (is_logits, name) = (name == TOP_OUTPUT_TOKEN_LOGITS, name.to_owned());
+        Some(match part {
+            Part::MultipleTopKDerivedScalars(data) if is_logits => Self::OutputLogits { side, name, data },
+            Part::MultipleTopKDerivedScalars(data) => Self::NodeGroups { side, name, data },
+            Part::ScoredTokens(data) => Self::TokenReadings { side, name, data },
+            Part::TokenPairAttribution(data) => Self::TokenPairs { side, name, data },
+            Part::DerivedScalars(_) | Part::DerivedAttentionScalars(_) => return None,
+        })
+    }
 }
 
 /// The words of `event`.
@@ -421,7 +432,8 @@ impl Fold {
         added_up(self.sides)
     }
 
-    fn put(&mut self, side: usize, name: String, part: ProcessingResponseData) {
+    /// Adds a part of one side's answer.
+    pub fn put(&mut self, side: usize, name: String, part: ProcessingResponseData) {
         self.at(side).parts.push((name, part));
     }
 

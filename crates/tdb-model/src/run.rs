@@ -1,7 +1,7 @@
 //! One pass over a prompt: all activations of the forward pass, and the gradients that were asked for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
 
@@ -61,6 +61,8 @@ struct End {
     post_norm: Tensor,
     /// `[T, V]`, only where a hook wanted to see all of it.
     logits: Option<Tensor>,
+    /// `[V]`, those of the last token as they are computed, once somebody has asked for them.
+    last: OnceLock<Vec<f32>>,
 }
 
 const LOGITS: Point = Point { site: Site::Logits, layer: None };
@@ -136,7 +138,7 @@ impl Transformer {
             true => Some(tap.forward(LOGITS, self.unembedding().forward(&post_norm)?)?),
             false => None,
         };
-        Ok(End { norm, post_norm, logits })
+        Ok(End { norm, post_norm, logits, last: OnceLock::new() })
     }
 }
 
@@ -413,8 +415,14 @@ impl Run {
 
     /// Logits at one token before anything changed them, `[V]`.
     fn computed_logits(&self, token: usize) -> Result<Vec<f32>> {
-        let row = self.end()?.post_norm.narrow(0, token, 1)?;
-        Ok(self.model.unembedding().logits(Numbers::of(&row)?.data()))
+        let end = self.end()?;
+        let is_last = token + 1 == self.tokens.len();
+        if let Some(kept) = end.last.get().filter(|_| is_last) {
+            return Ok(kept.clone());
+        }
+        let row = end.post_norm.narrow(0, token, 1)?;
+        let logits = self.model.unembedding().logits(Numbers::of(&row)?.data());
+        Ok(if is_last { end.last.get_or_init(|| logits).clone() } else { logits })
     }
 
     /// Whether interventions or hooks may have changed logits after the unembedding.

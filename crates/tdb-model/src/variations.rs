@@ -4,6 +4,10 @@
 //! tokens before `t`, from the run that it differs from: attention is causal. The rows that are left, of many runs, pass
 //! through each linear layer as one matrix; attention is computed run by run. Between layers only the residual stream of
 //! these rows is kept.
+//!
+//! Two more kinds of rows are left out. What is changed behind the mixing of tokens (a head's attention or output, a neuron,
+//! what a layer writes) reaches later tokens in the next layer: in the first one only the rows up to the last patched token
+//! are computed. And the logits are read from the last token: in the last layer the others give keys and values alone.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,13 +17,14 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::fault::{self, Fault};
 use crate::intervention::{Index, Intervention, indices_within};
-use crate::modules::attention::{Part, PastKeysValues};
+use crate::modules::attention::{LastRows, Part, PastKeysValues};
 use crate::modules::block::on_stream;
 use crate::modules::norm::Sites;
 use crate::numbers::Numbers;
 use crate::patch::{Patch, Values};
 use crate::run::{Run, check_interventions, set_in_row};
 use crate::site::{Pass, Point, Site};
+use crate::slot::Slot;
 use crate::tap::{Hooks, RowsOf, Tap};
 
 /// Which logits of the last token are computed for each run.
@@ -64,11 +69,17 @@ struct Variation<'a> {
     layer: usize,
     /// The first token that is computed.
     token: usize,
+    /// One more than the last token that is computed in the first layer; in later ones, all are.
+    end: usize,
 }
 
 /// The rows that are computed together at one layer.
 struct Rows<'a> {
     of: Vec<&'a Variation<'a>>,
+    /// Of each of these, one more than the last token whose row is there.
+    ends: Vec<usize>,
+    /// Whether only the last token's row of each is there.
+    only_last: bool,
     /// Runs that begin in a later layer, the next one last.
     waiting: Vec<&'a Variation<'a>>,
     /// `[N, D]`, the residual stream.
@@ -78,7 +89,7 @@ struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// `batch` is ordered by descending first layer.
     fn of(batch: &'a [Variation<'a>]) -> Self {
-        Rows { of: Vec::new(), waiting: batch.iter().collect(), x: None }
+        Rows { of: Vec::new(), ends: Vec::new(), only_last: false, waiting: batch.iter().collect(), x: None }
     }
 
     /// The first layer that is computed; `None` without runs.
@@ -117,8 +128,14 @@ impl Run {
         if options.logits == Logits::Of(&[]) {
             return Err(Error::input("no token is named whose logit is to be computed"));
         }
-        let n_layers = self.model().config().n_layers;
+        let (n_layers, n_tokens) = (self.model().config().n_layers, self.tokens().len());
         self.in_batches(runs, &options, &mut |batch| {
+            // What changes no row of the last token in the last layer changes no logit.
+            for variation in batch.iter_mut().filter(|v| v.layer + 1 == n_layers && v.end < n_tokens) {
+                variation.layer = n_layers;
+                variation.token = n_tokens - 1;
+            }
+            batch.sort_by_key(|v| std::cmp::Reverse(v.layer));
             let mut rows = Rows::of(batch);
             for layer in rows.first_layer().unwrap_or(n_layers)..=n_layers {
                 self.advance(&mut rows, layer, layer < n_layers, &options, None)?;
@@ -152,7 +169,7 @@ impl Run {
             for layer in rows.first_layer().unwrap_or(end)..=end {
                 changed.extend(self.advance(&mut rows, layer, layer < end, &options, Some(point))?);
             }
-            for of in batch {
+            for of in &*batch {
                 match changed.remove(&of.index) {
                     Some(rows) => each(of.index, &Tensor::cat(&[&here.narrow(0, 0, of.token)?, &rows], 0)?)?,
                     None => each(of.index, &here)?,
@@ -167,7 +184,7 @@ impl Run {
         &self,
         runs: &[Vec<Patch>],
         options: &Together<'_>,
-        compute: &mut dyn FnMut(&[Variation<'_>]) -> Result<()>,
+        compute: &mut dyn FnMut(&mut [Variation<'_>]) -> Result<()>,
     ) -> Result<()> {
         let (model, n_tokens) = (self.model(), self.tokens().len());
         let n_layers = model.config().n_layers;
@@ -183,21 +200,41 @@ impl Run {
             let layer = patches.iter().map(|p| p.first_layer(n_layers)).min().unwrap_or(n_layers);
             let token = patches.iter().map(Patch::first_token).min().unwrap_or(n_tokens - 1);
             let token = if fault::is(Fault::LateStart) { (token + 1).min(n_tokens - 1) } else { token };
-            (index, layer, token)
+            let end = match fault::is(Fault::ShiftedPatch) {
+                true => n_tokens,
+                false => self.end_in_first_layer(patches, layer, options.interventions).max(token + 1),
+            };
+            (index, layer, token, end)
         };
         let mut all: Vec<Variation<'_>> = Vec::with_capacity(runs.len());
-        for (entry, patches) in runs.iter().enumerate().map(variation).zip(runs) {
-            all.push(Variation { index: entry.0, patches, layer: entry.1, token: entry.2 });
+        for ((index, layer, token, end), patches) in runs.iter().enumerate().map(variation).zip(runs) {
+            all.push(Variation { index, patches, layer, token, end });
         }
         all.sort_by_key(|v| (std::cmp::Reverse(v.layer), std::cmp::Reverse(v.token)));
-        let mut rest = all.as_slice();
+        let mut rest = all.as_mut_slice();
         while !rest.is_empty() {
             let n = fitting(rest, options.rows, n_tokens);
-            let (now, later) = rest.split_at(n);
+            let (now, later) = rest.split_at_mut(n);
             compute(now)?;
             rest = later;
         }
         Ok(())
+    }
+
+    /// One more than the last token whose row these patches change in the first layer that is computed.
+    fn end_in_first_layer(&self, patches: &[Patch], layer: usize, interventions: &[Intervention]) -> usize {
+        let (n_tokens, n_layers) = (self.tokens().len(), self.model().config().n_layers);
+        let names_key = |i: &Intervention| is_of_pairs(i.site) && matches!(i.indices.get(1), Some(Index::At(_)));
+        // Dictionaries on the residual stream act where a layer begins or ends; of what is left out there are no keys.
+        if self.model().has(Slot::Residual) || interventions.iter().any(names_key) {
+            return n_tokens;
+        }
+        let here = patches.iter().filter(|patch| patch.first_layer(n_layers) == layer);
+        let end = |patch: &Patch| match patch.indices.first() {
+            Some(Index::At(token)) if patch.point.layer == Some(layer) && stays_in_row(patch) => token + 1,
+            _ => n_tokens,
+        };
+        here.map(end).max().unwrap_or(n_tokens)
     }
 
     /// Takes in the runs that begin at this layer and, if asked for, computes the layer. Gives the rows of those runs that
@@ -216,20 +253,55 @@ impl Run {
         if computes && let Some(x) = &rows.x {
             let parts = self.parts(rows, layer)?;
             let together = self.rows_of(rows, options);
+            // The rows that are read in the end, one of each run.
+            let last = match captured.is_none() && layer + 1 == model.config().n_layers {
+                true => Some(self.last_rows(rows, options)?),
+                false => None,
+            };
             let hooks = capture.as_mut().map(|capture| capture as &mut dyn Hooks);
             let mut tap = Tap { together: &together, hooks, ..Default::default() };
-            let x = model.block(layer).forward_together(x, &parts, model.autoencoders(layer), &mut tap)?;
-            if let Some(all) = capture.and_then(|capture| capture.found) {
-                for (range, of) in self.ranges(rows).zip(&rows.of) {
-                    found.push((of.index, all.narrow(0, range.start, range.len())?));
+            let autoencoders = model.autoencoders(layer);
+            let x = model.block(layer).forward_together(x, &parts, last.as_ref(), autoencoders, &mut tap)?;
+            if let Some((all, point)) = capture.and_then(|capture| capture.found.zip(captured)) {
+                let here = self.get(point.site, point.layer)?;
+                for ((range, of), end) in self.ranges(rows).zip(&rows.of).zip(&rows.ends) {
+                    found.push((of.index, with_rest(&all.narrow(0, range.start, range.len())?, &here, *end)?));
                 }
             }
+            rows.only_last = last.is_some();
             rows.x = Some(x);
         }
         if (options.is_cancelled)() {
             return Err(Error::Cancelled);
         }
         Ok(found)
+    }
+
+    /// The rows that are there, as the runs have them before `layer`: behind those of a run's first layer come the rows that
+    /// were the same until there.
+    fn grown(&self, rows: &mut Rows<'_>, layer: usize) -> Result<Vec<Tensor>> {
+        let (Some(x), n_tokens) = (rows.x.take(), self.tokens().len()) else { return Ok(Vec::new()) };
+        if rows.only_last || rows.ends.iter().all(|end| *end == n_tokens) {
+            return Ok(vec![x]);
+        }
+        let base = self.residual_before(layer);
+        let grown =
+            |(range, end): (Range<usize>, &usize)| with_rest(&x.narrow(0, range.start, range.len())?, base, *end);
+        let parts = self.ranges(rows).zip(&rows.ends).map(grown).collect::<Result<_>>()?;
+        rows.ends.fill(n_tokens);
+        Ok(parts)
+    }
+
+    /// The last token's row of each run, and what acts on it.
+    fn last_rows(&self, rows: &Rows<'_>, options: &Together<'_>) -> Result<LastRows> {
+        let last = self.tokens().len() - 1;
+        let at: Vec<u32> = self.ranges(rows).map(|range| range.end as u32 - 1).collect();
+        let of = rows.of.iter().enumerate();
+        Ok(LastRows {
+            at: Tensor::new(at, self.residual_before(0).device())?,
+            token: last,
+            together: of.map(|(i, v)| rows_of(v, i..i + 1, last, options.interventions)).collect(),
+        })
     }
 
     /// Adds the rows of those runs that begin at this layer, as they are before it. Gives those that were captured.
@@ -245,20 +317,27 @@ impl Run {
             0 => Point { site: Site::ResidPostEmb, layer: None },
             _ => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
         };
-        let mut parts: Vec<Tensor> = rows.x.take().into_iter().collect();
+        let mut parts = self.grown(rows, layer)?;
         let mut found = Vec::new();
         while let Some(v) = rows.waiting.pop_if(|v| v.layer == layer) {
-            let own = [rows_of(v, 0..n_tokens - v.token, v.token, options.interventions)];
+            // Behind the last layer there are no rows but the last one.
+            let is_end = layer == self.n_layers() && capture.is_none();
+            let (from, end) = if is_end { (n_tokens - 1, n_tokens) } else { (v.token, v.end) };
+            rows.only_last |= is_end;
+            let n = end - from;
+            let own = [rows_of(v, 0..n, from, options.interventions)];
             let hooks = capture.as_mut().map(|capture| capture as &mut dyn Hooks);
             let mut tap = Tap { together: &own, hooks, ..Default::default() };
-            let mut x = self.residual_before(layer).narrow(0, v.token, n_tokens - v.token)?;
+            let mut x = self.residual_before(layer).narrow(0, from, n)?;
             if let Some(read) = self.embedding_read().filter(|_| layer == 0) {
-                let read = read.narrow(0, v.token, n_tokens - v.token)?;
-                x = on_stream(self.model().on_embedding(), read, &mut tap)?.1;
+                x = on_stream(self.model().on_embedding(), read.narrow(0, from, n)?, &mut tap)?.1;
             }
             parts.push(tap.forward(before, x)?);
             rows.of.push(v);
-            found.extend(capture.as_mut().and_then(|c| c.found.take()).map(|rows| (v.index, rows)));
+            rows.ends.push(end);
+            if let Some((changed, point)) = capture.as_mut().and_then(|c| c.found.take().zip(Some(c.point))) {
+                found.push((v.index, with_rest(&changed, &self.get(point.site, point.layer)?, end)?));
+            }
         }
         rows.x = match parts.len() {
             0 => None,
@@ -283,8 +362,8 @@ impl Run {
 
     /// Where the rows of each run stand.
     fn ranges(&self, rows: &Rows<'_>) -> impl Iterator<Item = Range<usize>> {
-        let n_tokens = self.tokens().len();
-        let lens: Vec<usize> = rows.of.iter().map(|v| n_tokens - v.token).collect();
+        let len = |(v, end): (&&Variation<'_>, &usize)| if rows.only_last { 1 } else { end - v.token };
+        let lens: Vec<usize> = rows.of.iter().zip(&rows.ends).map(len).collect();
         lens.into_iter().scan(0, |end, len| {
             *end += len;
             Some(*end - len..*end)
@@ -343,6 +422,43 @@ impl Run {
                 }
             }
         }
+    }
+}
+
+/// Whether a patch of one token changes no later token's row in its own layer. What keys and values are made of does.
+fn stays_in_row(patch: &Patch) -> bool {
+    match (patch.point.site, patch.indices.as_slice()) {
+        // Of an earlier token: of later ones there are no keys in the rows up to this one.
+        (site, [Index::At(query), Index::At(key), ..]) if is_of_pairs(site) => key <= query,
+        (
+            Site::AttnQ
+            | Site::AttnSoftmaxDenominator
+            | Site::AttnVOut
+            | Site::ResidDeltaAttn
+            | Site::ResidPostAttn
+            | Site::MlpLnCentered
+            | Site::MlpLnScale
+            | Site::MlpLnNormalized
+            | Site::MlpIn
+            | Site::MlpPreAct
+            | Site::MlpUp
+            | Site::MlpPostAct
+            | Site::ResidDeltaMlp,
+            _,
+        ) => true,
+        (site, _) => Slot::at(site).is_some_and(|slot| slot != Slot::Residual),
+    }
+}
+
+fn is_of_pairs(site: Site) -> bool {
+    matches!(site, Site::AttnQkLogits | Site::AttnQkProbs)
+}
+
+/// Rows of a run up to the token before `end`, with those of `base` behind them.
+fn with_rest(rows: &Tensor, base: &Tensor, end: usize) -> Result<Tensor> {
+    match base.dim(0)? - end {
+        0 => Ok(rows.clone()),
+        rest => Ok(Tensor::cat(&[rows, &base.narrow(0, end, rest)?], 0)?),
     }
 }
 

@@ -129,8 +129,19 @@ fn timed<T>(what: &str, f: impl Fn(&Context<'_>) -> tdb_scalars::Result<T>) -> R
     Ok(answer)
 }
 
-fn table(engine: &Engine, prompt: &str, [target, distractor]: [&str; 2], k: i64) -> Result<Vec<MirroredNodeIndex>> {
-    let request: BatchedTdbRequest = serde_json::from_value(json!({ "subRequests": [{
+fn table(engine: &Engine, prompt: &str, tokens: [&str; 2], k: i64) -> Result<Vec<MirroredNodeIndex>> {
+    checked_table(engine, prompt, tokens, k, false)
+}
+
+/// The nodes of the debugger's answer, which carries checks or does not.
+fn checked_table(
+    engine: &Engine,
+    prompt: &str,
+    [target, distractor]: [&str; 2],
+    k: i64,
+    checks: bool,
+) -> Result<Vec<MirroredNodeIndex>> {
+    let request: BatchedTdbRequest = serde_json::from_value(json!({ "checks": checks, "subRequests": [{
         "prompt": prompt, "targetTokens": [target], "distractorTokens": [distractor], "componentTypeForMlp": "neuron",
         "componentTypeForAttention": "attention_head", "topAndBottomKForNodeTable": k,
         "hideEarlyLayersWhenAblating": false,
@@ -178,6 +189,19 @@ fn speed() -> Result<()> {
         let now = clock.now();
         println!("the estimates' own answer: {:.2} s (processor {:.2})", now.wall, now.processor);
     }
+    // Prompts that were not asked before, in turn with and without checks.
+    let mut spent = [0.0; 2];
+    for (i, (prompt, names)) in prompts().take(16).enumerate() {
+        let clock = Clock::new();
+        checked_table(&engine, &prompt, [names[0].as_str(), names[1].as_str()], 10, i % 2 == 1)?;
+        spent[i % 2] += clock.now().processor / 8.0;
+    }
+    println!(
+        "the debugger's answer: processor {:.3} s, with checks {:.3}: {:.0} % more",
+        spent[0],
+        spent[1],
+        100.0 * (spent[1] / spent[0] - 1.0)
+    );
     let nodes = table(&engine, &prompt, [" Mary", " John"], 10)?;
     for n in [20, 123] {
         let request = effects(&prompt, [" Mary", " John"], &nodes[..n.min(nodes.len())], json!({}))?;

@@ -1,27 +1,29 @@
 //! From requests to answers: plan, run, derive, score.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use tdb_api::stream::{TdbEvent, TokenOfInterest};
+use tdb_api::wire::FieldPath;
 use tdb_api::{
-    BatchedRequest, BatchedResponse, BatchedTdbRequest, Check, DerivedAttentionScalarsRequest,
-    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, IndexMap, InferenceAndTokenData,
-    InferenceRequestSpec, InferenceResponse, InferenceResponseAndResponseDict, InferenceSubRequest, MirroredNodeIndex,
-    MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsRequestSpec, MultipleTopKDerivedScalarsResponse,
-    MultipleTopKDerivedScalarsResponseData, NodeType, ProcessingRequestSpec, ProcessingResponseData, TdbRequestSpec,
+    AnotherAnswer, BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
+    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, IndexMap, InferenceSubRequest,
+    MirroredNodeIndex, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsRequestSpec,
+    MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData, NodeType, ProcessingRequestSpec,
+    ProcessingResponseData, Single, TdbRequestSpec,
 };
 
-use crate::checks::{check_lists, check_specs};
+use crate::checks::{check_lists, check_specs, field_of_run, field_of_spec};
+use crate::collected::collected;
 use crate::context::Context;
 use crate::contributions::{AsLatents, contributions};
 use crate::derived::gradient_sites;
 use crate::engine::Engine;
-use crate::error::{Error, Result, bad};
+use crate::error::{At, Error, Result, bad};
 use crate::ledger;
 use crate::rank::{NODE_LIMIT, Ranking, node_key, rank, values_of};
 use crate::side::{Plan, Side};
 use crate::store::Store;
-use crate::tdb::{NODE_TABLE, OUTPUT_LOGITS, to_inference_sub_request};
+use crate::tdb::{NODE_TABLE, OUTPUT_LOGITS, field_of_question, to_inference_sub_request};
 use crate::values::wrap;
 
 impl Engine {
@@ -30,15 +32,22 @@ impl Engine {
     /// # Errors
     /// [`Error::Bad`] with what is wrong and what would be right; [`Error::Cancelled`] if the observer wants no more.
     pub fn batched_tdb(&self, request: &BatchedTdbRequest, context: &Context<'_>) -> Result<BatchedResponse> {
-        let sub_requests = request
-            .sub_requests
-            .iter()
-            .map(|spec| to_inference_sub_request(self.model(), spec))
-            .collect::<Result<_>>()?;
+        collected(request.sub_requests.len(), context, |context| self.send_batched_tdb(request, context))
+    }
+
+    /// The same, part by part to the observer as they are ready, with what a stream tells beside them.
+    ///
+    /// # Errors
+    /// As [`Engine::batched_tdb`].
+    pub fn send_batched_tdb(&self, request: &BatchedTdbRequest, context: &Context<'_>) -> Result<()> {
+        let spelled_out =
+            |(i, spec)| to_inference_sub_request(self.model(), spec).at(|| FieldPath::of("subRequests").index(i));
+        let sub_requests = request.sub_requests.iter().enumerate().map(spelled_out).collect::<Result<_>>()?;
         let tokens = request.sub_requests.iter().map(|spec| self.tokens_of_interest(spec)).collect();
         let latents = request.sub_requests.iter().map(AsLatents::of).collect();
         let beside = Beside { tokens, latents, checks: request.checks == Some(true) };
-        self.respond(&BatchedRequest { inference_sub_requests: sub_requests }, beside, context)
+        let request = BatchedRequest { inference_sub_requests: sub_requests };
+        self.send(&request, beside, context).map_err(|error| error.moved(field_of_question))
     }
 
     /// Targets and distractors with their roles; one that is no single token is told about elsewhere.
@@ -53,38 +62,46 @@ impl Engine {
     /// # Errors
     /// As [`Engine::batched_tdb`].
     pub fn batched(&self, request: &BatchedRequest, context: &Context<'_>) -> Result<BatchedResponse> {
-        self.respond(request, Beside::default(), context)
+        let requests = &request.inference_sub_requests;
+        let send = |context: &Context<'_>| self.send(request, Beside::default(), context);
+        let mut response = collected(requests.len(), context, send)?;
+        for (request, answer) in requests.iter().zip(&mut response.inference_sub_responses) {
+            let place = |name: &str| request.processing_request_spec_by_name.get_index_of(name);
+            answer.processing_response_data_by_name.sort_by(|a, _, b, _| place(a).cmp(&place(b)));
+        }
+        Ok(response)
     }
 
-    fn respond(&self, request: &BatchedRequest, beside: Beside, context: &Context<'_>) -> Result<BatchedResponse> {
+    fn send(&self, request: &BatchedRequest, beside: Beside, context: &Context<'_>) -> Result<()> {
         let requests = &request.inference_sub_requests;
         if requests.is_empty() {
-            return bad!("the list of sub-requests is empty; give at least one");
+            return bad!(at "inferenceSubRequests", "is empty; give at least one");
         }
-        requests.iter().try_for_each(check_specs)?;
+        requests.iter().enumerate().try_for_each(|(i, request)| check_specs(request).at(|| field_of_run(i)))?;
         check_lists(requests)?;
-        let plans = requests.iter().map(|r| Plan::new(self, &r.inference_request_spec)).collect::<Result<Vec<_>>>()?;
+        let plan = |(i, request): (usize, &InferenceSubRequest)| {
+            Plan::new(self, &request.inference_request_spec).at(|| field_of_run(i).key("inferenceRequestSpec"))
+        };
+        let plans = requests.iter().enumerate().map(plan).collect::<Result<Vec<_>>>()?;
         self.check_prompts(requests, &plans)?;
         self.check_size(requests, &plans, &context.bounds)?;
         let mut sides = self.forward(plans, context)?;
-        let mut lists = Lists::new(requests);
+        let mut nodes = NodesByName::new();
         let is_early = |name: &str| leaves_early(requests, name);
-        self.rank_lists(requests, &mut stores(&sides), &beside.tokens, &mut lists, is_early, context)?;
+        self.rank_lists(requests, &mut stores(&sides), &beside.tokens, &mut nodes, is_early, context)?;
         self.backward(&mut sides, requests, context)?;
         tell_contributions(&sides, &beside.latents, context)?;
         let mut stores = stores(&sides);
-        self.rank_lists(requests, &mut stores, &beside.tokens, &mut lists, |name| !is_early(name), context)?;
-        let answers = self.answer(requests, &mut stores, lists, context)?;
-        let mut inference_sub_responses = Vec::with_capacity(sides.len());
-        for (index, (side, answers)) in sides.iter().zip(answers).enumerate() {
-            let checks = beside.checks.then(|| checks_of(index, side, &answers, context)).transpose()?;
-            inference_sub_responses.push(InferenceResponseAndResponseDict {
-                inference_response: InferenceResponse { inference_and_token_data: side.data() },
-                processing_response_data_by_name: answers,
-                checks,
-            });
+        self.rank_lists(requests, &mut stores, &beside.tokens, &mut nodes, |name| !is_early(name), context)?;
+        self.tell_specs(requests, &mut stores, &nodes, context)?;
+        if beside.checks {
+            let listed = nodes.get(NODE_TABLE).map(Vec::as_slice).unwrap_or_default();
+            for (index, side) in sides.iter().enumerate() {
+                let checks = ledger::of_side(side, listed)?;
+                context.observer.event(TdbEvent::Checks { side: Some(index), checks });
+            }
         }
-        Ok(BatchedResponse { inference_sub_responses })
+        Ok(())
     }
 
     /// `POST /derived_scalars`.
@@ -96,12 +113,7 @@ impl Engine {
         request: &DerivedScalarsRequest,
         context: &Context<'_>,
     ) -> Result<DerivedScalarsResponse> {
-        let spec = ProcessingRequestSpec::DerivedScalars(request.derived_scalars_request_spec.clone());
-        let (inference_and_token_data, data) = self.single(&request.inference_request_spec, spec, context)?;
-        let ProcessingResponseData::DerivedScalars(derived_scalars_response_data) = data else {
-            return Err(another_answer());
-        };
-        Ok(DerivedScalarsResponse { inference_and_token_data, derived_scalars_response_data })
+        self.single(request, context)
     }
 
     /// `POST /derived_attention_scalars`.
@@ -113,13 +125,7 @@ impl Engine {
         request: &DerivedAttentionScalarsRequest,
         context: &Context<'_>,
     ) -> Result<DerivedAttentionScalarsResponse> {
-        let spec =
-            ProcessingRequestSpec::DerivedAttentionScalars(request.derived_attention_scalars_request_spec.clone());
-        let (inference_and_token_data, data) = self.single(&request.inference_request_spec, spec, context)?;
-        let ProcessingResponseData::DerivedAttentionScalars(derived_attention_scalars_response_data) = data else {
-            return Err(another_answer());
-        };
-        Ok(DerivedAttentionScalarsResponse { inference_and_token_data, derived_attention_scalars_response_data })
+        self.single(request, context)
     }
 
     /// `POST /multiple_top_k_derived_scalars`.
@@ -131,35 +137,13 @@ impl Engine {
         request: &MultipleTopKDerivedScalarsRequest,
         context: &Context<'_>,
     ) -> Result<MultipleTopKDerivedScalarsResponse> {
-        let spec = request.multiple_top_k_derived_scalars_request_spec.clone();
-        let spec = ProcessingRequestSpec::MultipleTopKDerivedScalars(spec);
-        let (inference_and_token_data, data) = self.single(&request.inference_request_spec, spec, context)?;
-        let ProcessingResponseData::MultipleTopKDerivedScalars(multiple_top_k_derived_scalars_response_data) = data
-        else {
-            return Err(another_answer());
-        };
-        Ok(MultipleTopKDerivedScalarsResponse {
-            inference_and_token_data,
-            multiple_top_k_derived_scalars_response_data,
-        })
+        self.single(request, context)
     }
 
-    fn single(
-        &self,
-        inference: &InferenceRequestSpec,
-        spec: ProcessingRequestSpec,
-        context: &Context<'_>,
-    ) -> Result<(InferenceAndTokenData, ProcessingResponseData)> {
-        let request = InferenceSubRequest {
-            inference_request_spec: inference.clone(),
-            processing_request_spec_by_name: IndexMap::from([("only".to_owned(), spec)]),
-        };
-        let mut response = self.batched(&BatchedRequest { inference_sub_requests: vec![request] }, context)?;
-        let answer = response.inference_sub_responses.pop().and_then(|mut r| {
-            let (_, data) = r.processing_response_data_by_name.pop()?;
-            Some((r.inference_response.inference_and_token_data, data))
-        });
-        answer.ok_or_else(|| Error::Internal("a request without an answer".to_owned()))
+    fn single<Q: Single>(&self, request: &Q, context: &Context<'_>) -> Result<Q::Answer> {
+        let response = self.batched(&request.clone().into(), context);
+        let response = response.map_err(|error| error.moved(Q::field_as_asked))?;
+        response.try_into().map_err(|error: AnotherAnswer| Error::Internal(error.to_string()))
     }
 
     /// The ranked lists under the names that are wanted.
@@ -168,7 +152,7 @@ impl Engine {
         requests: &'a [InferenceSubRequest],
         stores: &mut [Store<'_, '_>],
         interest: &[Interest],
-        lists: &mut Lists<'a>,
+        nodes_by_name: &mut NodesByName<'a>,
         wants: impl Fn(&str) -> bool,
         context: &Context<'_>,
     ) -> Result<()> {
@@ -187,14 +171,14 @@ impl Engine {
             let mut ranked = Vec::with_capacity(stores.len());
             let mut nodes = Vec::new();
             let mut seen = HashSet::new();
-            for (request, store) in requests.iter().zip(&mut *stores) {
+            for (i, (request, store)) in requests.iter().zip(&mut *stores).enumerate() {
                 let Some(ProcessingRequestSpec::MultipleTopKDerivedScalars(spec)) =
                     request.processing_request_spec_by_name.get(name)
                 else {
                     ranked.push(None);
                     continue;
                 };
-                let ranking = rank(store, spec)?;
+                let ranking = rank(store, spec).at(|| field_of_spec(i, name))?;
                 for node in &ranking.nodes {
                     if seen.insert(node_key(node)) {
                         nodes.push(node.clone());
@@ -207,78 +191,58 @@ impl Engine {
             }
             for (index, ranking) in ranked.into_iter().enumerate() {
                 let Some((spec, ranking)) = ranking else { continue };
-                let data = self.ranked(&mut stores[index], spec, ranking, &nodes)?;
-                if context.observer.listens() {
-                    let (side, name, data) = (index, name.to_owned(), data.clone());
-                    context.observer.event(match name == OUTPUT_LOGITS {
-                        true => TdbEvent::OutputLogits { side, name, data },
-                        false => TdbEvent::NodeGroups { side, name, data },
-                    });
-                }
+                let data = self.ranked(&mut stores[index], spec, ranking, &nodes);
+                let data = data.at(|| field_of_spec(index, name))?;
+                let data = ProcessingResponseData::MultipleTopKDerivedScalars(data);
+                context.observer.part(index, name, data);
                 if let Some(interest) = interest.get(index)
                     && context.observer.listens()
                     && name == OUTPUT_LOGITS
                 {
                     context.observer.event(self.candidates(index, stores[index].side(), spec, &nodes, interest)?);
                 }
-                let place = requests[index].processing_request_spec_by_name.get_index_of(name);
-                lists.answers[index]
-                    .insert(place.unwrap_or_default(), ProcessingResponseData::MultipleTopKDerivedScalars(data));
             }
-            lists.nodes_by_name.insert(name, nodes);
+            nodes_by_name.insert(name, nodes);
         }
         Ok(())
     }
 
-    /// What is asked beside ranked lists, and all of it by its names.
-    fn answer(
+    /// What is asked beside ranked lists.
+    fn tell_specs(
         &self,
         requests: &[InferenceSubRequest],
         stores: &mut [Store<'_, '_>],
-        lists: Lists<'_>,
+        nodes_by_name: &NodesByName<'_>,
         context: &Context<'_>,
-    ) -> Result<Vec<IndexMap<String, ProcessingResponseData>>> {
-        let Lists { mut answers, nodes_by_name } = lists;
+    ) -> Result<()> {
+        use ProcessingResponseData as Part;
+        let nodes = |name: &str| nodes_by_name.get(name).cloned().unwrap_or_default();
         for (index, (request, store)) in requests.iter().zip(stores).enumerate() {
-            for (place, (name, spec)) in request.processing_request_spec_by_name.iter().enumerate() {
+            for (name, spec) in &request.processing_request_spec_by_name {
                 if context.observer.is_cancelled() {
                     return Err(Error::Cancelled);
                 }
-                let data = match spec {
+                let part = match spec {
                     ProcessingRequestSpec::MultipleTopKDerivedScalars(_) => continue,
                     ProcessingRequestSpec::DerivedScalars(spec) => {
-                        ProcessingResponseData::DerivedScalars(self.component_scalars(store, spec, context)?)
+                        self.component_scalars(store, spec, context).map(Part::DerivedScalars)
                     }
                     ProcessingRequestSpec::DerivedAttentionScalars(spec) => {
-                        ProcessingResponseData::DerivedAttentionScalars(self.attention_scalars(store, spec, context)?)
+                        self.attention_scalars(store, spec, context).map(Part::DerivedAttentionScalars)
                     }
                     ProcessingRequestSpec::ScoredTokens(spec) => {
-                        let nodes = nodes_by_name.get(spec.depends_on_spec_name.as_str()).cloned().unwrap_or_default();
-                        let data = self.scored_tokens(store.side(), spec, nodes)?;
-                        if context.observer.listens() {
-                            let (name, data) = (name.clone(), data.clone());
-                            context.observer.event(TdbEvent::TokenReadings { side: index, name, data });
-                        }
-                        ProcessingResponseData::ScoredTokens(data)
+                        let nodes = nodes(&spec.depends_on_spec_name);
+                        self.scored_tokens(store.side(), spec, nodes).map(Part::ScoredTokens)
                     }
                     ProcessingRequestSpec::TokenPairAttribution(spec) => {
-                        let nodes = nodes_by_name.get(spec.depends_on_spec_name.as_str()).cloned().unwrap_or_default();
-                        let data = self.token_pairs(store.side(), spec, nodes)?;
-                        if context.observer.listens() {
-                            let (name, data) = (name.clone(), data.clone());
-                            context.observer.event(TdbEvent::TokenPairs { side: index, name, data });
-                        }
-                        ProcessingResponseData::TokenPairAttribution(data)
+                        let nodes = nodes(&spec.depends_on_spec_name);
+                        self.token_pairs(store.side(), spec, nodes).map(Part::TokenPairAttribution)
                     }
                 };
-                answers[index].insert(place, data);
+                context.observer.part(index, name, part.at(|| field_of_spec(index, name))?);
             }
         }
-        let named = requests.iter().zip(answers).map(|(request, answers)| {
-            let names = request.processing_request_spec_by_name.keys().cloned();
-            names.zip(answers.into_values()).collect()
-        });
-        Ok(named.collect())
+        Ok(())
     }
 
     /// Probabilities of the listed tokens, and where the tokens of interest stand.
@@ -348,18 +312,8 @@ impl Engine {
     }
 }
 
-/// The ranked lists of an answer as far as they are there.
-struct Lists<'a> {
-    /// Of each side, by their place in its request.
-    answers: Vec<BTreeMap<usize, ProcessingResponseData>>,
-    nodes_by_name: HashMap<&'a str, Vec<MirroredNodeIndex>>,
-}
-
-impl Lists<'_> {
-    fn new(requests: &[InferenceSubRequest]) -> Self {
-        Lists { answers: requests.iter().map(|_| BTreeMap::new()).collect(), nodes_by_name: HashMap::new() }
-    }
-}
+/// Of each ranked list its nodes, those of all sides together.
+type NodesByName<'a> = HashMap<&'a str, Vec<MirroredNodeIndex>>;
 
 /// Whether a list leaves before gradients are computed: the candidates for the next token, which need none.
 fn leaves_early(requests: &[InferenceSubRequest], name: &str) -> bool {
@@ -385,21 +339,6 @@ struct Beside {
     checks: bool,
 }
 
-fn checks_of(
-    index: usize,
-    side: &Side<'_>,
-    answers: &IndexMap<String, ProcessingResponseData>,
-    context: &Context<'_>,
-) -> Result<Vec<Check>> {
-    let nodes = match answers.get(NODE_TABLE) {
-        Some(ProcessingResponseData::MultipleTopKDerivedScalars(table)) => table.node_indices.as_slice(),
-        _ => &[],
-    };
-    let checks = ledger::of_side(side, nodes)?;
-    context.tell(|| TdbEvent::Checks { side: Some(index), checks: checks.clone() });
-    Ok(checks)
-}
-
 fn tell_contributions(sides: &[Side<'_>], latents: &[AsLatents], context: &Context<'_>) -> Result<()> {
     if !context.observer.listens() {
         return Ok(());
@@ -414,7 +353,3 @@ fn tell_contributions(sides: &[Side<'_>], latents: &[AsLatents], context: &Conte
 
 /// Vocabulary ids that the question is about, each with its role.
 type Interest = Vec<(u32, &'static str)>;
-
-fn another_answer() -> Error {
-    Error::Internal("an answer of another kind than the question".to_owned())
-}

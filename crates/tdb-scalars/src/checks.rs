@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tdb_api::wire::FieldPath;
 use tdb_api::{
     DerivedScalarType as Dst, InferenceSubRequest, MultipleTopKDerivedScalarsRequestSpec, NodeType,
     ProcessingRequestSpec,
@@ -9,7 +10,7 @@ use tdb_api::{
 
 use crate::derived;
 use crate::engine::Engine;
-use crate::error::{Result, bad};
+use crate::error::{At, Result, bad};
 use crate::side::Plan;
 
 /// Longest prompt, in tokens, of a request that ranks nodes.
@@ -22,18 +23,23 @@ impl Engine {
             let mut specs = request.processing_request_spec_by_name.values();
             specs.any(|spec| matches!(spec, ProcessingRequestSpec::MultipleTopKDerivedScalars(_)))
         };
-        let ranked: Vec<&Plan> = requests.iter().zip(plans).filter(|(r, _)| ranks(r)).map(|(_, plan)| plan).collect();
-        if let Some(plan) = ranked.iter().find(|plan| plan.tokens.len() > RANKED_PROMPT_LIMIT) {
+        let ranked = requests.iter().zip(plans).enumerate().filter(|(_, (r, _))| ranks(r));
+        let ranked: Vec<(usize, &Plan)> = ranked.map(|(i, (_, plan))| (i, plan)).collect();
+        let prompt = |i: usize| field_of_run(i).key("inferenceRequestSpec").key("prompt");
+        if let Some((i, plan)) = ranked.iter().find(|(_, plan)| plan.tokens.len() > RANKED_PROMPT_LIMIT) {
             let found = plan.tokens.len();
-            return bad!("prompt has {found} tokens; a request that ranks nodes takes at most {RANKED_PROMPT_LIMIT}");
+            return bad!(
+                at prompt(*i),
+                "has {found} tokens; a request that ranks nodes takes at most {RANKED_PROMPT_LIMIT}"
+            );
         }
-        if ranked.windows(2).any(|pair| pair[0].tokens.len() != pair[1].tokens.len()) {
-            let shown = ranked.iter().map(|plan| {
+        if let Some(pair) = ranked.windows(2).find(|pair| pair[0].1.tokens.len() != pair[1].1.tokens.len()) {
+            let shown = ranked.iter().map(|(_, plan)| {
                 let tokens: Vec<String> = plan.tokens.iter().map(|t| format!("{:?}", self.token_text(*t))).collect();
                 format!("{} tokens [{}]", tokens.len(), tokens.join(", "))
             });
             let shown = shown.collect::<Vec<_>>().join("; ");
-            return bad!("prompts whose nodes are compared must have equally many tokens, but they have: {shown}");
+            return bad!(at prompt(pair[1].0), "prompts whose nodes are compared must have equally many tokens, but they have: {shown}");
         }
         Ok(())
     }
@@ -43,13 +49,15 @@ impl Engine {
 /// the same things. Lists of one name in several sub-requests are one list.
 pub(crate) fn check_lists(requests: &[InferenceSubRequest]) -> Result<()> {
     let mut first: HashMap<(&str, NodeType), Dst> = HashMap::new();
-    for (name, spec) in requests.iter().flat_map(|request| &request.processing_request_spec_by_name) {
+    let all = requests.iter().enumerate();
+    for (i, (name, spec)) in all.flat_map(|(i, r)| r.processing_request_spec_by_name.iter().map(move |x| (i, x))) {
         let ProcessingRequestSpec::MultipleTopKDerivedScalars(spec) = spec else { continue };
         for dst in spec.dst_list_by_group_id.values().flatten() {
             let earlier = *first.entry((name, derived::node_type(*dst))).or_insert(*dst);
             let (a, b) = (counted(earlier), counted(*dst));
             if a != b {
                 return bad!(
+                    at field_of_spec(i, name),
                     "\"{name}\" lists \"{earlier}\", which is counted by {a}, together with \"{dst}\", which is counted by {b}; ask for them in lists of different names"
                 );
             }
@@ -72,36 +80,49 @@ fn counted(dst: Dst) -> String {
 pub(crate) fn check_specs(request: &InferenceSubRequest) -> Result<()> {
     let mut earlier: HashSet<&str> = HashSet::new();
     for (name, spec) in &request.processing_request_spec_by_name {
-        match spec {
-            ProcessingRequestSpec::MultipleTopKDerivedScalars(spec) => {
-                check_groups(spec)?;
-                earlier.insert(name);
-            }
-            ProcessingRequestSpec::ScoredTokens(spec) => {
-                check_dependency(name, &spec.depends_on_spec_name, &earlier)?;
-                if spec.num_tokens < 1 {
-                    return bad!("numTokens of \"{name}\" is {}; it must be at least 1", spec.num_tokens);
-                }
-            }
-            ProcessingRequestSpec::TokenPairAttribution(spec) => {
-                check_dependency(name, &spec.depends_on_spec_name, &earlier)?;
-                if spec.num_tokens_attended_to < 1 {
-                    return bad!(
-                        "numTokensAttendedTo of \"{name}\" is {}; it must be at least 1",
-                        spec.num_tokens_attended_to
-                    );
-                }
-            }
-            ProcessingRequestSpec::DerivedScalars(_) | ProcessingRequestSpec::DerivedAttentionScalars(_) => {}
+        check_spec(spec, &earlier).at(|| FieldPath::of("processingRequestSpecByName").key(name))?;
+        if matches!(spec, ProcessingRequestSpec::MultipleTopKDerivedScalars(_)) {
+            earlier.insert(name);
         }
     }
     Ok(())
 }
 
-fn check_dependency(name: &str, on: &str, earlier: &HashSet<&str>) -> Result<()> {
+fn check_spec(spec: &ProcessingRequestSpec, earlier: &HashSet<&str>) -> Result<()> {
+    match spec {
+        ProcessingRequestSpec::MultipleTopKDerivedScalars(spec) => check_groups(spec),
+        ProcessingRequestSpec::ScoredTokens(spec) => {
+            check_dependency(&spec.depends_on_spec_name, earlier)?;
+            match spec.num_tokens {
+                n if n < 1 => bad!(at "numTokens", "is {n}; it must be at least 1"),
+                _ => Ok(()),
+            }
+        }
+        ProcessingRequestSpec::TokenPairAttribution(spec) => {
+            check_dependency(&spec.depends_on_spec_name, earlier)?;
+            match spec.num_tokens_attended_to {
+                n if n < 1 => bad!(at "numTokensAttendedTo", "is {n}; it must be at least 1"),
+                _ => Ok(()),
+            }
+        }
+        ProcessingRequestSpec::DerivedScalars(_) | ProcessingRequestSpec::DerivedAttentionScalars(_) => Ok(()),
+    }
+}
+
+/// The place of a sub-request of `/batched`.
+pub(crate) fn field_of_run(index: usize) -> FieldPath {
+    FieldPath::of("inferenceSubRequests").index(index)
+}
+
+/// The place of what is asked of it under a name.
+pub(crate) fn field_of_spec(index: usize, name: &str) -> FieldPath {
+    field_of_run(index).key("processingRequestSpecByName").key(name)
+}
+
+fn check_dependency(on: &str, earlier: &HashSet<&str>) -> Result<()> {
     match earlier.contains(on) {
         true => Ok(()),
-        false => bad!("\"{name}\" depends on \"{on}\", but no ranked list of that name comes before it"),
+        false => bad!(at "dependsOnSpecName", "is \"{on}\", but no ranked list of that name comes before"),
     }
 }
 
@@ -109,24 +130,24 @@ fn check_groups(spec: &MultipleTopKDerivedScalarsRequestSpec) -> Result<()> {
     if let Some(k) = spec.top_and_bottom_k
         && k < 1
     {
-        return bad!("topAndBottomK is {k}; it must be at least 1, or null for everything");
+        return bad!(at "topAndBottomK", "is {k}; it must be at least 1, or null for everything");
     }
     let node_types = |dsts: &[Dst]| dsts.iter().map(|dst| derived::node_type(*dst)).collect::<Vec<_>>();
     let mut groups = spec.dst_list_by_group_id.iter();
     let Some((first_name, first)) = groups.next() else {
-        return bad!("dstListByGroupId is empty; give at least one group");
+        return bad!(at "dstListByGroupId", "is empty; give at least one group");
     };
     let expected = node_types(first);
     if expected.is_empty() {
-        return bad!("the group \"{first_name}\" is empty; give at least one derived scalar");
+        return bad!(at FieldPath::of("dstListByGroupId").key(first_name.as_str()), "is empty; give at least one derived scalar");
     }
     if (1..expected.len()).any(|i| expected[..i].contains(&expected[i])) {
-        return bad!("the derived scalars of group \"{first_name}\" must each be about another kind of node");
+        return bad!(at "dstListByGroupId", "the derived scalars of group \"{first_name}\" must each be about another kind of node");
     }
     match groups.find(|(_, dsts)| node_types(dsts) != expected) {
         None => Ok(()),
         Some((name, _)) => {
-            bad!("groups \"{first_name}\" and \"{name}\" must be about the same kinds of node in the same order")
+            bad!(at "dstListByGroupId", "groups \"{first_name}\" and \"{name}\" must be about the same kinds of node in the same order")
         }
     }
 }

@@ -13,7 +13,7 @@ use tdb_model::Slot;
 use crate::context::Context;
 use crate::derived;
 use crate::engine::Engine;
-use crate::error::{Error, Result, bad};
+use crate::error::{At, Error, Result, bad};
 use crate::nodes::{Component, Node};
 use crate::readings;
 use crate::side::Side;
@@ -56,6 +56,7 @@ impl Engine {
         let dst = spec.dst;
         if derived::dimensions(dst).len() != 2 {
             return bad!(
+                at "dst",
                 "\"{dst}\" has more than one value per token and component; rank it with /multiple_top_k_derived_scalars instead"
             );
         }
@@ -63,7 +64,7 @@ impl Engine {
         let values = store.get(dst, spec.pass_type, layer)?;
         let dims = values.dims();
         let Some(index) = wrap(spec.activation_index, dims[1]) else {
-            return bad!("activationIndex is {}, but \"{dst}\" has components 0..{}", spec.activation_index, dims[1]);
+            return bad!(at "activationIndex", "is {}, but \"{dst}\" has components 0..{}", spec.activation_index, dims[1]);
         };
         let mut entries = values.entries()?;
         let activations: Vec<f32> = (0..dims[0]).map(|t| entries.at(&[t, index])).collect::<Result<_>>()?;
@@ -101,20 +102,21 @@ impl Engine {
         let n_layers = self.model().config().n_layers;
         match (derived::is_whole_model(dst), layer_index) {
             (true, None) => Ok(None),
-            (true, Some(layer)) => bad!("\"{dst}\" has no layers, but layerIndex is {layer}; leave it null"),
-            (false, None) => bad!("\"{dst}\" needs a layerIndex in 0..{n_layers}"),
+            (true, Some(layer)) => bad!(at "layerIndex", "is {layer}, but \"{dst}\" has no layers; leave it null"),
+            (false, None) => bad!(at "layerIndex", "is null, but \"{dst}\" needs one in 0..{n_layers}"),
             (false, Some(layer)) => match usize::try_from(layer).ok().filter(|l| *l < n_layers) {
                 Some(layer) if side.layers(dst)?.contains(&Some(layer)) => Ok(Some(layer)),
                 Some(layer) if !derived::is_within_layer(dst) => {
                     if let Some(slot) = crate::compute::slot_of(side, dst)? {
-                        crate::slots::in_layer(self.model(), slot, layer)?;
+                        crate::slots::in_layer(self.model(), slot, layer).at(|| "layerIndex".into())?;
                     }
-                    bad!("\"{dst}\" does not exist in layer {layer}")
+                    bad!(at "layerIndex", "is {layer}, where \"{dst}\" does not exist")
                 }
                 Some(layer) => bad!(
+                    at "layerIndex",
                     "\"{dst}\" exists only in the layer that activationIndexForWithinLayerGrad names, not in {layer}"
                 ),
-                None => bad!("layerIndex is {layer}, but the model has layers 0..{n_layers}"),
+                None => bad!(at "layerIndex", "is {layer}, but the model has layers 0..{n_layers}"),
             },
         }
     }
@@ -129,7 +131,7 @@ impl Engine {
         let Some(count) = spec.num_top_tokens else { return Ok(None) };
         let n_vocab = self.model().config().n_vocab as i64;
         if !(1..=n_vocab).contains(&count) {
-            return bad!("numTopTokens is {count}; it must be in 1..={n_vocab}");
+            return bad!(at "numTopTokens", "is {count}; it must be in 1..={n_vocab}");
         }
         let count = count as usize;
         if spec.dst == Dst::VocabTokenWriteToInputDirection {
@@ -149,7 +151,8 @@ impl Engine {
             | Dst::OnlineResidualAutoencoderLatent => readings::read_node(side, first)?,
             other => {
                 return bad!(
-                    "numTopTokens is defined for neurons and latents (\"mlp_post_act\", \"online_mlp_autoencoder_latent\", ...), not for \"{other}\""
+                    at "numTopTokens",
+                    "is defined for neurons and latents (\"mlp_post_act\", \"online_mlp_autoencoder_latent\", ...), not for \"{other}\""
                 );
             }
         };
@@ -175,6 +178,7 @@ impl Engine {
         let dst = spec.dst;
         if !matches!(dst, Dst::UnflattenedAttnWriteNorm | Dst::AttnWriteToLatentSummedOverHeads) {
             return bad!(
+                at "dst",
                 "\"{dst}\" has no value per pair of tokens here; \"unflattened_attn_write_norm\" and \"attn_write_to_latent_summed_over_heads\" have"
             );
         }
@@ -184,7 +188,7 @@ impl Engine {
         // Of latents there is one value per pair, that of the latent which the request names elsewhere.
         let index = if dst == Dst::UnflattenedAttnWriteNorm { wrap(spec.activation_index, n) } else { Some(0) };
         let Some(index) = index else {
-            return bad!("activationIndex is {}, but the layer has heads 0..{n}", spec.activation_index);
+            return bad!(at "activationIndex", "is {}, but the layer has heads 0..{n}", spec.activation_index);
         };
         let tokens = side.tokens();
         let mut entries = values.entries()?;
@@ -213,7 +217,7 @@ impl Engine {
     ) -> Result<ScoredTokensResponseData> {
         let n_vocab = self.model().config().n_vocab as i64;
         if spec.num_tokens > n_vocab {
-            return bad!("numTokens is {}, but the vocabulary has {n_vocab} tokens", spec.num_tokens);
+            return bad!(at "numTokens", "is {}, but the vocabulary has {n_vocab} tokens", spec.num_tokens);
         }
         let count = spec.num_tokens as usize;
         let scores = |node: &MirroredNodeIndex| is_read(spec.token_scoring_type, node.node_type);

@@ -31,7 +31,7 @@ impl Kind {
             NodeType::AttentionAutoencoderLatent | NodeType::AutoencoderLatentByTokenPair => {
                 Self::Latent(Slot::Attention)
             }
-            other => return bad!("nodeType is \"{other}\"; neurons and latents have directions"),
+            other => return bad!(at "nodeType", "is \"{other}\"; neurons and latents have directions"),
         })
     }
 

@@ -1,12 +1,12 @@
 //! What a request needs from outside: somebody who watches, and the maxima of stored records.
 
-use tdb_api::NodeIdAndDatasets;
 use tdb_api::stream::TdbEvent;
+use tdb_api::{NodeIdAndDatasets, ProcessingResponseData};
 
 use crate::error::Error;
 use crate::size::Bounds;
 
-/// Watches a request being answered. `()` watches nothing.
+/// Where the engine sends an answer, and who may end the work. `()` keeps nothing.
 pub trait Observer: Sync {
     /// Asked after every layer; `true` ends the work with [`Error::Cancelled`].
     fn is_cancelled(&self) -> bool {
@@ -16,7 +16,15 @@ pub trait Observer: Sync {
     /// A piece of the answer, as soon as it is ready, or progress.
     fn event(&self, _event: TdbEvent) {}
 
-    /// Whether [`Observer::event`] does anything; parts are not copied for one who does not listen.
+    /// A part of one side's answer: what was asked under this name. A stream tells it as an event.
+    fn part(&self, side: usize, name: &str, part: ProcessingResponseData) {
+        if let Some(event) = TdbEvent::of_part(side, name, part) {
+            self.event(event);
+        }
+    }
+
+    /// Whether progress, and what stands beside the answer, are wanted, too. They are not computed for one who does not
+    /// listen.
     fn listens(&self) -> bool {
         false
     }
@@ -61,7 +69,7 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Tells a piece of the answer to whoever listens.
+    /// Tells what stands beside the answer to whoever listens.
     pub(crate) fn tell(&self, event: impl FnOnce() -> TdbEvent) {
         if self.observer.listens() {
             self.observer.event(event());

@@ -13,7 +13,6 @@ use tdb_model::{Site, Slot};
 
 use crate::compute::from_residual;
 use crate::error::Result;
-use crate::fidelity::spread_and_rest;
 use crate::objective::Loss;
 use crate::side::Side;
 use crate::tensors::{at_token, row_of};
@@ -41,13 +40,7 @@ pub(crate) fn contributions(side: &Side<'_>, latents: AsLatents) -> Result<Optio
     };
     let sum = Sum::new(side)?;
     let terms = sum.terms(latents, f64::from(objective))?;
-    let explained = |slot, is_asked: bool| if is_asked { explained(side, slot) } else { Ok(None) };
-    Ok(Some(Contributions {
-        objective: f64::from(objective),
-        terms,
-        mlp_explained: explained(Slot::Mlp, latents.mlp)?,
-        attention_explained: explained(Slot::Attention, latents.attention)?,
-    }))
+    Ok(Some(Contributions { objective: f64::from(objective), terms }))
 }
 
 /// The direction that the logit difference reads the last residual stream along.
@@ -187,24 +180,6 @@ impl<'a> Sum<'a> {
 struct Divided {
     latents: f64,
     error: f64,
-}
-
-/// The share of the variance, over tokens and layers, that an autoencoder's reconstruction explains in this run:
-/// `1 - Σ |error|² / Σ |x - mean x|²`, with the mean of each layer over the tokens after the first.
-///
-/// The first token is left out: its activations are a hundred times the others' in many models.
-fn explained(side: &Side<'_>, slot: Slot) -> Result<Option<f64>> {
-    let (mut left_over, mut variance) = (0.0, 0.0);
-    for layer in 0..side.model().config().n_layers {
-        let Some(state) = side.run.latents(slot, layer).filter(|state| state.latents.len() > 2) else { continue };
-        let error = side.run.latent_error(slot, layer)?;
-        let of = tdb_model::Error::from;
-        let [spread, left] =
-            spread_and_rest(&Numbers::of(&state.target).map_err(of)?, &Numbers::of(&error).map_err(of)?, 1);
-        variance += spread;
-        left_over += left;
-    }
-    Ok((variance > 0.0).then(|| 1.0 - left_over / variance))
 }
 
 fn along(a: &[f32], b: &[f32]) -> f64 {

@@ -17,9 +17,10 @@ use tdb_model::numbers::{Numbers, dot};
 use tdb_model::{AttentionDerivative, AttentionState, AutoencoderSite, Block, MlpDerivative, Site, Slot, SparseRows};
 
 use crate::compute;
-use crate::derived::Place;
+use crate::derived::{Quantity, Scalar, Subject, Through};
 use crate::error::{Result, bad};
 use crate::nodes::{Component, EdgeNode, Node};
+use crate::place::Place;
 use crate::readings::write_vector;
 use crate::side::Side;
 use crate::slots;
@@ -27,56 +28,43 @@ use crate::tensors::{at_token, dots, row_of, times};
 use crate::trace::{Trace, through_value};
 use crate::values::Values;
 
-/// `None` if `dst` is not about edges.
+/// Scalars about edges of the node that an inspection names.
 ///
 /// # Errors
 /// If the inspection names no node, or one that does not fit.
-pub(crate) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: Option<usize>) -> Result<Option<Values<'a>>> {
-    let asked = matches!(
-        dst,
-        Dst::SingleNodeWrite
-            | Dst::SingleNodeWriteToFinalResidualGrad
-            | Dst::GradOfSingleSubnodeAttribution
-            | Dst::AttnOutEdgeAttribution
-            | Dst::MlpOutEdgeAttribution
-            | Dst::OnlineAutoencoderOutEdgeAttribution
-            | Dst::TokenOutEdgeAttribution
-            | Dst::MlpInEdgeAttribution
-            | Dst::OnlineAutoencoderInEdgeAttribution
-            | Dst::AttnQueryInEdgeAttribution
-            | Dst::AttnKeyInEdgeAttribution
-            | Dst::AttnValueInEdgeAttribution
-            | Dst::MlpInEdgeActivation
-            | Dst::OnlineAutoencoderInEdgeActivation
-            | Dst::AttnQueryInEdgeActivation
-            | Dst::AttnKeyInEdgeActivation
-    );
-    if !asked {
-        return Ok(None);
-    }
+pub(crate) fn values<'a>(side: &'a Side<'_>, dst: Dst, scalar: Scalar, layer: Option<usize>) -> Result<Values<'a>> {
     let Some(edge) = &side.edge else {
         return bad!(
             "\"{dst}\" is about edges of a node, which a request of this kind cannot name; use the library interface"
         );
     };
-    let post_emb = || side.get(Site::ResidPostEmb, None);
-    Ok(Some(Values::Dense(match (dst, layer) {
-        (Dst::TokenOutEdgeAttribution, _) => dots(&post_emb()?, Some(&attribution_gradient(side, dst, edge)?))?,
-        (_, None) => return Ok(None),
-        (Dst::SingleNodeWrite, Some(_)) => written(side, edge)?,
-        (Dst::SingleNodeWriteToFinalResidualGrad, Some(_)) => {
+    if let Subject::Stream(site) = scalar.subject {
+        let rows = side.get(site, layer)?;
+        return Ok(Values::Dense(dots(&rows, Some(&attribution_gradient(side, dst, edge)?))?));
+    }
+    let Some(layer) = layer else { return bad!("\"{dst}\" exists in each layer, but no layer is named") };
+    Ok(Values::Dense(match scalar.quantity {
+        Quantity::OutEdge => return out_edges(side, dst, scalar, layer, edge),
+        Quantity::InEdge(through) => return in_edges(side, dst, scalar, (through, true), layer, edge),
+        Quantity::InEdgeActivation(through) => return in_edges(side, dst, scalar, (through, false), layer, edge),
+        Quantity::WriteToFinalResidual => {
             let gradient = side.final_residual_gradient(dst)?;
             let (layer, place) = edge.node.writes_at(side.model());
             let precedes = side.precedes_final_residual(Some(layer), place);
             dots(&written(side, edge)?, gradient.as_ref().filter(|_| precedes))?
         }
-        (Dst::GradOfSingleSubnodeAttribution, Some(_)) => attribution_gradient(side, dst, edge)?,
-        (
-            Dst::AttnOutEdgeAttribution | Dst::MlpOutEdgeAttribution | Dst::OnlineAutoencoderOutEdgeAttribution,
-            Some(layer),
-        ) => return out_edges(side, dst, layer, edge).map(Some),
-        (_, Some(layer)) => return in_edges(side, dst, layer, edge).map(Some),
-    })))
+        Quantity::GradientAtResidual => attribution_gradient(side, dst, edge)?,
+        _ => written(side, edge)?,
+    }))
+}
+
+/// The slot in which neurons, heads or latents stand.
+fn slot_of(side: &Side<'_>, dst: Dst, subject: Subject) -> Result<Slot> {
+    match subject {
+        Subject::Heads => Ok(Slot::Attention),
+        Subject::Neurons => Ok(Slot::Mlp),
+        _ => slots::only(side.model(), dst.as_str()),
+    }
 }
 
 /// What the node writes, `[1, D]`.
@@ -128,51 +116,42 @@ fn entry(gradient: Option<Tensor>, index: &[usize]) -> Result<f32> {
 }
 
 /// The writes of all nodes of a layer along the gradient of the named downstream node.
-fn out_edges<'a>(side: &'a Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode) -> Result<Values<'a>> {
-    let slot = match dst {
-        Dst::AttnOutEdgeAttribution => Slot::Attention,
-        Dst::MlpOutEdgeAttribution => Slot::Mlp,
-        _ => slots::only(side.model(), dst.as_str())?,
-    };
+fn out_edges<'a>(side: &'a Side<'_>, dst: Dst, scalar: Scalar, layer: usize, edge: &EdgeNode) -> Result<Values<'a>> {
+    let slot = slot_of(side, dst, scalar.subject)?;
     let gradient = attribution_gradient(side, dst, edge)?;
     let precedes = Place::written_by(side.model(), slot, layer) < edge.node.reads_at(side.model());
     compute::along_gradient(side, dst, layer, Some(&gradient).filter(|_| precedes))
 }
 
 /// Derivatives of all nodes of a layer along the named upstream node's write; zero where the layer does not follow it.
-fn in_edges<'a>(side: &'a Side<'_>, dst: Dst, layer: usize, edge: &EdgeNode) -> Result<Values<'a>> {
-    let slot = match dst {
-        Dst::MlpInEdgeAttribution | Dst::MlpInEdgeActivation => Slot::Mlp,
-        Dst::OnlineAutoencoderInEdgeAttribution | Dst::OnlineAutoencoderInEdgeActivation => {
-            slots::only(side.model(), dst.as_str())?
-        }
-        _ => Slot::Attention,
-    };
-    let attribution = !matches!(
-        dst,
-        Dst::MlpInEdgeActivation
-            | Dst::OnlineAutoencoderInEdgeActivation
-            | Dst::AttnQueryInEdgeActivation
-            | Dst::AttnKeyInEdgeActivation
-    );
+fn in_edges<'a>(
+    side: &'a Side<'_>,
+    dst: Dst,
+    scalar: Scalar,
+    (through, attribution): (Through, bool),
+    layer: usize,
+    edge: &EdgeNode,
+) -> Result<Values<'a>> {
+    let slot = slot_of(side, dst, scalar.subject)?;
     let follows = edge.node.writes_at(side.model()) < Place::read_by(side.model(), slot, layer);
     // Activations along a write are told with the scale held fixed, attributions as the inspection says.
     let along = Along { side, layer, write: write(side, edge)?, edge, frozen_scale: !attribution || edge.frozen_scale };
-    if matches!(dst, Dst::OnlineAutoencoderInEdgeAttribution | Dst::OnlineAutoencoderInEdgeActivation) {
-        return along.latents(dst, slot, follows, attribution);
-    }
-    let site = if slot == Slot::Mlp { Site::MlpPostAct } else { Site::AttnQkProbs };
-    let derivative = match dst {
+    let site = match scalar.subject {
+        Subject::Neurons => Site::MlpPostAct,
+        Subject::Heads => Site::AttnQkProbs,
+        _ => return along.latents(dst, slot, follows, attribution),
+    };
+    let derivative = match through {
         _ if !follows => return Ok(Values::Dense(side.get(site, layer)?.zeros_like()?)),
-        Dst::MlpInEdgeAttribution | Dst::MlpInEdgeActivation => along.padded(&along.mlp()?.post_act)?,
-        Dst::AttnValueInEdgeAttribution => {
+        Through::Layer => along.padded(&along.mlp()?.post_act)?,
+        Through::Value => {
             let (state, d) = along.attention()?;
             let gradient = side.gradient(dst, Site::AttnVOut, layer)?;
             let attn = &side.model().block(layer).attn;
             let products = gradient.map(|gradient| attn.vjp_probs(&d.v, &gradient)).transpose()?;
             return Ok(Values::Dense(times(&state.qk_probs, products.as_ref())?));
         }
-        _ => along.probs(matches!(dst, Dst::AttnQueryInEdgeAttribution | Dst::AttnQueryInEdgeActivation))?,
+        Through::Query | Through::Key => along.probs(through == Through::Query)?,
     };
     Ok(Values::Dense(match attribution {
         true => times(&derivative, side.gradient(dst, site, layer)?.as_ref())?,

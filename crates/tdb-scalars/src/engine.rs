@@ -1,8 +1,10 @@
 //! The engine: a model with its tokenizer and autoencoders, ready to answer.
 
+use tdb_api::wire::FieldPath;
 use tdb_api::{ModelInfoResponse, TokenRef};
 use tdb_model::{Slot, Tokenizer, Transformer};
 
+use crate::error::Error;
 use crate::kept::KeptReadings;
 
 /// Ids of GPT-2's tokens that its training text hardly held; their embeddings are noise that would top every list.
@@ -132,6 +134,17 @@ impl Engine {
     /// Whether a token belongs to this row of the vocabulary: models are padded to round numbers of rows.
     pub fn has_token(&self, row: usize) -> bool {
         u32::try_from(row).is_ok_and(|id| self.tokenizer.contains(id))
+    }
+
+    /// The tokens of a field of the request.
+    ///
+    /// # Errors
+    /// If one is not exactly one token.
+    pub(crate) fn tokens_of_field(&self, field: &str, tokens: &[TokenRef]) -> Result<Vec<u32>, Error> {
+        let one = |(i, token)| {
+            self.token(token).map_err(|what| Error::BadField { field: FieldPath::of(field).index(i), what })
+        };
+        tokens.iter().enumerate().map(one).collect()
     }
 
     /// The id of the token that is named.

@@ -28,11 +28,11 @@ impl Engine {
     ) -> Result<DictionaryFidelityResponse> {
         let tokens = self.tokenizer().encode(&request.prompt);
         if tokens.is_empty() {
-            return bad!("prompt is empty; give at least one token, such as \"<|endoftext|>\"");
+            return bad!(at "prompt", "is empty; give at least one token, such as \"<|endoftext|>\"");
         }
         let limit = RANKED_PROMPT_LIMIT.min(self.model().config().ctx_window);
         if tokens.len() > limit {
-            return bad!("prompt has {} tokens; this question takes at most {limit}", tokens.len());
+            return bad!(at "prompt", "has {} tokens; this question takes at most {limit}", tokens.len());
         }
         let loss = match request.target_tokens.is_empty() {
             true => None,

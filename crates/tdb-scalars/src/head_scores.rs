@@ -10,7 +10,7 @@ use tdb_model::{ForwardOptions, Site, Tensor};
 
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{Error, Result, bad};
+use crate::error::{Result, bad};
 
 /// Tokens that come twice, at most.
 const REPEATED: usize = 50;
@@ -27,7 +27,7 @@ impl Engine {
     pub fn head_scores(&self, request: &ComponentRequest, context: &Context<'_>) -> Result<HeadScoresResponse> {
         let config = self.model().config();
         if request.node_type != NodeType::AttentionHead {
-            return bad!("nodeType is \"{}\"; scores are of attention heads", request.node_type);
+            return bad!(at "nodeType", "is \"{}\"; scores are of attention heads", request.node_type);
         }
         let layer = index(request.layer_index, config.n_layers, "layerIndex")?;
         let head = index(request.activation_index, config.n_heads, "activationIndex")?;
@@ -126,6 +126,6 @@ fn one_head(values: &Tensor, head: usize) -> Result<Tensor> {
 pub(crate) fn index(value: i64, limit: usize, name: &str) -> Result<usize> {
     match usize::try_from(value) {
         Ok(index) if index < limit => Ok(index),
-        _ => Err(Error::Bad(format!("{name} is {value}, outside 0..{limit}"))),
+        _ => bad!(at name, "is {value}, outside 0..{limit}"),
     }
 }

@@ -3,8 +3,8 @@
 use tdb_api::{Check, CheckName, MirroredNodeIndex};
 use tdb_model::numbers::dot;
 use tdb_model::{
-    ForwardOptions, Gradients, Index, Intervention, Numbers, Pass, Patch, PatchHooks, Point, Run, Site, Slot, Together,
-    Transformer, Values,
+    ForwardOptions, Gradients, Hooks, Index, Intervention, Numbers, Pass, Patch, PatchHooks, Point, Run, Site, Slot,
+    Together, Transformer, Values,
 };
 
 use crate::effects::{Entries, NODE_SITES, Random};
@@ -14,8 +14,20 @@ use crate::outcome::{Outcome, Scale};
 use crate::price::ROWS;
 use crate::side::Side;
 
+/// How much is checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Beside an answer, of which checks are to cost a tenth at most: layers, tokens and nodes drawn anew for every prompt.
+    /// A run costs what is computed behind its first patch, so that late layers and tokens come up more often than early
+    /// ones ([`Random::draw`]).
+    Sample,
+    /// Every layer, when nothing else is asked.
+    Whole,
+}
+
 /// A run whose answer is checked.
 pub(crate) struct Checked<'a> {
+    pub extent: Extent,
     pub run: &'a Run,
     pub interventions: &'a [Intervention],
     /// What the answer is about.
@@ -34,6 +46,31 @@ impl Checked<'_> {
 
     fn tokens(&self) -> usize {
         self.run.tokens().len()
+    }
+
+    /// Always the same for a prompt and a `seed`.
+    fn random(&self, seed: u64) -> Random {
+        let mix = |seed: u64, token: &u32| (seed ^ u64::from(*token)).wrapping_mul(0x100_0000_01B3).rotate_left(23);
+        Random::new(self.run.tokens().iter().fold(seed ^ 0xCBF2_9CE4_8422_2325, mix))
+    }
+
+    /// So many layers are computed behind these patches.
+    fn depth(&self, patches: &[Patch]) -> usize {
+        let n_layers = self.model().config().n_layers;
+        let first = |patch: &Patch| match patch.point {
+            Point { site: Site::ResidPostEmb, .. } => 0,
+            Point { layer, .. } => layer.unwrap_or(n_layers),
+        };
+        patches.iter().map(|patch| n_layers - first(patch)).max().unwrap_or(0)
+    }
+
+    /// The layer with which a checked run begins.
+    fn first_layer(&self, random: &mut Random) -> usize {
+        let n_layers = self.model().config().n_layers;
+        match self.extent {
+            Extent::Whole => 0,
+            Extent::Sample => random.draw((0..n_layers).map(|layer| n_layers - layer)).unwrap_or(0),
+        }
     }
 
     /// The logits at the last token, `[V]`.
@@ -71,8 +108,9 @@ impl Checked<'_> {
     pub fn of_run(&self, seed: u64) -> Result<Vec<Check>> {
         let mut checks = Vec::new();
         checks.extend(self.sum()?);
-        checks.extend(self.writes()?);
-        checks.extend(self.identity_and_difference(seed)?);
+        let mut random = self.random(seed);
+        checks.extend(self.writes(&mut random)?);
+        checks.extend(self.identity_and_difference(&mut random)?);
         Ok(checks)
     }
 
@@ -116,9 +154,9 @@ impl Checked<'_> {
         Ok(Some(check(CheckName::Sum, (sum - objective).abs(), 1e-4 * (1.0 + size), sentence)))
     }
 
-    /// Heads, neurons and biases of every layer, at the last token, add up to what the layer writes. Not where layers are
+    /// Heads, neurons and biases of a layer, at the last token, add up to what the layer writes. Not where layers are
     /// normalised after they have written.
-    fn writes(&self) -> Result<Option<Check>> {
+    fn writes(&self, random: &mut Random) -> Result<Option<Check>> {
         let (model, last) = (self.model(), self.tokens() - 1);
         let config = model.config();
         if config.post_norms || self.is_changed() {
@@ -132,7 +170,12 @@ impl Checked<'_> {
             let apart = f64::from(apart / size);
             worst = if apart.is_finite() { worst.max(apart) } else { f64::INFINITY };
         };
-        for layer in 0..config.n_layers {
+        let mut layers: Vec<usize> = match self.extent {
+            Extent::Whole => (0..config.n_layers).collect(),
+            Extent::Sample => vec![random.below(config.n_layers), random.below(config.n_layers)],
+        };
+        layers.dedup();
+        for &layer in &layers {
             let block = model.block(layer);
             let bias = |has: bool, name: &str| match has {
                 true => host(model.weight(&format!("blocks.{layer}.{name}.bias"))?).map_err(crate::Error::from),
@@ -154,7 +197,8 @@ impl Checked<'_> {
             }
         }
         let sentence = format!(
-            "In {} layers, heads, neurons and biases add up to what the layer writes, up to {worst:.1e} of it.",
+            "In {} of {} layers, heads, neurons and biases add up to what the layer writes, up to {worst:.1e} of it.",
+            layers.len(),
             config.n_layers
         );
         Ok(Some(check(CheckName::Writes, worst, 1e-3, sentence)))
@@ -162,14 +206,16 @@ impl Checked<'_> {
 
     /// Patched with itself, a run is the same: to the bit on a processor, whose operations do not depend on what is computed
     /// beside. Patched with something else, it is another one.
-    fn identity_and_difference(&self, seed: u64) -> Result<[Check; 2]> {
+    fn identity_and_difference(&self, random: &mut Random) -> Result<[Check; 2]> {
         let (model, last) = (self.model(), self.tokens() - 1);
-        let mut runs = self.patched_with_itself(&mut Random::new(seed))?;
+        let first = self.first_layer(random);
+        let mut runs = self.patched_with_itself(first, random)?;
         let (n_patches, n_runs) = (runs.iter().map(Vec::len).sum::<usize>(), runs.len());
-        let other = (self.run.tokens()[last] + 1) % model.embedding().n_vocab() as u32;
-        let point = Point { site: Site::ResidPostEmb, layer: None };
-        let values = Values::Each(model.embedding().row(other).into());
-        runs.push(vec![Patch { point, indices: vec![Index::At(last), Index::All], values }]);
+        let mut turned = Patch::from_run(self.run, residual_before(first), vec![Index::At(last), Index::All])?;
+        if let Values::Each(values) = &turned.values {
+            turned.values = Values::Each(values.iter().map(|x| -x).collect());
+        }
+        runs.push(vec![turned]);
 
         let expected = self.read(self.logits()?);
         let found = self.vary_logits(&runs)?;
@@ -186,17 +232,19 @@ impl Checked<'_> {
         let fixed = self.interventions.iter().any(|i| i.pass == Pass::Forward);
         let same = found[n_runs] == expected;
         let sentence = match same {
-            true => "Another token's embedding in the place of the last one's changed nothing.",
-            false => "Another token's embedding in the place of the last one's changed the logits.",
+            true => "the logits stayed the same",
+            false => "the logits changed",
         };
+        let sentence =
+            format!("With the sign of the last token's residual stream turned before layer {first}, {sentence}.");
         // Under interventions the last token may have no part in the answer.
-        let difference = check(CheckName::Difference, f64::from(u8::from(same && !fixed)), 0.0, sentence.to_owned());
+        let difference = check(CheckName::Difference, f64::from(u8::from(same && !fixed)), 0.0, sentence);
         Ok([identity, difference])
     }
 
-    /// Two runs patched with themselves: one at a token chosen at random, at every kind of site in layers chosen at random,
-    /// and one in the whole of a late layer. A run costs what is computed behind its first patch.
-    fn patched_with_itself(&self, random: &mut Random) -> Result<Vec<Vec<Patch>>> {
+    /// Two runs patched with themselves: one at a token chosen at random, at every kind of site in layers from `first` on, and
+    /// one in the whole of a late layer.
+    fn patched_with_itself(&self, first: usize, random: &mut Random) -> Result<Vec<Vec<Patch>>> {
         let (model, tokens) = (self.model(), self.tokens());
         let n_layers = model.config().n_layers;
         let patch = |site: Site, layer: Option<usize>, token: Index| {
@@ -205,17 +253,22 @@ impl Checked<'_> {
             Patch::from_run(self.run, Point { site, layer }, indices)
         };
         // Neither the first token, which has none before it, nor the last, which has none behind it, where there are others.
-        let token = match tokens {
-            1 | 2 => tokens - 1,
-            _ => 1 + random.below(tokens - 2),
+        let token = match (tokens, self.extent) {
+            (1 | 2, _) => tokens - 1,
+            (_, Extent::Whole) => 1 + random.below(tokens - 2),
+            (_, Extent::Sample) => 1 + random.draw((1..tokens - 1).map(|token| tokens - token)).unwrap_or(0),
         };
         let mut sites = vec![Site::ResidPostAttn, Site::AttnV, Site::AttnVOut, Site::MlpPostAct, Site::ResidPostMlp];
         sites.retain(|site| model.site_dims(*site, tokens).is_some());
-        let mut at_token = vec![patch(Site::ResidPostEmb, None, Index::At(token))?];
+        let Point { site, layer } = residual_before(first);
+        let mut at_token = vec![patch(site, layer, Index::At(token))?];
         for site in sites {
-            at_token.push(patch(site, Some(random.below(n_layers)), Index::At(token))?);
+            at_token.push(patch(site, Some(first + random.below(n_layers - first)), Index::At(token))?);
         }
-        let late = n_layers.saturating_sub(1 + random.below(2));
+        let late = match self.extent {
+            Extent::Whole => n_layers.saturating_sub(1 + random.below(2)),
+            Extent::Sample => n_layers - 1,
+        };
         Ok(vec![at_token, vec![patch(Site::AttnVOut, Some(late), Index::All)?]])
     }
 
@@ -227,26 +280,21 @@ impl Checked<'_> {
         }
     }
 
-    /// Activation times gradient ([`Outcome::checked_scale`]) of up to two of these nodes against finite differences.
+    /// Activation times gradient ([`Outcome::checked_scale`]) of one or two of these nodes against finite differences.
     ///
     /// # Errors
     /// If an operation fails.
     pub fn gradient(&self, nodes: &[Entries], gradients: &Gradients, seed: u64) -> Result<Check> {
         /// Steps by which activations are scaled.
         const STEP: f32 = 0.05;
-        let (mut random, last) = (Random::new(seed ^ 1), self.tokens() - 1);
+        let (mut random, last) = (self.random(seed ^ 1), self.tokens() - 1);
         let mut estimates = Vec::with_capacity(nodes.len());
         for node in nodes {
             let gradient = node.gradient(self.run, gradients)?;
             let terms = node.values(self.run)?.into_iter().zip(gradient.unwrap_or_default());
             estimates.push(terms.map(|(x, g)| f64::from(x) * f64::from(g)).sum::<f64>());
         }
-        let largest = (0..nodes.len()).max_by(|a, b| estimates[*a].abs().total_cmp(&estimates[*b].abs()));
-        let mut chosen: Vec<usize> = largest.into_iter().collect();
-        if !nodes.is_empty() {
-            chosen.push(random.below(nodes.len()));
-        }
-        chosen.dedup();
+        let chosen = self.differenced(nodes, &estimates, &mut random);
         let hold = match self.outcome.checked_scale() {
             Scale::Free => None,
             Scale::Held => {
@@ -278,22 +326,51 @@ impl Checked<'_> {
         Ok(check(CheckName::Gradient, worst, limit, sentence))
     }
 
-    /// The one of these patched runs, whose outcomes are known, that moved the outcome most, against a run of its own.
+    /// The nodes whose estimates are held against finite differences: the one with the largest and one more, or of a sample
+    /// one that has an estimate.
+    fn differenced(&self, nodes: &[Entries], estimates: &[f64], random: &mut Random) -> Vec<usize> {
+        let n_layers = self.model().config().n_layers;
+        let largest = (0..nodes.len()).max_by(|a, b| estimates[*a].abs().total_cmp(&estimates[*b].abs()));
+        let Some(largest) = largest else { return Vec::new() };
+        let mut chosen = match self.extent {
+            Extent::Whole => vec![largest, random.below(nodes.len())],
+            Extent::Sample => {
+                let some: Vec<usize> = (0..nodes.len()).filter(|i| estimates[*i] != 0.0).collect();
+                let depth = |i: &usize| n_layers - nodes[*i].point.layer.unwrap_or(0);
+                let drawn = random.draw(some.iter().map(|i| depth(i) * (self.tokens() - nodes[*i].token())));
+                vec![drawn.map_or(largest, |i| some[i])]
+            }
+        };
+        chosen.dedup();
+        chosen
+    }
+
+    /// The one of these patched runs, whose outcomes are known, that moved the outcome most, against a run of its own. Of a
+    /// sample: one that moved it by a tenth of that or more, and a run that has the layers below from the one it differs from.
     ///
     /// # Errors
     /// If an operation fails.
     pub fn sharing(&self, runs: &[Vec<Patch>], outcomes: &[f64]) -> Result<Option<Check>> {
         let base = self.outcome.of(self.run)?;
         let moved = |i: &usize| (outcomes[*i] - base).abs();
-        let Some(i) = (0..runs.len()).max_by(|a, b| moved(a).total_cmp(&moved(b))) else { return Ok(None) };
+        let Some(most) = (0..runs.len()).max_by(|a, b| moved(a).total_cmp(&moved(b))) else { return Ok(None) };
+        let some: Vec<usize> = (0..runs.len()).filter(|i| 10.0 * moved(i) >= moved(&most)).collect();
+        let (i, shared) = match self.extent {
+            Extent::Whole => (most, None),
+            Extent::Sample => {
+                let drawn = self.random(runs.len() as u64).draw(some.iter().map(|i| self.depth(&runs[*i])));
+                (drawn.map_or(most, |i| some[i]), Some(self.run))
+            }
+        };
         let mut hooks = PatchHooks(&runs[i]);
-        let options =
-            ForwardOptions { interventions: self.interventions, hooks: Some(&mut hooks), ..Default::default() };
+        let (interventions, hooks) = (self.interventions, Some(&mut hooks as &mut dyn Hooks));
+        let options = ForwardOptions { interventions, hooks, shared, ..Default::default() };
         let alone = self.outcome.of(&self.model().forward(self.run.tokens(), options)?)?;
         let apart = (alone - outcomes[i]).abs();
         let sentence = format!(
-            "Of {} runs that were computed together, the one that moved the answer most is a run of its own, up to {apart:.1e}.",
-            runs.len()
+            "Of {} runs that were computed together, one that moved the answer{} is a run of its own, up to {apart:.1e}.",
+            runs.len(),
+            if i == most { " most" } else { "" }
         );
         Ok(Some(check(CheckName::Sharing, apart, 1e-4 * (1.0 + alone.abs()), sentence)))
     }
@@ -313,6 +390,14 @@ impl Checked<'_> {
     }
 }
 
+/// The residual stream that a layer begins with.
+fn residual_before(layer: usize) -> Point {
+    match layer {
+        0 => Point { site: Site::ResidPostEmb, layer: None },
+        _ => Point { site: Site::ResidPostMlp, layer: Some(layer - 1) },
+    }
+}
+
 /// The checks of one side of the debugger's answer: those of its run, of its gradients, and of the exact effect of one of its
 /// nodes.
 ///
@@ -321,19 +406,30 @@ impl Checked<'_> {
 pub(crate) fn of_side(side: &Side<'_>, nodes: &[MirroredNodeIndex]) -> Result<Vec<Check>> {
     let (run, interventions) = (&side.run, side.plan.interventions.as_slice());
     let outcome = Outcome::new(run, side.plan.loss.as_ref(), side.plan.trace.as_ref())?;
-    let checked = Checked { run, interventions, outcome: &outcome };
+    let checked = Checked { extent: Extent::Sample, run, interventions, outcome: &outcome };
     let seed = nodes.len() as u64;
     let mut checks = checked.of_run(seed)?;
     // What dictionaries leave over is no single activation.
     let mut entries: Vec<Entries> =
         nodes.iter().filter_map(|node| Entries::of(side.model(), side.tokens(), node).ok()).collect();
+    // Those of the answer itself, which hold the final norm's scale and were kept for the listed nodes.
+    let own = side.gradients.as_ref().filter(|_| outcome.trace().is_none() && !entries.is_empty());
     if entries.is_empty() {
         entries = side.engine.some_entries(run, outcome.trace(), seed)?;
     }
     let is_cancelled = || side.is_cancelled();
-    let gradients = outcome.gradients(run, outcome.checked_scale(), &NODE_SITES, interventions, &is_cancelled)?;
-    checks.push(checked.gradient(&entries, &gradients, seed)?);
-    let one = &entries[Random::new(seed).below(entries.len())];
+    let gradient = match own {
+        Some(gradients) => checked.gradient(&entries, gradients, seed)?,
+        None => {
+            let scale = outcome.checked_scale();
+            let gradients = outcome.gradients(run, scale, &NODE_SITES, interventions, &is_cancelled)?;
+            checked.gradient(&entries, &gradients, seed)?
+        }
+    };
+    checks.push(gradient);
+    let n_layers = side.model().config().n_layers;
+    let depth = |entries: &Entries| n_layers - entries.point.layer.unwrap_or(0);
+    let one = &entries[checked.random(seed ^ 2).draw(entries.iter().map(depth)).unwrap_or(0)];
     let removed = vec![vec![one.set_to(Values::Same(0.0))]];
     checks.extend(checked.sharing(&removed, &checked.vary(&removed)?)?);
     checks.extend(dictionaries(&checked)?);
@@ -350,7 +446,7 @@ pub(crate) fn dictionaries(checked: &Checked<'_>) -> Result<Vec<Check>> {
     let (run, model) = (checked.run, checked.model());
     let mut checks = Vec::new();
     for slot in Slot::ALL.into_iter().filter(|slot| model.has(*slot)) {
-        let (mut left, mut all, mut errors) = (0.0f64, 0.0f64, Vec::new());
+        let (mut left, mut all) = (0.0f64, 0.0f64);
         for layer in 0..model.config().n_layers {
             let Some(state) = run.latents(slot, layer) else { continue };
             let rest = Numbers::of(&run.latent_error(slot, layer)?)?.to_row_major();
@@ -360,22 +456,15 @@ pub(crate) fn dictionaries(checked: &Checked<'_>) -> Result<Vec<Check>> {
             let from = if checked.tokens() > 1 { width } else { 0 };
             left += rest[from..].iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
             all += input[from..].iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-            let point = Point { site: slot.error(), layer: Some(layer) };
-            errors.push(Patch { point, indices: vec![Index::All, Index::All], values: Values::Same(0.0) });
         }
-        let without = checked.vary(&[errors])?[0];
-        let with = checked.outcome.of(run)?;
         let share = left / all.max(f64::MIN_POSITIVE);
         let layers = match slot {
             Slot::Mlp => "MLP",
             Slot::Attention => "attention",
             Slot::Residual => "residual stream's",
         };
-        let sentence = format!(
-            "The {layers} autoencoders leave {:.1} % of this prompt's activations over; with what they make alone, the \
-             objective is {without:.4} instead of {with:.4}.",
-            100.0 * share
-        );
+        let sentence =
+            format!("The {layers} autoencoders leave {:.1} % of this prompt's activations over.", 100.0 * share);
         checks.push(check(CheckName::Dictionary, share, MOST_LEFT_OVER, sentence));
     }
     Ok(checks)

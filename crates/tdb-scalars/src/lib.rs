@@ -6,6 +6,7 @@
 
 mod answer;
 mod checks;
+mod collected;
 mod component;
 mod component_weights;
 pub mod compute;
@@ -30,6 +31,7 @@ pub mod objective;
 mod outcome;
 mod pairs;
 mod patching;
+pub mod place;
 mod price;
 mod question;
 mod rank;

@@ -21,11 +21,10 @@ impl Engine {
         let first = match request.last_tokens.map(usize::try_from) {
             None => 0,
             Some(Ok(last)) if last > 0 => n.saturating_sub(last),
-            Some(_) => return bad!("lastTokens must be a positive number, or null for all"),
+            Some(_) => return bad!(at "lastTokens", "must be a positive number, or null for all"),
         };
         let followed = |field: &str, tokens: &[TokenRef]| -> Result<Option<u32>> {
-            let one = |token| self.token(token).map_err(|message| Error::Bad(format!("{field}: {message}")));
-            tokens.first().map(one).transpose()
+            Ok(self.tokens_of_field(field, &tokens[..tokens.len().min(1)])?.pop())
         };
         let followed = [
             followed("targetTokens", &request.target_tokens)?,

@@ -4,7 +4,7 @@ use tdb_api::{PatchMetric, TokenRef};
 use tdb_model::Logits;
 
 use crate::engine::Engine;
-use crate::error::{Error, Result, bad};
+use crate::error::{Result, bad};
 
 /// A function of the logits at the last token.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,12 +24,12 @@ impl Metric {
     /// # Errors
     /// If there is no target, or a token is not exactly one.
     pub fn logit_difference(engine: &Engine, targets: &[TokenRef], distractors: &[TokenRef]) -> Result<Self> {
-        let mut tokens = read(engine, "targetTokens", targets)?;
+        let mut tokens = engine.tokens_of_field("targetTokens", targets)?;
         if tokens.is_empty() {
-            return bad!("targetTokens is empty; give at least one token");
+            return bad!(at "targetTokens", "is empty; give at least one token");
         }
         let targets = tokens.len();
-        tokens.extend(read(engine, "distractorTokens", distractors)?);
+        tokens.extend(engine.tokens_of_field("distractorTokens", distractors)?);
         Ok(Metric::LogitDifference { tokens, targets })
     }
 
@@ -49,17 +49,17 @@ impl Metric {
             return Self::logit_difference(engine, targets, distractors);
         }
         if !distractors.is_empty() {
-            return bad!("distractorTokens has no meaning with the metric \"{name}\"; leave it out");
+            return bad!(at "distractorTokens", "has no meaning with the metric \"{name}\"; leave it out");
         }
         if name == PatchMetric::KlDivergence {
             if !targets.is_empty() {
-                return bad!("targetTokens has no meaning with the metric \"{name}\"; leave it out");
+                return bad!(at "targetTokens", "has no meaning with the metric \"{name}\"; leave it out");
             }
             return Ok(Metric::Divergence { from: log_softmax(clean) });
         }
-        let targets = read(engine, "targetTokens", targets)?;
+        let targets = engine.tokens_of_field("targetTokens", targets)?;
         if targets.is_empty() {
-            return bad!("the metric \"{name}\" needs targetTokens; give at least one token");
+            return bad!(at "targetTokens", "is empty; the metric \"{name}\" needs at least one token");
         }
         Ok(match name {
             PatchMetric::LogProbability => Metric::LogProbability { targets },
@@ -136,11 +136,6 @@ impl Metric {
         }
         out
     }
-}
-
-fn read(engine: &Engine, field: &str, tokens: &[TokenRef]) -> Result<Vec<u32>> {
-    let one = |token| engine.token(token).map_err(|message| Error::Bad(format!("{field}: {message}")));
-    tokens.iter().map(one).collect()
 }
 
 fn mean(values: &[f32]) -> f64 {

@@ -5,8 +5,8 @@ use std::fmt;
 use tdb_api::{AttentionTraceType, MirroredTraceConfig, NodeType, PassType};
 use tdb_model::{Autoencoder, Point, Slot, Transformer};
 
-use crate::derived::{LayerPlace, Place};
 use crate::error::{Result, bad};
+use crate::place::{LayerPlace, Place};
 use crate::slots;
 use crate::values::wrap;
 

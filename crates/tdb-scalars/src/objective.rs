@@ -6,7 +6,7 @@ use tdb_api::{LossFnConfig, LossFnName, TokenRef};
 use tdb_model::numbers::softmax;
 
 use crate::engine::Engine;
-use crate::error::{Error, Result, bad};
+use crate::error::{Result, bad};
 
 /// A function of the logits at the last token. Larger means that the targets are preferred.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,18 +26,16 @@ impl Loss {
     /// If targets are missing, or a target or distractor is not exactly one token.
     pub fn new(engine: &Engine, config: &LossFnConfig) -> Result<Self> {
         let name = config.name;
-        let read = |field: &str, tokens: &Option<Vec<TokenRef>>| -> Result<Vec<u32>> {
-            let tokens = tokens.as_deref().unwrap_or_default();
-            let one = |token| engine.token(token).map_err(|message| Error::Bad(format!("{field}: {message}")));
-            tokens.iter().map(one).collect()
+        let read = |field: &str, tokens: &Option<Vec<TokenRef>>| {
+            engine.tokens_of_field(field, tokens.as_deref().unwrap_or_default())
         };
         let targets = || match config.target_tokens.as_deref() {
-            None | Some([]) => bad!("targetTokens is empty; give at least one token"),
+            None | Some([]) => bad!(at "targetTokens", "is empty; give at least one token"),
             Some(_) => read("targetTokens", &config.target_tokens),
         };
         let no_distractors = || match &config.distractor_tokens {
             None => Ok(()),
-            Some(_) => bad!("distractorTokens has no meaning with the loss \"{name}\"; leave it out"),
+            Some(_) => bad!(at "distractorTokens", "has no meaning with the loss \"{name}\"; leave it out"),
         };
         match name {
             LossFnName::LogitDiff => {

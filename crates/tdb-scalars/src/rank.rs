@@ -9,9 +9,10 @@ use tdb_api::{
 
 use tdb_model::{Slot, Transformer};
 
-use crate::derived::{self, Place};
+use crate::derived;
 use crate::dictionary::latent_type;
-use crate::error::{Result, bad};
+use crate::error::{At, Result, bad};
+use crate::place::Place;
 use crate::side::Side;
 use crate::slots;
 use crate::store::Store;
@@ -108,14 +109,14 @@ fn is_replaced(model: &Transformer, dst: Dst, layer: Option<usize>, ranked: &[Ds
 /// The layers in which a scalar is ranked. With a cut, the residual dictionary's latents and error stand for all that was
 /// written before: of other nodes only those that write after it are ranked.
 fn layers_after_cut(side: &Side<'_>, dst: Dst, cut: Option<i64>) -> Result<Vec<Option<usize>>> {
-    let layers = side.layers(dst)?;
-    let Some(cut) = cut else { return Ok(layers) };
+    let Some(cut) = cut else { return side.layers(dst) };
     let (model, node_type) = (side.model(), derived::node_type(dst));
-    let slot = slots::require(model, Slot::Residual, "residualCutLayer")?;
+    let slot = slots::require(model, Slot::Residual, "residualCutLayer").at(|| "residualCutLayer".into())?;
     let Some(at) = usize::try_from(cut).ok().filter(|layer| *layer < model.config().n_layers) else {
-        return bad!("residualCutLayer is {cut}, but the model has layers 0..{}", model.config().n_layers);
+        return bad!(at "residualCutLayer", "is {cut}, but the model has layers 0..{}", model.config().n_layers);
     };
-    slots::in_layer(model, slot, at)?;
+    slots::in_layer(model, slot, at).at(|| "residualCutLayer".into())?;
+    let layers = side.layers(dst)?;
     let writes = match node_type {
         NodeType::ResidualAutoencoderLatent | NodeType::ResidualAutoencoderError => {
             return Ok(layers.into_iter().filter(|layer| *layer == Some(at)).collect());
@@ -183,6 +184,8 @@ fn to_tensor(sums: &Sums) -> Result<TensorND> {
         [_] => TensorND::Tensor1D(numbers),
         [_, n] => TensorND::Tensor2D(rows(&numbers, *n)),
         [_, m, n] => TensorND::Tensor3D(numbers.chunks(m * n).map(|matrix| rows(matrix, *n)).collect()),
-        dims => return bad!("sums can keep at most three dimensions, not {}", dims.len()),
+        dims => {
+            return bad!(at "dimensionsToKeepForIntermediateSum", "sums can keep at most three dimensions, not {}", dims.len());
+        }
     })
 }

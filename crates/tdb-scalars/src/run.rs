@@ -76,9 +76,7 @@ impl Engine {
             if side.loss.is_some_and(|x| !x.is_finite()) {
                 side.loss = None;
             }
-            if context.observer.listens() {
-                context.observer.event(TdbEvent::Inference { side: sides.len(), data: side.data() });
-            }
+            context.observer.event(TdbEvent::Inference { side: sides.len(), data: side.data() });
             sides.push(side);
         }
         Ok(sides)

@@ -22,7 +22,7 @@ impl Engine {
     /// [`Error::Bad`] with what is wrong and what would be right; [`Error::Cancelled`] if the observer wants no more.
     pub fn sample(&self, request: &SampleRequest, context: &Context<'_>) -> Result<()> {
         if !(1..=MOST).contains(&request.tokens) {
-            return bad!("tokens is {}; from 1 to {MOST} can be drawn", request.tokens);
+            return bad!(at "tokens", "is {}; from 1 to {MOST} can be drawn", request.tokens);
         }
         let choice = choice(request)?;
         let ablations = request.node_ablations.as_deref().unwrap_or_default();
@@ -72,10 +72,10 @@ impl Engine {
 fn choice(request: &SampleRequest) -> Result<Choice> {
     let (temperature, p) = (request.temperature as f32, request.top_p as f32);
     if !(0.0..=100.0).contains(&temperature) {
-        return bad!("temperature is {}, expected a number from 0 to 100", request.temperature);
+        return bad!(at "temperature", "is {}, expected a number from 0 to 100", request.temperature);
     }
     if !(p > 0.0 && p <= 1.0) {
-        return bad!("topP is {}, expected a number above 0 and at most 1", request.top_p);
+        return bad!(at "topP", "is {}, expected a number above 0 and at most 1", request.top_p);
     }
     Ok(match (temperature > 0.0, p < 1.0) {
         (false, _) => Choice::Greedy,

@@ -1,6 +1,7 @@
 //! One run of the model, with all that its derived scalars need.
 
 use candle_core::Tensor;
+use tdb_api::wire::FieldPath;
 use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, DerivedScalarType as Dst, InferenceRequestSpec,
     MirroredActivationIndex,
@@ -9,13 +10,13 @@ use tdb_model::{Gradients, Intervention, MlpKind, Point, Run, Site, Slot, Transf
 
 use crate::compute;
 use crate::context::Context;
-use crate::derived::{self, LayerPlace, Place};
-use crate::dictionary::{Part, describe};
+use crate::derived::{Layers, Subject, describe};
 use crate::engine::Engine;
-use crate::error::{Result, bad};
+use crate::error::{At, Result, bad};
 use crate::interventions;
 use crate::nodes::EdgeNode;
 use crate::objective::Loss;
+use crate::place::{LayerPlace, Place};
 use crate::slots;
 use crate::tensors::row_of;
 use crate::trace::{Trace, TraceSeed};
@@ -50,25 +51,30 @@ impl Plan {
         let model = engine.model();
         let tokens = engine.tokenizer().encode(&spec.prompt);
         if tokens.is_empty() {
-            return bad!("prompt is empty; give at least one token, such as \"<|endoftext|>\"");
+            return bad!(at "prompt", "is empty; give at least one token, such as \"<|endoftext|>\"");
         }
         let limit = model.config().ctx_window;
         if tokens.len() > limit {
-            return bad!("prompt has {} tokens, but the model sees at most {limit}", tokens.len());
+            return bad!(at "prompt", "has {} tokens, but the model sees at most {limit}", tokens.len());
         }
         let n = tokens.len();
         let specs = spec.ablation_specs.as_deref().unwrap_or_default();
-        let interventions = specs.iter().map(|s| interventions::intervention(model, n, s)).collect::<Result<_>>()?;
-        let trace = spec.trace_config.as_ref().map(|config| Trace::new(model, n, config)).transpose()?;
-        let loss = spec.loss_fn_config.as_ref().map(|config| Loss::new(engine, config)).transpose()?;
+        let intervention =
+            |(i, spec)| interventions::intervention(model, n, spec).at(|| FieldPath::of("ablationSpecs").index(i));
+        let interventions = specs.iter().enumerate().map(intervention).collect::<Result<_>>()?;
+        let trace = spec.trace_config.as_ref().map(|config| Trace::new(model, n, config));
+        let trace = trace.transpose().at(|| "traceConfig".into())?;
+        let loss = spec.loss_fn_config.as_ref().map(|config| Loss::new(engine, config));
+        let loss = loss.transpose().at(|| "lossFnConfig".into())?;
         if let Some(trace) = &trace
             && trace.needs_loss()
             && loss.is_none()
         {
-            return bad!("a trace through \"V\" without a downstream node needs lossFnConfig");
+            return bad!(at "traceConfig", "a trace through \"V\" without a downstream node needs lossFnConfig");
         }
         let within_layer = spec.activation_index_for_within_layer_grad.as_ref();
-        let within_layer = within_layer.map(|index| WithinLayer::new(model, n, index)).transpose()?;
+        let within_layer = within_layer.map(|index| WithinLayer::new(model, n, index)).transpose();
+        let within_layer = within_layer.at(|| "activationIndexForWithinLayerGrad".into())?;
         Ok(Plan { tokens, interventions, loss, trace, within_layer })
     }
 }
@@ -79,7 +85,7 @@ impl WithinLayer {
         let n_layers = model.config().n_layers;
         let layer = index.layer_index.and_then(|l| usize::try_from(l).ok()).filter(|l| *l < n_layers);
         let Some(layer) = layer else {
-            return bad!("activationIndexForWithinLayerGrad needs a layerIndex in 0..{n_layers}");
+            return bad!("it needs a layerIndex in 0..{n_layers}");
         };
         let slot = match location {
             Location::MlpPreAct | Location::MlpPostAct | Location::OnlineMlpAutoencoderLatent => Slot::Mlp,
@@ -89,7 +95,7 @@ impl WithinLayer {
             // With both loaded, the generic name means the attention one, as clients use it.
             Location::OnlineAutoencoderLatent => slots::only(model, location.as_str()).unwrap_or(Slot::Attention),
             Location::OnlineResidualAutoencoderLatent => Slot::Residual,
-            _ => return bad!("activationIndexForWithinLayerGrad cannot refer to \"{location}\""),
+            _ => return bad!("it cannot refer to \"{location}\""),
         };
         // Without the autoencoder that it names, only scalars that do not need it can be answered.
         let site = match location {
@@ -100,7 +106,7 @@ impl WithinLayer {
         let index = match (index.tensor_indices.last(), dims.last()) {
             (Some(AllOrOneIndex::One(i)), Some(n)) => match wrap(*i, *n) {
                 Some(i) => Some(i),
-                None => return bad!("activationIndexForWithinLayerGrad names unit {i}, but \"{location}\" has {n}"),
+                None => return bad!("it names unit {i}, but \"{location}\" has {n}"),
             },
             _ => None,
         };
@@ -240,24 +246,22 @@ impl Side<'_> {
     /// # Errors
     /// If it refers to a layer that the request does not name.
     pub fn layers(&self, dst: Dst) -> Result<Vec<Option<usize>>> {
-        if derived::is_whole_model(dst) {
-            return Ok(vec![None]);
-        }
-        if derived::is_within_layer(dst) {
-            return match &self.plan.within_layer {
-                Some(within) => Ok(vec![Some(within.layer)]),
-                None => bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which latent is meant"),
-            };
-        }
-        if let Some(edge) = &self.edge
-            && derived::is_about_edge_node(dst)
-        {
-            return Ok(vec![Some(edge.node.layer())]);
+        let scalar = describe(dst);
+        match (scalar.layers(), &self.edge) {
+            (Layers::WholeModel, _) => return Ok(vec![None]),
+            (Layers::OfNamedLatent, _) => {
+                return match &self.plan.within_layer {
+                    Some(within) => Ok(vec![Some(within.layer)]),
+                    None => bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which latent is meant"),
+                };
+            }
+            (Layers::OfNamedNode, Some(edge)) => return Ok(vec![Some(edge.node.layer())]),
+            (Layers::OfNamedNode, None) | (Layers::Each, _) => {}
         }
         let n_layers = self.model().config().n_layers;
         // Latents exist where there is a dictionary.
         let slot = compute::slot_of(self, dst)?;
-        let is_skip = describe(dst).is_some_and(|found| found.part == Part::Skip);
+        let is_skip = scalar.subject == Subject::Skip;
         let has = |layer: &usize| {
             slot.is_none_or(|slot| {
                 let found = self.model().autoencoder(slot, *layer);

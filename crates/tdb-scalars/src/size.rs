@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use tdb_api::wire::FieldPath;
 use tdb_api::{
     DerivedScalarType as Dst, Dimension, InferenceSubRequest, MultipleTopKDerivedScalarsRequestSpec as RankedSpec,
     NodeType, ProcessingRequestSpec as Spec, TokenScoringType,
@@ -12,6 +13,7 @@ use tdb_api::{
 
 use tdb_model::Slot;
 
+use crate::checks::field_of_spec;
 use crate::derived;
 use crate::engine::Engine;
 use crate::error::{Result, bad};
@@ -65,6 +67,20 @@ const NODE: u64 = 112;
 const NUMBER: u64 = 22;
 const TOKEN: u64 = 96;
 
+/// The place of the list with so many nodes at either end.
+fn field_of_k(requests: &[InferenceSubRequest], k: i64) -> FieldPath {
+    let is_it = |spec: &Spec| match spec {
+        Spec::MultipleTopKDerivedScalars(spec) => spec.top_and_bottom_k == Some(k),
+        _ => false,
+    };
+    let place = |(i, request): (usize, &InferenceSubRequest)| {
+        let (name, _) = request.processing_request_spec_by_name.iter().find(|(_, spec)| is_it(spec))?;
+        Some(field_of_spec(i, name))
+    };
+    let found = requests.iter().enumerate().find_map(place);
+    found.unwrap_or_else(|| FieldPath::of("inferenceSubRequests")).key("topAndBottomK")
+}
+
 impl Engine {
     /// Refuses what is beyond `bounds`, with the figures that would pass.
     pub(crate) fn check_size(&self, requests: &[InferenceSubRequest], plans: &[Plan], bounds: &Bounds) -> Result<()> {
@@ -78,7 +94,7 @@ impl Engine {
             && passes(1)
         {
             let k = last_that_passes(asked, passes);
-            return bad!("topAndBottomK: {would}; with at most {k} it would pass");
+            return bad!(at field_of_k(requests, asked), "{would}; with at most {k} it would pass");
         }
         match (1..requests.len()).rev().find(|n| self.size(&requests[..*n], &plans[..*n], i64::MAX).fits(bounds)) {
             Some(n) => bad!("{would}; its first {n} of {} runs would pass", requests.len()),
@@ -158,9 +174,9 @@ impl Engine {
             true => 1,
             false => self.model().config().n_layers as u64,
         };
-        let lens = derived::dimensions(dst).iter().enumerate().map(|(at, dimension)| match at {
+        let lens = derived::dimensions(dst).into_iter().enumerate().map(|(at, dimension)| match at {
             0 if derived::is_flattened(dst) => tokens * tokens,
-            _ => self.len(*dimension, tokens),
+            _ => self.len(dimension, tokens),
         });
         lens.fold(layers, u64::saturating_mul)
     }
@@ -188,7 +204,7 @@ impl Engine {
         let kept = &spec.dimensions_to_keep_for_intermediate_sum;
         let of_scalar = |dst: &Dst| {
             let dimensions: Vec<Dimension> =
-                derived::dimensions(*dst).iter().copied().filter(|d| kept.contains(d)).collect();
+                derived::dimensions(*dst).into_iter().filter(|d| kept.contains(d)).collect();
             let pairs = if derived::is_flattened(*dst) { tokens } else { 1 };
             let entries = dimensions.iter().fold(pairs, |n, d| n.saturating_mul(self.len(*d, tokens)));
             // A token attends to none after itself: the other half are zeros.

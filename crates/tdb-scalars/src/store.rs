@@ -10,7 +10,7 @@ use tdb_model::Site;
 use tdb_model::numbers::{Numbers, tensor};
 
 use crate::compute;
-use crate::derived::raw_site;
+use crate::derived::{Subject, describe};
 use crate::error::{Error, Result, bad};
 use crate::side::Side;
 use crate::tensors::dot_in_double;
@@ -60,7 +60,7 @@ impl<'a, 'e> Store<'a, 'e> {
     }
 
     fn keep(&mut self, key: Key, values: Arc<Values<'a>>) {
-        let bytes = if raw_site(key.0).is_some() { 0 } else { owned_bytes(&values) };
+        let bytes = if matches!(describe(key.0).subject, Subject::Tensor(_)) { 0 } else { owned_bytes(&values) };
         if self.bytes + bytes <= BUDGET {
             self.bytes += bytes;
             self.kept.insert(key, values);
@@ -96,7 +96,7 @@ impl<'a, 'e> Store<'a, 'e> {
                 Some(token) => {
                     let dims = values.dims();
                     let Some(first) = wrap(token, dims[0]) else {
-                        return bad!("tokenIndex is {token}, outside 0..{}", dims[0]);
+                        return bad!(at "tokenIndex", "is {token}, outside 0..{}", dims[0]);
                     };
                     let width: usize = dims[1..].iter().product();
                     let row = Values::Dense(tensor(&[1, width], values.row(first)?));

@@ -8,11 +8,12 @@ use tdb_api::{
     ProcessingRequestSpec, ScoredTokensRequestSpec, TdbRequestSpec, TokenPairAttributionRequestSpec, TokenScoringType,
 };
 
+use tdb_api::wire::{FieldPath, Step};
 use tdb_model::{MlpKind, Slot, Transformer};
 
-use crate::dictionary::{DictionaryScalar, Part, Quantity, describe};
+use crate::derived::{Quantity, Subject, find};
 use crate::engine::Engine;
-use crate::error::{Result, bad};
+use crate::error::{At, Result, bad};
 use crate::side::Plan;
 
 /// Name of the table of nodes.
@@ -32,12 +33,7 @@ const ATTENDED_TOKENS: i64 = 3;
 /// # Errors
 /// If a node that is ablated or traced does not make sense as such.
 pub fn to_inference_sub_request(model: &Transformer, spec: &TdbRequestSpec) -> Result<InferenceSubRequest> {
-    let mut ablations = spec
-        .node_ablations
-        .iter()
-        .flatten()
-        .map(|ablation| ablation_spec(model, ablation))
-        .collect::<Result<Vec<AblationSpec>>>()?;
+    let mut ablations = ablation_specs(model, spec.node_ablations.as_deref().unwrap_or_default())?;
     // No gradient flows through the scale of the final layer norm: effects on it are not effects on the logits'
     // difference in the usual sense.
     ablations.push(AblationSpec {
@@ -144,14 +140,54 @@ pub fn to_inference_sub_request(model: &Transformer, spec: &TdbRequestSpec) -> R
 pub(crate) fn plan_of(engine: &Engine, prompt: &str, ablations: &[NodeAblation]) -> Result<Plan> {
     let spec = InferenceRequestSpec {
         prompt: prompt.to_owned(),
-        ablation_specs: Some(
-            ablations.iter().map(|ablation| ablation_spec(engine.model(), ablation)).collect::<Result<_>>()?,
-        ),
+        ablation_specs: Some(ablation_specs(engine.model(), ablations)?),
         loss_fn_config: None,
         trace_config: None,
         activation_index_for_within_layer_grad: None,
     };
-    Plan::new(engine, &spec)
+    Plan::new(engine, &spec).map_err(|error| error.moved(field_as_asked))
+}
+
+/// The ablations of `nodeAblations`.
+///
+/// # Errors
+/// If a node cannot be ablated.
+pub(crate) fn ablation_specs(model: &Transformer, ablations: &[NodeAblation]) -> Result<Vec<AblationSpec>> {
+    let spec = |(i, ablation)| ablation_spec(model, ablation).at(|| FieldPath::of("nodeAblations").index(i));
+    ablations.iter().enumerate().map(spec).collect()
+}
+
+/// What stands for a field of [`InferenceRequestSpec`] in requests that say the same by nodes, as the debugger's.
+pub(crate) fn field_as_asked(field: FieldPath) -> FieldPath {
+    let mut steps = field.0.iter();
+    let rest = |steps: std::slice::Iter<'_, Step>| FieldPath(steps.cloned().collect());
+    match steps.next() {
+        Some(Step::Key(key)) if key == "ablationSpecs" => FieldPath::of("nodeAblations").join(rest(steps)),
+        Some(Step::Key(key)) if key == "lossFnConfig" => rest(steps),
+        Some(Step::Key(key)) if key == "traceConfig" => {
+            let downstream = Step::Key("downstreamTraceConfig".to_owned());
+            let is_downstream = steps.as_slice().first() == Some(&downstream);
+            FieldPath::of(if is_downstream { "downstreamNodeToTrace" } else { "upstreamNodeToTrace" })
+        }
+        _ => field,
+    }
+}
+
+/// What stands in the debugger's request for a field of the request that it is spelled out as.
+pub(crate) fn field_of_question(field: FieldPath) -> FieldPath {
+    let sides = FieldPath::of("subRequests");
+    let Some((Step::Index(side), rest)) = field.0.get(1..).and_then(<[Step]>::split_first) else { return sides };
+    let side = sides.index(*side);
+    match rest {
+        [Step::Key(key), rest @ ..] if key == "inferenceRequestSpec" => {
+            side.join(field_as_asked(FieldPath(rest.to_vec())))
+        }
+        [Step::Key(_), Step::Key(_), Step::Key(key), ..] if key == "topAndBottomK" => {
+            side.key("topAndBottomKForNodeTable")
+        }
+        [Step::Key(_), Step::Key(_), Step::Key(key), ..] if key == "residualCutLayer" => side.key(key),
+        _ => side,
+    }
 }
 
 /// The columns of the node table: of each kind of node, the scalars in the order of these.
@@ -187,20 +223,18 @@ fn latents(slot: Slot, errors: bool, replaced: [Dst; 4], in_all_layers: bool) ->
 
 /// Latents, and if asked for what the slot's dictionary does not put into them.
 fn dictionary_columns(slot: Slot, errors: bool) -> Vec<[Dst; 4]> {
-    let of = |part: Part| {
-        [Quantity::WriteNorm, Quantity::ActTimesGrad, Quantity::WriteToFinalResidual, Quantity::Activation]
-            .map(|quantity| {
-                Dst::ALL
-                    .iter()
-                    .copied()
-                    .find(|dst| describe(*dst) == Some(DictionaryScalar { slot: Some(slot), part, quantity }))
-            })
-            .into_iter()
-            .collect::<Option<Vec<Dst>>>()
-            .and_then(|found| <[Dst; 4]>::try_from(found).ok())
+    let of = |subject: Subject| {
+        let quantities =
+            [Quantity::WriteNorm, Quantity::ActTimesGrad, Quantity::WriteToFinalResidual, Quantity::Activation];
+        let found = quantities.iter().map(|quantity| find(subject, *quantity)).collect::<Option<Vec<Dst>>>()?;
+        <[Dst; 4]>::try_from(found).ok()
     };
-    let parts = [Part::Latents, Part::Error, Part::Skip];
-    parts.into_iter().filter(|part| errors || *part == Part::Latents).filter_map(of).collect()
+    let mut subjects = vec![Subject::Latents(Some(slot))];
+    if errors {
+        subjects.push(Subject::Error(slot));
+        subjects.extend((slot == Slot::Mlp).then_some(Subject::Skip));
+    }
+    subjects.into_iter().filter_map(of).collect()
 }
 
 /// A null index means all entries along its axis, so that a whole head, layer or token can be set at once.
@@ -209,7 +243,7 @@ pub(crate) fn ablation_spec(model: &Transformer, ablation: &NodeAblation) -> Res
     let all_or_one = |index: &Option<i64>| index.map_or(AllOrOneIndex::All, AllOrOneIndex::One);
     let (Some(first), Some(last)) = (tensor_indices.first().map(all_or_one), tensor_indices.last().map(all_or_one))
     else {
-        return bad!("nodeAblations: a node of type \"{node_type}\" needs its tensorIndices");
+        return bad!("a node of type \"{node_type}\" needs its tensorIndices");
     };
     let (location, tensor_indices) = match node_type {
         // A head is set for everything that its attended-from token attends to.
@@ -238,7 +272,7 @@ pub(crate) fn ablation_spec(model: &Transformer, ablation: &NodeAblation) -> Res
         NodeType::Layer if layer_index.is_none() => (Location::ResidPostEmbedding, vec![first, AllOrOneIndex::All]),
         other => {
             return bad!(
-                "nodeAblations: a node of type \"{other}\" cannot be ablated; heads, MLP neurons, latents, their errors and embeddings can"
+                "a node of type \"{other}\" cannot be ablated; heads, MLP neurons, latents, their errors and embeddings can"
             );
         }
     };
@@ -263,7 +297,7 @@ pub(crate) fn traced_node(
 ) -> Result<Option<MirroredTraceConfig>> {
     match (upstream, downstream) {
         (None, Some(_)) => {
-            bad!("downstreamNodeToTrace needs upstreamNodeToTrace, the head whose effect on it is traced")
+            bad!(at "downstreamNodeToTrace", "needs upstreamNodeToTrace, the head whose effect on it is traced")
         }
         (None, None) => Ok(None),
         (Some(upstream), downstream) => Ok(Some(trace_config(upstream, downstream)?)),
@@ -272,7 +306,7 @@ pub(crate) fn traced_node(
 
 fn trace_config(upstream: &NodeToTrace, downstream: Option<&NodeToTrace>) -> Result<MirroredTraceConfig> {
     if downstream.is_some() && upstream.attention_trace_type != Some(AttentionTraceType::V) {
-        return bad!("downstreamNodeToTrace is only meaningful when a head is traced through its value (\"V\")");
+        return bad!(at "downstreamNodeToTrace", "is only meaningful when a head is traced through its value (\"V\")");
     }
     let downstream = downstream.map(|node| trace_config(node, None)).transpose()?;
     Ok(MirroredTraceConfig {

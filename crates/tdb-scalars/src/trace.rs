@@ -10,7 +10,7 @@ use tdb_api::{AttentionTraceType, MirroredTraceConfig, MlpTraceType, PreOrPostAc
 use tdb_model::numbers::{axpy, dot};
 use tdb_model::{AttentionGradients, Autoencoder, AutoencoderSite, Block, MlpKind, Point, Run, Slot, Transformer};
 
-use crate::error::{Result, bad};
+use crate::error::{At, Result, bad};
 use crate::nodes::Node;
 use crate::objective::Loss;
 use crate::slots;
@@ -137,7 +137,10 @@ impl Trace {
             Some(downstream) if downstream.attention_trace_type == Some(AttentionTraceType::V) => {
                 return bad!("the downstream node of a trace through \"V\" cannot itself be traced through \"V\"");
             }
-            Some(downstream) => Some(Box::new(Trace::new(model, tokens, downstream)?)),
+            Some(downstream) => {
+                let downstream = Trace::new(model, tokens, downstream);
+                Some(Box::new(downstream.at(|| "downstreamTraceConfig".into())?))
+            }
             None => None,
         };
         if let (Node::Head { query, key, .. }, false) = (node, through_value)

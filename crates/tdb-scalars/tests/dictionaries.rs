@@ -16,7 +16,8 @@ use tdb_model::{
     Tokenizer, Transformer,
 };
 use tdb_scalars::compute::values;
-use tdb_scalars::dictionary::{DictionaryScalar, Part, Quantity, describe, latent_type};
+use tdb_scalars::derived::{Quantity, Subject, find};
+use tdb_scalars::dictionary::latent_type;
 use tdb_scalars::nodes::Component;
 use tdb_scalars::{Context, Engine, Error, Question, Side};
 
@@ -92,9 +93,8 @@ fn spec(value: serde_json::Value) -> Result<InferenceRequestSpec> {
     Ok(serde_json::from_value(value)?)
 }
 
-fn scalar(slot: Slot, part: Part, quantity: Quantity) -> Result<Dst> {
-    let wanted = Some(DictionaryScalar { slot: Some(slot), part, quantity });
-    Dst::ALL.iter().copied().find(|dst| describe(*dst) == wanted).context("there is no such scalar")
+fn scalar(subject: Subject, quantity: Quantity) -> Result<Dst> {
+    find(subject, quantity).context("there is no such scalar")
 }
 
 fn at(side: &Side<'_>, dst: Dst, layer: usize, index: &[usize]) -> Result<f32> {
@@ -130,7 +130,7 @@ fn activation_times_gradient_is_what_a_small_change_does() -> Result<()> {
         let slot = Slot::of(site);
         let engine = engine(&[(site, normalization, &[0, 1])])?;
         let plain = engine.inspect(&spec(json!({ "prompt": PROMPT, "lossFnConfig": loss() }))?, None)?;
-        let dst = scalar(slot, Part::Latents, Quantity::ActTimesGrad)?;
+        let dst = scalar(Subject::Latents(Some(slot)), Quantity::ActTimesGrad)?;
         let mut moved = 0;
         for (layer, token) in [(0, 4), (1, 6), (0, 6)] {
             let (latent, activation) = active(&plain, slot, layer, token)?;
@@ -288,7 +288,7 @@ fn a_trace_from_a_latent_says_what_moves_it() -> Result<()> {
         assert!((found - expected).abs() < 1e-3 + 0.03 * expected.abs(), "{what}: {expected}, by differences {found}");
         assert!(expected.abs() > 1e-4, "{what}: nothing moves it");
         // Latents of the same place do not cause each other.
-        let own = scalar(slot, Part::Latents, Quantity::ActTimesGrad)?;
+        let own = scalar(Subject::Latents(Some(slot)), Quantity::ActTimesGrad)?;
         assert_eq!(sum(&traced, own, 1)?, 0.0, "{what}");
     }
     Ok(())
@@ -302,10 +302,10 @@ fn what_goes_through_an_activation_goes_through_its_parts() -> Result<()> {
         let engine = engine(&[(site, normalization, &[0, 1])])?;
         let side = engine.inspect(&spec(json!({ "prompt": PROMPT, "lossFnConfig": loss() }))?, None)?;
         let layer = 1;
-        let mut parts = sum(&side, scalar(slot, Part::Latents, Quantity::ActTimesGrad)?, layer)?
-            + sum(&side, scalar(slot, Part::Error, Quantity::ActTimesGrad)?, layer)?;
+        let mut parts = sum(&side, scalar(Subject::Latents(Some(slot)), Quantity::ActTimesGrad)?, layer)?
+            + sum(&side, scalar(Subject::Error(slot), Quantity::ActTimesGrad)?, layer)?;
         if site.is_transcoder() {
-            parts += sum(&side, scalar(slot, Part::Skip, Quantity::ActTimesGrad)?, layer)?;
+            parts += sum(&side, scalar(Subject::Skip, Quantity::ActTimesGrad)?, layer)?;
         }
         let dictionary = engine.model().autoencoder(slot, layer).context("no dictionary")?;
         let state = side.run.latents(slot, layer).context("no latents")?;
@@ -377,18 +377,18 @@ fn a_dictionary_of_one_layer_is_asked_about_in_that_layer() -> Result<()> {
         assert_eq!(layer, if slot == Slot::Residual { 0 } else { 1 }, "{slot:?}");
     }
     let refused = |question: &Question| match engine.ask(question) {
-        Err(Error::Bad(sentence)) => Ok(sentence),
+        Err(error @ (Error::Bad(_) | Error::BadField { .. })) => Ok(error.to_string()),
         _ => bail!("no error"),
     };
     question.residual_cut = Some(1);
     let sentence = refused(&question)?;
     assert!(sentence.contains("layer 1") && sentence.contains("layers 0 have"), "{sentence}");
     question.residual_cut = Some(9);
-    assert!(refused(&question)?.contains("residualCutLayer is 9"));
+    assert!(refused(&question)?.contains("residualCutLayer: is 9"));
     let other = self::engine(&[])?;
     question.residual_cut = Some(0);
     match other.ask(&question) {
-        Err(Error::Bad(sentence)) => assert!(sentence.contains("residual stream"), "{sentence}"),
+        Err(error) => assert!(error.to_string().contains("residual stream"), "{error}"),
         _ => bail!("no error"),
     }
     Ok(())
@@ -468,7 +468,7 @@ fn errors_of_dictionaries_have_exact_effects() -> Result<()> {
         });
         let side = engine
             .inspect(&spec(json!({ "prompt": PROMPT, "lossFnConfig": loss(), "ablationSpecs": [fixed] }))?, None)?;
-        let dst = scalar(slot, Part::Error, Quantity::ActTimesGrad)?;
+        let dst = scalar(Subject::Error(slot), Quantity::ActTimesGrad)?;
         for (node, effect) in nodes.iter().zip(&answer.nodes) {
             let without = ask(&[], Some(node))?;
             let what = format!("{site:?}, {normalization:?}, {node}");

@@ -65,7 +65,7 @@ fn request(prompt: &str, targets: &Value, nodes: &[MirroredNodeIndex]) -> Result
 
 fn refusal<T>(answer: tdb_scalars::Result<T>) -> Result<String> {
     match answer {
-        Err(Error::Bad(sentence)) => Ok(sentence),
+        Err(error @ (Error::Bad(_) | Error::BadField { .. })) => Ok(error.to_string()),
         Err(other) => bail!("another error: {other}"),
         Ok(_) => bail!("no error"),
     }
@@ -148,7 +148,10 @@ fn a_node_can_be_set_to_its_mean_over_the_prompt() -> Result<()> {
 struct Means(f64);
 
 impl Records for Means {
-    fn maximum(&self, _: &NodeIdAndDatasets) -> tdb_scalars::Result<RecordMaximum> {
+    fn maximum(&self, node: &NodeIdAndDatasets) -> tdb_scalars::Result<RecordMaximum> {
+        if node.datasets == ["of latents"] {
+            return Err(Error::NotFound("no such record".to_owned()));
+        }
         Ok(RecordMaximum { activation: 1.0, mean: Some(self.0), attention_sequences: Vec::new() })
     }
 }
@@ -179,6 +182,11 @@ fn with_the_collated_mean_each_node_says_what_it_was_set_to() -> Result<()> {
         }
     }
     assert!(neurons > 0 && neurons < nodes.len());
+    asked.datasets = Some(vec!["of latents".to_owned(), "of neurons".to_owned()]);
+    assert_eq!(engine.effects(&asked, &context)?.nodes, answer.nodes, "the first set that has a node counts");
+    asked.datasets = Some(vec!["of latents".to_owned()]);
+    assert!(matches!(engine.effects(&asked, &context), Err(Error::NotFound(_))));
+    asked.datasets = None;
     asked.nodes.retain(|node| node.node_type != NodeType::MlpNeuron);
     let found = refusal(engine.effects(&asked, &context))?;
     assert!(found.contains("none of these nodes is one; use \"prompt_mean\""), "{found}");
@@ -452,7 +460,7 @@ fn what_cannot_be_removed_is_refused_with_a_sentence() -> Result<()> {
         assert!(found.contains(sentence), "{found}");
     }
     let found = refusal(engine.effects(&request(STORE, &json!([[], []]), &[])?, &Context::default()))?;
-    assert!(found.contains("targetTokens is empty"), "{found}");
+    assert!(found.contains("targetTokens: is empty"), "{found}");
     let bounds = Bounds { varied_runs: 5, ..Default::default() };
     let (nodes, _) = rows(&engine, STORE, targets.clone(), 5)?;
     let context = Context { bounds, ..Context::default() };
@@ -608,15 +616,18 @@ fn patches_that_cannot_be_are_refused_with_a_sentence() -> Result<()> {
     };
     let pair = |clean: i64, corrupted: i64| json!({ "clean": clean, "corrupted": corrupted });
     for (more, sentence) in [
-        (json!({ "targetTokens": [] }), "targetTokens is empty"),
-        (json!({ "metric": "probability" }), "distractorTokens has no meaning with the metric \"probability\""),
-        (json!({ "metric": "probability", "targetTokens": [], "distractorTokens": [] }), "needs targetTokens"),
-        (json!({ "metric": "kl_divergence", "distractorTokens": [] }), "targetTokens has no meaning"),
-        (json!({ "alignment": [] }), "alignment is empty"),
+        (json!({ "targetTokens": [] }), "targetTokens: is empty"),
+        (json!({ "metric": "probability" }), "distractorTokens: has no meaning with the metric \"probability\""),
+        (
+            json!({ "metric": "probability", "targetTokens": [], "distractorTokens": [] }),
+            "targetTokens: is empty; the metric",
+        ),
+        (json!({ "metric": "kl_divergence", "distractorTokens": [] }), "targetTokens: has no meaning"),
+        (json!({ "alignment": [] }), "alignment: is empty"),
         (json!({ "alignment": [pair(0, 99)] }), "the corrupted prompt has no token 99"),
         (json!({ "alignment": [pair(0, 1), pair(2, 1)] }), "a token stands for two others"),
-        (json!({ "cells": [{ "sites": [] }] }), "cells[0]: sites is empty"),
-        (site("online_mlp_autoencoder_latent", json!(0), json!([0, 0])), "cells[0]: "),
+        (json!({ "cells": [{ "sites": [] }] }), "cells[0].sites: is empty"),
+        (site("online_mlp_autoencoder_latent", json!(0), json!([0, 0])), "cells[0].sites[0]: "),
         (site("mlp.post_act", json!(9), json!([0, 0])), "layerIndex is 9, but the model has layers 0..4"),
         (site("mlp.post_act", json!(null), json!([0, 0])), "layerIndex is null"),
         (site("mlp.post_act", json!(1), json!([99, 0])), "tensorIndices[0] is 99, outside 0..14"),

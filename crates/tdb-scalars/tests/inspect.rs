@@ -12,7 +12,7 @@ use tdb_model::Slot;
 use tdb_model::numbers::{Numbers, dot};
 use tdb_scalars::compute::values;
 use tdb_scalars::nodes::{EdgeNode, Node};
-use tdb_scalars::{Context, Side, derived};
+use tdb_scalars::{Context, Error, Side, derived};
 
 fn question(prompt: &str) -> Result<InferenceRequestSpec> {
     Ok(serde_json::from_value(serde_json::json!({
@@ -113,7 +113,7 @@ fn every_scalar_has_its_dimensions() -> Result<()> {
                 assert_eq!(values.dims().len(), derived::dimensions(*dst).len(), "{dst}");
                 answered += 1;
             }
-            Err(error) => assert!(error.to_string().len() > 20, "{dst}: {error}"),
+            Err(error) => assert!(matches!(error, Error::Bad(_)), "{dst}: {error}"),
         }
     }
     assert!(answered >= 75, "{answered}");

@@ -61,7 +61,9 @@ fn answer(engine: &Engine, case: &Case) -> Result<Reply> {
         Ok(match result {
             Ok(answer) => Reply { status: 200, body: serde_json::to_value(answer)? },
             Err(Error::NotFound(message)) => Reply { status: 404, body: json!({ "message": message }) },
-            Err(Error::Bad(message)) => Reply { status: 400, body: json!({ "message": message }) },
+            Err(error @ (Error::Bad(_) | Error::BadField { .. })) => {
+                Reply { status: 400, body: json!({ "message": error.to_string() }) }
+            }
             Err(other) => Reply { status: 500, body: json!({ "message": other.to_string() }) },
         })
     }

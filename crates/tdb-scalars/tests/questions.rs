@@ -22,7 +22,7 @@ fn question() -> Question {
 /// What is wrong with a request.
 fn refusal<T>(answer: Result<T, Error>) -> Result<String> {
     match answer {
-        Err(Error::Bad(sentence)) => Ok(sentence),
+        Err(error @ (Error::Bad(_) | Error::BadField { .. })) => Ok(error.to_string()),
         Err(other) => bail!("another error: {other}"),
         Ok(_) => bail!("no error"),
     }
@@ -113,13 +113,105 @@ fn a_question_that_cannot_be_answered_is_refused_with_a_sentence() -> Result<()>
         change(&mut question);
         refusal(engine.ask(&question))
     };
-    assert!(with(|q| q.targets.clear())?.contains("targetTokens is empty"));
-    assert!(with(|q| q.targets = vec!["two words".into()])?.contains("targetTokens"));
+    assert!(with(|q| q.targets.clear())?.contains("subRequests[0].targetTokens: is empty"));
+    assert!(with(|q| q.targets = vec!["two words".into()])?.contains("subRequests[0].targetTokens[0]: "));
     assert!(with(|q| q.mlp = ComponentTypeForMlp::AutoencoderLatent)?.contains("none is loaded"));
     let outside = Component::Node(Node::Neuron { layer: 7, token: 0, index: 0 });
     let mut question = question();
     question.ablations = vec![Ablation { component: outside, value: 0.0 }];
-    assert!(refusal(engine.ask(&question))?.contains("layers 0..2"));
+    let sentence = refusal(engine.ask(&question))?;
+    assert!(
+        sentence.starts_with("subRequests[0].nodeAblations[0]: ") && sentence.contains("layers 0..2"),
+        "{sentence}"
+    );
+    Ok(())
+}
+
+/// Which field a refused request is said to be wrong in.
+fn field<T>(answer: Result<T, Error>) -> Result<String> {
+    match answer {
+        Err(Error::BadField { field, .. }) => Ok(field.to_string()),
+        Err(other) => bail!("an error without a field: {other}"),
+        Ok(_) => bail!("no error"),
+    }
+}
+
+/// Fields at which a request that is right is made wrong, each with what stands there then, and where it is said to be.
+#[test]
+fn a_field_that_is_wrong_is_named_where_the_request_has_it() -> Result<()> {
+    let engine = engine(None, None)?;
+    let context = Context::default();
+    let changed = |body: &Value, pointer: &str, to: Value| -> Result<Value> {
+        let mut body = body.clone();
+        *body.pointer_mut(pointer).context("no such field")? = to;
+        Ok(body)
+    };
+    let node = |node_type: &str, indices: Value| json!({ "nodeType": node_type, "tensorIndices": indices, "layerIndex": 1, "passType": "forward" });
+    let side = json!({
+        "prompt": PROMPT, "targetTokens": [" Canada"], "distractorTokens": [" Germany"],
+        "componentTypeForMlp": "neuron", "componentTypeForAttention": "attention_head",
+        "topAndBottomKForNodeTable": 3, "residualCutLayer": null, "hideEarlyLayersWhenAblating": false,
+        "nodeAblations": [{ "nodeIndex": node("mlp_neuron", json!([0, 1])), "value": 0.0 }],
+        "upstreamNodeToTrace": null, "downstreamNodeToTrace": null,
+    });
+    let question = json!({ "subRequests": [side, side] });
+    let head = json!({ "nodeIndex": node("attention_head", json!([2, 1, 99])), "attentionTraceType": "Q" });
+    for (pointer, to, expected) in [
+        ("/subRequests", json!([]), "subRequests"),
+        ("/subRequests/1/prompt", json!(""), "subRequests[1].prompt"),
+        ("/subRequests/1/prompt", json!("Paris"), "subRequests[1].prompt"),
+        ("/subRequests/0/targetTokens", json!([" Canada", "two words"]), "subRequests[0].targetTokens[1]"),
+        ("/subRequests/1/distractorTokens", json!([""]), "subRequests[1].distractorTokens[0]"),
+        ("/subRequests/1/nodeAblations/0/nodeIndex/layerIndex", json!(9), "subRequests[1].nodeAblations[0]"),
+        ("/subRequests/0/nodeAblations/0/nodeIndex/nodeType", json!("v_channel"), "subRequests[0].nodeAblations[0]"),
+        ("/subRequests/0/topAndBottomKForNodeTable", json!(0), "subRequests[0].topAndBottomKForNodeTable"),
+        ("/subRequests/0/residualCutLayer", json!(0), "subRequests[0].residualCutLayer"),
+        ("/subRequests/0/upstreamNodeToTrace", head.clone(), "subRequests[0].upstreamNodeToTrace"),
+        ("/subRequests/0/downstreamNodeToTrace", head, "subRequests[0].downstreamNodeToTrace"),
+    ] {
+        let request = serde_json::from_value(changed(&question, pointer, to.clone())?)?;
+        let found = field(engine.batched_tdb(&request, &context)).with_context(|| format!("{pointer}: {to}"))?;
+        assert_eq!(found, expected, "{pointer}: {to}");
+    }
+
+    let scalars = json!({
+        "inferenceRequestSpec": { "prompt": PROMPT, "ablationSpecs": [{ "index": {
+            "activationLocationType": "mlp.post_act", "tensorIndices": ["All", 0], "layerIndex": 0,
+            "passType": "forward" }, "value": 0.0 }] },
+        "derivedScalarsRequestSpec": {
+            "dst": "mlp_post_act", "layerIndex": 1, "activationIndex": 0, "numTopTokens": null,
+        },
+    });
+    let ablation = "inferenceRequestSpec.ablationSpecs[0]";
+    for (pointer, to, expected) in [
+        ("/inferenceRequestSpec/prompt", json!(""), "inferenceRequestSpec.prompt"),
+        ("/inferenceRequestSpec/ablationSpecs/0/index/layerIndex", json!(5), ablation),
+        ("/derivedScalarsRequestSpec/layerIndex", json!(7), "derivedScalarsRequestSpec.layerIndex"),
+        ("/derivedScalarsRequestSpec/layerIndex", json!(null), "derivedScalarsRequestSpec.layerIndex"),
+        ("/derivedScalarsRequestSpec/activationIndex", json!(-99999), "derivedScalarsRequestSpec.activationIndex"),
+        ("/derivedScalarsRequestSpec/numTopTokens", json!(0), "derivedScalarsRequestSpec.numTopTokens"),
+        ("/derivedScalarsRequestSpec/dst", json!("attn_qk_probs"), "derivedScalarsRequestSpec.dst"),
+    ] {
+        let request = serde_json::from_value(changed(&scalars, pointer, to.clone())?)?;
+        let found = field(engine.derived_scalars(&request, &context)).with_context(|| format!("{pointer}: {to}"))?;
+        assert_eq!(found, expected, "{pointer}: {to}");
+    }
+
+    let effects = json!({
+        "prompt": PROMPT, "targetTokens": [" Canada"], "distractorTokens": [" Germany"],
+        "nodes": [node("mlp_neuron", json!([0, 1])), node("attention_head", json!([3, 1, 0]))],
+        "nodeAblations": [], "ablateTo": "zero", "datasets": null,
+    });
+    for (pointer, to, expected) in [
+        ("/prompt", json!(""), "prompt"),
+        ("/targetTokens", json!([]), "targetTokens"),
+        ("/distractorTokens/0", json!("two words"), "distractorTokens[0]"),
+        ("/nodes/1/tensorIndices/2", json!(99), "nodes[1]"),
+    ] {
+        let request = serde_json::from_value(changed(&effects, pointer, to.clone())?)?;
+        let found = field(engine.effects(&request, &context)).with_context(|| format!("{pointer}: {to}"))?;
+        assert_eq!(found, expected, "{pointer}: {to}");
+    }
     Ok(())
 }
 

@@ -61,7 +61,8 @@ fn what_names_no_token_or_several_is_refused_with_a_sentence() -> Result<()> {
     let engine = engine()?;
     let shared = refusal(&engine, json!(["\u{fffd}"]));
     assert!(
-        shared.starts_with("targetTokens: \"\u{fffd}\" is the text of ") && shared.contains("by its id"),
+        shared.starts_with("subRequests[0].targetTokens[0]: \"\u{fffd}\" is the text of ")
+            && shared.contains("by its id"),
         "{shared}"
     );
     for (targets, part) in [
@@ -72,7 +73,7 @@ fn what_names_no_token_or_several_is_refused_with_a_sentence() -> Result<()> {
         (json!(["Paris Paris"]), "is 2 tokens"),
     ] {
         let message = refusal(&engine, targets);
-        assert!(message.starts_with("targetTokens: ") && message.contains(part), "{message}");
+        assert!(message.starts_with("subRequests[0].targetTokens[0]: ") && message.contains(part), "{message}");
     }
     Ok(())
 }

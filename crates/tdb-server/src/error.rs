@@ -89,6 +89,14 @@ impl ApiError {
         }
     }
 
+    /// The same, about the field that stands for this one in the request as it was asked.
+    pub fn moved(self, rename: impl FnOnce(FieldPath) -> FieldPath) -> Self {
+        match self {
+            Self::BadField { field, what } => Self::BadField { field: rename(field), what },
+            other => other,
+        }
+    }
+
     /// An internal fault: into the log with it, and a plain answer.
     pub fn internal(what: impl std::fmt::Display) -> Self {
         tracing::error!("{what}");
@@ -136,6 +144,7 @@ impl From<tdb_scalars::Error> for ApiError {
     fn from(error: tdb_scalars::Error) -> Self {
         match error {
             tdb_scalars::Error::Bad(what) => Self::Bad(what),
+            tdb_scalars::Error::BadField { field, what } => Self::BadField { field, what },
             tdb_scalars::Error::NotFound(what) => Self::NotFound(what),
             tdb_scalars::Error::Cancelled => Self::Cancelled,
             tdb_scalars::Error::Internal(what) => Self::internal(what),

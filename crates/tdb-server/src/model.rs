@@ -34,6 +34,8 @@ pub trait Ask: Send + Sync {
     fn vocabulary(&self, prefix: &str, limit: usize) -> Vec<Token>;
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
     fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
+    /// The same, part by part to the job.
+    fn send_batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<(), ApiError>;
     fn dictionary_fidelity(
         &self,
         request: &DictionaryFidelityRequest,
@@ -176,6 +178,10 @@ impl Ask for Model {
 
     fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError> {
         Ok(self.engine.batched_tdb(request, &self.context(job))?)
+    }
+
+    fn send_batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<(), ApiError> {
+        Ok(self.engine.send_batched_tdb(request, &self.context(job))?)
     }
 
     fn dictionary_fidelity(

@@ -12,7 +12,7 @@ use tdb_api::{
     DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadReadingsRequest,
     HeadReadingsResponse, HeadScoresResponse, InferenceRequestSpec, InferenceSubRequest, LogitLensRequest,
     LogitLensResponse, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, NodeAblation,
-    PatchRequest, PatchResponse, ProcessingRequestSpec, SampleRequest, TdbRequestSpec,
+    PatchRequest, PatchResponse, ProcessingRequestSpec, SampleRequest, Single, TdbRequestSpec,
 };
 
 /// One kind of question.
@@ -35,6 +35,14 @@ pub trait Question: Send + 'static {
     }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<Self::Answer, ApiError>;
+
+    /// Sends the answer's parts to the job.
+    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError>
+    where
+        Self: Sized,
+    {
+        self.answer(model, job).map(drop)
+    }
 }
 
 /// Refuses prompts with more tokens than the limit. Done on a compute thread: tokenizing is work.
@@ -142,6 +150,10 @@ impl Question for BatchedTdbRequest {
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
         model.batched_tdb(&self, job)
+    }
+
+    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
+        model.send_batched_tdb(&self, job)
     }
 }
 
@@ -287,7 +299,8 @@ macro_rules! single_question {
             }
 
             fn answer(self, model: &dyn Ask, job: &Job) -> Result<$answer, ApiError> {
-                model.batched(&self.into(), job)?.try_into().map_err(ApiError::internal)
+                let response = model.batched(&self.into(), job);
+                response.map_err(|e| e.moved(<$request>::field_as_asked))?.try_into().map_err(ApiError::internal)
             }
         }
     };

@@ -146,7 +146,10 @@ async fn what_would_be_too_large_is_refused_with_what_would_pass() {
         let refused = ask(&body).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST);
         let message = refused.message();
-        assert!(message.starts_with("topAndBottomK: ") && message.contains(what), "{message}");
+        assert!(
+            message.starts_with("subRequests[0].topAndBottomKForNodeTable: ") && message.contains(what),
+            "{message}"
+        );
         let told = message.split("at most ").last().unwrap().split(' ').next().unwrap();
         let passes: i64 = told.parse().unwrap();
         set(&mut body, passes);

@@ -43,10 +43,22 @@ impl FieldPath {
         self
     }
 
+    /// `rest`, counted from this path.
+    pub fn join(mut self, rest: FieldPath) -> Self {
+        self.0.extend(rest.0);
+        self
+    }
+
     /// The item at `index` of the list at this path.
     pub fn index(mut self, index: usize) -> Self {
         self.0.push(Step::Index(index));
         self
+    }
+}
+
+impl From<&str> for FieldPath {
+    fn from(key: &str) -> Self {
+        Self::of(key)
     }
 }
 

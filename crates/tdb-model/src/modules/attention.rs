@@ -108,6 +108,22 @@ pub(crate) struct Part {
     pub past: Option<PastKeysValues>,
 }
 
+/// Of runs whose rows are computed together, the rows that are read after the layer: the last one of each.
+pub(crate) struct LastRows {
+    /// Where they stand among all rows.
+    pub at: Tensor,
+    /// Whose they are.
+    pub token: usize,
+    /// What acts on them.
+    pub together: Vec<RowsOf>,
+}
+
+impl LastRows {
+    pub fn tap(&self) -> Tap<'_> {
+        Tap { together: &self.together, ..Default::default() }
+    }
+}
+
 /// What heads make of queries, keys and values: `[H, Q, K]` as they are stored, and `[Q, H, E]`.
 struct Attended {
     logits: Tensor,
@@ -278,35 +294,59 @@ impl Attention {
         Ok((state, latents))
     }
 
-    /// The layer's output for the rows of several runs, `[N, D]` to `[N, D]`. The rows of `tap.together` are those of
-    /// `parts`, in their order.
+    /// The layer's output for the rows of several runs, `[N, D]` to `[N, D]`, or for the last row of each alone. The rows of
+    /// `tap.together` are those of `parts`, in their order.
     pub(crate) fn forward_together(
         &self,
         input: &Tensor,
         parts: &[Part],
+        last: Option<&LastRows>,
         on_heads: Option<&Autoencoder>,
         tap: &mut Tap<'_>,
     ) -> std::result::Result<Tensor, Error> {
         let at = |site| Point { site, layer: Some(self.layer) };
         let first = |part: &Part| part.past.as_ref().map_or(Ok(0), |past| past.k.dim(0));
         let rows = parts.iter().map(|part| Ok((part.rows.clone(), first(part)?))).collect::<Result<Vec<_>>>()?;
-        let (q, _) = self.project(QueryOrKey::Query, &rows, input)?;
-        let q = tap.forward(at(Site::AttnQ), q)?;
         let (k, _) = self.project(QueryOrKey::Key, &rows, input)?;
         let k = tap.forward(at(Site::AttnK), k)?;
         let v = self.heads(&self.value.forward(input)?, self.n_kv_heads)?;
         let v = tap.forward(at(Site::AttnV), v)?;
+        let Some(last) = last else { return self.attended_together(input, &rows, (&k, &v), parts, on_heads, tap) };
+        let queries: Vec<_> = (0..parts.len()).map(|i| (i..i + 1, last.token)).collect();
+        let input = input.index_select(&last.at, 0)?;
+        self.attended_together(&input, &queries, (&k, &v), parts, on_heads, &mut last.tap())
+    }
+
+    /// The layer's output for queries of each run: their rows among those of `input`, and the token of the first.
+    fn attended_together(
+        &self,
+        input: &Tensor,
+        queries: &[(Range<usize>, usize)],
+        (k, v): (&Tensor, &Tensor),
+        parts: &[Part],
+        on_heads: Option<&Autoencoder>,
+        tap: &mut Tap<'_>,
+    ) -> std::result::Result<Tensor, Error> {
+        let at = |site| Point { site, layer: Some(self.layer) };
+        let (q, _) = self.project(QueryOrKey::Query, queries, input)?;
+        let q = tap.forward(at(Site::AttnQ), q)?;
         let together = tap.together;
-        let of_part = |(i, part): (usize, &Part)| {
-            let own = |x: &Tensor| x.narrow(0, part.rows.start, part.rows.len());
-            let (k, v) = after_past(part.past.as_ref(), own(&k)?, own(&v)?)?;
-            let alone = [RowsOf { rows: 0..part.rows.len(), ..together[i].clone() }];
+        let of_part = |(i, (part, (queries, _))): (usize, (&Part, &(Range<usize>, usize)))| {
+            let own = |x: &Tensor, rows: &Range<usize>| x.narrow(0, rows.start, rows.len());
+            let (k, v) = after_past(part.past.as_ref(), own(k, &part.rows)?, own(v, &part.rows)?)?;
+            let alone = [RowsOf { rows: 0..queries.len(), ..together[i].clone() }];
             let mut tap = Tap { together: &alone, ..Default::default() };
-            Ok(self.attend(&own(&q)?, &k, &v, &mut tap)?.v_out)
+            Ok(self.attend(&own(&q, queries)?, &k, &v, &mut tap)?.v_out)
         };
         let v_out: Vec<Tensor> = match self.ops {
-            Ops::Fast => parts.par_iter().enumerate().map(of_part).collect::<std::result::Result<_, Error>>()?,
-            Ops::Plain => parts.iter().enumerate().map(of_part).collect::<std::result::Result<_, Error>>()?,
+            Ops::Fast => {
+                let all = parts.par_iter().zip(queries).enumerate();
+                all.map(of_part).collect::<std::result::Result<_, Error>>()?
+            }
+            Ops::Plain => {
+                let all = parts.iter().zip(queries).enumerate();
+                all.map(of_part).collect::<std::result::Result<_, Error>>()?
+            }
         };
         let v_out = tap.forward(at(Site::AttnVOut), Tensor::cat(&v_out, 0)?)?;
         let (_, written) = encoded(on_heads, self.layer, &self.merged(&v_out)?, tap)?;

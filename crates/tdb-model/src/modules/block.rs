@@ -6,7 +6,7 @@ use crate::config::{BlockOrder, Config, MlpKind, NormKind};
 use crate::error::Error;
 use crate::fault::{self, Fault};
 use crate::modules::Place;
-use crate::modules::attention::{Attention, AttentionState, Part, PastKeysValues};
+use crate::modules::attention::{Attention, AttentionState, LastRows, Part, PastKeysValues};
 use crate::modules::autoencoder::{Autoencoder, LatentGradients, LatentState};
 use crate::modules::mlp::{Mlp, MlpState};
 use crate::modules::norm::{Norm, NormState, Sites};
@@ -211,13 +211,20 @@ impl Block {
         &self,
         x: &Tensor,
         parts: &[Part],
+        last: Option<&LastRows>,
         autoencoders: Autoencoders<'_>,
         tap: &mut Tap<'_>,
     ) -> Result<Tensor, Error> {
         let (_, attn_in) = self.attn_norm.forward(Sites::attention(self.layer), x, tap)?;
         let on_heads = autoencoders.attention.filter(|a| a.site() == AutoencoderSite::AttnVOut);
-        let delta = self.attn.forward_together(&attn_in, parts, on_heads, tap)?;
-        Ok(self.after_attention(x, &delta, autoencoders, tap)?.post_mlp)
+        let delta = self.attn.forward_together(&attn_in, parts, last, on_heads, tap)?;
+        Ok(match last {
+            Some(last) => {
+                let mut tap = last.tap();
+                self.after_attention(&x.index_select(&last.at, 0)?, &delta, autoencoders, &mut tap)?.post_mlp
+            }
+            None => self.after_attention(x, &delta, autoencoders, tap)?.post_mlp,
+        })
     }
 
     /// `delta: [T, D]` is the attention layer's output before its norm, if it has one.

@@ -6,70 +6,74 @@
 
 use candle_core::Tensor;
 use rayon::prelude::*;
-use tdb_api::{DerivedScalarType as Dst, PassType};
+use tdb_api::DerivedScalarType as Dst;
 use tdb_model::numbers::{Numbers, axpy, tensor};
 use tdb_model::{Attention, Site, Slot};
 
-use super::latents;
-use crate::derived::Place;
+use super::{latents, not_computed};
+use crate::derived::{Quantity, Scalar, Shape};
 use crate::error::Result;
+use crate::place::Place;
 use crate::side::Side;
 use crate::tensors::{by_head, by_pair, flatten_pairs, norms, row_of, times};
 use crate::values::Values;
 
-/// `None` if `dst` is not about heads.
-pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: usize) -> Result<Option<Values<'a>>> {
+/// Of heads: values for pairs of tokens, brought into the shape that is asked for.
+pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, scalar: Scalar, layer: usize) -> Result<Values<'a>> {
     let probs = || side.get(Site::AttnQkProbs, layer);
-    let act_times_grad = || times(&probs()?, side.gradient(dst, Site::AttnQkProbs, layer)?.as_ref());
-    let write_norms = || divided(side, layer, times_by_key(&probs()?, &value_norms(side, layer)?)?);
-    let written = || along(side, layer, preceded_gradient(side, dst, layer)?.as_ref());
-    Ok(Some(Values::Dense(match dst {
-        Dst::UnflattenedAttnWriteNorm if pass == PassType::Backward => {
-            match side.gradient(dst, Site::AttnQkProbs, layer)? {
-                Some(gradient) => {
-                    let scaled = match side.run.write_scale(Slot::Attention, layer)? {
-                        Some(scale) => gradient.broadcast_mul(&scale.unsqueeze(1)?)?,
-                        None => gradient,
-                    };
-                    times_by_key(&scaled, &value_norms(side, layer)?.recip()?)?
-                }
-                None => probs()?.zeros_like()?,
-            }
+    let by_pair = match (scalar.quantity, scalar.shape) {
+        (Quantity::Activation, _) => probs()?,
+        (Quantity::WriteNorm, Shape::Tokens) => {
+            let norms = norms_per_head(side, layer, Site::AttnVOut)?;
+            return side.before_division(Slot::Attention, layer, &norms).map(Values::Dense);
         }
-        Dst::UnflattenedAttnWriteNorm => write_norms()?,
-        Dst::AttnWriteNorm => flatten_pairs(&write_norms()?)?,
-        Dst::FlattenedAttnPostSoftmax => flatten_pairs(&probs()?)?,
-        Dst::UnflattenedAttnActTimesGrad => act_times_grad()?,
-        Dst::AttnActTimesGrad => flatten_pairs(&act_times_grad()?)?,
-        Dst::AttnActTimesGradPerSequenceToken => by_head(&act_times_grad()?)?.sum(2)?.t()?,
-        Dst::UnflattenedAttnWriteToFinalResidualGrad => written()?,
-        Dst::AttnWriteToFinalResidualGrad => flatten_pairs(&written()?)?,
-        Dst::UnflattenedAttnWriteToFinalActivationResidualGrad => {
+        (Quantity::WriteNorm, _) => divided(side, layer, times_by_key(&probs()?, &value_norms(side, layer)?)?)?,
+        (Quantity::ActTimesGrad, _) => times(&probs()?, side.gradient(dst, Site::AttnQkProbs, layer)?.as_ref())?,
+        (Quantity::WriteToFinalResidual, Shape::Tokens) => {
+            return all_keys_along(side, layer, preceded_gradient(side, dst, layer)?.as_ref()).map(Values::Dense);
+        }
+        (Quantity::WriteToFinalResidual, _) => along(side, layer, preceded_gradient(side, dst, layer)?.as_ref())?,
+        (Quantity::WriteToFinalActivationResidual, _) => {
             let gradient = side.traced_gradient(dst)?;
             along(side, layer, Some(gradient).filter(|_| side.precedes_final_residual(Some(layer), Place::Attn)))?
         }
-        Dst::AttnWriteToFinalResidualGradPerSequenceToken => {
-            all_keys_along(side, layer, preceded_gradient(side, dst, layer)?.as_ref())?
-        }
-        Dst::AttnWriteNormPerSequenceToken => {
-            let norms = norms_per_head(side, layer, Site::AttnVOut)?;
-            side.before_division(Slot::Attention, layer, &norms)?
-        }
-        Dst::AttnWeightedValue | Dst::AttnWrite | Dst::AttnWriteSumHeads => {
-            return writes_by_row(side, dst, layer).map(Some);
-        }
-        Dst::AttnWriteToLatent => along_heads(side, layer, &latents::latent_gradient_at_heads(side, dst, layer)?)?,
-        Dst::AttnWriteToLatentSummedOverHeads | Dst::FlattenedAttnWriteToLatentSummedOverHeads => {
+        (Quantity::WeightedValue | Quantity::Write, _) => return writes_by_row(side, scalar, layer),
+        (Quantity::WriteToNamedLatent, Shape::Tokens) => {
             let gradient = latents::latent_gradient_at_heads(side, dst, layer)?;
-            let summed = sum_heads(&along_heads(side, layer, &gradient)?)?;
-            if dst == Dst::AttnWriteToLatentSummedOverHeads { summed } else { flatten_pairs(&summed)? }
+            let products = times(&side.get(Site::AttnVOut, layer)?, Some(&gradient))?;
+            return Ok(Values::Dense(products.sum(2)?));
         }
-        Dst::AttnWriteToLatentPerSequenceToken => {
-            let gradient = latents::latent_gradient_at_heads(side, dst, layer)?;
-            times(&side.get(Site::AttnVOut, layer)?, Some(&gradient))?.sum(2)?
+        (Quantity::WriteToNamedLatent, _) => {
+            along_heads(side, layer, &latents::latent_gradient_at_heads(side, dst, layer)?)?
         }
-        _ => return Ok(None),
-    })))
+        (Quantity::WriteToAllLatents, shape) => return latents::writes_to_all(side, dst, shape, layer),
+        _ => return not_computed(dst),
+    };
+    shaped(by_pair, scalar.shape).map(Values::Dense)
+}
+
+/// `[T, T, H]` in another shape.
+fn shaped(by_pair: Tensor, shape: Shape) -> Result<Tensor> {
+    match shape {
+        Shape::Pairs => Ok(by_pair),
+        Shape::FlatPairs => flatten_pairs(&by_pair),
+        Shape::SumByPair => sum_heads(&by_pair),
+        Shape::SumByFlatPair => flatten_pairs(&sum_heads(&by_pair)?),
+        Shape::Tokens => Ok(by_head(&by_pair)?.sum(2)?.t()?),
+        Shape::SumByToken => Ok(by_head(&by_pair)?.sum(2)?.t()?.sum_keepdim(1)?),
+    }
+}
+
+/// The gradient of the length of what each head writes from one token into another, `[T, T, H]`.
+pub(super) fn gradient_of_write_norms(side: &Side<'_>, dst: Dst, layer: usize) -> Result<Tensor> {
+    let Some(gradient) = side.gradient(dst, Site::AttnQkProbs, layer)? else {
+        return Ok(side.get(Site::AttnQkProbs, layer)?.zeros_like()?);
+    };
+    let scaled = match side.run.write_scale(Slot::Attention, layer)? {
+        Some(scale) => gradient.broadcast_mul(&scale.unsqueeze(1)?)?,
+        None => gradient,
+    };
+    times_by_key(&scaled, &value_norms(side, layer)?.recip()?)
 }
 
 /// The gradient where the objective reads; `None` also where the layer does not come before it.
@@ -123,22 +127,22 @@ pub(crate) fn attended_reads(side: &Side<'_>, layer: usize, query: usize, read: 
 }
 
 /// Values and writes of heads from every token into one, made anew for each.
-fn writes_by_row<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Values<'a>> {
+fn writes_by_row<'a>(side: &'a Side<'_>, scalar: Scalar, layer: usize) -> Result<Values<'a>> {
     let attn = &side.model().block(layer).attn;
     let (tokens, heads) = (side.tokens(), side.model().config().n_heads);
     let (probs, v) = (side.get(Site::AttnQkProbs, layer)?, side.get(Site::AttnV, layer)?);
     // What full attention to a token would give, [T, E or D] for each head.
     let directions: Vec<Tensor> = (0..heads)
-        .map(|head| match dst {
-            Dst::AttnWeightedValue => Ok(of_head(attn, &v, head, heads)?.contiguous()?),
+        .map(|head| match scalar.quantity {
+            Quantity::WeightedValue => Ok(of_head(attn, &v, head, heads)?.contiguous()?),
             _ => Ok(attn.write(head, &of_head(attn, &v, head, heads)?)?),
         })
         .collect::<Result<_>>()?;
     let width = directions.first().map_or(0, |d| d.dims()[1]);
-    let sum = dst == Dst::AttnWriteSumHeads;
+    let sum = scalar.shape == Shape::SumByPair;
     let row = move |query: usize| {
-        let factor = match dst {
-            Dst::AttnWeightedValue => 1.0,
+        let factor = match scalar.quantity {
+            Quantity::WeightedValue => 1.0,
             _ => side.write_factor(Slot::Attention, layer, query)?,
         };
         let probs = row_of(&probs, query)?;

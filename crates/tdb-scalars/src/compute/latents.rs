@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 
 use candle_core::Tensor;
-use tdb_api::{ActivationLocationType as Location, DerivedScalarType as Dst, NodeType};
+use tdb_api::{ActivationLocationType as Location, DerivedScalarType as Dst};
 use tdb_model::numbers::{Numbers, axpy, dot};
 use tdb_model::{Autoencoder, AutoencoderSite, LatentState, Site, Slot, SparseRows};
 
 use super::attention::attended_reads;
-use super::mlp;
-use crate::derived::Place;
-use crate::dictionary::{DictionaryScalar, Part, Quantity, describe};
+use super::{mlp, not_computed};
+use crate::derived::{Quantity, Scalar, Shape, Subject, describe};
 use crate::error::{Error, Result, bad};
 use crate::interventions::read_by;
+use crate::place::Place;
 use crate::side::Side;
 use crate::slots;
 use crate::tensors::{dots, norms, row_of, times};
@@ -23,58 +23,61 @@ use crate::values::Values;
 /// # Errors
 /// If that dictionary is not loaded.
 pub fn slot_of(side: &Side<'_>, dst: Dst) -> Result<Option<Slot>> {
-    let (model, name) = (side.model(), dst.as_str());
-    let slot = match (describe(dst), dst) {
-        (Some(found), _) => found.slot,
-        (_, Dst::OnlineMlpAutoencoderError | Dst::OnlineResidualMlpAutoencoderError)
-        | (
-            _,
-            Dst::OnlineMlpAutoencoderErrorActTimesGrad
-            | Dst::OnlineMlpAutoencoderErrorWriteNorm
-            | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad,
-        ) => Some(Slot::Mlp),
-        (
-            _,
-            Dst::OnlineResidualAttentionAutoencoderError
-            | Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched
-            | Dst::AttnWriteToLatentPerSequenceTokenBatched,
-        ) => Some(Slot::Attention),
-        (_, Dst::OnlineResidualAutoencoderError) => Some(Slot::Residual),
-        (_, _) if crate::derived::node_type(dst) == NodeType::AutoencoderLatent => None,
+    let (model, name, scalar) = (side.model(), dst.as_str(), describe(dst));
+    let slot = match (scalar.subject, scalar.quantity) {
+        (Subject::Latents(None), _) => return slots::only(model, name).map(Some),
+        (Subject::Latents(Some(slot)) | Subject::Error(slot), _) => slot,
+        (Subject::NeuronErrors | Subject::Skip, _) => Slot::Mlp,
+        (_, Quantity::WriteToAllLatents) => Slot::Attention,
         _ => return Ok(None),
     };
-    match slot {
-        Some(slot) => slots::require(model, slot, name).map(Some),
-        None => slots::only(model, name).map(Some),
-    }
+    slots::require(model, slot, name).map(Some)
 }
 
-/// `None` if `dst` is not about latents or their errors.
-pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
-    if let Some(values) = errors(side, dst, layer)? {
-        return Ok(Some(values));
-    }
-    if let Some(values) = gradients_of_latents(side, dst, layer)? {
-        return Ok(Some(values));
-    }
-    let (Some(found), Some(slot)) = (describe(dst), slot_of(side, dst)?) else {
-        return batched_writes(side, dst, layer);
-    };
-    match found.part {
-        Part::Latents => latents(side, dst, found.quantity, slot, layer).map(Some),
-        Part::Error => {
-            let error = side.run.latent_error(slot, layer)?;
-            one_node(side, dst, found, slot, layer, &error).map(Some)
+/// Of latents, of what a dictionary leaves over or of what its skip connection gives.
+pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, scalar: Scalar, layer: usize) -> Result<Values<'a>> {
+    let Some(slot) = slot_of(side, dst)? else { return not_computed(dst) };
+    match (scalar.subject, scalar.quantity) {
+        (Subject::Error(_), Quantity::Write) => {
+            let (autoencoder, _) = layer_state(side, slot, layer)?;
+            fitting(dst, autoencoder, autoencoder.site().writes_residual_stream())?;
+            Ok(Values::Dense(side.run.latent_error(slot, layer)?))
         }
-        Part::Skip => {
+        (Subject::Error(_), quantity) => {
+            let error = side.run.latent_error(slot, layer)?;
+            one_node(side, dst, (slot, slot.error(), quantity), layer, &error)
+        }
+        (Subject::Skip, quantity) => {
             let (autoencoder, state) = layer_state(side, slot, layer)?;
             match autoencoder.skip(&state.input)? {
-                Some(skip) => one_node(side, dst, found, slot, layer, &skip).map(Some),
+                Some(skip) => one_node(side, dst, (slot, slot.reconstruction(), quantity), layer, &skip),
                 None => {
                     bad!("\"{dst}\" does not exist for the dictionary that is loaded, which has no skip connection")
                 }
             }
         }
+        (_, quantity) => latents(side, dst, quantity, slot, layer),
+    }
+}
+
+/// What a dictionary on the neurons leaves over of each, `[T, F]`.
+///
+/// # Errors
+/// If there is none, or it stands elsewhere.
+pub(super) fn error_of_neurons(side: &Side<'_>, dst: Dst, layer: usize) -> Result<Tensor> {
+    slots::require(side.model(), Slot::Mlp, dst.as_str())?;
+    let (autoencoder, _) = layer_state(side, Slot::Mlp, layer)?;
+    fitting(dst, autoencoder, autoencoder.site() == AutoencoderSite::MlpPostAct)?;
+    Ok(side.run.latent_error(Slot::Mlp, layer)?)
+}
+
+fn fitting(dst: Dst, autoencoder: &Autoencoder, fits: bool) -> Result<()> {
+    match fits {
+        true => Ok(()),
+        false => bad!(
+            "\"{dst}\" does not exist for the autoencoder that is loaded, which reads {}",
+            read_by(autoencoder.site())
+        ),
     }
 }
 
@@ -100,25 +103,23 @@ fn latents<'a>(side: &'a Side<'_>, dst: Dst, quantity: Quantity, slot: Slot, lay
             };
             return Ok(Values::Rows { dims: vec![side.tokens(), width, d_model], row: Box::new(row) });
         }
+        _ => return not_computed(dst),
     })))
 }
 
-/// Of what a dictionary does not put into latents, `x: [T, n_outputs]`, one number for each token.
+/// Of what a dictionary does not put into latents, `x: [T, n_outputs]`, which stands at a site: one number for each token.
 fn one_node<'a>(
     side: &Side<'_>,
     dst: Dst,
-    found: DictionaryScalar,
-    slot: Slot,
+    (slot, at, quantity): (Slot, Site, Quantity),
     layer: usize,
     x: &Tensor,
 ) -> Result<Values<'a>> {
     let (autoencoder, _) = layer_state(side, slot, layer)?;
     let site = autoencoder.site();
-    Ok(Values::Dense(match found.quantity {
-        Quantity::ActTimesGrad => {
-            let at = if found.part == Part::Error { slot.error() } else { slot.reconstruction() };
-            dots(x, side.gradient(dst, at, layer)?.as_ref())?
-        }
+    Ok(Values::Dense(match quantity {
+        Quantity::Activation => norms(x)?,
+        Quantity::ActTimesGrad => dots(x, side.gradient(dst, at, layer)?.as_ref())?,
         Quantity::WriteNorm => norms(&to_residual(side, site, layer, x, None)?)?,
         Quantity::WriteToFinalResidual => {
             let (written, place) = Place::written_by(side.model(), slot, layer);
@@ -126,7 +127,7 @@ fn one_node<'a>(
             let precedes = side.precedes_final_residual(Some(written), place);
             dots(&to_residual(side, site, layer, x, None)?, gradient.as_ref().filter(|_| precedes))?
         }
-        _ => norms(x)?,
+        _ => return not_computed(dst),
     }))
 }
 
@@ -295,36 +296,6 @@ fn along(autoencoder: &Autoencoder, latents: &SparseRows, gradient: Option<&Tens
     Ok(latents.map(|t, i, x| x * dot(autoencoder.direction(i), gradient.row(t))))
 }
 
-/// Scalars of what the autoencoders leave unexplained.
-fn errors<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
-    let (slot, on_neurons) = match dst {
-        Dst::OnlineMlpAutoencoderError
-        | Dst::OnlineMlpAutoencoderErrorActTimesGrad
-        | Dst::OnlineMlpAutoencoderErrorWriteNorm
-        | Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad => (Slot::Mlp, true),
-        Dst::OnlineResidualMlpAutoencoderError => (Slot::Mlp, false),
-        Dst::OnlineResidualAttentionAutoencoderError => (Slot::Attention, false),
-        Dst::OnlineResidualAutoencoderError => (Slot::Residual, false),
-        _ => return Ok(None),
-    };
-    slots::require(side.model(), slot, dst.as_str())?;
-    let (autoencoder, _) = layer_latents(side, slot, layer)?;
-    let site = autoencoder.site();
-    let fits = if on_neurons { site == AutoencoderSite::MlpPostAct } else { site.writes_residual_stream() };
-    if !fits {
-        return bad!("\"{dst}\" does not exist for the autoencoder that is loaded, which reads {}", read_by(site));
-    }
-    let error = side.run.latent_error(slot, layer)?;
-    Ok(Some(Values::Dense(match dst {
-        Dst::OnlineMlpAutoencoderErrorActTimesGrad => times(&error, side.gradient(dst, slot.error(), layer)?.as_ref())?,
-        Dst::OnlineMlpAutoencoderErrorWriteNorm => mlp::times_write_norms(side, layer, &error)?,
-        Dst::OnlineMlpAutoencoderErrorWriteToFinalResidualGrad => {
-            mlp::written(side, layer, &error, side.final_residual_gradient(dst)?.as_ref())?
-        }
-        _ => error,
-    })))
-}
-
 /// The gradient of one latent of the attention layers, summed over tokens, at the heads' outputs, `[T, H, E]`. The scale
 /// of a normalisation counts as constant, so that what heads write along it adds up.
 ///
@@ -390,12 +361,17 @@ fn gradient_of(
     Ok(side.model().tensor(&[encoded.len(), width], out)?)
 }
 
-fn gradients_of_latents<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
-    let on_neurons = match dst {
-        Dst::AutoencoderLatentGradWrtResidualInput => false,
-        Dst::AutoencoderLatentGradWrtMlpPostActInput => true,
-        _ => return Ok(None),
-    };
+/// The gradient of the latent that the request names, at what it reads.
+///
+/// # Errors
+/// If the request names none, or it reads something else.
+pub(super) fn gradient_of_named<'a>(
+    side: &'a Side<'_>,
+    dst: Dst,
+    quantity: Quantity,
+    layer: usize,
+) -> Result<Values<'a>> {
+    let on_neurons = quantity == Quantity::GradientAtNeurons;
     let Some(within) = side.plan.within_layer else {
         return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which latent is meant");
     };
@@ -408,29 +384,25 @@ fn gradients_of_latents<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Resul
     let (autoencoder, state) = layer_state(side, slot, layer)?;
     let site = autoencoder.site();
     let fits = if on_neurons { site == AutoencoderSite::MlpPostAct } else { site.writes_residual_stream() };
-    if !fits || site.is_transcoder() {
-        return bad!("\"{dst}\" does not exist for the autoencoder that is loaded, which reads {}", read_by(site));
-    }
+    fitting(dst, autoencoder, fits && !site.is_transcoder())?;
     if !on_neurons {
         let index = named_latent(side, dst)?;
         let gradient = gradient_of(side, autoencoder, &state.encoded, &state.input, index, false)?;
-        return Ok(Some(Values::Dense(gradient)));
+        return Ok(Values::Dense(gradient));
     }
     // One latent's autoencoder, that of the named layer, on the neurons of every layer.
     let (named, _) = layer_latents(side, slot, within.layer)?;
     let neurons = side.get(Site::MlpPostAct, layer)?;
     let encoded = named.encode(&neurons)?;
     let gradient = gradient_of(side, named, &encoded, &neurons, named_latent(side, dst)?, false)?;
-    Ok(Some(Values::Dense(gradient)))
+    Ok(Values::Dense(gradient))
 }
 
 /// Writes of heads to all latents of the attention autoencoder at once, in the layer that the inspection names.
-fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Option<Values<'a>>> {
-    let by_pair = match dst {
-        Dst::FlattenedAttnWriteToLatentSummedOverHeadsBatched => true,
-        Dst::AttnWriteToLatentPerSequenceTokenBatched => false,
-        _ => return Ok(None),
-    };
+///
+/// # Errors
+/// If it names another layer.
+pub(super) fn writes_to_all<'a>(side: &'a Side<'_>, dst: Dst, shape: Shape, layer: usize) -> Result<Values<'a>> {
     if side.plan.within_layer.is_none_or(|within| within.layer != layer) {
         return bad!("\"{dst}\" needs activationIndexForWithinLayerGrad, which says which layer is meant");
     }
@@ -447,7 +419,7 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
     let active = move |t: usize| {
         encoded.row(t).iter().filter(|e| autoencoder.passes(e.1)).map(|e| e.0 as usize).collect::<Vec<_>>()
     };
-    if by_pair {
+    if shape == Shape::SumByFlatPair {
         let pairs = tokens * (tokens + 1) / 2;
         let row = move |pair: usize| {
             let query = (0..tokens).rfind(|q| q * (q + 1) / 2 <= pair).unwrap_or_default();
@@ -458,7 +430,7 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
             }
             Ok(out)
         };
-        return Ok(Some(Values::Rows { dims: vec![pairs, n_latents], row: Box::new(row) }));
+        return Ok(Values::Rows { dims: vec![pairs, n_latents], row: Box::new(row) });
     }
     let row = move |t: usize| {
         let mut out = vec![0.0; n_heads * n_latents];
@@ -470,5 +442,5 @@ fn batched_writes<'a>(side: &'a Side<'_>, dst: Dst, layer: usize) -> Result<Opti
         }
         Ok(out)
     };
-    Ok(Some(Values::Rows { dims: vec![tokens, n_heads, n_latents], row: Box::new(row) }))
+    Ok(Values::Rows { dims: vec![tokens, n_heads, n_latents], row: Box::new(row) })
 }

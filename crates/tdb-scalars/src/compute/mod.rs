@@ -7,10 +7,11 @@ mod residual;
 
 use candle_core::Tensor;
 use tdb_api::{DerivedScalarType as Dst, PassType};
+use tdb_model::numbers::{tensor, zeros};
 
-use crate::derived::raw_site;
-use crate::dictionary::{Quantity, describe};
-use crate::error::{Result, bad};
+use crate::derived::{Backward, Layers, Quantity, Subject, describe};
+use crate::error::{Error, Result, bad};
+use crate::place::Place;
 use crate::side::Side;
 use crate::values::Values;
 
@@ -25,65 +26,64 @@ pub use latents::{slot_of, write_direction};
 /// # Errors
 /// If the scalar needs what the run does not have: a backward pass, an autoencoder, a traced node.
 pub fn values<'a>(side: &'a Side<'_>, dst: Dst, pass: PassType, layer: Option<usize>) -> Result<Values<'a>> {
-    if pass == PassType::Backward && !defined_backward(dst) {
+    let scalar = describe(dst);
+    if pass == PassType::Backward && scalar.backward == Backward::Undefined {
         return bad!("\"{dst}\" has no gradient; ask for it with passType \"forward\"");
     }
-    if let Some(site) = raw_site(dst) {
-        return match pass {
-            PassType::Forward => residual::activation(side, site, layer),
-            PassType::Backward => residual::gradient(side, dst, site, layer),
-        };
+    let of_gradient = pass == PassType::Backward && scalar.backward == Backward::Gradient;
+    let layer = match (scalar.subject, scalar.quantity, layer) {
+        (Subject::Tensor(site), ..) => return residual::tensor_of_pass(side, dst, site, layer, of_gradient),
+        _ if let (Layers::WholeModel, Some(layer)) = (scalar.layers(), layer) => {
+            return bad!("\"{dst}\" has no layers, but layer {layer} is named");
+        }
+        (Subject::NamedNode, ..) | (_, Quantity::OutEdge | Quantity::InEdge(_) | Quantity::InEdgeActivation(_), _) => {
+            return crate::edges::values(side, dst, scalar, layer);
+        }
+        (Subject::Vocabulary, ..) => return crate::readings::vocabulary_into_node(side),
+        (Subject::Constant, ..) => return Ok(Values::Dense(constant(side.tokens(), of_gradient))),
+        (Subject::Stream(site), quantity, _) => return residual::rows_as_a_whole(side, dst, site, quantity, layer),
+        (_, _, Some(layer)) => layer,
+        (_, _, None) => return bad!("\"{dst}\" exists in each layer, but no layer is named"),
+    };
+    match scalar.subject {
+        Subject::EndOfPreviousLayer => {
+            let point = Place::EndOfPreviousLayer.residual_point(layer);
+            residual::tensor_of_pass(side, dst, point.site, point.layer, of_gradient)
+        }
+        Subject::Neurons | Subject::NeuronErrors => mlp::values(side, dst, scalar, layer),
+        Subject::Heads if of_gradient => attention::gradient_of_write_norms(side, dst, layer).map(Values::Dense),
+        Subject::Heads => attention::values(side, dst, scalar, layer),
+        Subject::NamedLatent => latents::gradient_of_named(side, dst, scalar.quantity, layer),
+        _ => latents::values(side, dst, scalar, layer),
     }
-    if let Some(values) = crate::edges::values(side, dst, layer)? {
-        return Ok(values);
+}
+
+/// One for each token, or its gradient.
+fn constant(tokens: usize, of_gradient: bool) -> Tensor {
+    match of_gradient {
+        true => zeros(&[tokens, 1]),
+        false => tensor(&[tokens, 1], vec![1.0; tokens]),
     }
-    match (dst, layer) {
-        (Dst::VocabTokenWriteToInputDirection, _) => crate::readings::vocabulary_into_node(side),
-        (_, None) => residual::whole_model(side, dst, pass),
-        (_, Some(layer)) => match mlp::values(side, dst, layer)? {
-            Some(values) => Ok(values),
-            None => match attention::values(side, dst, pass, layer)? {
-                Some(values) => Ok(values),
-                None => match latents::values(side, dst, layer)? {
-                    Some(values) => Ok(values),
-                    None => residual::per_layer(side, dst, pass, layer),
-                },
-            },
-        },
-    }
+}
+
+/// The table asks for what no function computes.
+fn not_computed<T>(dst: Dst) -> Result<T> {
+    Err(Error::Internal(format!("nothing computes \"{dst}\"")))
 }
 
 /// What all nodes of a layer write along `gradient: [T, D]`: neurons, heads or latents, as `dst` says.
 ///
 /// # Errors
-/// If `dst` is about none of them.
+/// If it is about none of them.
 pub(crate) fn along_gradient<'a>(
     side: &'a Side<'_>,
     dst: Dst,
     layer: usize,
     gradient: Option<&Tensor>,
 ) -> Result<Values<'a>> {
-    match dst {
-        Dst::MlpOutEdgeAttribution => mlp::neurons_along(side, layer, gradient).map(Values::Dense),
-        Dst::AttnOutEdgeAttribution => attention::along(side, layer, gradient).map(Values::Dense),
+    match describe(dst).subject {
+        Subject::Neurons => mlp::neurons_along(side, layer, gradient).map(Values::Dense),
+        Subject::Heads => attention::along(side, layer, gradient).map(Values::Dense),
         _ => latents::along_gradient(side, dst, layer, gradient),
     }
-}
-
-/// Which scalars answer for `passType: "backward"`: those that are tensors of the pass with their gradient, the constant
-/// one with its gradient of zero, and some made from others, which give their forward value there as clients of the
-/// interface know it.
-fn defined_backward(dst: Dst) -> bool {
-    raw_site(dst).is_some()
-        || matches!(
-            dst,
-            Dst::PreviousLayerResidPostMlp
-                | Dst::UnflattenedAttnWriteNorm
-                | Dst::AttnWriteNorm
-                | Dst::FlattenedAttnPostSoftmax
-                | Dst::AttnWriteToFinalResidualGrad
-                | Dst::AlwaysOne
-                | Dst::OnlineMlpAutoencoderErrorActTimesGrad
-        )
-        || describe(dst).is_some_and(|found| found.quantity == Quantity::ActTimesGrad)
 }

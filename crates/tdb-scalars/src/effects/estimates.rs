@@ -10,11 +10,11 @@ use rayon::prelude::*;
 use tdb_api::{AblateTo, MirroredNodeIndex};
 use tdb_model::{AutoencoderSite, Gradients, Index, Intervention, Numbers, Pass, Point, Run, Site, Slot, Transformer};
 
-use crate::derived::Place;
 use crate::effects::Base;
 use crate::effects::nodes::Entries;
 use crate::error::{Error, Result};
 use crate::outcome::Scale;
+use crate::place::Place;
 use crate::slots;
 use crate::tensors::row_of;
 

@@ -5,6 +5,7 @@ mod nodes;
 mod sample;
 
 use tdb_api::stream::TdbEvent;
+use tdb_api::wire::FieldPath;
 use tdb_api::{
     AblateTo, EffectsRequest, EffectsResponse, InferenceRequestSpec, LossFnConfig, LossFnName, MirroredNodeIndex,
     NodeEffect, Price, TokenRef,
@@ -16,13 +17,13 @@ pub(crate) use sample::Random;
 
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{Result, bad};
-use crate::ledger::{self, Checked};
+use crate::error::{At, Result, bad};
+use crate::ledger::{self, Checked, Extent};
 use crate::metric::Metric;
 use crate::outcome::{Outcome, Scale};
 use crate::price::price;
 use crate::side::Plan;
-use crate::tdb::{ablation_spec, traced_node};
+use crate::tdb::{ablation_specs, field_as_asked, traced_node};
 use crate::trace::Trace;
 pub(crate) use estimates::NODE_SITES;
 use estimates::Removal;
@@ -48,9 +49,19 @@ impl Engine {
     /// [`crate::Error::Bad`] with what is wrong and what would be right; [`crate::Error::Cancelled`] if the observer wants no
     /// more.
     pub fn effects(&self, request: &EffectsRequest, context: &Context<'_>) -> Result<EffectsResponse> {
+        self.checked_effects(request, Extent::Sample, context)
+    }
+
+    fn checked_effects(
+        &self,
+        request: &EffectsRequest,
+        extent: Extent,
+        context: &Context<'_>,
+    ) -> Result<EffectsResponse> {
         let plan = self.plan_of_effects(request)?;
-        let entries = |node| Entries::of(self.model(), plan.tokens.len(), node);
-        let listed = request.nodes.iter().map(entries).collect::<Result<Vec<_>>>()?;
+        let entries =
+            |(i, node)| Entries::of(self.model(), plan.tokens.len(), node).at(|| FieldPath::of("nodes").index(i));
+        let listed = request.nodes.iter().enumerate().map(entries).collect::<Result<Vec<_>>>()?;
         check_means(request, &listed)?;
         let random = usize::try_from(request.random_nodes).unwrap_or(0);
         let price = self.price_of_effects(&plan, &listed, random, request, context)?;
@@ -60,8 +71,10 @@ impl Engine {
         }
         let base = self.base(plan, context)?;
         let removals = self.removals(&base, &request.nodes, &listed, request, context)?;
-        let gradients = base.gradients(Scale::Held, &[], &|| context.observer.is_cancelled())?;
-        let nodes = self.listed(&base, &removals, &gradients, request, context)?;
+        let is_cancelled = || context.observer.is_cancelled();
+        let held = base.gradients(Scale::Held, &[], &is_cancelled)?;
+        let free = request.better_estimates.then(|| base.gradients(Scale::Free, &[], &is_cancelled)).transpose()?;
+        let nodes = self.listed(&base, &removals, (&held, free.as_ref()), context)?;
         let sampled = match random {
             0 => None,
             n => {
@@ -79,7 +92,13 @@ impl Engine {
         if let Some(bound) = &sampled {
             context.tell(|| TdbEvent::SampledBound { bound: bound.clone() });
         }
-        let checks = self.check_effects(&base, &removals, &nodes, gradients, request)?;
+        let gradients = match (base.outcome.checked_scale(), free) {
+            (Scale::Held, _) => held,
+            (Scale::Free, Some(free)) => free,
+            (Scale::Free, None) => base.gradients(Scale::Free, &[], &is_cancelled)?,
+        };
+        let checked = base.checked(extent);
+        let checks = self.check_effects(&base, &checked, &removals, &nodes, &gradients, request)?;
         context.tell(|| TdbEvent::Checks { side: None, checks: checks.clone() });
         Ok(EffectsResponse { objective: base.objective, price, nodes, sampled, checks })
     }
@@ -111,22 +130,19 @@ impl Engine {
             seed: 0,
             only_price: false,
         };
-        let mut checks = self.effects(&request, &Context::default())?.checks;
+        let mut checks = self.checked_effects(&request, Extent::Whole, &Context::default())?.checks;
         let mut others = tokens.clone();
         others.reverse();
         let other = self.model().forward(&others, ForwardOptions::default())?;
         let metric = Metric::logit_difference(self, &request.target_tokens, &request.distractor_tokens)?;
-        checks.push(Checked { run: &run, interventions: &[], outcome: &metric.into() }.whole(&other)?);
+        checks.push(
+            Checked { extent: Extent::Whole, run: &run, interventions: &[], outcome: &metric.into() }.whole(&other)?,
+        );
         Ok(checks)
     }
 
     fn plan_of_effects(&self, request: &EffectsRequest) -> Result<Plan> {
-        let ablations = request
-            .node_ablations
-            .iter()
-            .flatten()
-            .map(|ablation| ablation_spec(self.model(), ablation))
-            .collect::<Result<_>>()?;
+        let ablations = ablation_specs(self.model(), request.node_ablations.as_deref().unwrap_or_default())?;
         let (upstream, downstream) = (&request.upstream_node_to_trace, &request.downstream_node_to_trace);
         let loss = LossFnConfig {
             name: LossFnName::LogitDiff,
@@ -144,6 +160,7 @@ impl Engine {
                 activation_index_for_within_layer_grad: None,
             },
         )
+        .map_err(|error| error.moved(field_as_asked))
     }
 
     fn price_of_effects(
@@ -171,7 +188,8 @@ impl Engine {
         if runs as u64 > context.bounds.varied_runs {
             let limit = context.bounds.varied_runs;
             return bad!(
-                "nodes: {} nodes and {random} random ones are {runs} runs; this server computes at most {limit} for one request",
+                at "nodes",
+                "{} nodes and {random} random ones are {runs} runs; this server computes at most {limit} for one request",
                 listed.len()
             );
         }
@@ -211,8 +229,7 @@ impl Engine {
         &self,
         base: &Base,
         removals: &[Removal],
-        gradients: &Gradients,
-        request: &EffectsRequest,
+        (held, free): (&Gradients, Option<&Gradients>),
         context: &Context<'_>,
     ) -> Result<Vec<NodeEffect>> {
         let is_cancelled = || context.observer.is_cancelled();
@@ -222,15 +239,14 @@ impl Engine {
                 node_index: removal.node.clone(),
                 ablated_to: removal.ablated_to,
                 exact: 0.0,
-                estimate: removal.first_order(&base.run, gradients)?,
+                estimate: removal.first_order(&base.run, held)?,
                 corrected_estimate: None,
                 dropped_estimate: None,
                 parts: false,
             });
         }
-        if request.better_estimates {
-            let gradients = base.gradients(Scale::Free, &[], &is_cancelled)?;
-            let corrected = estimates::corrected(base, removals, &gradients, &is_cancelled)?;
+        if let Some(free) = free {
+            let corrected = estimates::corrected(base, removals, free, &is_cancelled)?;
             let dropped = estimates::dropped(base, removals, &is_cancelled)?;
             for (i, effect) in effects.iter_mut().enumerate() {
                 effect.corrected_estimate = Some(corrected[i]);
@@ -250,27 +266,23 @@ impl Engine {
     fn check_effects(
         &self,
         base: &Base,
+        checked: &Checked<'_>,
         removals: &[Removal],
         effects: &[NodeEffect],
-        held: Gradients,
+        gradients: &Gradients,
         request: &EffectsRequest,
     ) -> Result<Vec<tdb_api::Check>> {
-        let checked = base.checked();
         let seed = request.seed.cast_unsigned();
         let mut checks = checked.of_run(seed)?;
         let mut entries: Vec<Entries> = removals.iter().map(|r| r.entries.clone()).collect();
         if entries.is_empty() {
             entries = self.some_entries(&base.run, base.outcome.trace(), seed)?;
         }
-        let gradients = match base.outcome.checked_scale() {
-            Scale::Held => held,
-            Scale::Free => base.gradients(Scale::Free, &[], &|| false)?,
-        };
-        checks.push(checked.gradient(&entries, &gradients, seed)?);
+        checks.push(checked.gradient(&entries, gradients, seed)?);
         let patches: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
         let exact: Vec<f64> = effects.iter().map(|effect| base.objective - effect.exact).collect();
         checks.extend(checked.sharing(&patches, &exact)?);
-        checks.extend(ledger::dictionaries(&checked)?);
+        checks.extend(ledger::dictionaries(checked)?);
         Ok(checks)
     }
 
@@ -312,8 +324,8 @@ impl Removal {
 }
 
 impl Base {
-    fn checked(&self) -> Checked<'_> {
-        Checked { run: &self.run, interventions: &self.interventions, outcome: &self.outcome }
+    fn checked(&self, extent: Extent) -> Checked<'_> {
+        Checked { extent, run: &self.run, interventions: &self.interventions, outcome: &self.outcome }
     }
 
     /// Gradients at nodes, with more interventions than the run has.
@@ -340,7 +352,8 @@ fn check_means(request: &EffectsRequest, listed: &[Entries]) -> Result<()> {
     let is_none = listed.iter().all(|entries| entries.recorded_scalar().is_none());
     if request.ablate_to == AblateTo::CollatedMean && is_none && !listed.is_empty() {
         return bad!(
-            "ablateTo: records tell the collated mean of neurons and latents, and none of these nodes is one; use \"prompt_mean\""
+            at "ablateTo",
+            "records tell the collated mean of neurons and latents, and none of these nodes is one; use \"prompt_mean\""
         );
     }
     Ok(())

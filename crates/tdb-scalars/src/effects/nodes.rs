@@ -7,7 +7,7 @@ use tdb_model::{Gradients, Index, Numbers, Patch, Point, Run, Site, Slot, Transf
 
 use crate::context::Context;
 use crate::dictionary::slot_of_error;
-use crate::error::{Result, bad};
+use crate::error::{Error, Result, bad};
 use crate::slots;
 use crate::values::wrap;
 
@@ -222,13 +222,20 @@ fn collated_mean(dst: Dst, entries: &Entries, request: &EffectsRequest, context:
     let (Some(layer), Some(Index::At(index))) = (entries.point.layer, entries.indices.last()) else {
         return bad!("there is no collated mean of a node without a layer");
     };
-    let id = NodeIdAndDatasets {
-        dst,
-        layer_index: layer as i64,
-        activation_index: *index as i64,
-        datasets: request.datasets.clone().unwrap_or_default(),
+    let (layer_index, activation_index) = (layer as i64, *index as i64);
+    // A set of records is about one kind of node: the first that has this one counts.
+    let sets = match &request.datasets {
+        Some(names) => names.iter().map(|name| vec![name.clone()]).collect(),
+        None => vec![Vec::new()],
     };
-    match context.records.maximum(&id)?.mean {
+    let mut record = bad!(at "datasets", "is empty; name a set of records, or use \"prompt_mean\"");
+    for datasets in sets {
+        record = context.records.maximum(&NodeIdAndDatasets { dst, layer_index, activation_index, datasets });
+        if !matches!(record, Err(Error::NotFound(_))) {
+            break;
+        }
+    }
+    match record?.mean {
         Some(mean) => Ok(mean as f32),
         None => bad!("the record of {dst} {layer}:{index} tells no mean; use \"zero\" or \"prompt_mean\""),
     }

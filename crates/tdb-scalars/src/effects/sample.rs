@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashSet};
 use tdb_api::{MirroredNodeIndex, NodeType, PassType, SampledBound};
 use tdb_model::{Run, Slot};
 
-use crate::derived::Place;
 use crate::dictionary::slot_of_error;
 use crate::error::Result;
+use crate::place::Place;
 use crate::rank::node_key;
 use crate::slots;
 use crate::trace::Trace;
@@ -27,6 +27,18 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
+    }
+
+    /// One of these, where what costs twice as much is drawn a quarter as often; `None` of nothing. So the mean cost stays
+    /// small, and yet everything comes up.
+    pub fn draw(&mut self, costs: impl IntoIterator<Item = usize>) -> Option<usize> {
+        let weights: Vec<f64> = costs.into_iter().map(|cost| (cost.max(1) as f64).powi(-2)).collect();
+        let mut at = weights.iter().sum::<f64>() * self.below(1 << 53) as f64 / (1u64 << 53) as f64;
+        let drawn = weights.iter().position(|weight| {
+            at -= weight;
+            at < 0.0
+        });
+        drawn.or(weights.len().checked_sub(1))
     }
 }
 

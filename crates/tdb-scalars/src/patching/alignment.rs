@@ -22,7 +22,8 @@ impl Alignment {
         let Some(pairs) = &request.alignment else {
             if lens[0] != lens[1] {
                 return bad!(
-                    "alignment: cleanPrompt has {} tokens and corruptedPrompt {}; make them equally long, or say in alignment \
+                    at "alignment",
+                    "cleanPrompt has {} tokens and corruptedPrompt {}; make them equally long, or say in alignment \
                      which tokens stand for each other",
                     lens[0],
                     lens[1]
@@ -35,15 +36,15 @@ impl Alignment {
         for pair in pairs {
             for (side, token, len) in [("clean", pair.clean, lens[0]), ("corrupted", pair.corrupted, lens[1])] {
                 if usize::try_from(token).ok().is_none_or(|token| token >= len) {
-                    return bad!("alignment: the {side} prompt has no token {token}; it has tokens 0..{len}");
+                    return bad!(at "alignment", "the {side} prompt has no token {token}; it has tokens 0..{len}");
                 }
             }
             if !clean.insert(pair.clean) || !corrupted.insert(pair.corrupted) {
-                return bad!("alignment: a token stands for two others; name each at most once");
+                return bad!(at "alignment", "a token stands for two others; name each at most once");
             }
         }
         if pairs.is_empty() {
-            return bad!("alignment is empty; name at least one pair of tokens, or leave it out");
+            return bad!(at "alignment", "is empty; name at least one pair of tokens, or leave it out");
         }
         let is_identity =
             lens[0] == lens[1] && pairs.len() == lens[0] && pairs.iter().all(|pair| pair.clean == pair.corrupted);

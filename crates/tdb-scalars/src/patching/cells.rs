@@ -1,5 +1,6 @@
 //! The patched runs that a request asks for.
 
+use tdb_api::wire::FieldPath;
 use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, AttentionTraceType, MirroredActivationIndex, PassType,
     PatchCell, PatchGrid, PatchGroup, PatchPath, PatchRequest, PatchUnits, PatchedCell, Price,
@@ -8,7 +9,7 @@ use tdb_model::{BackwardOptions, Hooks, Index, Numbers, Patch, PatchHooks, Point
 
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::error::{Result, bad};
+use crate::error::{At, Result, bad};
 use crate::interventions::site_of;
 use crate::patching::Bench;
 use crate::price::price;
@@ -77,7 +78,7 @@ impl Engine {
             true => "single cells would fit".to_owned(),
             false => format!("one of {} alone would fit", fit.join(", ")),
         };
-        bad!("grids: they have {found} cells; this server computes at most {limit} for one request; {would}")
+        bad!(at "grids", "they have {found} cells; this server computes at most {limit} for one request; {would}")
     }
 
     pub(super) fn price_of_patches(&self, bench: &Bench, cells: &[Cell], context: &Context<'_>) -> Result<Price> {
@@ -107,7 +108,7 @@ impl Engine {
                 PatchGrid::Residual => (PatchGroup::Residual, Site::ResidPostMlp, Some(layer - 1)),
                 PatchGrid::Attention => (PatchGroup::Attention, Site::ResidDeltaAttn, Some(layer)),
                 PatchGrid::Mlp => {
-                    self.require(Site::ResidDeltaMlp, "grids: this model has no MLP layers to patch")?;
+                    self.require(Site::ResidDeltaMlp, "this model has no MLP layers to patch")?;
                     (PatchGroup::Mlp, Site::ResidDeltaMlp, Some(layer))
                 }
                 PatchGrid::Heads => {
@@ -131,36 +132,37 @@ impl Engine {
     fn require(&self, site: Site, message: &str) -> Result<()> {
         match self.model().site_dims(site, 1) {
             Some(_) => Ok(()),
-            None => bad!("{message}"),
+            None => bad!(at "grids", "{message}"),
         }
     }
 
     fn asked_cell(&self, bench: &Bench, i: usize, asked: &PatchCell) -> Result<Cell> {
-        let field = format!("cells[{i}]");
+        let field = || FieldPath::of("cells").index(i);
         if asked.sites.is_empty() {
-            return bad!("{field}: sites is empty; name at least one activation");
+            return bad!(at field().key("sites"), "is empty; name at least one activation");
         }
         let mut patches = Vec::new();
         let mut place = [None; 3];
-        for site in &asked.sites {
-            let target = target(self.model(), bench.base.tokens().len(), site, &field)?;
+        for (at, site) in asked.sites.iter().enumerate() {
+            let site_field = || field().key("sites").index(at);
+            let target = target(self.model(), bench.base.tokens().len(), site).at(site_field)?;
             place = [target.layer, one(&target.indices, 0), one(&target.indices, 1)];
-            patches.extend(taken(bench, &target)?);
+            patches.extend(taken(bench, &target).at(site_field)?);
         }
         Ok(cell(PatchGroup::Cells, i, if asked.sites.len() == 1 { place } else { [None; 3] }, patches))
     }
 
     fn units(&self, bench: &Bench, i: usize, units: &PatchUnits) -> Result<Vec<Cell>> {
-        let field = format!("units[{i}]");
+        let field = || FieldPath::of("units").index(i);
         let whole = MirroredActivationIndex {
             activation_location_type: units.activation_location_type,
             tensor_indices: vec![AllOrOneIndex::One(units.token_index)],
             layer_index: Some(units.layer_index),
             pass_type: PassType::Forward,
         };
-        let all = target(self.model(), bench.base.tokens().len(), &whole, &field)?;
+        let all = target(self.model(), bench.base.tokens().len(), &whole).at(field)?;
         let (Some(layer), Some(token)) = (all.layer, one(&all.indices, 0)) else {
-            return bad!("{field}: \"{}\" has no layers", units.activation_location_type);
+            return bad!(at field(), "\"{}\" has no layers", units.activation_location_type);
         };
         let dims = self.model().site_dims(all.site, bench.base.tokens().len()).unwrap_or_default();
         let chosen = match all.site {
@@ -171,7 +173,8 @@ impl Engine {
             }
             _ => {
                 return bad!(
-                    "{field}: \"{}\" has no units; neurons, latents, and heads' outputs, queries, keys and values have",
+                    at field(),
+                    "\"{}\" has no units; neurons, latents, and heads' outputs, queries, keys and values have",
                     units.activation_location_type
                 );
             }
@@ -213,26 +216,27 @@ impl Engine {
     /// The sender's write, changed to the other run's, added to what the receiver's layer reads; everything between the two is
     /// as in the patched run.
     fn path(&self, bench: &Bench, i: usize, path: &PatchPath) -> Result<Cell> {
-        let (model, field) = (self.model(), format!("paths[{i}]"));
+        let (model, field) = (self.model(), || FieldPath::of("paths").index(i));
         let config = model.config();
         if config.post_norms {
-            return bad!("{field}: in a model that normalises what its layers write, no write is a node's own");
+            return bad!(at field(), "in a model that normalises what its layers write, no write is a node's own");
         }
         let in_range = |value: i64, len: usize| usize::try_from(value).ok().filter(|i| *i < len);
         let Some(layer) = in_range(path.to_layer, config.n_layers) else {
-            return bad!("{field}: toLayer is {}, but the model has layers 0..{}", path.to_layer, config.n_layers);
+            return bad!(at field().key("toLayer"), "is {}, but the model has layers 0..{}", path.to_layer, config.n_layers);
         };
         let Some(head) = in_range(path.to_head, config.n_heads) else {
-            return bad!("{field}: toHead is {}, but a layer has heads 0..{}", path.to_head, config.n_heads);
+            return bad!(at field().key("toHead"), "is {}, but a layer has heads 0..{}", path.to_head, config.n_heads);
         };
-        let from = target(model, bench.base.tokens().len(), &path.from, &field)?;
+        let from = target(model, bench.base.tokens().len(), &path.from).at(|| field().key("from"))?;
         if from.layer.is_some_and(|from| from >= layer) {
             return bad!(
-                "{field}: what is written in layer {:?} is not read in layer {layer}",
+                at field(),
+                "what is written in layer {:?} is not read in layer {layer}",
                 from.layer.unwrap_or(0)
             );
         }
-        let change = write_change(bench, &from, &field)?;
+        let change = write_change(bench, &from).at(|| field().key("from"))?;
         let block = model.block(layer);
         let read = (bench.base.residual_before(layer) + change)?;
         let state = block.attn.apply(&block.attn_norm.apply(&read)?)?;
@@ -240,7 +244,9 @@ impl Engine {
             AttentionTraceType::Q => (Site::AttnQ, state.q, head),
             AttentionTraceType::K => (Site::AttnK, state.k, block.attn.kv_head(head)),
             AttentionTraceType::V => (Site::AttnV, state.v, block.attn.kv_head(head)),
-            AttentionTraceType::QK => return bad!("{field}: through is \"QK\"; ask for \"Q\" and \"K\" in two paths"),
+            AttentionTraceType::QK => {
+                return bad!(at field().key("through"), "is \"QK\"; ask for \"Q\" and \"K\" in two paths");
+            }
         };
         let values = Numbers::of(&x.narrow(1, unit, 1)?)?.to_row_major();
         let patch = Patch {
@@ -261,43 +267,40 @@ fn one(indices: &[Index], at: usize) -> Option<usize> {
 }
 
 /// What an index on the wire means; indices that are left out are all.
-fn target(model: &Transformer, tokens: usize, index: &MirroredActivationIndex, field: &str) -> Result<Target> {
+fn target(model: &Transformer, tokens: usize, index: &MirroredActivationIndex) -> Result<Target> {
     let location = index.activation_location_type;
     if index.pass_type != PassType::Forward {
-        return bad!("{field}: activations of the forward pass are patched; passType is \"{}\"", index.pass_type);
+        return bad!("activations of the forward pass are patched; passType is \"{}\"", index.pass_type);
     }
     if location == Location::Logits {
-        return bad!("{field}: logits cannot be patched, because nothing follows them");
+        return bad!("logits cannot be patched, because nothing follows them");
     }
-    let site = match site_of(model, location) {
-        Ok(site) => site,
-        Err(error) => return bad!("{field}: {error}"),
-    };
+    let site = site_of(model, location)?;
     let Some(dims) = model.site_dims(site, tokens) else {
-        return bad!("{field}: \"{location}\" does not exist in this model");
+        return bad!("\"{location}\" does not exist in this model");
     };
     let n_layers = model.config().n_layers;
     let layer = match (site.has_layers(), index.layer_index) {
         (false, None) => None,
-        (false, Some(layer)) => return bad!("{field}: \"{location}\" has no layers, but layerIndex is {layer}"),
+        (false, Some(layer)) => return bad!("\"{location}\" has no layers, but layerIndex is {layer}"),
         (true, found) => match found.and_then(|l| usize::try_from(l).ok()).filter(|l| *l < n_layers) {
             Some(layer) => Some(layer),
             None => {
                 let found = found.map_or("null".to_owned(), |l| l.to_string());
-                return bad!("{field}: layerIndex is {found}, but the model has layers 0..{n_layers}");
+                return bad!("layerIndex is {found}, but the model has layers 0..{n_layers}");
             }
         },
     };
     if index.tensor_indices.len() > dims.len() {
         let (found, most) = (index.tensor_indices.len(), dims.len());
-        return bad!("{field}: \"{location}\" has {most} dimensions, but {found} indices are given");
+        return bad!("\"{location}\" has {most} dimensions, but {found} indices are given");
     }
     let mut indices = vec![Index::All; dims.len()];
     for (position, (found, n)) in index.tensor_indices.iter().zip(&dims).enumerate() {
         if let AllOrOneIndex::One(found) = found {
             match wrap(*found, *n) {
                 Some(i) => indices[position] = Index::At(i),
-                None => return bad!("{field}: tensorIndices[{position}] is {found}, outside 0..{n}"),
+                None => return bad!("tensorIndices[{position}] is {found}, outside 0..{n}"),
             }
         }
     }
@@ -306,20 +309,23 @@ fn target(model: &Transformer, tokens: usize, index: &MirroredActivationIndex, f
 
 /// The patches that take these entries from the other run, token by token where both prompts have one.
 fn taken(bench: &Bench, target: &Target) -> Result<Vec<Patch>> {
-    let point = Point { site: target.site, layer: target.layer };
     let is_pair = matches!(target.site, Site::AttnQkLogits | Site::AttnQkProbs);
     if is_pair && !bench.alignment.is_identity {
         return bad!(
             "attention between tokens can only be patched where every token stands for the one at its own position"
         );
     }
-    if bench.alignment.is_identity {
-        return Ok(vec![Patch::from_run(&bench.other, point, target.indices.clone())?]);
-    }
-    let tokens = match target.indices[0] {
-        Index::At(token) => token..token + 1,
-        Index::All => 0..bench.base.tokens().len(),
+    let n = bench.base.tokens().len();
+    // Up to the first token in which the prompts differ both runs are the same.
+    let first = match bench.alignment.is_identity {
+        true => bench.base.tokens().iter().zip(bench.other.tokens()).position(|(a, b)| a != b).unwrap_or(n),
+        false => 0,
     };
+    let tokens = match target.indices[0] {
+        Index::At(token) => token.max(first)..token + 1,
+        Index::All => first..n,
+    };
+    let point = Point { site: target.site, layer: target.layer };
     let mut patches = Vec::new();
     for token in tokens {
         let Some(from) = bench.other_token(token) else { continue };
@@ -331,7 +337,7 @@ fn taken(bench: &Bench, target: &Target) -> Result<Vec<Patch>> {
 }
 
 /// What the sender writes in the other run minus what it writes in the patched one, `[T, D]`.
-fn write_change(bench: &Bench, from: &Target, field: &str) -> Result<tdb_model::Tensor> {
+fn write_change(bench: &Bench, from: &Target) -> Result<tdb_model::Tensor> {
     let model = bench.base.model();
     let (tokens, config) = (bench.base.tokens().len(), model.config());
     // The activation with the entries meant taken from the other run, minus itself.
@@ -352,7 +358,7 @@ fn write_change(bench: &Bench, from: &Target, field: &str) -> Result<tdb_model::
         Site::MlpPostAct => block_of(model, from).mlp().write(&change)?,
         _ => {
             return bad!(
-                "{field}: a path starts at what is written: the embedding, an attention or MLP layer's output, heads \
+                "a path starts at what is written: the embedding, an attention or MLP layer's output, heads \
                  (\"attn.v_out\") or neurons (\"mlp.post_act\")"
             );
         }

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::effects::Random;
 use crate::engine::Engine;
 use crate::error::{Result, bad};
-use crate::ledger::{self, Checked};
+use crate::ledger::{self, Checked, Extent};
 use crate::metric::Metric;
 use crate::outcome::Outcome;
 use alignment::Alignment;
@@ -66,10 +66,10 @@ impl Engine {
         let tokens = self.tokenizer().encode(prompt);
         let limit = self.model().config().ctx_window;
         if tokens.is_empty() {
-            return bad!("{field} is empty; give at least one token");
+            return bad!(at field, "is empty; give at least one token");
         }
         if tokens.len() > limit {
-            return bad!("{field} has {} tokens, but the model sees at most {limit}", tokens.len());
+            return bad!(at field, "has {} tokens, but the model sees at most {limit}", tokens.len());
         }
         Ok(tokens)
     }
@@ -158,7 +158,7 @@ impl Bench {
             told[i].effect = self.effect(metric, runs);
             context.tell(|| TdbEvent::PatchedCell { cell: told[i].clone() });
         })?;
-        let checked = Checked { run: &self.base, interventions: &[], outcome: &self.outcome };
+        let checked = Checked { extent: Extent::Sample, run: &self.base, interventions: &[], outcome: &self.outcome };
         let seed = Random::new(patches.len() as u64).below(usize::MAX) as u64;
         let mut checks = checked.of_run(seed)?;
         if self.alignment.is_identity {

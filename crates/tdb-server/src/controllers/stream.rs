@@ -67,8 +67,7 @@ async fn ask<Q: Question>(app: App, question: Q) -> Result<impl Reply<Events>, A
     let class = question.class();
     let (answer, stop) = app.queue().start(app.caller().client, class, Some(send), move |job| {
         check_prompts(&question, &*model, &limits)?;
-        // The answer itself is not needed: its parts have been sent.
-        question.answer(&*model, job).map(drop)
+        question.send(&*model, job)
     })?;
     let mut answer = Box::pin(answer.fuse());
     // A question that fails before its first event is refused like any other.

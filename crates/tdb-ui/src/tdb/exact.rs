@@ -1,19 +1,20 @@
 //! Exact effects of the nodes in the table: asked for after the estimates have come, and shown in the same rows.
 
 use leptos::prelude::*;
+use tdb_api::page::ModelSlug;
 use tdb_api::routes::EffectsStream;
 use tdb_api::stream::TdbEvent;
-use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, Price, SampledBound};
+use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, NodeType, Price, SampledBound};
 
-use crate::answer::Answer;
+use super::Slug;
+use crate::answer::{Answer, Compared};
 use crate::client::{self, Abort, Kind, Problem};
 use crate::dom;
 use crate::format;
-use crate::names;
 use crate::session::Session;
 use crate::signals::{Peek, See, effect};
 use crate::tasks::spawn;
-use crate::ui::{Ledger, dynamic, entered, follows, sign_class};
+use crate::ui::{Ledger, Show, dynamic, entered, follows, sign_class};
 
 const STORED: &str = "tdb.exact";
 
@@ -25,6 +26,13 @@ const MOST_UNASKED: usize = 300;
 
 /// Milliseconds between two drawings of what has come.
 const DRAWN_EVERY: f64 = 120.0;
+
+/// What nodes can be set to, in words.
+const SET_TO: [(AblateTo, &str); 3] = [
+    (AblateTo::Zero, "zero"),
+    (AblateTo::PromptMean, "mean over this prompt"),
+    (AblateTo::CollatedMean, "mean over the data set"),
+];
 
 /// Whether an effect is the node's, in whichever pass the node was named.
 fn is_of(effect: &NodeEffect, node: &NodeIndex) -> bool {
@@ -46,6 +54,10 @@ pub struct Found {
 #[derive(Clone, Copy)]
 pub struct ExactEffects {
     pub is_on: RwSignal<bool>,
+    /// What nodes are set to.
+    set_to: RwSignal<AblateTo>,
+    /// Of two sides, the one from whose run nodes are removed.
+    side: RwSignal<Compared>,
     found: RwSignal<Found>,
     asked: RwSignal<Option<EffectsRequest>>,
 }
@@ -55,6 +67,8 @@ impl ExactEffects {
     pub fn provide() {
         let exact = Self {
             is_on: RwSignal::new(dom::stored(STORED).as_deref() != Some("off")),
+            set_to: RwSignal::new(AblateTo::Zero),
+            side: RwSignal::new(Compared::Left),
             found: RwSignal::default(),
             asked: RwSignal::new(None),
         };
@@ -71,6 +85,15 @@ impl ExactEffects {
         self.is_on.get() && self.asked.see(Option::is_some)
     }
 
+    /// The heading of the column.
+    pub fn heading(self, two_sided: bool) -> &'static str {
+        match (two_sided, self.side.get()) {
+            (false, _) => "Exact effect",
+            (true, Compared::Right) => "Exact right",
+            (true, _) => "Exact left",
+        }
+    }
+
     pub fn of(self, node: &NodeIndex) -> Option<NodeEffect> {
         self.found.see(|found| found.effects.iter().find(|effect| is_of(effect, node)).cloned())
     }
@@ -83,7 +106,8 @@ impl ExactEffects {
     fn follow(self, session: Session) {
         let request = Memo::new(move |_| {
             let ready = self.is_on.get() && session.busy.see(Option::is_none);
-            ready.then(|| session.answer.see(|answer| request_of(answer))).flatten()
+            let (side, set_to) = (self.side.get(), self.set_to.get());
+            ready.then(|| session.answer.see(|answer| request_of(answer, side, set_to, &Slug::text()))).flatten()
         });
         let abort = StoredValue::new_local(None::<Abort>);
         let id = StoredValue::new(0u32);
@@ -138,13 +162,14 @@ impl ExactEffects {
     }
 }
 
-/// The question about the left side's nodes; none while a node is traced, which has another objective.
-fn request_of(answer: &Answer) -> Option<EffectsRequest> {
-    let side = answer.request.sub_requests.first()?;
-    // What dictionaries leave over is no single activation that could be removed.
-    let single = answer.rows.iter().filter(|row| !names::is_remainder(row.node.node_type));
+/// The question about the nodes of one side, as that side was asked; none if there are too many of them.
+fn request_of(answer: &Answer, side: Compared, set_to: AblateTo, slug: &str) -> Option<EffectsRequest> {
+    let asked = &answer.request.sub_requests;
+    let side = asked.get(usize::from(side == Compared::Right)).or(asked.first())?;
+    // What a skip connection gives is no activation that could be set.
+    let single = answer.rows.iter().filter(|row| row.node.node_type != NodeType::MlpTranscoderSkip);
     let nodes: Vec<NodeIndex> = single.map(|row| row.node.clone()).collect();
-    if side.upstream_node_to_trace.is_some() || nodes.is_empty() || nodes.len() > MOST_UNASKED {
+    if nodes.is_empty() || nodes.len() > MOST_UNASKED {
         return None;
     }
     Some(EffectsRequest {
@@ -152,16 +177,32 @@ fn request_of(answer: &Answer) -> Option<EffectsRequest> {
         target_tokens: side.target_tokens.clone(),
         distractor_tokens: side.distractor_tokens.clone(),
         node_ablations: side.node_ablations.clone(),
-        upstream_node_to_trace: None,
-        downstream_node_to_trace: None,
+        upstream_node_to_trace: side.upstream_node_to_trace.clone(),
+        downstream_node_to_trace: side.downstream_node_to_trace.clone(),
+        datasets: (set_to == AblateTo::CollatedMean).then(|| datasets(&nodes, slug)),
         nodes,
-        ablate_to: AblateTo::Zero,
-        datasets: None,
+        ablate_to: set_to,
         better_estimates: false,
         random_nodes: RANDOM_NODES,
         seed: 0,
         only_price: false,
     })
+}
+
+/// The data sets that have records of the nodes, each once.
+fn datasets(nodes: &[NodeIndex], slug: &str) -> Vec<String> {
+    let slug = ModelSlug::parse(slug);
+    let mut found = Vec::new();
+    for name in nodes.iter().filter_map(|node| slug.dataset_name(node.node_type)) {
+        if !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+fn words(set_to: AblateTo) -> &'static str {
+    SET_TO.iter().find(|(to, _)| *to == set_to).map_or("", |(_, words)| *words)
 }
 
 /// The cell of one node.
@@ -172,7 +213,8 @@ pub fn cell(exact: ExactEffects, node: NodeIndex) -> AnyView {
         Some(effect) => {
             let full = format::full(effect.exact);
             let title = format!(
-                "Exact {full}; estimated {}; difference {}{}",
+                "Exact {full}, set to {}; estimated {}; difference {}{}",
+                words(effect.ablated_to),
                 format::full(effect.estimate),
                 format::full(effect.exact - effect.estimate),
                 if effect.parts { ". They part by more than 20 % and 2 % of the objective." } else { "" },
@@ -238,8 +280,47 @@ pub fn ExactFooter() -> impl IntoView {
                 <input type="checkbox" prop:checked=follows(move || exact.is_on.get()) on:change=entered(toggle) />
                 "Exact effects"
             </label>
+            <Show when=move || exact.has_column()>
+                <ExactChoices />
+            </Show>
             <span class="grow small-text foot-text" aria-live="polite">{dynamic(text)}</span>
             <Ledger checks=Signal::derive(move || exact.found.see(|found| found.checks.clone())) />
         </div>
+    }
+}
+
+/// What nodes are set to, and on which of two sides.
+#[component]
+fn ExactChoices() -> impl IntoView {
+    let (exact, session) = (ExactEffects::get(), Session::get());
+    let set = move |event| {
+        let word = event_target_value(&event);
+        if let Some((to, _)) = SET_TO.iter().find(|(to, _)| to.as_str() == word) {
+            exact.set_to.set(*to);
+        }
+    };
+    let choose = move |event| {
+        let is_right = event_target_value(&event) == Compared::Right.label();
+        exact.side.set(if is_right { Compared::Right } else { Compared::Left });
+    };
+    view! {
+        <label class="row small-text">
+            "Set to "
+            <select class="field" id="exact-to" on:change=entered(set)>
+                {SET_TO.iter().map(|(to, words)| view! {
+                    <option value=to.as_str() selected=follows(move || exact.set_to.get() == *to)>{*words}</option>
+                }).collect_view()}
+            </select>
+        </label>
+        <Show when=move || session.answer.see(|answer| answer.is_two_sided())>
+            <label class="row small-text">
+                "Side "
+                <select class="field" id="exact-side" on:change=entered(choose)>
+                    {[Compared::Left, Compared::Right].map(|side| view! {
+                        <option value=side.label() selected=follows(move || exact.side.get() == side)>{side.label()}</option>
+                    }).collect_view()}
+                </select>
+            </label>
+        </Show>
     }
 }

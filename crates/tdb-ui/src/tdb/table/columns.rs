@@ -111,11 +111,12 @@ pub fn Head(table: Table) -> impl IntoView {
                     <div
                         class="cell head num"
                         role="columnheader"
-                        title="What the objective loses when this node alone is set to zero, computed by a run without it. ≠ marks \
-                            where the estimated total effect parts from it by more than 20 % and 2 % of the objective."
+                        title="What the objective loses when this node alone is set to zero, or to a mean as chosen below the \
+                            table, computed by a run without it. ≠ marks where the estimated total effect parts from it by more \
+                            than 20 % and 2 % of the objective."
                     >
                         <span class="sort-label">
-                            {move || if table.shape.see(|s| s.two_sided) { "Exact left" } else { "Exact effect" }}
+                            {move || table.exact.heading(table.shape.see(|s| s.two_sided))}
                         </span>
                     </div>
                 </Show>
