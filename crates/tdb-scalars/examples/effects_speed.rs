@@ -4,11 +4,15 @@
 //! Names of parts (`speed`, `by-hand`, `patches`, `estimates`, `alarms`) leave out the others. `--requests N`: so many random
 //! requests for false alarms.
 
+#[path = "../tests/common/embedded.rs"]
+mod embedded;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use embedded::embedded;
 use serde_json::{Value, json};
 use tdb_api::stream::TdbEvent;
 use tdb_api::{
@@ -32,23 +36,6 @@ fn small() -> Result<Engine> {
         write(&preset("bench-small").context("no preset")?, &root().join("target/oracle-weights"), Parts::Model)?;
     let found = checkpoint::open(&folder)?;
     Ok(Engine::new("bench-small", Transformer::load(found.config, found.weights)?, Tokenizer::gpt2(), None, None))
-}
-
-fn embedded() -> Result<Engine> {
-    let found = checkpoint::open(&root().join("datasets/embedded"))?;
-    Ok(Engine::new("embedded", Transformer::load(found.config, found.weights)?, found.tokenizer, None, None))
-}
-
-fn embedded_with_autoencoders() -> Result<Engine> {
-    let folder = root().join("datasets/embedded");
-    let found = checkpoint::open(&folder)?;
-    let config = found.config.clone();
-    let mut model = Transformer::load(found.config, found.weights)?;
-    for name in ["sae-resid-delta-mlp", "sae-resid-delta-attn"] {
-        let folder = folder.join("autoencoders").join(name);
-        model = model.attach(checkpoint::open_autoencoder(&folder, None, &config)?)?;
-    }
-    Ok(Engine::new("embedded", model, found.tokenizer, Some("mlp".into()), Some("attn".into())))
 }
 
 /// Processor time that this process has used, in seconds, where the system tells.
@@ -224,7 +211,7 @@ fn prompts() -> impl Iterator<Item = (String, [String; 2])> {
 }
 
 fn truth() -> Result<()> {
-    let engine = embedded()?;
+    let engine = embedded(false)?;
     let (mut apart, mut off, mut other_sign, mut nodes) = (Vec::new(), 0, 0, 0);
     let (mut corrected_apart, mut held, mut bounds, mut checks, mut false_alarms) = (Vec::new(), 0, 0, 0, 0);
     for (i, (prompt, names)) in prompts().take(100).enumerate() {
@@ -320,7 +307,7 @@ fn node_of_any_kind(engine: &Engine, tokens: usize, dice: &mut Dice) -> Result<M
 
 /// Exact effects of 1,000 nodes of every kind against ablations of the debugger's question.
 fn by_hand() -> Result<()> {
-    let engines = [embedded()?, embedded_with_autoencoders()?];
+    let engines = [embedded(false)?, embedded(true)?];
     let (mut worst, mut compared, mut moved, mut dice) = (0.0f64, 0, 0, Dice(1));
     for (i, (prompt, names)) in prompts().enumerate().take(20) {
         let (engine, asked) = (&engines[i % 2], [names[0].as_str(), names[1].as_str()]);
@@ -349,7 +336,7 @@ fn by_hand() -> Result<()> {
 
 /// Patches of three pairs of prompts: with themselves, with all positions, and cell by cell against runs of their own.
 fn patches() -> Result<()> {
-    let engine = embedded()?;
+    let engine = embedded(false)?;
     let (mut same, mut cells, mut whole, mut worst, mut compared) = (0, 0, 0.0f64, 0.0f64, 0);
     let (mut moved, mut upstream) = (0, 0);
     for (prompt, names) in prompts().step_by(7).take(3) {
@@ -435,7 +422,7 @@ fn patch_of(other: &Run, cell: &PatchedCell) -> Result<Patch> {
 
 /// Random questions about random texts, with and without ablations and traces: every check of every answer must pass.
 fn alarms(requests: usize) -> Result<()> {
-    let engines = [embedded()?, embedded_with_autoencoders()?];
+    let engines = [embedded(false)?, embedded(true)?];
     let (mut dice, mut checks, mut alarms) = (Dice(3), 0, 0);
     for i in 0..requests {
         let engine = &engines[i % 2];

@@ -1,37 +1,24 @@
 //! Exact effects and patches of the embedded model: against runs by hand, against the node table, and against each other.
 
 mod common;
+#[path = "common/embedded.rs"]
+mod embedded;
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use common::{PROMPT, engine};
+use embedded::embedded;
 use serde_json::{Value, json};
 use tdb_api::{
     AblateTo, BatchedTdbRequest, Check, CheckName, EffectsRequest, GroupId, MirroredNodeIndex, NodeIdAndDatasets,
     NodeType, PatchGroup, PatchRequest, ProcessingResponseData as Part,
 };
-use tdb_model::{CheckpointError, Config, Matrix, MlpKind, Source, Transformer, checkpoint};
+use tdb_model::{CheckpointError, Config, Matrix, MlpKind, Source, Transformer};
 use tdb_scalars::{Bounds, Context, Engine, Error, RecordMaximum, Records};
 
 const STORE: &str = "When Mary and John went to the store, John gave a drink to";
 const SWAPPED: &str = "When John and Mary went to the store, Mary gave a drink to";
-
-/// The model that comes with the program, with both of its autoencoders if asked for.
-fn embedded(with_autoencoders: bool) -> Result<Engine> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
-    let found = checkpoint::open(&folder)?;
-    let config = found.config.clone();
-    let mut model = Transformer::load(found.config, found.weights)?;
-    if with_autoencoders {
-        for name in ["sae-resid-delta-mlp", "sae-resid-delta-attn"] {
-            let folder = folder.join("autoencoders").join(name);
-            model = model.attach(checkpoint::open_autoencoder(&folder, None, &config)?)?;
-        }
-    }
-    let name = |name: &str| with_autoencoders.then(|| name.to_owned());
-    Ok(Engine::new("embedded", model, found.tokenizer, name("mlp"), name("attn")))
-}
 
 fn table(engine: &Engine, prompt: &str, targets: Value, k: i64, ablations: Value) -> Result<tdb_api::BatchedResponse> {
     let kind = |latents: bool, other: &str| if latents { "autoencoder_latent".to_owned() } else { other.to_owned() };

@@ -1,13 +1,14 @@
 //! A wrong engine turns a check red: one test for each mistake that can be planted.
 
-use std::path::Path;
+#[path = "common/embedded.rs"]
+mod embedded;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
+use embedded::embedded;
 use tdb_api::CheckName;
 use tdb_model::fault::{Fault, plant};
-use tdb_model::{Transformer, checkpoint};
-use tdb_scalars::Engine;
 
 /// Planted mistakes are the process's: one test at a time.
 static ONE: Mutex<()> = Mutex::new(());
@@ -30,15 +31,7 @@ impl Drop for Planted {
 
 /// The checks of the embedded model that fail with a mistake.
 fn failed(fault: Fault) -> Result<Vec<CheckName>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
-    let found = checkpoint::open(&folder)?;
-    let config = found.config.clone();
-    let mut model = Transformer::load(found.config, found.weights)?;
-    for name in ["sae-resid-delta-mlp", "sae-resid-delta-attn"] {
-        let folder = folder.join("autoencoders").join(name);
-        model = model.attach(checkpoint::open_autoencoder(&folder, None, &config)?)?;
-    }
-    let engine = Engine::new("embedded", model, found.tokenizer, Some("mlp".into()), Some("attn".into()));
+    let engine = embedded(true)?;
     let _planted = Planted::new(fault);
     let checks = engine.verify("When Mary and John went to the store, John gave a drink to")?;
     for check in &checks {
