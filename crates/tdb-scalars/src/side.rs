@@ -196,7 +196,6 @@ impl Side<'_> {
         }
     }
 
-    /// Where in the model the objective reads the residual stream.
     /// # Errors
     /// If the model has no MLP layers.
     pub fn require_mlp(&self) -> Result<()> {
@@ -206,6 +205,7 @@ impl Side<'_> {
         }
     }
 
+    /// Where in the model the objective reads the residual stream.
     pub fn final_residual(&self) -> (LayerPlace, Point) {
         let (model, last) = (self.model(), self.model().config().n_layers - 1);
         match (&self.plan.within_layer, &self.plan.trace) {
