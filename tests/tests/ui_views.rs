@@ -97,19 +97,19 @@ fn what_cannot_be_asked_is_refused_with_what_would_be_right() {
     let neuron = json!({ "nodeType": "mlp_neuron", "layerIndex": 0, "activationIndex": 0 });
     let lens = json!({ "prompt": IOI, "targetTokens": [" Mary"], "distractorTokens": [], "lastTokens": 0 });
     for (path, request, told) in [
-        ("/head_scores", head(99), "activationIndex is 99"),
+        ("/head_scores", head(99), "activationIndex: is 99"),
         ("/head_scores", neuron, "scores are of attention heads"),
         ("/component_weights", head(0), "nodeType"),
-        ("/head_readings", json!({ "layerIndex": 4, "activationIndex": 0 }), "layerIndex is 4, outside 0..4"),
-        ("/logit_lens", lens, "lastTokens must be a positive number"),
+        ("/head_readings", json!({ "layerIndex": 4, "activationIndex": 0 }), "layerIndex: is 4, outside 0..4"),
+        ("/logit_lens", lens, "lastTokens: must be a positive number"),
     ] {
         let (status, text) = ask(&server, path, &request);
         assert!((400..500).contains(&status) && text.contains(told), "{path}: {status} {text}");
     }
     for (request, told) in [
-        (bad("tokens", json!(0)), "tokens is 0"),
-        (bad("temperature", json!(-1)), "temperature is -1"),
-        (bad("topP", json!(0)), "topP is 0"),
+        (bad("tokens", json!(0)), "tokens: is 0"),
+        (bad("temperature", json!(-1)), "temperature: is -1"),
+        (bad("topP", json!(0)), "topP: is 0"),
     ] {
         let (_, text) = ask(&server, "/sample/stream", &request);
         assert!(text.contains(told) && !text.contains("sampled"), "{text}");

@@ -57,7 +57,8 @@ impl Engine {
         let (found, limit) = (2 * asked.len() as u64 * config.n_vocab as u64, context.bounds.token_scores);
         if found > limit {
             return bad!(
-                "prompt: its {} different tokens take {found} scores of tokens; this server takes at most {limit}",
+                at "prompt",
+                "its {} different tokens take {found} scores of tokens; this server takes at most {limit}",
                 asked.len()
             );
         }

@@ -155,9 +155,9 @@ impl Observer for Gone {
 fn heads_that_are_not_there_and_too_long_prompts_are_refused_and_nobody_is_answered_in_vain() -> Result<()> {
     let engine = engine(None, None)?;
     let refused = readings(&engine, 2, 0, "").map_err(|e| e.to_string());
-    assert!(refused.is_err_and(|text| text.contains("layerIndex is 2, outside 0..2")));
+    assert!(refused.is_err_and(|text| text.contains("layerIndex: is 2, outside 0..2")));
     let refused = readings(&engine, 0, 4, "").map_err(|e| e.to_string());
-    assert!(refused.is_err_and(|text| text.contains("activationIndex is 4, outside 0..4")));
+    assert!(refused.is_err_and(|text| text.contains("activationIndex: is 4, outside 0..4")));
     let bounds = Bounds { token_scores: 100_000, ..Bounds::default() };
     let refused = engine.head_readings(&request(0, 0, " France"), &Context { bounds, ..Context::default() });
     assert!(refused.is_err_and(|e| e.to_string().contains("takes at most 100000")));
