@@ -346,7 +346,7 @@ impl Checked<'_> {
     }
 
     /// The one of these patched runs, whose outcomes are known, that moved the outcome most, against a run of its own. Of a
-    /// sample: one that moved it by a tenth of that or more, and a run that has the layers below from the one it differs from.
+    /// sample: one that moved it by a hundredth of that or more, and a run that has the layers below from the one it differs from.
     ///
     /// # Errors
     /// If an operation fails.
@@ -354,7 +354,7 @@ impl Checked<'_> {
         let base = self.outcome.of(self.run)?;
         let moved = |i: &usize| (outcomes[*i] - base).abs();
         let Some(most) = (0..runs.len()).max_by(|a, b| moved(a).total_cmp(&moved(b))) else { return Ok(None) };
-        let some: Vec<usize> = (0..runs.len()).filter(|i| 10.0 * moved(i) >= moved(&most)).collect();
+        let some: Vec<usize> = (0..runs.len()).filter(|i| 100.0 * moved(i) >= moved(&most)).collect();
         let (i, shared) = match self.extent {
             Extent::Whole => (most, None),
             Extent::Sample => {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tdb_model::{BackwardOptions, Gradients, Index, Intervention, Pass, Patch, Run, Seed, Site, Together};
+use tdb_model::{
+    BackwardOptions, Gradients, Index, Intervention, Logits, Numbers, Pass, Patch, Run, Seed, Site, Together,
+};
 
 use crate::error::{Result, bad};
 use crate::metric::Metric;
@@ -59,7 +61,15 @@ impl Outcome {
                 let resid = run.get(traced.point.site, traced.point.layer)?;
                 Ok(f64::from(traced.value(run.model(), &resid)?))
             }
-            None => Ok(self.metric.value_of_all(&run.logits(run.tokens().len() - 1)?)),
+            None => {
+                let last = run.tokens().len() - 1;
+                // Of few logits the others need not be computed.
+                if let (Logits::Of(tokens), false) = (self.metric.logits(), run.changes_logits()) {
+                    let row = Numbers::of(&run.get(Site::PostFinalLn, None)?.narrow(0, last, 1)?)?.to_row_major();
+                    return Ok(self.metric.value(&run.model().unembedding().logits_of(tokens, &row)));
+                }
+                Ok(self.metric.value_of_all(&run.logits(last)?))
+            }
         }
     }
 

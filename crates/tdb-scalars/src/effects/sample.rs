@@ -29,10 +29,10 @@ impl Random {
         ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
     }
 
-    /// One of these, where what costs twice as much is drawn a quarter as often; `None` of nothing. So the mean cost stays
+    /// One of these, where what costs twice as much is drawn an eighth as often; `None` of nothing. So the mean cost stays
     /// small, and yet everything comes up.
     pub fn draw(&mut self, costs: impl IntoIterator<Item = usize>) -> Option<usize> {
-        let weights: Vec<f64> = costs.into_iter().map(|cost| (cost.max(1) as f64).powi(-2)).collect();
+        let weights: Vec<f64> = costs.into_iter().map(|cost| (cost.max(1) as f64).powi(-3)).collect();
         let mut at = weights.iter().sum::<f64>() * self.below(1 << 53) as f64 / (1u64 << 53) as f64;
         let drawn = weights.iter().position(|weight| {
             at -= weight;

@@ -8,6 +8,7 @@ use tdb_scalars::Engine;
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::preset;
 
+#[allow(dead_code, reason = "not every test asks with it")]
 pub const PROMPT: &str = "<|endoftext|>Paris, France. Ottawa,";
 
 fn folder() -> Result<PathBuf> {
