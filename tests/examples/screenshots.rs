@@ -9,8 +9,9 @@ use tdb_tests::serving;
 /// Every explanation in sight has come.
 const FILLED: &str = "[...document.querySelectorAll('#node-table .explanation .cut')].every(e => e.innerText !== '…')";
 
-/// What the pages of nodes are asked about.
-const PROMPT: &str = "When+Mary+and+John+went+to+the+store,+John+gave+a+drink+to";
+/// A head, on a prompt.
+const HEAD: &str = "/embedded/attention_head/1/2\
+    ?promptsOfInterest=When+Mary+and+John+went+to+the+store,+John+gave+a+drink+to";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -44,16 +45,18 @@ async fn main() -> Result<()> {
         browser.see("#open-latents").await?.click().await?;
         browser.see("#node-table .explanation .cut").await?;
         browser.until(&format!("{FILLED} && document.querySelector('#at-hand .excerpts')")).await?;
+        browser.until("document.querySelector('#exact-bound')?.innerText").await?;
         browser.screenshot(&picture("latents")).await?;
 
         browser.resize(1440, 1500).await?;
-        for (name, page) in [("neuron", node.as_str()), ("head", "/embedded/attention_head/1/2")] {
-            browser.open(&server, &format!("{page}?promptsOfInterest={PROMPT}")).await?;
+        for (name, page) in [("neuron", node.as_str()), ("head", HEAD)] {
+            browser.open(&server, page).await?;
             browser.see("#node-name").await?;
             browser.see("#prompts .piece").await?;
             browser.until("!document.querySelector('[aria-busy=true], .skeleton')").await?;
             browser.screenshot(&picture(name)).await?;
         }
+        browser.see("#readings").await?.screenshot(&picture("readings")).await?;
 
         browser.resize(1440, 1800).await?;
         browser.open(&server, "/embedded/patch?cells=residual.2.10").await?;

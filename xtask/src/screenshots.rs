@@ -14,7 +14,7 @@ const DOCS: [(&str, &str); 6] = [
     ("ablated-dark.png", "ablated.png"),
     ("patch-light.png", "patch.png"),
     ("neuron-light.png", "neuron.png"),
-    ("head-dark.png", "head.png"),
+    ("readings-dark.png", "readings.png"),
 ];
 
 pub fn run(args: &[String]) -> Result<()> {

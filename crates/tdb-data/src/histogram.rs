@@ -2,9 +2,9 @@
 
 /// Counts of values in bins of equal width, a power of two; bin `i` holds the values in `[i · width, (i + 1) · width)`.
 ///
-/// The width is the smallest for which all values lie in [`Histogram::MAX_BINS`] adjacent bins, so that the histogram of some
-/// values is the same in whatever order they were added or histograms of parts of them merged. 0 is not counted: of most
-/// latents nearly every value is 0.
+/// The width is the smallest for which all values lie in [`Histogram::MAX_BINS`] adjacent bins, so that the histogram
+/// of some values is the same in whatever order they were added or histograms of parts of them merged. 0 is not
+/// counted: of most latents nearly every value is 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// The width is two to this.

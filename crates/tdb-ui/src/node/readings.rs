@@ -100,11 +100,35 @@ fn list(tokens: &[TokenAndScalar]) -> String {
     tokens.iter().take(SHOWN).map(|t| format!("{} {} ", token(&t.token), value(t.scalar))).collect()
 }
 
+/// As [`crate::ui::token_text`] shows it.
 fn token(text: &str) -> String {
-    format!("<span class=\"token\">{}</span>", format::html(text).replace(' ', "<span class=\"space\"> </span>"))
+    let part = |c: char| {
+        let plain = format::html(&c.to_string());
+        let (class, mark) = match (c, format::escape(c)) {
+            (' ', _) => ("space", String::new()),
+            ('\n', _) => ("newline", String::new()),
+            ('\t', _) => ("tab", String::new()),
+            (_, Some(mark)) => ("escape", mark),
+            _ => return plain,
+        };
+        format!("<span class=\"{class}\" data-mark=\"{mark}\">{plain}</span>")
+    };
+    format!("<span class=\"token\">{}</span>", text.chars().map(part).collect::<String>())
 }
 
 fn value(value: f64) -> String {
     let full = format::full(value);
     format!("<span class=\"token-index\" data-value=\"{full}\" title=\"{full}\">{}</span>", format::signed(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_show_what_has_no_shape() {
+        assert_eq!(token("<a"), "<span class=\"token\">&lt;a</span>");
+        assert!(token(" b").contains("<span class=\"space\" data-mark=\"\"> </span>b"));
+        assert!(token("\n").contains("newline"));
+    }
 }
