@@ -136,11 +136,11 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
         };
-        let mut row = |_| {
+        let row = |_: usize| {
             let length = 1.0 + 9.0 * next().abs().powi(12);
             std::array::from_fn::<f32, 6, _>(|_| length * next())
         };
-        (0..rows).flat_map(|i| row(i)).collect()
+        (0..rows).flat_map(row).collect()
     }
 
     #[test]
