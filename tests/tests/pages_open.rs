@@ -1,4 +1,7 @@
-//! The pages load in a browser, without a complaint.
+//! The pages load in a browser, without a complaint, and are small.
+
+use std::fs;
+use std::path::Path;
 
 use tdb_tests::browser::Browser;
 use tdb_tests::serving;
@@ -12,4 +15,14 @@ async fn the_start_page_opens() {
     browser.until("!document.getElementById('boot')").await.unwrap();
     assert!(browser.driver.title().await.unwrap().contains("Transformer Debugger"));
     browser.finish().await.unwrap();
+}
+
+/// What a browser fetches once, compressed: all pages are one module.
+#[test]
+fn the_pages_are_below_500_kilobytes() {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/tdb-ui/dist");
+    let files = fs::read_dir(dist).unwrap().map(|entry| entry.unwrap().path());
+    let compressed: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "br")).collect();
+    let bytes: u64 = compressed.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(compressed.len() > 3 && bytes < 500_000, "{bytes} bytes in {} files", compressed.len());
 }
