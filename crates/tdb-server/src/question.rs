@@ -15,6 +15,9 @@ use tdb_api::{
     PatchRequest, PatchResponse, ProcessingRequestSpec, SampleRequest, Single, TdbRequestSpec,
 };
 
+/// What a byte of a prompt weighs that is run forward and back, beside an entry of a list.
+const RUN: u64 = 16;
+
 /// One kind of question.
 pub trait Question: Send + 'static {
     type Answer: Serialize + Send + 'static;
@@ -25,11 +28,12 @@ pub trait Question: Send + 'static {
     /// The prompts, each with its place in the request.
     fn prompts(&self) -> Vec<(FieldPath, &str)>;
 
-    /// Roughly how much is asked for: bytes of prompts, and nodes and tokens of lists.
+    /// Roughly how much is asked for: bytes of prompts times [`RUN`] where they are run, and nodes and tokens of lists.
     fn weight(&self) -> u64;
 
     fn class(&self) -> Class {
-        /// Above what the pages ask with a prompt of 500 tokens and lists of 400 nodes.
+        /// Above what the pages ask with a prompt of some 200 tokens and lists of 400 nodes: what takes longer than a
+        /// person waits without noticing.
         const LARGE: u64 = 16_384;
         if self.weight() > LARGE { Class::Large } else { Class::Small }
     }
@@ -100,7 +104,7 @@ fn spec_weight(spec: &ProcessingRequestSpec) -> u64 {
 }
 
 fn run_weight(run: &InferenceRequestSpec) -> u64 {
-    run.prompt.len() as u64
+    RUN * run.prompt.len() as u64
 }
 
 fn check_run(place: FieldPath, run: &InferenceRequestSpec, limits: &Limits) -> Result<(), ApiError> {
@@ -145,7 +149,7 @@ impl Question for BatchedTdbRequest {
         /// Columns of the node table, each a list.
         const COLUMNS: usize = 4;
         let listed = |side: &TdbRequestSpec| listed(Some(side.top_and_bottom_k_for_node_table), COLUMNS);
-        self.sub_requests.iter().map(|side| side.prompt.len() as u64 + listed(side)).sum()
+        self.sub_requests.iter().map(|side| RUN * side.prompt.len() as u64 + listed(side)).sum()
     }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
@@ -244,7 +248,7 @@ impl Question for EffectsRequest {
 
     fn weight(&self) -> u64 {
         let nodes = self.nodes.len() as u64 + u64::try_from(self.random_nodes).unwrap_or(0);
-        self.prompt.len() as u64 * (1 + nodes / 8)
+        self.prompt.len() as u64 * (RUN + nodes / 8)
     }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<EffectsResponse, ApiError> {
@@ -363,11 +367,11 @@ const COMPONENT_WEIGHT: u64 = 1024;
 
 small_question!(LogitLensRequest => LogitLensResponse,
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
-    |q| 16 * q.prompt.len() as u64,
+    |q| RUN * q.prompt.len() as u64,
     |q, model, job| model.logit_lens(q, job));
 small_question!(SampleRequest => (),
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
-    |q| q.prompt.len() as u64 + 16 * q.tokens.unsigned_abs(),
+    |q| RUN * (q.prompt.len() as u64 + q.tokens.unsigned_abs()),
     |q, model, job| model.sample(q, job));
 small_question!(HeadReadingsRequest => HeadReadingsResponse,
     |q| q.prompt.as_deref().map(|prompt| (prompt, &[][..])),
