@@ -8,6 +8,6 @@ use crate::commands::{cargo, run as must};
 /// requests for false alarms.
 pub fn run(args: &[String]) -> Result<()> {
     let mut command = cargo();
-    command.args(["run", "--release", "--workspace", "--example", "effects_speed", "--"]).args(args);
+    command.args(["run", "--release", "--package", "tdb-scalars", "--example", "effects_speed", "--"]).args(args);
     must(&mut command)
 }
