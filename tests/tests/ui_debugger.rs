@@ -12,9 +12,7 @@ async fn a_question_is_asked_answered_ablated_and_traced() {
     let (server, browser) = start().await;
     open_debugger(&server, &browser).await;
     listen(&browser).await;
-    write(&browser, "#prompt", IOI).await;
-    write(&browser, "#target-0", " Mary").await;
-    write(&browser, "#distractor-0", " John").await;
+    write_ioi(&browser).await;
     submit(&browser).await;
 
     let answer = answer_checked(&server, &browser).await;

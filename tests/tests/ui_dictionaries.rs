@@ -51,9 +51,7 @@ async fn asked(option: &str, folder: &TempDir) -> (Server, Browser) {
     browser.resize(1440, 900).await.unwrap();
     open_debugger(&server, &browser).await;
     listen(&browser).await;
-    write(&browser, "#prompt", IOI).await;
-    write(&browser, "#target-0", " Mary").await;
-    write(&browser, "#distractor-0", " John").await;
+    write_ioi(&browser).await;
     submit(&browser).await;
     (server, browser)
 }

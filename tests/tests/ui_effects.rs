@@ -15,9 +15,7 @@ const SWAPPED: &str = "<|endoftext|>When John and Mary went to the store, Mary g
 /// Asks about Mary and John, and waits for the exact effects.
 async fn ask(server: &Server, browser: &Browser) {
     open_debugger(server, browser).await;
-    write(browser, "#prompt", IOI).await;
-    write(browser, "#target-0", " Mary").await;
-    write(browser, "#distractor-0", " John").await;
+    write_ioi(browser).await;
     submit(browser).await;
     browser.until("document.querySelector('#exact-bound')?.innerText.includes('95 % confidence')").await.unwrap();
 }

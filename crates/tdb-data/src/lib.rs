@@ -49,7 +49,7 @@ pub use folder::{Folder, Put};
 pub use histogram::Histogram;
 pub use library::{Counts, FoundRecord, Library};
 pub use location::{Location, Mirror, Root};
-pub use model_files::{autoencoder_files, fetch_model, fetch_named_tokenizer, hub_model};
+pub use model_files::{autoencoder_files, fetch_model, fetch_tokenizer, hub_model};
 pub use progress::Progress;
 pub use record::{ActivationRecord, MAX_RECORD_BYTES, Moments, NodeRecord};
 pub use registry::{

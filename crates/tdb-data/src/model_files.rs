@@ -1,12 +1,12 @@
 //! Which files a model or an autoencoder consists of, and getting all of them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
 use crate::hub::{self, WEIGHTS};
 use crate::location::Root;
-use crate::{AutoencoderEntry, Error, Fetcher, Location, ModelEntry, ModelLayout, Progress, Result, json, local};
+use crate::{AutoencoderEntry, Error, Fetcher, Location, ModelEntry, ModelLayout, Progress, Result, json};
 
 /// A `config.json` or an index of shards is a few kilobytes.
 const MAX_CONFIG_BYTES: usize = 16 << 20;
@@ -64,34 +64,13 @@ pub async fn fetch_model(
     }
 }
 
-/// The `tokenizer.json` that a model in TransformerLens' layout names by the repository of Hugging Face's hub that has it,
-/// fetched if it is not here; `None` if the model's folder has its own, or names none that has to be fetched.
+/// The `tokenizer.json` of a repository of Hugging Face's hub, fetched if it is not here.
 ///
 /// # Errors
-/// If the folder's settings cannot be read, or the tokenizer cannot be had.
-pub async fn fetch_named_tokenizer(fetcher: &Fetcher, folder: &Path) -> Result<Option<PathBuf>> {
-    #[derive(Deserialize)]
-    struct Config {
-        d_vocab: Option<usize>,
-        tokenizer_name: Option<String>,
-    }
-    let path = folder.join("config.json");
-    if folder.join("tokenizer.json").exists() || !path.is_file() {
-        return Ok(None);
-    }
-    let name = path.display().to_string();
-    let text = local::read(&path, MAX_CONFIG_BYTES)?;
-    let Ok(Config { d_vocab: Some(_), tokenizer_name: Some(repository) }) = json::parse(&name, &text, MAX_CONFIG_BYTES)
-    else {
-        return Ok(None);
-    };
-    // GPT-2's is in the program.
-    if ["gpt2", "openai-community/gpt2"].contains(&repository.as_str()) {
-        return Ok(None);
-    }
-    let base = Location::parse(&format!("hf:{repository}"))
-        .map_err(|error| Error::damaged(name, format!("tokenizer_name {repository:?}: {error}")))?;
-    fetcher.file(&base.join("tokenizer.json")?, &()).await.map(Some)
+/// If it is no name of a repository, or the file cannot be had.
+pub async fn fetch_tokenizer(fetcher: &Fetcher, repository: &str) -> Result<PathBuf> {
+    let base = Location::parse(&format!("hf:{repository}"))?;
+    fetcher.file(&base.join("tokenizer.json")?, &()).await
 }
 
 async fn fetch_folder(

@@ -8,6 +8,7 @@ use tdb_model::{Autoencoder, AutoencoderSite, Slot, Transformer};
 use crate::engine::Engine;
 use crate::error::{Result, bad};
 use crate::head_scores::index;
+use crate::tensors::times_gain;
 
 /// Components in each list.
 const LISTED: usize = 10;
@@ -120,7 +121,7 @@ impl Engine {
         match kind {
             Kind::Neuron => {
                 let mut read = model.block(layer).mlp().read_direction(unit);
-                times(&mut read, model.block(layer).mlp_norm.gain());
+                times_gain(&mut read, model.block(layer).mlp_norm.gain());
                 for before in 0..layer {
                     all.extend(neurons(before, &|n| dot(&model.block(before).mlp().write_direction(n), &read)));
                 }
@@ -146,7 +147,7 @@ impl Engine {
         for after in first..model.config().n_layers {
             let block = model.block(after);
             let mut seen = write.to_vec();
-            times(&mut seen, block.mlp_norm.gain());
+            times_gain(&mut seen, block.mlp_norm.gain());
             let of_layer: Vec<Found> = (0..Kind::Neuron.count(model, after))
                 .into_par_iter()
                 .map(|n| (after, n, dot(&block.mlp().read_direction(n), &seen)))
@@ -159,7 +160,7 @@ impl Engine {
     /// `[V]`: the write along each row of the unembedding, from the mean.
     fn logit_effects(&self, write: &[f32]) -> Vec<f32> {
         let mut write = write.to_vec();
-        times(&mut write, self.model().final_norm().gain());
+        times_gain(&mut write, self.model().final_norm().gain());
         let unembedding = self.model().unembedding();
         let mut effects: Vec<f32> = vec![0.0; unembedding.n_vocab()];
         const ROWS: usize = 1024;
@@ -208,12 +209,6 @@ fn strongest(kind: Kind, mut all: Vec<Found>) -> Vec<WeightedComponent> {
 
 fn norm(x: &[f32]) -> f32 {
     dot(x, x).sqrt()
-}
-
-fn times(x: &mut [f32], gain: Option<&[f32]>) {
-    if let Some(gain) = gain {
-        x.iter_mut().zip(gain).for_each(|(x, g)| *x *= g);
-    }
 }
 
 /// Of values in ascending order.

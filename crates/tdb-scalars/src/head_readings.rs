@@ -23,6 +23,7 @@ use crate::error::{Error, Result, bad};
 use crate::head_scores::index;
 use crate::pairs::{Strength, Strongest, strongest};
 use crate::readings::rank;
+use crate::tensors::times_gain;
 
 /// Tokens at either end of a reading.
 const TOKENS: usize = 8;
@@ -106,9 +107,7 @@ impl Reader<'_> {
         let mut seen = self.table(&self.vocabulary, |tokens| {
             let unembedding = self.engine.model().unembedding();
             let mut rows = self.gather(tokens, |range| unembedding.rows(range));
-            if let Some(gain) = gain {
-                rows.chunks_exact_mut(gain.len()).for_each(|row| row.iter_mut().zip(gain).for_each(|(x, g)| *x *= g));
-            }
+            times_gain(&mut rows, gain);
             Ok(self.projections.write_vjp(&self.rows(tokens.len(), rows)?)?)
         })?;
         self.center(&mut seen);

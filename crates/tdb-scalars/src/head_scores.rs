@@ -11,6 +11,7 @@ use tdb_model::{ForwardOptions, Site, Tensor};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{Result, bad};
+use crate::tensors::times_gain;
 
 /// Tokens that come twice, at most.
 const REPEATED: usize = 50;
@@ -78,9 +79,7 @@ impl Engine {
         let values = one_head(&values, block.attn.kv_head(head))?;
         let write = block.attn.write(head, &values).map_err(of)?;
         let mut write = Numbers::of(&write).map_err(of)?.to_row_major();
-        if let Some(gain) = model.final_norm().gain() {
-            write.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain));
-        }
+        times_gain(&mut write, model.final_norm().gain());
         // All at once: the vocabulary's weights are read once.
         let logits = model.unembedding().effects(&write);
         let copied = tokens.iter().zip(logits.chunks_exact(model.config().n_vocab)).filter(|(token, logits)| {

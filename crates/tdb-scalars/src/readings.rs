@@ -20,7 +20,7 @@ use crate::nodes::{Component, Node};
 use crate::select::{Extremes, Scored};
 use crate::side::Side;
 use crate::slots;
-use crate::tensors::{dot_in_double, row_of};
+use crate::tensors::{dot_in_double, row_of, times_gain};
 use crate::trace::Trace;
 use crate::values::{Values, wrap};
 
@@ -249,9 +249,7 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Res
     let (gain, unembedding, n_vocab) = (model.final_norm().gain(), model.unembedding(), model.config().n_vocab);
     let direction = |node: &Component| -> Result<Vec<f32>> {
         let mut write = write_vector(side, *node)?;
-        if let Some(gain) = gain {
-            write.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain);
-        }
+        times_gain(&mut write, gain);
         Ok(write)
     };
     let directions: Vec<Vec<f32>> = nodes.par_iter().map(direction).collect::<Result<_>>()?;

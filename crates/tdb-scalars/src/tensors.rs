@@ -8,6 +8,12 @@ use tdb_model::numbers::tensor;
 
 use crate::error::Result;
 
+/// Every row, as long as a norm's gain, times that; nothing without one.
+pub fn times_gain(rows: &mut [f32], gain: Option<&[f32]>) {
+    let Some(gain) = gain else { return };
+    rows.chunks_exact_mut(gain.len()).for_each(|row| row.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain));
+}
+
 /// `[Q, K, H]` as it lies, `[H, Q, K]`.
 pub fn by_head(x: &Tensor) -> Result<Tensor> {
     Ok(x.permute((2, 0, 1))?.contiguous()?)

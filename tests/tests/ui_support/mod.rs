@@ -28,6 +28,13 @@ pub async fn open_debugger(server: &Server, browser: &Browser) {
     answered(browser).await;
 }
 
+/// Writes the question about Mary and John into the form.
+pub async fn write_ioi(browser: &Browser) {
+    write(browser, "#prompt", IOI).await;
+    write(browser, "#target-0", " Mary").await;
+    write(browser, "#distractor-0", " John").await;
+}
+
 /// Waits until nothing is under way and the table has rows.
 pub async fn answered(browser: &Browser) {
     browser

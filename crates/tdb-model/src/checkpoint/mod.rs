@@ -116,6 +116,14 @@ pub fn open_with_tokenizer(folder: &Path, tokenizer: Option<&Path>) -> Result<Ch
     })
 }
 
+/// The repository of Hugging Face's hub that has the `tokenizer.json` which the model in `folder` needs and does not have:
+/// that of [`open_with_tokenizer`]. `None` if none is named or needed, or if the settings cannot be read, which opening the
+/// model tells.
+pub fn named_tokenizer(folder: &Path) -> Option<String> {
+    let config = bytes::read_json(&folder.join("config.json")).ok()?;
+    transformer_lens::is_config(&config).then(|| transformer_lens::named_tokenizer(folder, &config)).flatten()
+}
+
 /// What a person says about a dictionary whose files do not say it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DictionaryOptions {

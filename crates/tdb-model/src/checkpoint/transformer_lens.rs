@@ -16,7 +16,7 @@ use serde_json::{Map, Value as Json};
 use super::Checkpoint;
 use super::bytes::read_json;
 use super::error::CheckpointError;
-use super::hugging_face::activation;
+use super::hugging_face::{activation, local_or_global};
 use super::pt::PtFile;
 use super::settings::Settings;
 use super::table::{Entries, Order};
@@ -27,6 +27,15 @@ use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 /// Is this object the settings of a model of TransformerLens?
 pub(crate) fn is_config(config: &Map<String, Json>) -> bool {
     ["d_model", "n_layers", "n_ctx", "d_vocab"].iter().all(|key| config.contains_key(*key))
+}
+
+/// GPT-2's tokenizer by the names of its repository; it is in the program.
+const GPT2: [&str; 2] = ["gpt2", "openai-community/gpt2"];
+
+/// The repository whose tokenizer the settings name, where the folder has none and the program neither.
+pub(super) fn named_tokenizer(folder: &Path, config: &Map<String, Json>) -> Option<String> {
+    let name = config.get("tokenizer_name")?.as_str().filter(|name| !GPT2.contains(name))?;
+    folder.join("tokenizer.json").symlink_metadata().is_err().then(|| name.to_owned())
 }
 
 /// Reads a folder; `tokenizer` is where the tokenizer lies if not in the folder.
@@ -82,12 +91,8 @@ fn read_tokenizer(folder: &Path, given: Option<&Path>, settings: &Settings<'_>) 
     if let Some(given) = given {
         return Tokenizer::from_file(given);
     }
-    let name = match settings.get("tokenizer_name") {
-        Some(_) => Some(settings.text("tokenizer_name")?),
-        None => None,
-    };
-    match name {
-        Some("gpt2" | "openai-community/gpt2") => Ok(Tokenizer::gpt2()),
+    match settings.get("tokenizer_name").map(|_| settings.text("tokenizer_name")).transpose()? {
+        Some(name) if GPT2.contains(&name) => Ok(Tokenizer::gpt2()),
         Some(name) => Err(CheckpointError::damaged(
             &own,
             format!("it is missing; config.json names the tokenizer {name}: copy its tokenizer.json into the folder"),
@@ -377,11 +382,7 @@ fn windows(settings: &Settings<'_>, n_layers: usize) -> Result<Vec<Option<usize>
         return Ok(vec![None; n_layers]);
     }
     let window = settings.size("window_size")?;
-    let of_layer = |kind: &Json| match kind.as_str() {
-        Some("global") => Some(None),
-        Some("local") => Some(Some(window)),
-        _ => None,
-    };
+    let of_layer = |kind: &Json| local_or_global(kind, window);
     let types = settings.value("attn_types")?.as_array().map(|types| types.iter().map(of_layer).collect());
     types
         .and_then(|types: Option<Vec<_>>| types)

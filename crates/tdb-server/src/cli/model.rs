@@ -8,7 +8,7 @@ use super::library::EmbeddedRecords;
 use super::{device, dictionary, embedded, fetch};
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
-use tdb_data::{Error as DataError, Library, fetch_named_tokenizer, hub};
+use tdb_data::{Error as DataError, Library, fetch_tokenizer, hub};
 use tdb_model::checkpoint::{self, Checkpoint, drop_dead_latents};
 use tdb_model::{AutoencoderSite, Config, Device, Element, NamedAutoencoder, Slot, Tokenizer, Transformer, Weights};
 use tdb_scalars::{Dictionary, Engine};
@@ -290,7 +290,8 @@ fn opened(name: String, mut folder: PathBuf, library: &Library, runtime: &Handle
     {
         folder = snapshot;
     }
-    let tokenizer = runtime.block_on(fetch_named_tokenizer(library.fetcher(), &folder));
+    let fetched = |repository: String| runtime.block_on(fetch_tokenizer(library.fetcher(), &repository));
+    let tokenizer = checkpoint::named_tokenizer(&folder).map(fetched).transpose();
     let tokenizer = tokenizer.context("the tokenizer that config.json names")?;
     let checkpoint = checkpoint::open_with_tokenizer(&folder, tokenizer.as_deref())?;
     Ok(Found { name: address_name(&name), folder: Some(folder), checkpoint })

@@ -1,7 +1,7 @@
 //! GPT-Neo, of which TinyStories are the smallest: as GPT-2, with separate projections, products of queries and keys
 //! that are not scaled, and windows.
 
-use super::settings::{activation_or, refuse_unknown};
+use super::settings::{activation_or, local_or_global, refuse_unknown};
 use super::{Family, TRANSFORMER, gpt2};
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::settings::Settings;
@@ -67,11 +67,7 @@ fn windows(settings: &Settings<'_>, n_layers: usize) -> Result<Vec<Option<usize>
         None => 256,
     };
     let expected = format!("\"global\" or \"local\" for each of {n_layers} layers");
-    let of_kind = |kind: &serde_json::Value| match kind.as_str() {
-        Some("global") => Some(None),
-        Some("local") => Some(Some(window)),
-        _ => None,
-    };
+    let of_kind = |kind: &serde_json::Value| local_or_global(kind, window);
     let written_out = |kinds: &serde_json::Value| kinds.as_array()?.iter().map(of_kind).collect::<Option<Vec<_>>>();
     let repeated = |pairs: &serde_json::Value| {
         let mut all = Vec::new();

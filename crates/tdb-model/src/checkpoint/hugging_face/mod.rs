@@ -21,7 +21,7 @@ mod rope;
 mod settings;
 mod tokenizer;
 
-pub(super) use settings::activation;
+pub(super) use settings::{activation, local_or_global};
 
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! Settings that several families have.
 
+use serde_json::Value;
+
 use crate::checkpoint::CheckpointError;
 use crate::checkpoint::settings::Settings;
 use crate::config::Activation;
@@ -111,6 +113,15 @@ pub(super) fn refuse_unknown(settings: &Settings<'_>, family: &[&str]) -> Result
     match settings.keys().find(|key| !known(key) && !no_heads(key) && settings.get(key).is_some()) {
         None => Ok(()),
         Some(key) => Err(CheckpointError::unknown(settings.path(), key, family.join(", "))),
+    }
+}
+
+/// The window of a layer that is said to be `"local"` or `"global"`; `None` if it is said to be something else.
+pub(in crate::checkpoint) fn local_or_global(kind: &Value, window: usize) -> Option<Option<usize>> {
+    match kind.as_str() {
+        Some("global") => Some(None),
+        Some("local") => Some(Some(window)),
+        _ => None,
     }
 }
 
