@@ -22,9 +22,10 @@ cargo xtask setup [wasm|browser|npm]       what a machine needs besides cargo: s
 cargo xtask ui [--dev]                     build the pages into crates/tdb-ui/dist; --dev: quick, large, with debug info
 cargo xtask oracle [--only REGEX] [--configs FOLDER ...] [--verbose] [--goldens DIR] [--binary TDB]
                                            replay recorded requests of the reference against tdb serve
-cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...] [--binary TDB] [--against TDB|http://HOST:PORT]
+cargo xtask bench http [--only NAME ...] [--runs N] [--configs CONFIG ...] [--binary TDB] [--against TDB|http://HOST:PORT [--pid N]]
                                            latency and memory of a GPT-2-small-sized model beside the reference's;
-                                           --against: two servers answer the same requests in turn
+                                           --against: two servers answer the same requests in turn; --pid: the process of
+                                           one that runs already, whose processor time is told then
 cargo xtask bench effects [speed] [by-hand] [patches] [estimates] [alarms] [--requests N]
                                            exact effects and patches: time, ablations by hand, runs of their own,
                                            distance to estimates and bounds, false alarms

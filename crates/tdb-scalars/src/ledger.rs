@@ -4,14 +4,13 @@ use tdb_api::{Check, CheckName, MirroredNodeIndex};
 use tdb_model::numbers::dot;
 use tdb_model::{
     ForwardOptions, Gradients, Hooks, Index, Intervention, Numbers, Pass, Patch, PatchHooks, Point, Run, Site, Slot,
-    Together, Transformer, Values,
+    Transformer, Values,
 };
 
 use crate::effects::{Entries, NODE_SITES, Random};
 use crate::error::Result;
 use crate::metric::Metric;
-use crate::outcome::{Outcome, Scale};
-use crate::price::ROWS;
+use crate::outcome::{Asked, Outcome, Scale, Varied};
 use crate::side::Side;
 
 /// How much is checked.
@@ -32,6 +31,62 @@ pub(crate) struct Checked<'a> {
     pub interventions: &'a [Intervention],
     /// What the answer is about.
     pub outcome: &'a Outcome,
+}
+
+/// Patched runs that checks compare with the run. They cost little where they are computed with others.
+pub(crate) struct Probes {
+    /// Patched with what they have, but for the last one.
+    pub runs: Vec<Vec<Patch>>,
+    /// So many patches are in all but the last one.
+    n_patches: usize,
+    /// The layer before which the residual stream of the last one is turned.
+    first: usize,
+}
+
+/// Nodes with their estimates, and runs in which their values are made smaller and larger: two for each.
+pub(crate) struct Differences<'n> {
+    chosen: Vec<(&'n Entries, f64)>,
+    hold: Option<Patch>,
+    pub runs: Vec<Vec<Patch>>,
+}
+
+impl Differences<'_> {
+    /// By which share activations are made smaller and larger.
+    const STEP: f32 = 0.05;
+
+    /// The runs with a node's values times `1 - step` and `1 + step`.
+    fn moved(&self, run: &Run, i: usize, step: f32) -> Result<[Vec<Patch>; 2]> {
+        let node = self.chosen[i].0;
+        let values = node.values(run)?;
+        Ok([1.0 - step, 1.0 + step].map(|factor| {
+            let moved: Vec<f32> = values.iter().map(|x| x * factor).collect();
+            Some(node.set_to(Values::Each(moved.into()))).into_iter().chain(self.hold.clone()).collect()
+        }))
+    }
+
+    /// The slope of the outcome between the two.
+    fn slope(ends: &[f64], step: f32) -> f64 {
+        (ends[1] - ends[0]) / (2.0 * f64::from(step))
+    }
+}
+
+/// What became of patched runs.
+pub(crate) struct Found {
+    pub values: Vec<f64>,
+    pub logits: Vec<Vec<f32>>,
+}
+
+impl Found {
+    pub fn of(asked: Asked<'_>) -> Self {
+        Found { values: vec![0.0; asked.values.len()], logits: vec![Vec::new(); asked.logits.len()] }
+    }
+
+    pub fn take(&mut self, varied: Varied<'_>) {
+        match varied {
+            Varied::Value(i, value) => self.values[i] = value,
+            Varied::Logits(i, logits) => self.logits[i] = logits.to_vec(),
+        }
+    }
 }
 
 fn check(name: CheckName, found: f64, limit: f64, sentence: String) -> Check {
@@ -78,40 +133,41 @@ impl Checked<'_> {
         Ok(self.run.logits(self.tokens() - 1)?)
     }
 
-    /// Those logits of patched runs that the metric reads.
-    fn vary_logits(&self, runs: &[Vec<Patch>]) -> Result<Vec<Vec<f32>>> {
-        let mut out = vec![Vec::new(); runs.len()];
-        let options = Together {
-            interventions: self.interventions,
-            logits: self.outcome.metric.logits(),
-            rows: ROWS,
-            ..Default::default()
-        };
-        self.run.vary(runs, options, &mut |i, logits| {
-            out[i] = logits.to_vec();
-            Ok(())
-        })?;
-        Ok(out)
-    }
-
-    /// The outcomes of patched runs.
-    fn vary(&self, runs: &[Vec<Patch>]) -> Result<Vec<f64>> {
-        let mut out = vec![0.0; runs.len()];
-        self.outcome.vary(self.run, runs, self.interventions, &|| false, &mut |i, value| out[i] = value)?;
-        Ok(out)
+    /// What becomes of patched runs that nothing else is computed with.
+    fn vary(&self, asked: Asked<'_>) -> Result<Found> {
+        let mut found = Found::of(asked);
+        self.outcome.vary(self.run, asked, self.interventions, &|| false, &mut |varied| found.take(varied))?;
+        Ok(found)
     }
 
     /// The checks that need nothing but the run.
     ///
     /// # Errors
     /// If an operation fails.
-    pub fn of_run(&self, seed: u64) -> Result<Vec<Check>> {
+    pub fn of_run(&self, probes: &Probes, found: &[Vec<f32>], seed: u64) -> Result<Vec<Check>> {
         let mut checks = Vec::new();
         checks.extend(self.sum()?);
-        let mut random = self.random(seed);
-        checks.extend(self.writes(&mut random)?);
-        checks.extend(self.identity_and_difference(&mut random)?);
+        checks.extend(self.writes(&mut self.random(seed))?);
+        checks.extend(self.identity_and_difference(probes, found)?);
         Ok(checks)
+    }
+
+    /// Runs that are to be the same, and one that is to be another.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn probes(&self, seed: u64) -> Result<Probes> {
+        let mut random = self.random(seed ^ 3);
+        let first = self.first_layer(&mut random);
+        let mut runs = self.patched_with_itself(first, &mut random)?;
+        let n_patches = runs.iter().map(Vec::len).sum();
+        let last = self.tokens() - 1;
+        let mut turned = Patch::from_run(self.run, residual_before(first), vec![Index::At(last), Index::All])?;
+        if let Values::Each(values) = &turned.values {
+            turned.values = Values::Each(values.iter().map(|x| -x).collect());
+        }
+        runs.push(vec![turned]);
+        Ok(Probes { runs, n_patches, first })
     }
 
     /// Whether the residual stream is changed between what layers write and what they read.
@@ -206,26 +262,17 @@ impl Checked<'_> {
 
     /// Patched with itself, a run is the same: to the bit on a processor, whose operations do not depend on what is computed
     /// beside. Patched with something else, it is another one.
-    fn identity_and_difference(&self, random: &mut Random) -> Result<[Check; 2]> {
-        let (model, last) = (self.model(), self.tokens() - 1);
-        let first = self.first_layer(random);
-        let mut runs = self.patched_with_itself(first, random)?;
-        let (n_patches, n_runs) = (runs.iter().map(Vec::len).sum::<usize>(), runs.len());
-        let mut turned = Patch::from_run(self.run, residual_before(first), vec![Index::At(last), Index::All])?;
-        if let Values::Each(values) = &turned.values {
-            turned.values = Values::Each(values.iter().map(|x| -x).collect());
-        }
-        runs.push(vec![turned]);
-
+    fn identity_and_difference(&self, probes: &Probes, found: &[Vec<f32>]) -> Result<[Check; 2]> {
+        let (n_patches, first) = (probes.n_patches, probes.first);
+        let n_runs = probes.runs.len() - 1;
         let expected = self.read(self.logits()?);
-        let found = self.vary_logits(&runs)?;
         let mut worst = 0.0f64;
         for found in &found[..n_runs] {
             for (found, expected) in found.iter().zip(&expected) {
                 worst = worst.max(f64::from((found - expected).abs()));
             }
         }
-        let limit = if model.device().is_cpu() { 0.0 } else { 1e-4 };
+        let limit = if self.model().device().is_cpu() { 0.0 } else { 1e-4 };
         let sentence = format!("{n_patches} patches of the run with itself moved no logit by more than {worst:.1e}.");
         let identity = check(CheckName::Identity, worst, limit, sentence);
 
@@ -280,60 +327,60 @@ impl Checked<'_> {
         }
     }
 
-    /// Activation times gradient ([`Outcome::checked_scale`]) of one or two of these nodes against finite differences.
+    /// Finite differences to hold activation times gradient ([`Outcome::checked_scale`]) of one or two of these nodes against.
     ///
     /// # Errors
     /// If an operation fails.
-    pub fn gradient(&self, nodes: &[Entries], gradients: &Gradients, seed: u64) -> Result<Check> {
-        /// By which share activations are made smaller and larger.
-        const STEP: f32 = 0.05;
-        let (mut random, last) = (self.random(seed ^ 1), self.tokens() - 1);
+    pub fn differences<'n>(&self, nodes: &'n [Entries], gradients: &Gradients, seed: u64) -> Result<Differences<'n>> {
         let mut estimates = Vec::with_capacity(nodes.len());
         for node in nodes {
             let gradient = node.gradient(self.run, gradients)?;
             let terms = node.values(self.run)?.into_iter().zip(gradient.unwrap_or_default());
             estimates.push(terms.map(|(x, g)| f64::from(x) * f64::from(g)).sum::<f64>());
         }
-        let chosen = self.differenced(nodes, &estimates, &mut random);
+        let chosen = self.differenced(nodes, &estimates, &mut self.random(seed ^ 1));
         let hold = match self.outcome.checked_scale() {
             Scale::Free => None,
             Scale::Held => {
                 let scale = Point { site: Site::FinalLnScale, layer: None };
-                Some(Patch::from_run(self.run, scale, vec![Index::At(last), Index::All])?)
+                Some(Patch::from_run(self.run, scale, vec![Index::At(self.tokens() - 1), Index::All])?)
             }
         };
+        let chosen = chosen.into_iter().map(|i| (&nodes[i], estimates[i])).collect();
+        let mut differences = Differences { chosen, hold, runs: Vec::new() };
+        for i in 0..differences.chosen.len() {
+            differences.runs.extend(differences.moved(self.run, i, Differences::STEP)?);
+        }
+        Ok(differences)
+    }
+
+    /// The estimates against these differences, whose `outcomes` are known.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn gradient(&self, differences: &Differences<'_>, outcomes: &[f64]) -> Result<Check> {
         let tolerance = 1e-3 * (1.0 + self.outcome.of(self.run)?.abs());
         let (mut worst, mut size) = (0.0f64, 0.0f64);
-        for (&i, slope) in chosen.iter().zip(self.slopes(nodes, &chosen, &hold, STEP)?) {
-            let mut apart = (slope - estimates[i]).abs();
+        for (i, ends) in outcomes.chunks_exact(2).enumerate() {
+            let estimate = differences.chosen[i].1;
+            let mut apart = (Differences::slope(ends, Differences::STEP) - estimate).abs();
             // The outcome may bend or jump within the step, as where other latents become the largest ones; a wrong
             // gradient stays wrong nearer by.
-            if apart > 0.02 * estimates[i].abs() + tolerance {
-                let nearer = self.slopes(nodes, &[i], &hold, STEP / 16.0)?;
-                apart = nearer.first().map_or(apart, |slope| (slope - estimates[i]).abs());
+            if apart > 0.02 * estimate.abs() + tolerance {
+                let step = Differences::STEP / 16.0;
+                let runs = differences.moved(self.run, i, step)?;
+                let ends = self.vary(Asked { values: &runs, logits: &[] })?.values;
+                apart = (Differences::slope(&ends, step) - estimate).abs();
             }
             worst = worst.max(apart);
-            size = size.max(estimates[i].abs());
+            size = size.max(estimate.abs());
         }
         let limit = 0.02 * size + tolerance;
         let sentence = format!(
             "Activation times gradient of {} nodes is a finite difference up to {worst:.1e} (largest {size:.4}).",
-            chosen.len()
+            differences.chosen.len()
         );
         Ok(check(CheckName::Gradient, worst, limit, sentence))
-    }
-
-    /// The slope of the outcome along each of the chosen nodes, between its values times `1 - step` and `1 + step`.
-    fn slopes(&self, nodes: &[Entries], chosen: &[usize], hold: &Option<Patch>, step: f32) -> Result<Vec<f64>> {
-        let mut runs = Vec::new();
-        for &i in chosen {
-            let values = nodes[i].values(self.run)?;
-            for factor in [1.0 - step, 1.0 + step] {
-                let moved: Vec<f32> = values.iter().map(|x| x * factor).collect();
-                runs.push(Some(nodes[i].set_to(Values::Each(moved.into()))).into_iter().chain(hold.clone()).collect());
-            }
-        }
-        Ok(self.vary(&runs)?.chunks_exact(2).map(|f| (f[1] - f[0]) / (2.0 * f64::from(step))).collect())
     }
 
     /// The nodes whose estimates are held against finite differences: the one with the largest and one more, or of a sample
@@ -392,7 +439,7 @@ impl Checked<'_> {
     pub fn whole(&self, other: &Run) -> Result<Check> {
         let point = Point { site: Site::ResidPostEmb, layer: None };
         let patch = Patch::from_run(other, point, vec![Index::All, Index::All])?;
-        let found = &self.vary_logits(&[vec![patch]])?[0];
+        let found = &self.vary(Asked { values: &[], logits: &[vec![patch]] })?.logits[0];
         let expected = self.read(other.logits(self.tokens() - 1)?);
         let apart = found.iter().zip(&expected).fold(0.0f32, |a, (x, y)| a.max((x - y).abs()));
         let sentence = format!("With all embeddings of the other prompt, its logits came out up to {apart:.1e}.");
@@ -418,7 +465,6 @@ pub(crate) fn of_side(side: &Side<'_>, nodes: &[MirroredNodeIndex]) -> Result<Ve
     let outcome = Outcome::new(run, side.plan.loss.as_ref(), side.plan.trace.as_ref())?;
     let checked = Checked { extent: Extent::Sample, run, interventions, outcome: &outcome };
     let seed = nodes.len() as u64;
-    let mut checks = checked.of_run(seed)?;
     // What dictionaries leave over is no single activation.
     let mut entries: Vec<Entries> =
         nodes.iter().filter_map(|node| Entries::of(side.model(), side.tokens(), node).ok()).collect();
@@ -428,20 +474,26 @@ pub(crate) fn of_side(side: &Side<'_>, nodes: &[MirroredNodeIndex]) -> Result<Ve
         entries = side.engine.some_entries(run, outcome.trace(), seed)?;
     }
     let is_cancelled = || side.is_cancelled();
-    let gradient = match own {
-        Some(gradients) => checked.gradient(&entries, gradients, seed)?,
+    let computed;
+    let gradients = match own {
+        Some(gradients) => gradients,
         None => {
             let scale = outcome.checked_scale();
-            let gradients = outcome.gradients(run, scale, &NODE_SITES, interventions, &is_cancelled)?;
-            checked.gradient(&entries, &gradients, seed)?
+            computed = outcome.gradients(run, scale, &NODE_SITES, interventions, &is_cancelled)?;
+            &computed
         }
     };
-    checks.push(gradient);
+    let (probes, differences) = (checked.probes(seed)?, checked.differences(&entries, gradients, seed)?);
     let n_layers = side.model().config().n_layers;
     let depth = |entries: &Entries| n_layers - entries.point.layer.unwrap_or(0);
     let one = &entries[checked.random(seed ^ 2).draw(entries.iter().map(depth)).unwrap_or(0)];
     let removed = vec![vec![one.set_to(Values::Same(0.0))]];
-    checks.extend(checked.sharing(&removed, &checked.vary(&removed)?)?);
+    let values = [removed.as_slice(), &differences.runs].concat();
+    let found = checked.vary(Asked { values: &values, logits: &probes.runs })?;
+    let (exact, ends) = found.values.split_at(removed.len());
+    let mut checks = checked.of_run(&probes, &found.logits, seed)?;
+    checks.push(checked.gradient(&differences, ends)?);
+    checks.extend(checked.sharing(&removed, exact)?);
     checks.extend(dictionaries(&checked)?);
     Ok(checks)
 }

@@ -25,6 +25,21 @@ pub(crate) struct TracedOutcome {
     loss: Option<Loss>,
 }
 
+/// Patched runs that are computed together.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Asked<'a> {
+    /// Those whose values are wanted.
+    pub values: &'a [Vec<Patch>],
+    /// Those of which the logits are wanted that the metric reads.
+    pub logits: &'a [Vec<Patch>],
+}
+
+/// What became of one of them, which is named by its place.
+pub(crate) enum Varied<'a> {
+    Value(usize, f64),
+    Logits(usize, &'a [f32]),
+}
+
 /// Whether the scale of the norm that the outcome is read through counts as constant: the final norm's, or that before the
 /// traced node.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,33 +88,42 @@ impl Outcome {
         }
     }
 
-    /// The values of runs that differ from one in patches; `each` is told as soon as one is known.
+    /// The values of runs that differ from one in patches, and logits of others that are computed with them; `each` is told
+    /// as soon as one is known.
     ///
     /// # Errors
     /// If a patch does not fit, or the work is cancelled.
     pub fn vary(
         &self,
         run: &Run,
-        patches: &[Vec<Patch>],
+        runs: Asked<'_>,
         interventions: &[Intervention],
         is_cancelled: &dyn Fn() -> bool,
-        each: &mut dyn FnMut(usize, f64),
+        each: &mut dyn FnMut(Varied<'_>),
     ) -> Result<()> {
         let options = Together { interventions, logits: self.metric.logits(), rows: ROWS, is_cancelled };
+        let Asked { values, logits } = runs;
         match &self.traced {
             Some(TracedOutcome { traced, .. }) => {
                 let mut failed = None;
-                run.vary_up_to(patches, traced.point, options, &mut |i, resid| {
+                run.vary_up_to(values, traced.point, options, &mut |i, resid| {
                     match traced.value(run.model(), resid) {
-                        Ok(value) => each(i, f64::from(value)),
+                        Ok(value) => each(Varied::Value(i, f64::from(value))),
                         Err(error) => failed = Some(error),
                     }
                     Ok(())
                 })?;
-                failed.map_or(Ok(()), Err)
+                failed.map_or(Ok(()), Err)?;
+                Ok(run.vary(logits, options, &mut |i, logits| {
+                    each(Varied::Logits(i, logits));
+                    Ok(())
+                })?)
             }
-            None => Ok(run.vary(patches, options, &mut |i, logits| {
-                each(i, self.metric.value(logits));
+            None => Ok(run.vary(&[values, logits].concat(), options, &mut |i, logits| {
+                each(match i.checked_sub(values.len()) {
+                    Some(i) => Varied::Logits(i, logits),
+                    None => Varied::Value(i, self.metric.value(logits)),
+                });
                 Ok(())
             })?),
         }

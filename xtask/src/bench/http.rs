@@ -1,7 +1,8 @@
 //! Whole requests over HTTP on a model of GPT-2 small's shape, beside the reference's figures and a floor.
 //!
 //! Every measured request has a prompt of its own, so that no answer comes from a cache; `again` is the same request sent
-//! once more. With `--against` two servers answer the same requests in turn.
+//! once more. With `--against` two servers answer the same requests in turn; with `--pid` the processor time of one that was not
+//! started here is known, too.
 
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -139,11 +140,14 @@ struct Options {
     runs: usize,
     binary: Option<PathBuf>,
     against: Option<String>,
+    /// The process that answers at that address.
+    pid: Option<u32>,
 }
 
 impl Options {
     fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Options { only: Vec::new(), configs: Vec::new(), runs: 5, binary: None, against: None };
+        let mut options =
+            Options { only: Vec::new(), configs: Vec::new(), runs: 5, binary: None, against: None, pid: None };
         let mut args = args.iter().peekable();
         while let Some(arg) = args.next() {
             let mut names = |into: &mut Vec<String>| {
@@ -159,6 +163,7 @@ impl Options {
                 "--against" => {
                     options.against = Some(args.next().context("--against needs a program or an address")?.clone());
                 }
+                "--pid" => options.pid = Some(args.next().context("--pid needs a number")?.parse().context("--pid")?),
                 other => bail!("bench http {other}: unknown; see `cargo xtask help`"),
             }
         }
@@ -234,15 +239,16 @@ fn start(config: &Config, binary: &Path, work: &Path, log: &str) -> Result<(Serv
 /// The server that is compared with: a program that is started, or one that runs already.
 enum Other {
     Started { server: Server, ready: f64 },
-    At(SocketAddr),
+    At { address: SocketAddr, pid: Option<u32> },
 }
 
 impl Other {
-    fn open(given: &str, config: &Config, work: &Path) -> Result<Self> {
+    fn open(given: &str, pid: Option<u32>, config: &Config, work: &Path) -> Result<Self> {
         if let Some(address) = given.strip_prefix("http://") {
             let address = address.trim_end_matches('/');
             let found = address.to_socket_addrs().with_context(|| format!("--against {given}"))?.next();
-            return Ok(Other::At(found.with_context(|| format!("--against {given}: no such address"))?));
+            let address = found.with_context(|| format!("--against {given}: no such address"))?;
+            return Ok(Other::At { address, pid });
         }
         let (server, ready) = start(config, Path::new(given), work, "other")?;
         Ok(Other::Started { server, ready })
@@ -251,14 +257,14 @@ impl Other {
     fn address(&self) -> SocketAddr {
         match self {
             Other::Started { server, .. } => server.address,
-            Other::At(address) => *address,
+            Other::At { address, .. } => *address,
         }
     }
 
-    fn server(&self) -> Option<&Server> {
+    fn pid(&self) -> Option<u32> {
         match self {
-            Other::Started { server, .. } => Some(server),
-            Other::At(_) => None,
+            Other::Started { server, .. } => Some(server.pid()),
+            Other::At { pid, .. } => *pid,
         }
     }
 }
@@ -280,17 +286,17 @@ fn compare(options: &Options, binary: &Path, other: &str, work: &Path) -> Result
     let (mut ratios, mut of_work) = (Vec::new(), Vec::new());
     for config in options.configs() {
         let (server, ready) = start(config, binary, work, "this")?;
-        let other = Other::open(other, config, work)?;
-        let peaks = || format!("{} | {}", peak_mb(&server), other.server().map(peak_mb).unwrap_or_default());
+        let other = Other::open(other, options.pid, config, work)?;
+        let peaks = || format!("{} | {}", peak_mb(server.pid()), other.pid().map(peak_mb).unwrap_or_default());
         if let Other::Started { ready: theirs, .. } = &other {
             let (name, ratio) = (config.name, theirs / ready);
             println!("| {name} | ready | {ready:.3} | {theirs:.3} | {ratio:.2} | | | {} |", peaks());
         }
         for request in options.requests(config) {
-            let before = [work_of(Some(&server)), work_of(other.server())];
+            let before = [work_of(Some(server.pid())), work_of(other.pid())];
             let pairs = pairs(request, options.runs, [server.address, other.address()])
                 .with_context(|| format!("{} {}", config.name, request.name))?;
-            let work = [work_of(Some(&server)), work_of(other.server())];
+            let work = [work_of(Some(server.pid())), work_of(other.pid())];
             let spent = |i: usize| Some((work[i]? - before[i]?) as f64).filter(|ticks| *ticks > 0.0);
             let work_ratio = spent(1).zip(spent(0)).map(|(theirs, ours)| theirs / ours);
             let ratio = quartiles(pairs.iter().map(|[ours, theirs]| theirs / ours));
@@ -326,8 +332,8 @@ fn quartiles(numbers: impl Iterator<Item = f64>) -> [f64; 3] {
 }
 
 /// Processor time that a server has used so far, in the system's ticks, where the system tells.
-fn work_of(server: Option<&Server>) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/stat", server?.pid())).ok()?;
+fn work_of(pid: Option<u32>) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/stat", pid?)).ok()?;
     // The name in parentheses may hold spaces; what follows it starts with the third field.
     let fields: Vec<&str> = status.rsplit_once(')')?.1.split_whitespace().collect();
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
@@ -366,7 +372,7 @@ fn measure(
         "| {} | ready | {ready:.3} | | | {:.1} | {factor:.1} | | | {} |",
         config.name,
         config.reference_start,
-        peak_mb(&server)
+        peak_mb(server.pid())
     );
     let mut factors = Vec::new();
     for request in options.requests(config) {
@@ -400,7 +406,7 @@ fn measure(
             ratio(factor),
             floor.map_or_else(String::new, |floor| format!("{floor:.3}")),
             ratio(floor.map(|floor| median / floor)),
-            peak_mb(&server)
+            peak_mb(server.pid())
         );
     }
     Ok(factors)
@@ -416,8 +422,8 @@ fn timed(server: SocketAddr, path: &str, body: &str) -> Result<f64> {
 }
 
 /// The largest resident set so far, where the system tells.
-fn peak_mb(server: &Server) -> String {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap_or_default();
+fn peak_mb(pid: u32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
     let kb = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kb.map_or_else(String::new, |kb| (kb / 1024).to_string())

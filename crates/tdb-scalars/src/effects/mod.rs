@@ -8,7 +8,7 @@ use tdb_api::stream::TdbEvent;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
     AblateTo, EffectsRequest, EffectsResponse, InferenceRequestSpec, LossFnConfig, LossFnName, MirroredNodeIndex,
-    NodeEffect, Price, TokenRef,
+    NodeEffect, Price, SampledBound, TokenRef,
 };
 use tdb_model::{ForwardOptions, Gradients, Intervention, Patch, Run, Site, Slot, Values};
 
@@ -18,9 +18,9 @@ pub(crate) use sample::Random;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{At, Result, bad};
-use crate::ledger::{self, Checked, Extent};
+use crate::ledger::{self, Checked, Extent, Found};
 use crate::metric::Metric;
-use crate::outcome::{Outcome, Scale};
+use crate::outcome::{Asked, Outcome, Scale, Varied};
 use crate::price::price;
 use crate::side::Plan;
 use crate::tdb::{ablation_specs, field_as_asked, traced_node};
@@ -74,31 +74,34 @@ impl Engine {
         let is_cancelled = || context.observer.is_cancelled();
         let held = base.gradients(Scale::Held, &[], &is_cancelled)?;
         let free = request.better_estimates.then(|| base.gradients(Scale::Free, &[], &is_cancelled)).transpose()?;
-        let nodes = self.listed(&base, &removals, (&held, free.as_ref()), context)?;
-        let sampled = match random {
-            0 => None,
-            n => {
-                let (trace, seed) = (base.outcome.trace(), request.seed.cast_unsigned());
-                let (others, population) = sample::others(&base.run, &request.nodes, trace, n, seed)?;
-                let entries = others
-                    .iter()
-                    .map(|node| Entries::of(self.model(), base.run.tokens().len(), node))
-                    .collect::<Result<Vec<_>>>()?;
-                let removals = self.removals(&base, &others, &entries, request, context)?;
-                let exact = base.exact(&removals, context, &mut |_, _| {})?;
-                sample::bound(&others, &exact, population)
+        let checked = base.checked(extent);
+        let computed;
+        let gradients = match (base.outcome.checked_scale(), &free) {
+            (Scale::Held, _) => &held,
+            (Scale::Free, Some(free)) => free,
+            (Scale::Free, None) => {
+                computed = base.gradients(Scale::Free, &[], &is_cancelled)?;
+                &computed
             }
         };
+        let seed = request.seed.cast_unsigned();
+        let entries = match listed.is_empty() {
+            true => self.some_entries(&base.run, base.outcome.trace(), seed)?,
+            false => listed,
+        };
+        let (probes, differences) = (checked.probes(seed)?, checked.differences(&entries, gradients, seed)?);
+        let beside = Asked { values: &differences.runs, logits: &probes.runs };
+        let (nodes, found) = self.listed(&base, &removals, (&held, free.as_ref()), beside, context)?;
+        let sampled = self.sampled(&base, random, request, context)?;
         if let Some(bound) = &sampled {
             context.tell(|| TdbEvent::SampledBound { bound: bound.clone() });
         }
-        let gradients = match (base.outcome.checked_scale(), free) {
-            (Scale::Held, _) => held,
-            (Scale::Free, Some(free)) => free,
-            (Scale::Free, None) => base.gradients(Scale::Free, &[], &is_cancelled)?,
-        };
-        let checked = base.checked(extent);
-        let checks = self.check_effects(&base, &checked, &removals, &nodes, &gradients, request)?;
+        let (without, ends) = found.values.split_at(removals.len());
+        let mut checks = checked.of_run(&probes, &found.logits, seed)?;
+        checks.push(checked.gradient(&differences, ends)?);
+        let patches: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
+        checks.extend(checked.sharing(&patches, without)?);
+        checks.extend(ledger::dictionaries(&checked)?);
         context.tell(|| TdbEvent::Checks { side: None, checks: checks.clone() });
         Ok(EffectsResponse { objective: base.objective, price, nodes, sampled, checks })
     }
@@ -225,13 +228,36 @@ impl Engine {
         nodes.iter().zip(entries).map(removal).collect()
     }
 
+    /// A bound on the exact effects of what was not listed, from so many nodes chosen at random.
+    fn sampled(
+        &self,
+        base: &Base,
+        random: usize,
+        request: &EffectsRequest,
+        context: &Context<'_>,
+    ) -> Result<Option<SampledBound>> {
+        if random == 0 {
+            return Ok(None);
+        }
+        let seed = request.seed.cast_unsigned();
+        let (others, population) = sample::others(&base.run, &request.nodes, base.outcome.trace(), random, seed)?;
+        let entries = |node| Entries::of(self.model(), base.run.tokens().len(), node);
+        let entries = others.iter().map(entries).collect::<Result<Vec<_>>>()?;
+        let removals = self.removals(base, &others, &entries, request, context)?;
+        let mut exact = vec![0.0; removals.len()];
+        base.exact(&removals, Asked::default(), context, &mut |i, effect| exact[i] = effect)?;
+        Ok(sample::bound(&others, &exact, population))
+    }
+
+    /// The effects of nodes, and what became of the runs without them and of those that are computed `beside`.
     fn listed(
         &self,
         base: &Base,
         removals: &[Removal],
         (held, free): (&Gradients, Option<&Gradients>),
+        beside: Asked<'_>,
         context: &Context<'_>,
-    ) -> Result<Vec<NodeEffect>> {
+    ) -> Result<(Vec<NodeEffect>, Found)> {
         let is_cancelled = || context.observer.is_cancelled();
         let mut effects = Vec::with_capacity(removals.len());
         for removal in removals {
@@ -253,37 +279,14 @@ impl Engine {
                 effect.dropped_estimate = dropped.as_ref().map(|all| all[i]);
             }
         }
-        base.exact(removals, context, &mut |i, exact| {
+        let found = base.exact(removals, beside, context, &mut |i, exact| {
             let effect = &mut effects[i];
             effect.exact = exact;
             let apart = (exact - effect.estimate).abs();
             effect.parts = apart > APART * exact.abs() && apart > NOTICEABLE * base.objective.abs();
             context.tell(|| TdbEvent::NodeEffect { effect: effect.clone() });
         })?;
-        Ok(effects)
-    }
-
-    fn check_effects(
-        &self,
-        base: &Base,
-        checked: &Checked<'_>,
-        removals: &[Removal],
-        effects: &[NodeEffect],
-        gradients: &Gradients,
-        request: &EffectsRequest,
-    ) -> Result<Vec<tdb_api::Check>> {
-        let seed = request.seed.cast_unsigned();
-        let mut checks = checked.of_run(seed)?;
-        let mut entries: Vec<Entries> = removals.iter().map(|r| r.entries.clone()).collect();
-        if entries.is_empty() {
-            entries = self.some_entries(&base.run, base.outcome.trace(), seed)?;
-        }
-        checks.push(checked.gradient(&entries, gradients, seed)?);
-        let patches: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
-        let exact: Vec<f64> = effects.iter().map(|effect| base.objective - effect.exact).collect();
-        checks.extend(checked.sharing(&patches, &exact)?);
-        checks.extend(ledger::dictionaries(checked)?);
-        Ok(checks)
+        Ok((effects, found))
     }
 
     /// Entries of some neurons and heads, for checks of an answer that lists no node.
@@ -334,16 +337,29 @@ impl Base {
         self.outcome.gradients(&self.run, scale, &NODE_SITES, &interventions, is_cancelled)
     }
 
-    /// The objective minus that without each node, in their order; `each` is told as soon as one is known.
-    fn exact(&self, removals: &[Removal], context: &Context<'_>, each: &mut dyn FnMut(usize, f64)) -> Result<Vec<f64>> {
-        let runs: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
-        let mut out = vec![0.0; runs.len()];
+    /// The values without each node, then those of the runs that are computed `beside`; `each` is told the effect of a node,
+    /// the objective minus the value without it, as soon as it is known.
+    fn exact(
+        &self,
+        removals: &[Removal],
+        beside: Asked<'_>,
+        context: &Context<'_>,
+        each: &mut dyn FnMut(usize, f64),
+    ) -> Result<Found> {
+        let mut values: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
+        values.extend_from_slice(beside.values);
+        let asked = Asked { values: &values, logits: beside.logits };
+        let mut found = Found::of(asked);
         let is_cancelled = || context.observer.is_cancelled();
-        self.outcome.vary(&self.run, &runs, &self.interventions, &is_cancelled, &mut |i, value| {
-            out[i] = self.objective - value;
-            each(i, out[i]);
+        self.outcome.vary(&self.run, asked, &self.interventions, &is_cancelled, &mut |varied| {
+            if let Varied::Value(i, value) = varied
+                && i < removals.len()
+            {
+                each(i, self.objective - value);
+            }
+            found.take(varied);
         })?;
-        Ok(out)
+        Ok(found)
     }
 }
 

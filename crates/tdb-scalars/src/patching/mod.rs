@@ -11,9 +11,9 @@ use crate::context::Context;
 use crate::effects::Random;
 use crate::engine::Engine;
 use crate::error::{Result, bad};
-use crate::ledger::{self, Checked, Extent};
+use crate::ledger::{self, Checked, Extent, Found};
 use crate::metric::Metric;
-use crate::outcome::Outcome;
+use crate::outcome::{Asked, Outcome, Varied};
 use alignment::Alignment;
 use cells::Cell;
 
@@ -153,19 +153,24 @@ impl Bench {
     ) -> Result<(Vec<PatchedCell>, Vec<tdb_api::Check>)> {
         let (mut told, patches): (Vec<PatchedCell>, Vec<_>) = cells.into_iter().map(|c| (c.told, c.patches)).unzip();
         let is_cancelled = || context.observer.is_cancelled();
-        self.outcome.vary(&self.base, &patches, &[], &is_cancelled, &mut |i, metric| {
-            told[i].metric = metric;
-            told[i].effect = self.effect(metric, runs);
-            context.tell(|| TdbEvent::PatchedCell { cell: told[i].clone() });
-        })?;
         let checked = Checked { extent: Extent::Sample, run: &self.base, interventions: &[], outcome: &self.outcome };
         let seed = Random::new(patches.len() as u64).below(usize::MAX) as u64;
-        let mut checks = checked.of_run(seed)?;
+        let probes = checked.probes(seed)?;
+        let asked = Asked { values: &patches, logits: &probes.runs };
+        let mut found = Found::of(asked);
+        self.outcome.vary(&self.base, asked, &[], &is_cancelled, &mut |varied| {
+            if let Varied::Value(i, metric) = varied {
+                told[i].metric = metric;
+                told[i].effect = self.effect(metric, runs);
+                context.tell(|| TdbEvent::PatchedCell { cell: told[i].clone() });
+            }
+            found.take(varied);
+        })?;
+        let mut checks = checked.of_run(&probes, &found.logits, seed)?;
         if self.alignment.is_identity {
             checks.push(checked.whole(&self.other)?);
         }
-        let metrics: Vec<f64> = told.iter().map(|cell| cell.metric).collect();
-        checks.extend(checked.sharing(&patches, &metrics)?);
+        checks.extend(checked.sharing(&patches, &found.values)?);
         checks.extend(ledger::dictionaries(&checked)?);
         Ok((told, checks))
     }
