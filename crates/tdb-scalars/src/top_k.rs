@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use tdb_model::numbers::wide;
+
 use crate::error::Result;
 use crate::values::Values;
 
@@ -27,22 +29,31 @@ struct Collector {
     k: usize,
     largest: bool,
     entries: Vec<Entry>,
-    /// Values that are worse than this one cannot be among the first `k`.
-    bound: f32,
+    /// What comes behind this value at this place cannot be among the first `k`.
+    bound: (f32, usize),
 }
 
 impl Collector {
     fn new(k: usize, largest: bool) -> Self {
         let bound = if largest { f32::NEG_INFINITY } else { f32::INFINITY };
-        Collector { k, largest, entries: Vec::new(), bound }
+        Collector { k, largest, entries: Vec::new(), bound: (bound, usize::MAX) }
     }
 
-    fn is_worse(&self, value: f32) -> bool {
-        if self.largest { value < self.bound } else { value > self.bound }
+    /// Numbers at `first` or behind it that are smaller than this one (larger, where the smallest are collected) cannot be
+    /// among the first `k`.
+    fn worse_than(&self, first: usize) -> f32 {
+        // Equal numbers are ordered by their places: of thousands of zeros all but the first are passed over.
+        match (first > self.bound.1, self.largest) {
+            (false, _) => self.bound.0,
+            (true, true) => self.bound.0.next_up(),
+            (true, false) => self.bound.0.next_down(),
+        }
     }
 
     fn offer(&mut self, entry: Entry) {
-        if self.is_worse(entry.value) {
+        let bound = self.worse_than(entry.at);
+        let is_worse = if self.largest { entry.value < bound } else { entry.value > bound };
+        if is_worse {
             return;
         }
         self.entries.push(entry);
@@ -55,7 +66,7 @@ impl Collector {
         if self.entries.len() > self.k {
             let largest = self.largest;
             let (_, last, _) = self.entries.select_nth_unstable_by(self.k - 1, |a, b| order(a, b, largest));
-            self.bound = last.value;
+            self.bound = (last.value, last.at);
             self.entries.truncate(self.k);
         }
     }
@@ -83,11 +94,13 @@ pub fn extremes(values: &Values<'_>, layer: usize, k: usize) -> Result<[Vec<Entr
             listed.extend((0..run.len()).map(|i| first + i * step));
         }
         for (block, numbers) in run.chunks(BLOCK).enumerate() {
-            if numbers.iter().fold(true, |all, x| all & top.is_worse(*x) & bottom.is_worse(*x)) {
+            let first = first + block * BLOCK * step;
+            let (below, above) = (top.worse_than(first), bottom.worse_than(first));
+            if wide(|| numbers.iter().fold(true, |all, x| all & (*x < below) & (*x > above))) {
                 continue;
             }
             for (i, &value) in numbers.iter().enumerate() {
-                let at = first + (block * BLOCK + i) * step;
+                let at = first + i * step;
                 top.offer(Entry { layer, at, value });
                 bottom.offer(Entry { layer, at, value });
             }
@@ -135,6 +148,23 @@ mod tests {
         assert_eq!(top.iter().map(|e| e.value).collect::<Vec<_>>(), [4999.0, 4998.0, 4997.0, 4996.0, 4995.0]);
         assert_eq!(bottom.iter().map(|e| e.value).collect::<Vec<_>>(), [0.0, 1.0, 2.0, 3.0, 4.0]);
         assert!(top.iter().all(|e| e.layer == 3));
+        Ok(())
+    }
+
+    #[test]
+    fn of_equal_numbers_the_first_are_found_wherever_they_lie() -> Result<()> {
+        let numbers: Vec<f32> = (0..6000).map(|i| [0.0, 1.0, 0.0, -1.0][(i / 700) % 4]).collect();
+        let dense = tensor(&[60, 100], numbers.clone());
+        // Transposed, the numbers lie in another order than their places.
+        let turned = tensor(&[100, 60], (0..6000).map(|i| numbers[(i % 60) * 100 + i / 60]).collect()).t()?;
+        for values in [dense, turned] {
+            let [top, bottom] = extremes(&Values::Dense(values), 0, 4)?;
+            assert_eq!(
+                top.iter().map(|e| (e.at, e.value)).collect::<Vec<_>>(),
+                [700, 701, 702, 703].map(|at| (at, 1.0))
+            );
+            assert_eq!(bottom.iter().map(|e| e.at).collect::<Vec<_>>(), [2100, 2101, 2102, 2103]);
+        }
         Ok(())
     }
 
