@@ -171,7 +171,10 @@ impl Read<'_> {
             extremes
         };
         let merge = |a: Vec<Extremes>, b: Vec<Extremes>| a.into_iter().zip(b).map(|(a, b)| a.merged(b)).collect();
-        let extremes = self.blocks().par_iter().fold(none, offer).reduce(none, merge);
+        // Whoever begins anew has nothing yet that others could be worse than.
+        let blocks = self.blocks();
+        let least = blocks.len() / (2 * rayon::current_num_threads());
+        let extremes = blocks.par_iter().with_min_len(least.max(1)).fold(none, offer).reduce(none, merge);
         which.iter().zip(extremes).map(|(i, extremes)| self.kept(*i, extremes.sorted())).collect()
     }
 

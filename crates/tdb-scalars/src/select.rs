@@ -1,21 +1,23 @@
 //! The tokens with the largest and the smallest scores, selected without sorting the others.
 
-use std::cmp::Ordering;
-
 use tdb_model::numbers::{max, min, wide};
 
 /// A token and its score.
 pub type Scored = (u32, f32);
+
+const SIGN: u32 = 1 << 31;
 
 /// The best of the scores that were offered.
 #[derive(Clone, Debug)]
 struct Best {
     count: usize,
     is_largest: bool,
-    /// At most twice as many as are wanted, in any order.
-    entries: Vec<Scored>,
+    /// Keys of at most twice as many entries as are wanted, in any order; that of a better entry is smaller.
+    keys: Vec<u64>,
     /// What is not better than this is not among the best.
     threshold: f32,
+    /// What has a larger key is not among the best.
+    worst: u64,
 }
 
 /// The largest and the smallest scores of those that were offered.
@@ -28,44 +30,53 @@ pub struct Extremes {
 impl Best {
     fn new(count: usize, is_largest: bool) -> Self {
         let threshold = if is_largest { f32::NEG_INFINITY } else { f32::INFINITY };
-        Best { count, is_largest, entries: Vec::new(), threshold }
+        Best { count, is_largest, keys: Vec::new(), threshold, worst: u64::MAX }
     }
 
-    /// Best first; of equal scores that of the smaller token.
-    fn order(&self) -> impl Fn(&Scored, &Scored) -> Ordering + use<> {
-        let is_largest = self.is_largest;
-        move |a, b| {
-            let by_score = if is_largest { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) };
-            by_score.then(a.0.cmp(&b.0))
-        }
+    /// Orders entries by their scores as [`f32::total_cmp`] does, best first; those of equal scores by their tokens.
+    fn key(&self, (token, score): Scored) -> u64 {
+        let bits = score.to_bits();
+        let ascending = if bits >> 31 == 0 { bits ^ SIGN } else { !bits };
+        let rank = if self.is_largest { !ascending } else { ascending };
+        (u64::from(rank) << 32) | u64::from(token)
+    }
+
+    fn entry(&self, key: u64) -> Scored {
+        let rank = (key >> 32) as u32;
+        let ascending = if self.is_largest { !rank } else { rank };
+        let bits = if ascending >> 31 == 0 { !ascending } else { ascending ^ SIGN };
+        (key as u32, f32::from_bits(bits))
     }
 
     fn offer(&mut self, entry: Scored) {
-        let is_worse = if self.is_largest { entry.1 < self.threshold } else { entry.1 > self.threshold };
-        if is_worse || self.count == 0 {
+        let key = self.key(entry);
+        if key > self.worst || self.count == 0 {
             return;
         }
-        self.entries.push(entry);
-        if self.entries.len() >= 2 * self.count {
+        self.keys.push(key);
+        if self.keys.len() >= 2 * self.count {
             self.shrink();
         }
     }
 
     fn shrink(&mut self) {
-        if self.count == 0 || self.entries.len() < self.count {
+        if self.count == 0 || self.keys.len() < self.count {
             return;
         }
-        let order = self.order();
-        let (_, worst, _) = self.entries.select_nth_unstable_by(self.count - 1, order);
-        self.threshold = worst.1;
-        self.entries.truncate(self.count);
+        let (_, worst, _) = self.keys.select_nth_unstable(self.count - 1);
+        self.worst = *worst;
+        self.threshold = self.entry(self.worst).1;
+        self.keys.truncate(self.count);
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Scored> {
+        self.keys.iter().map(|key| self.entry(*key))
     }
 
     fn sorted(mut self) -> Vec<Scored> {
         self.shrink();
-        let order = self.order();
-        self.entries.sort_unstable_by(order);
-        self.entries
+        self.keys.sort_unstable();
+        self.entries().collect()
     }
 }
 
@@ -96,8 +107,8 @@ impl Extremes {
 
     /// The extremes of both.
     pub fn merged(mut self, other: Extremes) -> Self {
-        other.largest.entries.into_iter().for_each(|entry| self.largest.offer(entry));
-        other.smallest.entries.into_iter().for_each(|entry| self.smallest.offer(entry));
+        other.largest.entries().for_each(|entry| self.largest.offer(entry));
+        other.smallest.entries().for_each(|entry| self.smallest.offer(entry));
         self
     }
 
@@ -110,6 +121,24 @@ impl Extremes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_ordered_as_scores_and_give_them_back() {
+        let scores =
+            [f32::NEG_INFINITY, -3.5, -f32::MIN_POSITIVE, -0.0, 0.0, 1e-40, 2.0, f32::MAX, f32::INFINITY, f32::NAN];
+        for is_largest in [false, true] {
+            let best = Best::new(1, is_largest);
+            for pair in scores.windows(2) {
+                let keys = [best.key((9, pair[0])), best.key((3, pair[1]))];
+                assert_eq!(keys[0] > keys[1], is_largest, "{pair:?}");
+            }
+            assert!(best.key((3, 1.0)) < best.key((4, 1.0)));
+            for score in scores {
+                let (token, found) = best.entry(best.key((50_256, score)));
+                assert_eq!((token, found.to_bits()), (50_256, score.to_bits()));
+            }
+        }
+    }
 
     #[test]
     fn what_is_selected_is_what_sorting_finds() {
