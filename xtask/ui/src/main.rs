@@ -5,6 +5,7 @@
 //! `.gz` beside each file.
 
 mod imports;
+mod order;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,6 +41,9 @@ fn main() -> Result<()> {
             }
         }
         shorten_imports(&mut files)?;
+        let module = format!("{MODULE}_bg.wasm");
+        let ordered = order::ordered(files.get(&module).with_context(|| format!("{module} was not made"))?)?;
+        files.insert(module, ordered);
     }
     let mut files = with_hashed_names(files)?;
     if compress {
