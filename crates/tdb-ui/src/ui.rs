@@ -33,5 +33,5 @@ pub use notices::{Notices, NoticesView};
 pub use number_field::number_field;
 pub use problem::ProblemCard;
 pub use tip::Tip;
-pub use token::{TokenChip, token_text};
+pub use token::{TokenChip, token_html, token_text};
 pub use virtual_list::{Placed, Viewport, VirtualList};

@@ -10,7 +10,7 @@ use super::Node;
 use crate::format;
 use crate::remote::{Remote, follow};
 use crate::ui::dynamic;
-use crate::ui::{CardHead, ProblemCard};
+use crate::ui::{CardHead, ProblemCard, token_html};
 
 /// Tokens at either end, of those that the server tells.
 const SHOWN: usize = 5;
@@ -76,14 +76,20 @@ fn of_circuit(circuit: &HeadCircuit, title: &str, heads: [&str; 3], pair: &str) 
              <table class=\"explanations\"><thead><tr>{heads}</tr></thead><tbody>"
         );
         for r in &circuit.tokens {
-            let [token, top, bottom] = [token(&r.token), list(&r.tokens.top), list(&r.tokens.bottom)];
+            let [token, top, bottom] = [token_html(&r.token), list(&r.tokens.top), list(&r.tokens.bottom)];
             let _ = write!(out, "<tr><th scope=\"row\">{token}</th><td>{top}</td><td>{bottom}</td></tr>");
         }
         out.push_str("</tbody></table></div>");
     }
     let _ = write!(out, "<h3>Strongest pairs {pair}, in the whole vocabulary</h3><div class=\"list\">");
     for p in &circuit.pairs {
-        let _ = write!(out, "<span class=\"pair\">{} → {} {}</span> ", token(&p.from), token(&p.to), value(p.value));
+        let _ = write!(
+            out,
+            "<span class=\"pair\">{} → {} {}</span> ",
+            token_html(&p.from),
+            token_html(&p.to),
+            value(p.value)
+        );
     }
     out.push_str("</div>");
     if let Some(most) = circuit.unseen_at_most {
@@ -97,38 +103,10 @@ fn of_circuit(circuit: &HeadCircuit, title: &str, heads: [&str; 3], pair: &str) 
 }
 
 fn list(tokens: &[TokenAndScalar]) -> String {
-    tokens.iter().take(SHOWN).map(|t| format!("{} {} ", token(&t.token), value(t.scalar))).collect()
-}
-
-/// As [`crate::ui::token_text`] shows it.
-fn token(text: &str) -> String {
-    let part = |c: char| {
-        let plain = format::html(&c.to_string());
-        let (class, mark) = match (c, format::escape(c)) {
-            (' ', _) => ("space", String::new()),
-            ('\n', _) => ("newline", String::new()),
-            ('\t', _) => ("tab", String::new()),
-            (_, Some(mark)) => ("escape", mark),
-            _ => return plain,
-        };
-        format!("<span class=\"{class}\" data-mark=\"{mark}\">{plain}</span>")
-    };
-    format!("<span class=\"token\">{}</span>", text.chars().map(part).collect::<String>())
+    tokens.iter().take(SHOWN).map(|t| format!("{} {} ", token_html(&t.token), value(t.scalar))).collect()
 }
 
 fn value(value: f64) -> String {
     let full = format::full(value);
     format!("<span class=\"token-index\" data-value=\"{full}\" title=\"{full}\">{}</span>", format::signed(value))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_show_what_has_no_shape() {
-        assert_eq!(token("<a"), "<span class=\"token\">&lt;a</span>");
-        assert!(token(" b").contains("<span class=\"space\" data-mark=\"\"> </span>b"));
-        assert!(token("\n").contains("newline"));
-    }
 }

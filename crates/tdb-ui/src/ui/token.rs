@@ -5,39 +5,68 @@ use leptos::prelude::*;
 
 use crate::format;
 
+/// How a character is drawn that would not show itself.
+struct Mark {
+    class: &'static str,
+    /// What the style sheet writes in its place, where the class does not say it.
+    text: String,
+    title: &'static str,
+}
+
+fn mark(c: char) -> Option<Mark> {
+    let plain = |class| Some(Mark { class, text: String::new(), title: "" });
+    match c {
+        ' ' => plain("space"),
+        '\n' => plain("newline"),
+        '\t' => plain("tab"),
+        format::NO_CHARACTER => {
+            Some(Mark { class: "part", text: String::new(), title: "Bytes that are a part of a character" })
+        }
+        _ => format::escape(c).map(|text| Mark { class: "escape", text, title: "" }),
+    }
+}
+
 /// The token's text; marks are drawn by the style sheet, so that a copy holds the raw characters.
 pub fn token_text(token: &str) -> AnyView {
-    if !token.chars().any(|c| c == ' ' || format::escape(c).is_some() || c == format::NO_CHARACTER) {
-        return token.to_owned().into_any();
-    }
     let mut parts = Vec::new();
     let mut plain = String::new();
     for c in token.chars() {
-        let part = match c {
-            ' ' => view! { <span class="space">{c.to_string()}</span> }.into_any(),
-            '\n' => view! { <span class="newline">{c.to_string()}</span> }.into_any(),
-            '\t' => view! { <span class="tab">{c.to_string()}</span> }.into_any(),
-            format::NO_CHARACTER => {
-                view! { <span class="part" title="Bytes that are a part of a character">{c.to_string()}</span> }
-                    .into_any()
-            }
-            _ => match format::escape(c) {
-                Some(mark) => view! { <span class="escape" data-mark=mark>{c.to_string()}</span> }.into_any(),
-                None => {
-                    plain.push(c);
-                    continue;
-                }
-            },
+        let Some(Mark { class, text, title }) = mark(c) else {
+            plain.push(c);
+            continue;
         };
         if !plain.is_empty() {
             parts.push(std::mem::take(&mut plain).into_any());
         }
-        parts.push(part);
+        let (text, title) = ((!text.is_empty()).then_some(text), (!title.is_empty()).then_some(title));
+        parts.push(view! { <span class=class data-mark=text title=title>{c.to_string()}</span> }.into_any());
+    }
+    if parts.is_empty() {
+        return plain.into_any();
     }
     if !plain.is_empty() {
         parts.push(plain.into_any());
     }
     parts.into_any()
+}
+
+/// The same as HTML, with what stands around a token.
+pub fn token_html(token: &str) -> String {
+    let part = |c: char| {
+        let plain = format::html(c.encode_utf8(&mut [0; 4]));
+        match mark(c) {
+            Some(Mark { class, text, title }) => {
+                let attribute = |name: &str, value: &str| match value {
+                    "" => String::new(),
+                    value => format!(" {name}=\"{value}\""),
+                };
+                let (text, title) = (attribute("data-mark", &text), attribute("title", title));
+                format!("<span class=\"{class}\"{text}{title}>{plain}</span>")
+            }
+            None => plain,
+        }
+    };
+    format!("<span class=\"token\">{}</span>", token.chars().map(part).collect::<String>())
 }
 
 /// A token with its place in the prompt.
@@ -50,5 +79,19 @@ pub fn TokenChip(
     view! {
         <span class="token" class:asked=asked>{token_text(&token)}</span>
         {index.map(|i| view! { <span class="token-index">{i}</span> })}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_shape_is_marked() {
+        assert_eq!(token_html("<a"), "<span class=\"token\">&lt;a</span>");
+        assert!(token_html(" b").contains("<span class=\"space\"> </span>b"));
+        assert!(token_html("\n").contains("class=\"newline\""));
+        assert!(token_html("\u{200b}").contains("data-mark=\"\\u{200b}\""));
+        assert!(token_html("\u{fffd}").contains("part of a character"));
     }
 }
