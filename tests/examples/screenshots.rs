@@ -13,6 +13,10 @@ const FILLED: &str = "[...document.querySelectorAll('#node-table .explanation .c
 const HEAD: &str = "/embedded/attention_head/1/2\
     ?promptsOfInterest=When+Mary+and+John+went+to+the+store,+John+gave+a+drink+to";
 
+/// The indirect-object question.
+const CIRCUIT: &str = "/embedded/tdb_alpha?prompt=%3C%7Cendoftext%7C%3EWhen+Mary+and+John+went+to+the+store,+John+gave+a\
+    +drink+to&targetTokens=[%22+Mary%22]&distractorTokens=[%22+John%22]";
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder: PathBuf = std::env::args_os().nth(1).context("screenshots FOLDER")?.into();
@@ -33,6 +37,18 @@ async fn main() -> Result<()> {
         browser.until("!document.getElementById('progress') && document.querySelector('#at-hand .excerpts')").await?;
         browser.until(&format!("{FILLED} && document.querySelector('#exact-bound')?.innerText")).await?;
         browser.screenshot(&picture("debugger")).await?;
+
+        browser.open(&server, CIRCUIT).await?;
+        browser.see("#node-table .line").await?;
+        browser.until("!document.getElementById('progress') && document.querySelector('#effects .heat')").await?;
+        browser.see("#tool-circuit").await?.click().await?;
+        browser.see("#pin-largest").await?.click().await?;
+        browser.until("document.querySelector('#circuit-view .circuit-figures')").await?;
+        browser.see("#circuit-view").await?.screenshot(&picture("circuit")).await?;
+        browser.open(&server, "/").await?;
+        browser.see("#open-debugger").await?.click().await?;
+        browser.see("#node-table .line").await?;
+        browser.until("!document.getElementById('progress') && document.querySelector('#at-hand .excerpts')").await?;
 
         browser.ask("document.querySelector('#node-table [aria-label^=\"Ablate \"]').click();").await?;
         browser.see("#node-table.compare .line").await?;

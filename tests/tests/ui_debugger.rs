@@ -256,7 +256,7 @@ async fn two_prompts_are_compared() {
     assert!(compare(&cells(&browser).await, &answer) > 12);
     assert!(count(&browser, ".differs").await > 0, "tokens that differ are marked");
     write(&browser, "#prompt-right", "<|endoftext|>Paris, France. Berlin").await;
-    browser.read("need the same number of tokens (7 and 6)").await.unwrap();
+    browser.read("7 and 6 tokens. Nodes are compared by tokens").await.unwrap();
     browser
         .ask("[...document.querySelectorAll('.ask button')].find(b => b.innerText === 'Remove second prompt').click()")
         .await

@@ -8,9 +8,10 @@ use crate::commands::{cargo, root, run as must};
 use crate::{setup, ui};
 
 /// Those that the documentation shows.
-const DOCS: [(&str, &str); 6] = [
+const DOCS: [(&str, &str); 7] = [
     ("debugger-light.png", "debugger.png"),
     ("latents-light.png", "latents.png"),
+    ("circuit-light.png", "circuit.png"),
     ("ablated-dark.png", "ablated.png"),
     ("patch-light.png", "patch.png"),
     ("neuron-light.png", "neuron.png"),

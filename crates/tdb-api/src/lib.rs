@@ -7,8 +7,10 @@
 //! neighbourhood in double precision, as clients expect: 0.1 in single precision prints 0.10000000149011612. They are
 //! always finite: JSON has no word for anything else.
 
+mod alignment;
 mod attribution;
 mod batched;
+mod circuit;
 mod component;
 mod effects;
 mod error_body;
@@ -35,6 +37,7 @@ mod tokens;
 mod top_k;
 pub mod wire;
 
+pub use alignment::{AlignedTokens, Alignment};
 pub use attribution::{
     TokenPairAttributionRequestSpec, TokenPairAttributionResponseData, TokenPairAttributionSpecTag,
     TokenPairAttributionTag, TopTokensAttendedTo,
@@ -43,6 +46,7 @@ pub use batched::{
     BatchedRequest, BatchedResponse, InferenceResponseAndResponseDict, InferenceSubRequest, ProcessingRequestSpec,
     ProcessingResponseData,
 };
+pub use circuit::{CircuitEdge, CircuitRequest, CircuitResponse};
 pub use component::{
     ComponentRequest, ComponentWeightsResponse, HeadCircuit, HeadReadingsRequest, HeadReadingsResponse,
     HeadScoresResponse, Histogram, TokenReading, VocabularyPair, WeightedComponent,

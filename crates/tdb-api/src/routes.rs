@@ -134,6 +134,8 @@ routes! {
     Effects: Post "/effects", inference effects, Body EffectsRequest => EffectsResponse, ours;
     /// As `/effects`, answered in parts: each node's effect when it is known.
     EffectsStream: Post "/effects/stream", inference effects_stream, Body EffectsRequest => Events, ours;
+    /// How some nodes act on each other, and what the objective is with all others ablated.
+    Circuit: Post "/circuit", inference circuit, Body CircuitRequest => CircuitResponse, ours;
     /// What happens when activations of one prompt's run are put into another's.
     Patch: Post "/patch", inference patch, Body PatchRequest => PatchResponse, ours;
     /// As `/patch`, answered in parts: each cell when it is known.

@@ -1,6 +1,7 @@
 //! The debugger's question: what makes the target more likely than the distractor?
 
 use crate::TokenRef;
+use crate::alignment::AlignedTokens;
 use crate::index::{NodeAblation, NodeToTrace};
 use crate::wire::{wire_enum, wire_struct, wire_tag};
 
@@ -66,6 +67,11 @@ wire_struct! {
     /// One side, or two to be compared: their node tables hold the same nodes.
     pub struct BatchedTdbRequest {
         pub sub_requests: Vec<TdbRequestSpec>,
+        /// Of two sides: which tokens of the first prompt stand for which of the second, each at most once. The prompts may
+        /// then differ in length. Each side's lists hold its own nodes and those that stand for nodes of the other, named by
+        /// its own tokens; a node with a token that has no partner is listed on its own side alone.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub alignment: Option<Vec<AlignedTokens>>,
         /// Whether each side's answer carries the checks that it passed. They cost about as much as the answer again.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub checks: Option<bool>,

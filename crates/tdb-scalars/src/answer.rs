@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 use tdb_api::stream::{TdbEvent, TokenOfInterest};
 use tdb_api::wire::FieldPath;
 use tdb_api::{
-    AnotherAnswer, BatchedRequest, BatchedResponse, BatchedTdbRequest, DerivedAttentionScalarsRequest,
-    DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse, IndexMap, InferenceSubRequest,
-    MirroredNodeIndex, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsRequestSpec,
-    MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData, NodeType, ProcessingRequestSpec,
-    ProcessingResponseData, Single, TdbRequestSpec,
+    AlignedTokens, Alignment, AnotherAnswer, BatchedRequest, BatchedResponse, BatchedTdbRequest,
+    DerivedAttentionScalarsRequest, DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse,
+    IndexMap, InferenceSubRequest, MirroredNodeIndex, MultipleTopKDerivedScalarsRequest,
+    MultipleTopKDerivedScalarsRequestSpec, MultipleTopKDerivedScalarsResponse, MultipleTopKDerivedScalarsResponseData,
+    NodeType, ProcessingRequestSpec, ProcessingResponseData, Single, TdbRequestSpec,
 };
 
+use crate::alignment;
 use crate::checks::{check_lists, check_specs, field_of_run, field_of_spec};
 use crate::collected::collected;
 use crate::context::Context;
@@ -45,7 +46,8 @@ impl Engine {
         let sub_requests = request.sub_requests.iter().enumerate().map(spelled_out).collect::<Result<_>>()?;
         let tokens = request.sub_requests.iter().map(|spec| self.tokens_of_interest(spec)).collect();
         let latents = request.sub_requests.iter().map(AsLatents::of).collect();
-        let beside = Beside { tokens, latents, checks: request.checks == Some(true) };
+        let (alignment, checks) = (request.alignment.as_deref(), request.checks == Some(true));
+        let beside = Beside { tokens, latents, alignment, checks };
         let request = BatchedRequest { inference_sub_requests: sub_requests };
         self.send(&request, beside, context).map_err(|error| error.moved(field_of_question))
     }
@@ -72,7 +74,7 @@ impl Engine {
         Ok(response)
     }
 
-    fn send(&self, request: &BatchedRequest, beside: Beside, context: &Context<'_>) -> Result<()> {
+    fn send(&self, request: &BatchedRequest, beside: Beside<'_>, context: &Context<'_>) -> Result<()> {
         let requests = &request.inference_sub_requests;
         if requests.is_empty() {
             return bad!(at "inferenceSubRequests", "is empty; give at least one");
@@ -83,10 +85,12 @@ impl Engine {
             Plan::new(self, &request.inference_request_spec).at(|| field_of_run(i).key("inferenceRequestSpec"))
         };
         let plans = requests.iter().enumerate().map(plan).collect::<Result<Vec<_>>>()?;
-        self.check_prompts(requests, &plans)?;
+        let lens: Vec<usize> = plans.iter().map(|plan| plan.tokens.len()).collect();
+        let alignment = alignment::of_nodes(beside.alignment, &lens)?;
+        self.check_prompts(requests, &plans, alignment.is_some())?;
         self.check_size(requests, &plans, &context.bounds)?;
         let mut sides = self.forward(plans, context)?;
-        let mut nodes = NodesByName::new();
+        let mut nodes = NodesByName { alignment, lists: HashMap::new() };
         let is_early = |name: &str| leaves_early(requests, name);
         self.rank_lists(requests, &mut stores(&sides), &beside.tokens, &mut nodes, is_early, context)?;
         self.backward(&mut sides, requests, context)?;
@@ -95,9 +99,8 @@ impl Engine {
         self.rank_lists(requests, &mut stores, &beside.tokens, &mut nodes, |name| !is_early(name), context)?;
         self.tell_specs(requests, &mut stores, &nodes, context)?;
         if beside.checks {
-            let listed = nodes.get(NODE_TABLE).map(Vec::as_slice).unwrap_or_default();
             for (index, side) in sides.iter().enumerate() {
-                let checks = ledger::of_side(side, listed)?;
+                let checks = ledger::of_side(side, nodes.of(NODE_TABLE, index))?;
                 context.observer.event(TdbEvent::Checks { side: Some(index), checks });
             }
         }
@@ -169,8 +172,6 @@ impl Engine {
         }
         for name in names {
             let mut ranked = Vec::with_capacity(stores.len());
-            let mut nodes = Vec::new();
-            let mut seen = HashSet::new();
             for (i, (request, store)) in requests.iter().zip(&mut *stores).enumerate() {
                 let Some(ProcessingRequestSpec::MultipleTopKDerivedScalars(spec)) =
                     request.processing_request_spec_by_name.get(name)
@@ -179,19 +180,14 @@ impl Engine {
                     continue;
                 };
                 let ranking = rank(store, spec).at(|| field_of_spec(i, name))?;
-                for node in &ranking.nodes {
-                    if seen.insert(node_key(node)) {
-                        nodes.push(node.clone());
-                    }
-                }
                 ranked.push(Some((spec, ranking)));
             }
-            if nodes.len() > NODE_LIMIT {
-                return bad!("the answer would list {} nodes; ask for fewer with topAndBottomK", nodes.len());
-            }
+            let rankings = ranked.iter().map(|of| of.as_ref().map(|(_, ranking)| ranking.nodes.as_slice()));
+            nodes_by_name.put(name, rankings.map(Option::unwrap_or_default))?;
             for (index, ranking) in ranked.into_iter().enumerate() {
                 let Some((spec, ranking)) = ranking else { continue };
-                let data = self.ranked(&mut stores[index], spec, ranking, &nodes);
+                let nodes = nodes_by_name.of(name, index);
+                let data = self.ranked(&mut stores[index], spec, ranking, nodes);
                 let data = data.at(|| field_of_spec(index, name))?;
                 let data = ProcessingResponseData::MultipleTopKDerivedScalars(data);
                 context.observer.part(index, name, data);
@@ -199,10 +195,9 @@ impl Engine {
                     && context.observer.listens()
                     && name == OUTPUT_LOGITS
                 {
-                    context.observer.event(self.candidates(index, stores[index].side(), spec, &nodes, interest)?);
+                    context.observer.event(self.candidates(index, stores[index].side(), spec, nodes, interest)?);
                 }
             }
-            nodes_by_name.insert(name, nodes);
         }
         Ok(())
     }
@@ -216,8 +211,8 @@ impl Engine {
         context: &Context<'_>,
     ) -> Result<()> {
         use ProcessingResponseData as Part;
-        let nodes = |name: &str| nodes_by_name.get(name).cloned().unwrap_or_default();
         for (index, (request, store)) in requests.iter().zip(stores).enumerate() {
+            let nodes = |name: &str| nodes_by_name.of(name, index).to_vec();
             for (name, spec) in &request.processing_request_spec_by_name {
                 if context.observer.is_cancelled() {
                     return Err(Error::Cancelled);
@@ -313,7 +308,43 @@ impl Engine {
 }
 
 /// Of each ranked list its nodes, those of all sides together.
-type NodesByName<'a> = HashMap<&'a str, Vec<MirroredNodeIndex>>;
+struct NodesByName<'a> {
+    alignment: Option<Alignment>,
+    /// One list for all sides, or one for each where nodes are named by the tokens of their side.
+    lists: HashMap<&'a str, Vec<Vec<MirroredNodeIndex>>>,
+}
+
+impl<'a> NodesByName<'a> {
+    /// The nodes under a name as a side names them.
+    fn of(&self, name: &str, side: usize) -> &[MirroredNodeIndex] {
+        let lists = self.lists.get(name).map(Vec::as_slice).unwrap_or_default();
+        lists.get(side).or(lists.first()).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Puts those that were ranked on each side together, each once.
+    fn put<'n>(&mut self, name: &'a str, ranked: impl Iterator<Item = &'n [MirroredNodeIndex]>) -> Result<()> {
+        let mut lists = vec![Vec::new(); if self.alignment.is_some() { 2 } else { 1 }];
+        let mut seen = HashSet::new();
+        for (side, nodes) in ranked.enumerate() {
+            for node in nodes {
+                for (to, list) in lists.iter_mut().enumerate() {
+                    let named = match &self.alignment {
+                        Some(alignment) if to != side => alignment.node(side, node),
+                        _ => Some(node.clone()),
+                    };
+                    if let Some(node) = named.filter(|node| seen.insert((to, node_key(node)))) {
+                        list.push(node);
+                    }
+                }
+            }
+        }
+        if let Some(list) = lists.iter().find(|list| list.len() > NODE_LIMIT) {
+            return bad!("the answer would list {} nodes; ask for fewer with topAndBottomK", list.len());
+        }
+        self.lists.insert(name, lists);
+        Ok(())
+    }
+}
 
 /// Whether a list leaves before gradients are computed: the candidates for the next token, which need none.
 fn leaves_early(requests: &[InferenceSubRequest], name: &str) -> bool {
@@ -333,9 +364,11 @@ fn stores<'s, 'e>(sides: &'s [Side<'e>]) -> Vec<Store<'s, 'e>> {
 
 /// What is told beside the answer: by a stream, for each side, and in any case if the request asks for checks.
 #[derive(Default)]
-struct Beside {
+struct Beside<'a> {
     tokens: Vec<Interest>,
     latents: Vec<AsLatents>,
+    /// Which tokens of two prompts stand for each other.
+    alignment: Option<&'a [AlignedTokens]>,
     checks: bool,
 }
 

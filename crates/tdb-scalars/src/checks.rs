@@ -17,8 +17,14 @@ use crate::side::Plan;
 pub const RANKED_PROMPT_LIMIT: usize = 500;
 
 impl Engine {
-    /// Prompts whose nodes are ranked together must be alike in length, and not too long.
-    pub(crate) fn check_prompts(&self, requests: &[InferenceSubRequest], plans: &[Plan]) -> Result<()> {
+    /// Prompts whose nodes are ranked together must not be too long, and alike in length unless it is said which of their
+    /// tokens stand for each other.
+    pub(crate) fn check_prompts(
+        &self,
+        requests: &[InferenceSubRequest],
+        plans: &[Plan],
+        are_aligned: bool,
+    ) -> Result<()> {
         let ranks = |request: &InferenceSubRequest| {
             let mut specs = request.processing_request_spec_by_name.values();
             specs.any(|spec| matches!(spec, ProcessingRequestSpec::MultipleTopKDerivedScalars(_)))
@@ -33,13 +39,14 @@ impl Engine {
                 "has {found} tokens; a request that ranks nodes takes at most {RANKED_PROMPT_LIMIT}"
             );
         }
-        if let Some(pair) = ranked.windows(2).find(|pair| pair[0].1.tokens.len() != pair[1].1.tokens.len()) {
-            let shown = ranked.iter().map(|(_, plan)| {
-                let tokens: Vec<String> = plan.tokens.iter().map(|t| format!("{:?}", self.token_text(*t))).collect();
-                format!("{} tokens [{}]", tokens.len(), tokens.join(", "))
-            });
-            let shown = shown.collect::<Vec<_>>().join("; ");
-            return bad!(at prompt(pair[1].0), "prompts whose nodes are compared must have equally many tokens, but they have: {shown}");
+        let len = |of: &(usize, &Plan)| of.1.tokens.len();
+        if let Some(pair) = ranked.windows(2).find(|pair| len(&pair[0]) != len(&pair[1])).filter(|_| !are_aligned) {
+            let found = ranked.iter().map(|of| len(of).to_string()).collect::<Vec<_>>().join(" and ");
+            return bad!(
+                at prompt(pair[1].0),
+                "the prompts have {found} tokens; make them equally long, or say in alignment which tokens stand for each \
+                 other, so that nodes can be compared"
+            );
         }
         Ok(())
     }

@@ -79,7 +79,7 @@ fn written(side: &Side<'_>, edge: &EdgeNode) -> Result<Tensor> {
 }
 
 /// Gradient of the named node's attribution at the residual stream before it, `[T, D]`.
-fn attribution_gradient(side: &Side<'_>, dst: Dst, edge: &EdgeNode) -> Result<Tensor> {
+pub(crate) fn attribution_gradient(side: &Side<'_>, dst: Dst, edge: &EdgeNode) -> Result<Tensor> {
     let layer = edge.node.layer();
     let gradient = |site| side.gradient(dst, site, layer);
     let factor = match (edge.node, edge.through) {

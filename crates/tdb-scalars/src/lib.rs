@@ -4,8 +4,10 @@
 //! they do; it knows no HTTP. In between, a request becomes a [`Plan`] (tokens, interventions, objective), the plan a
 //! run ([`Side`]), and each derived scalar is a function of the run, layer by layer ([`compute`]).
 
+mod alignment;
 mod answer;
 mod checks;
+mod circuit;
 mod collected;
 mod component;
 mod component_weights;

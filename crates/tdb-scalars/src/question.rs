@@ -133,7 +133,7 @@ impl Question {
             upstream_node_to_trace: self.trace.map(traced),
             downstream_node_to_trace: self.downstream.map(traced),
         };
-        BatchedTdbRequest { sub_requests: vec![spec], checks: None }
+        BatchedTdbRequest { sub_requests: vec![spec], alignment: None, checks: None }
     }
 }
 

@@ -167,7 +167,7 @@ impl Engine {
 
 impl Side<'_> {
     /// Where the backward pass starts; `None` if the run has no objective.
-    fn seed(&self) -> Result<Option<Seed>> {
+    pub(crate) fn seed(&self) -> Result<Option<Seed>> {
         Ok(match (&self.trace_seed, &self.plan.loss) {
             (Some(seed), _) => Some(Seed::Residual { point: seed.point, gradient: seed.gradient.clone() }),
             (None, Some(loss)) => Some(Seed::Logits(loss.seed(self.tokens(), &self.run.logits(self.tokens() - 1)?))),

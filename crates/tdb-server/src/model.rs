@@ -6,10 +6,11 @@ use crate::queue::Job;
 use crate::suggestion::suggest;
 use std::sync::OnceLock;
 use tdb_api::{
-    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, ComponentRequest, ComponentWeightsResponse,
-    DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadReadingsRequest,
-    HeadReadingsResponse, HeadScoresResponse, LoadedDictionary, LogitLensRequest, LogitLensResponse, ModelInfoResponse,
-    ModelShape, PatchRequest, PatchResponse, SampleRequest, SuggestedQuestion, Token,
+    AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, CircuitRequest, CircuitResponse,
+    ComponentRequest, ComponentWeightsResponse, DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest,
+    EffectsResponse, HeadReadingsRequest, HeadReadingsResponse, HeadScoresResponse, LoadedDictionary, LogitLensRequest,
+    LogitLensResponse, ModelInfoResponse, ModelShape, PatchRequest, PatchResponse, SampleRequest, SuggestedQuestion,
+    Token,
 };
 use tdb_model::{MlpKind, Slot};
 use tdb_scalars::{Bounds, Context, Engine, Records};
@@ -42,6 +43,9 @@ pub trait Ask: Send + Sync {
         job: &Job,
     ) -> Result<DictionaryFidelityResponse, ApiError>;
     fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError>;
+    fn circuit(&self, _: &CircuitRequest, _: &Job) -> Result<CircuitResponse, ApiError> {
+        Err(without("circuits"))
+    }
     fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError>;
     fn logit_lens(&self, _: &LogitLensRequest, _: &Job) -> Result<LogitLensResponse, ApiError> {
         Err(without("a logit lens"))
@@ -154,6 +158,10 @@ impl Ask for Model {
 
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError> {
         Ok(self.engine.batched(request, &self.context(job))?)
+    }
+
+    fn circuit(&self, request: &CircuitRequest, job: &Job) -> Result<CircuitResponse, ApiError> {
+        Ok(self.engine.circuit(request, &self.context(job))?)
     }
 
     fn logit_lens(&self, request: &LogitLensRequest, job: &Job) -> Result<LogitLensResponse, ApiError> {

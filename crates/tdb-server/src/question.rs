@@ -7,12 +7,12 @@ use crate::queue::{Class, Job};
 use serde::Serialize;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
-    BatchedRequest, BatchedResponse, BatchedTdbRequest, ComponentRequest, ComponentWeightsResponse,
-    DerivedAttentionScalarsRequest, DerivedAttentionScalarsResponse, DerivedScalarsRequest, DerivedScalarsResponse,
-    DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse, HeadReadingsRequest,
-    HeadReadingsResponse, HeadScoresResponse, InferenceRequestSpec, InferenceSubRequest, LogitLensRequest,
-    LogitLensResponse, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse, NodeAblation,
-    PatchRequest, PatchResponse, ProcessingRequestSpec, SampleRequest, Single, TdbRequestSpec,
+    BatchedRequest, BatchedResponse, BatchedTdbRequest, CircuitRequest, CircuitResponse, ComponentRequest,
+    ComponentWeightsResponse, DerivedAttentionScalarsRequest, DerivedAttentionScalarsResponse, DerivedScalarsRequest,
+    DerivedScalarsResponse, DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest, EffectsResponse,
+    HeadReadingsRequest, HeadReadingsResponse, HeadScoresResponse, InferenceRequestSpec, InferenceSubRequest,
+    LogitLensRequest, LogitLensResponse, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse,
+    NodeAblation, PatchRequest, PatchResponse, ProcessingRequestSpec, SampleRequest, Single, TdbRequestSpec,
 };
 
 /// What a byte of a prompt weighs that is run forward and back, beside an entry of a list.
@@ -362,6 +362,9 @@ pub struct OfWeights(pub ComponentRequest);
 /// A head's scores.
 pub struct OfHead(pub ComponentRequest);
 
+/// Most nodes of a circuit: there may be three edges for every two of them.
+const CIRCUIT_NODES: usize = 256;
+
 /// Of a question about the weights of one component.
 const COMPONENT_WEIGHT: u64 = 1024;
 
@@ -369,6 +372,13 @@ small_question!(LogitLensRequest => LogitLensResponse,
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
     |q| RUN * q.prompt.len() as u64,
     |q, model, job| model.logit_lens(q, job));
+small_question!(CircuitRequest => CircuitResponse,
+|q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
+|q| 4 * RUN * q.prompt.len() as u64 + (q.nodes.len() as u64).pow(2),
+|q, model, job| {
+    at_most(FieldPath::of("nodes"), "entries", q.nodes.len(), CIRCUIT_NODES)?;
+    model.circuit(q, job)
+});
 small_question!(SampleRequest => (),
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
     |q| RUN * (q.prompt.len() as u64 + q.tokens.unsigned_abs()),

@@ -10,7 +10,9 @@ use tdb_api::stream::{
     self, COMPONENT_SUMS, Folded, INPUT_TOKENS_ATTN_K, INPUT_TOKENS_ATTN_Q, INPUT_TOKENS_MLP, TOKEN_PAIR_ATTRIBUTION,
     TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS, UPVOTED_OUTPUT_TOKENS,
 };
-use tdb_api::{BatchedTdbRequest, GroupId, InferenceResponseAndResponseDict, NodeIndex, NodeType, TopTokens};
+use tdb_api::{
+    Alignment, BatchedTdbRequest, GroupId, InferenceResponseAndResponseDict, NodeIndex, NodeType, TopTokens,
+};
 
 use crate::names;
 
@@ -85,20 +87,36 @@ pub struct Side {
     pub effects: Option<TokenEffects>,
 }
 
-/// One line of the node table.
+/// One line of the node table: a node and what stands for it on the other side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
+    /// Named by the left prompt's tokens if it stands there.
     pub node: NodeIndex,
     pub name: String,
-    /// `[side][metric]`.
-    pub values: [[f64; 4]; 2],
+    /// The node on each side, named by that side's tokens; none where one of its tokens has no partner there.
+    pub nodes: [Option<NodeIndex>; 2],
+    /// Its place in each side's lists.
+    pub at: [usize; 2],
+    pub values: Values,
     /// The attended-to token of a head, or the token that an attention latent is attributed to, on each side.
     pub to: [Option<usize>; 2],
-    pub from: Option<usize>,
+    pub from: [Option<usize>; 2],
 }
 
+/// `[side][metric]`; none on a side where the node has no partner.
+pub type Values = [Option<[f64; 4]>; 2];
+
 impl Row {
-    pub fn value(&self, side: Compared, metric: Metric) -> f64 {
+    /// The only side that has the node, if one of two lacks it.
+    pub fn only(&self) -> Option<Compared> {
+        match &self.nodes {
+            [Some(_), None] => Some(Compared::Left),
+            [None, _] => Some(Compared::Right),
+            _ => None,
+        }
+    }
+
+    pub fn value(&self, side: Compared, metric: Metric) -> Option<f64> {
         side.of(&self.values, metric)
     }
 }
@@ -121,13 +139,18 @@ impl Compared {
     }
 
     /// The value that it shows of `[side][metric]`.
-    pub fn of(self, values: &[[f64; 4]; 2], metric: Metric) -> f64 {
-        let [left, right] = [values[0][metric as usize], values[1][metric as usize]];
+    pub fn of(self, values: &Values, metric: Metric) -> Option<f64> {
+        let [left, right] = values.map(|side| side.map(|side| side[metric as usize]));
         match self {
             Self::Left => left,
             Self::Right => right,
-            Self::Diff => difference(left, right),
+            Self::Diff => Some(difference(left?, right?)),
         }
+    }
+
+    /// The side's place in an answer; of a difference that of the left one.
+    pub const fn side(self) -> usize {
+        matches!(self, Self::Right) as usize
     }
 }
 
@@ -141,6 +164,8 @@ pub struct Answer {
     /// The answer as it came, for readings, JSON views and exports.
     pub folded: Folded,
     pub request: Arc<BatchedTdbRequest>,
+    /// Which tokens of two prompts stand for each other; none where each stands for itself.
+    pub alignment: Option<Alignment>,
     /// Largest magnitude of each metric over all nodes and both sides: what full colour means.
     pub most: [f64; 4],
 }
@@ -154,7 +179,8 @@ impl Default for Answer {
             candidates: Vec::new(),
             candidates_after: None,
             folded: Folded::default(),
-            request: Arc::new(BatchedTdbRequest { sub_requests: Vec::new(), checks: None }),
+            request: Arc::new(BatchedTdbRequest { sub_requests: Vec::new(), alignment: None, checks: None }),
+            alignment: None,
             most: [0.0; 4],
         }
     }
@@ -180,6 +206,19 @@ impl Answer {
         self.folded.contributions.first()?.as_ref().map(|c| c.objective)
     }
 
+    /// Whether tokens stand for others than those at their own positions.
+    pub fn is_aligned(&self) -> bool {
+        self.alignment.is_some()
+    }
+
+    /// The token of the other side that stands for this one.
+    pub fn partner(&self, side: usize, token: usize) -> Option<usize> {
+        match &self.alignment {
+            Some(alignment) => alignment.partner(side, token as i64).and_then(|at| usize::try_from(at).ok()),
+            None => Some(token),
+        }
+    }
+
     pub fn tokens(&self) -> &[String] {
         self.sides.first().map_or(&[], |s| &s.tokens)
     }
@@ -191,8 +230,9 @@ impl Answer {
 
     /// The readings of row `row` on `side`, in the order of [`READINGS`].
     pub fn readings(&self, side: usize, row: usize) -> Vec<(&'static str, TopTokens)> {
-        let Some(response) = self.responses().get(side) else { return Vec::new() };
-        let of = |name| response.scored_tokens(name)?.top_tokens_list.get(row)?.clone();
+        let row = self.rows.get(row).filter(|row| row.nodes[side].is_some());
+        let (Some(response), Some(row)) = (self.responses().get(side), row) else { return Vec::new() };
+        let of = |name| response.scored_tokens(name)?.top_tokens_list.get(row.at[side])?.clone();
         READINGS.iter().filter_map(|(name, label)| Some((*label, of(name)?))).collect()
     }
 
@@ -203,10 +243,11 @@ impl Answer {
             return Err("it holds no answers".into());
         }
         let sides: Vec<Side> = responses.iter().map(read_side).collect();
-        let rows = read_rows(responses)?;
+        let alignment = request.alignment.as_ref().map(|pairs| Alignment::new(pairs));
+        let rows = read_rows(responses, alignment.as_ref())?;
         let candidates = read_candidates(responses, &folded.candidates);
         let most = std::array::from_fn(|metric| {
-            let of = |row: &'_ Row| row.values.into_iter().take(sides.len()).map(move |side| side[metric]);
+            let of = |row: &'_ Row| row.values.into_iter().take(sides.len()).flatten().map(move |side| side[metric]);
             largest_magnitude(rows.iter().flat_map(of))
         });
         let listed = responses[0].ranked(TOP_OUTPUT_TOKEN_LOGITS);
@@ -214,7 +255,7 @@ impl Answer {
         let place = listed.and_then(|l| l.node_indices.first()?.tensor_indices.first().copied().flatten());
         let n = sides[0].tokens.len() as i64;
         let candidates_after = place.and_then(|at| usize::try_from(if at < 0 { n + at } else { at }).ok());
-        Ok(Self { sides, rows, candidates, candidates_after, folded, request, most })
+        Ok(Self { sides, rows, candidates, candidates_after, folded, request, alignment, most })
     }
 }
 
@@ -228,36 +269,73 @@ fn read_side(response: &InferenceResponseAndResponseDict) -> Side {
     }
 }
 
-fn read_rows(responses: &[InferenceResponseAndResponseDict]) -> Result<Vec<Row>, String> {
-    let mut rows: Vec<Row> = Vec::new();
-    for (side, response) in responses.iter().take(2).enumerate() {
-        let top = response.ranked(TOP_K_COMPONENTS);
-        let nodes = top.map_or(&[][..], |top| top.node_indices.as_slice());
-        if side > 0 && nodes.len() != rows.len() {
-            return Err("its two sides hold different nodes".into());
+fn read_rows(
+    responses: &[InferenceResponseAndResponseDict],
+    alignment: Option<&Alignment>,
+) -> Result<Vec<Row>, String> {
+    let Some(left) = responses.first() else { return Ok(Vec::new()) };
+    let mut rows = read_side_rows(left, 0);
+    let Some(right) = responses.get(1) else {
+        for row in &mut rows {
+            (row.nodes[1], row.values[1], row.to[1], row.from[1]) =
+                (row.nodes[0].clone(), row.values[0], row.to[0], row.from[0]);
         }
-        let columns = Metric::ALL.map(|m| top.and_then(|top| top.activations_by_group_id.get(&m.group())));
-        let attended = response.token_pairs(TOKEN_PAIR_ATTRIBUTION);
-        for (i, node) in nodes.iter().enumerate() {
-            let values = columns.map(|column| column.and_then(|values| values.get(i)).copied().unwrap_or_default());
-            let to = match node.node_type {
-                NodeType::AttentionHead => names::token_to(node),
-                _ => attended
-                    .and_then(|list| list.top_tokens_attended_to_list.get(i)?.as_ref()?.token_indices.first())
-                    .and_then(|token| usize::try_from(*token).ok()),
-            };
-            if side == 0 {
-                let (name, from) = (names::node_name(node), names::token_from(node));
-                rows.push(Row { name, from, to: [to; 2], values: [values; 2], node: node.clone() });
-            } else if rows[i].node == *node {
-                rows[i].values[1] = values;
-                rows[i].to[1] = to;
-            } else {
-                return Err("its two sides hold their nodes in different orders".into());
+        return Ok(rows);
+    };
+    // Nodes that stand for each other have one name on the left side; those that have none stand at the end.
+    let key = |node: &NodeIndex| (node.node_type, node.layer_index, node.tensor_indices.clone());
+    let places: HashMap<_, usize> = rows.iter().enumerate().map(|(at, row)| (key(&row.node), at)).collect();
+    for other in read_side_rows(right, 1) {
+        let named = match alignment {
+            Some(alignment) => alignment.node(1, &other.node),
+            None => Some(other.node.clone()),
+        };
+        match named.and_then(|node| places.get(&key(&node))) {
+            Some(at) => {
+                let row = &mut rows[*at];
+                let Row { nodes: [_, node], values: [_, values], at: [_, at], to: [_, to], from: [_, from], .. } =
+                    other;
+                (row.nodes[1], row.values[1], row.at[1], row.to[1], row.from[1]) = (node, values, at, to, from);
             }
+            None if alignment.is_some() => rows.push(other),
+            None => return Err("its two sides hold different nodes".into()),
         }
     }
+    if alignment.is_none() && rows.iter().any(|row| row.nodes[1].is_none()) {
+        return Err("its two sides hold different nodes".into());
+    }
     Ok(rows)
+}
+
+/// The nodes of one side, without those of the other.
+fn read_side_rows(response: &InferenceResponseAndResponseDict, side: usize) -> Vec<Row> {
+    let top = response.ranked(TOP_K_COMPONENTS);
+    let nodes = top.map_or(&[][..], |top| top.node_indices.as_slice());
+    let columns = Metric::ALL.map(|m| top.and_then(|top| top.activations_by_group_id.get(&m.group())));
+    let attended = response.token_pairs(TOKEN_PAIR_ATTRIBUTION);
+    let row = |(i, node): (usize, &NodeIndex)| {
+        let to = match node.node_type {
+            NodeType::AttentionHead => names::token_to(node),
+            _ => attended
+                .and_then(|list| list.top_tokens_attended_to_list.get(i)?.as_ref()?.token_indices.first())
+                .and_then(|token| usize::try_from(*token).ok()),
+        };
+        let mut row = Row {
+            node: node.clone(),
+            name: names::node_name(node),
+            nodes: [None, None],
+            at: [i; 2],
+            values: [None; 2],
+            to: [None; 2],
+            from: [None; 2],
+        };
+        row.nodes[side] = Some(node.clone());
+        row.values[side] =
+            Some(columns.map(|column| column.and_then(|values| values.get(i)).copied().unwrap_or_default()));
+        (row.to[side], row.from[side]) = (to, names::token_from(node));
+        row
+    };
+    nodes.iter().enumerate().map(row).collect()
 }
 
 /// Candidates in the order in which they were first met, each once.
@@ -366,8 +444,8 @@ pub mod tests {
     fn two_sides_become_one_table() {
         let answer = answer(&[side(0.25), side(1.0)]).unwrap();
         let row = &answer.rows[0];
-        assert_eq!((row.name.as_str(), row.from, row.to), ("attn_L0_3", Some(2), [Some(1); 2]));
-        assert_eq!(row.value(Compared::Diff, Metric::Activation), -0.75);
+        assert_eq!((row.name.as_str(), row.from, row.to), ("attn_L0_3", [Some(2); 2], [Some(1); 2]));
+        assert_eq!(row.value(Compared::Diff, Metric::Activation), Some(-0.75));
         assert_eq!(answer.most, [1.0, 2.0, 3.5, 0.5]);
         assert_eq!(answer.candidates[0].logits, [Some(0.25), Some(1.0)]);
         assert_eq!(answer.candidates[0].logit_difference(), Some(-0.75));

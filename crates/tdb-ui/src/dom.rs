@@ -161,6 +161,19 @@ pub fn scroll_to_end(element: Option<web_sys::HtmlDivElement>) {
     leptos::prelude::request_animation_frame(move || element.set_scroll_left(element.scroll_width()));
 }
 
+/// Scrolls a box once it is drawn so that this column of its table is in sight, or to its right end.
+pub fn scroll_to_column(element: Option<web_sys::HtmlDivElement>, column: Option<usize>) {
+    let Some(element) = element else { return };
+    leptos::prelude::request_animation_frame(move || {
+        let columns = element.query_selector_all("thead th").ok();
+        let head = columns.zip(column).and_then(|(columns, at)| columns.item(at as u32));
+        let head = head.and_then(|head| head.dyn_into::<web_sys::HtmlElement>().ok());
+        // The column after it stays in sight, too.
+        let end = head.map_or(element.scroll_width(), |head| head.offset_left() + 2 * head.offset_width());
+        element.set_scroll_left(end - element.client_width());
+    });
+}
+
 /// Tells an element's height as it is drawn and whenever it changes, until the component goes away.
 pub fn follow_height(node: NodeRef<leptos::html::Div>, tell: impl Fn(f64) + 'static) {
     let changed = Closure::<dyn Fn()>::new(move || {

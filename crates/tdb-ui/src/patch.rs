@@ -7,7 +7,7 @@ mod maps;
 mod state;
 
 use leptos::prelude::*;
-use tdb_api::page::PageState;
+use tdb_api::page::{PageState, pairs_as_text};
 use tdb_api::routes::PatchStream;
 use tdb_api::stream::TdbEvent;
 use tdb_api::{Check, PatchGroup, PatchRequest, PatchRuns, PatchedCell, Price, TokenRef};
@@ -210,7 +210,7 @@ impl Bench {
 }
 
 /// The address of the bench for a question: the right prompt is the corrupted one, or else one with the tokens exchanged.
-pub fn address(slug: &str, page: &PageState) -> String {
+pub fn address(slug: &str, page: &PageState, lens: Option<[usize; 2]>) -> String {
     let first = |tokens: &[TokenRef]| tokens.first().map(|token| token.text().to_owned()).unwrap_or_default();
     let mut asked = Asked {
         clean: page.left.prompt.clone(),
@@ -220,6 +220,9 @@ pub fn address(slug: &str, page: &PageState) -> String {
     };
     let other = page.right.as_ref().map(|right| right.prompt.clone()).or_else(|| asked.swapped());
     asked.corrupted = other.unwrap_or_else(|| asked.clean.clone());
+    if let Some(pairs) = lens.and_then(|lens| page.pairs(lens)) {
+        asked.alignment = pairs_as_text(&pairs);
+    }
     format!("/{slug}/patch?{}", asked.to_query(&[]))
 }
 

@@ -21,6 +21,7 @@ use crate::dom;
 use crate::server::{Health, Server};
 use crate::signals::{Change, Peek, See, effect};
 use crate::tasks::spawn;
+use crate::token_cache::TokenCache;
 use crate::ui::Notices;
 use crate::view::ViewState;
 pub use ask::Busy;
@@ -61,6 +62,7 @@ pub struct Session {
     next: StoredValue<u32>,
     path: StoredValue<String>,
     server: Server,
+    tokens: TokenCache,
     notices: Notices,
 }
 
@@ -71,6 +73,7 @@ impl Session {
         let (page, view) = read_query(query, notices);
         let session = Self {
             server: Server::get(),
+            tokens: TokenCache::get(),
             notices,
             page: RwSignal::new(page.clone()),
             view: RwSignal::new(view.clone()),
@@ -205,7 +208,7 @@ impl Session {
                     // Which layers are hidden is no matter of the answer.
                     let mut asked = asked.clone();
                     asked.hide_early_layers_when_ablating = page.hide_early_layers_when_ablating;
-                    asked.to_request() != page.to_request()
+                    asked.alignment != page.alignment || asked.to_request() != page.to_request()
                 })
             })
         })

@@ -57,6 +57,7 @@ pub fn DebuggerPage(slug: String) -> impl IntoView {
     exact::ExactEffects::provide();
     notebook::Log::provide(session);
     tools::Tools::provide();
+    circuit::Circuit::provide(session);
     let log = notebook::Log::get();
     provide_context(KeepFigure(Callback::new(move |(name, svg)| log.drew(name, svg))));
     session.begin();
@@ -84,7 +85,7 @@ pub fn DebuggerPage(slug: String) -> impl IntoView {
                         <layer_map::LayerMap />
                     </Show>
                     <Show when=move || shows("circuit")>
-                        <circuit::Circuit />
+                        <circuit::CircuitCard />
                         <runs::Runs />
                     </Show>
                 </div>

@@ -73,6 +73,11 @@ pub const TERMS: &[(&str, &str)] = &[
             traced through their query, their key, both, or through the value that they move.",
     ),
     (
+        "Circuit",
+        "Some nodes that together do a task. An edge is the part of a node's effect that goes through another one. The \
+            circuit is faithful as far as it gives the same answer with all other nodes ablated.",
+    ),
+    (
         "Direction of interest",
         "The direction in the residual stream along which effects are measured: from distractor to target at the \
             output, or whatever excites the traced node.",

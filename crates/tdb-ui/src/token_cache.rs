@@ -91,6 +91,18 @@ impl TokenCache {
         tokens.into()
     }
 
+    /// How many tokens these texts have, if that is known already.
+    pub fn known_counts(self, texts: [&str; 2]) -> Option<[usize; 2]> {
+        let count = |text: &str| self.known.with_value(|known| known.get(text).map(|tokens| tokens.count));
+        Some([count(texts[0])?, count(texts[1])?])
+    }
+
+    /// How many tokens these texts have; `None` if there is no way to know.
+    pub async fn counts(self, texts: [String; 2]) -> Option<[usize; 2]> {
+        let [left, right] = texts;
+        Some([self.tokenize(left).await?.count, self.tokenize(right).await?.count])
+    }
+
     async fn tokenize(self, text: String) -> Option<Tokens> {
         if text.is_empty() {
             return Some(Tokens::default());

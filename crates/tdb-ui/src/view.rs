@@ -6,7 +6,7 @@ use tdb_api::NodeType;
 use tdb_api::numbers::sum;
 use tdb_api::wire::from_json;
 
-use crate::answer::{Answer, Compared, Metric, Row};
+use crate::answer::{Answer, Compared, Metric, Row, Values};
 use crate::dom::lowercase;
 use crate::json::Json;
 use crate::names;
@@ -124,6 +124,8 @@ pub struct ViewState {
     pub columns: Option<Vec<String>>,
     /// Earlier steps of the present trace, as JSON of a list of nodes to trace.
     pub trail: String,
+    /// Nodes pinned to the circuit, as JSON of a list.
+    pub circuit: String,
     /// Where values that nodes are held at come from: node, value, words.
     pub sources: Vec<(String, f64, String)>,
     /// The step of the tour, from 1.
@@ -144,6 +146,7 @@ impl Default for ViewState {
             hidden: Vec::new(),
             columns: None,
             trail: String::new(),
+            circuit: String::new(),
             sources: Vec::new(),
             tour: None,
         }
@@ -220,6 +223,7 @@ impl ViewState {
             "hide" => self.hidden = list(value, |w| Some(w.to_owned())),
             "columns" => self.columns = Some(list(value, |w| Some(w.to_owned()))),
             "trail" => self.trail = value.to_owned(),
+            "circuit" => self.circuit = value.to_owned(),
             "sources" => self.sources = from_json(value).unwrap_or_default(),
             "tour" => self.tour = value.parse().ok(),
             _ => return false,
@@ -279,6 +283,9 @@ impl ViewState {
         if !self.trail.is_empty() {
             put("trail", self.trail.clone());
         }
+        if !self.circuit.is_empty() {
+            put("circuit", self.circuit.clone());
+        }
         if !self.sources.is_empty() {
             put("sources", Json::of(&self.sources).text());
         }
@@ -327,7 +334,7 @@ pub enum Line {
     /// All nodes of a component: the sums of their values, and the rows they are.
     Group {
         name: String,
-        values: [[f64; 4]; 2],
+        values: Values,
         rows: Vec<usize>,
     },
     Node {
@@ -361,7 +368,7 @@ impl Line {
         }
     }
 
-    pub fn value(&self, answer: &Answer, view: Compared, metric: Metric) -> f64 {
+    pub fn value(&self, answer: &Answer, view: Compared, metric: Metric) -> Option<f64> {
         match self {
             Self::Node { row, .. } => answer.rows[*row].value(view, metric),
             Self::Group { values, .. } => view.of(values, metric),
@@ -386,18 +393,21 @@ pub fn arrange(answer: &Answer, view: &ViewState, open: &HashSet<String>, layers
     let mut groups: Vec<Line> = groups
         .map(|(name, rows)| {
             let values = std::array::from_fn(|side| {
-                std::array::from_fn(|m| sum(rows.iter().map(|&r| answer.rows[r].values[side][m])))
+                let values: Vec<[f64; 4]> = rows.iter().filter_map(|&r| answer.rows[r].values[side]).collect();
+                (!values.is_empty()).then(|| std::array::from_fn(|m| sum(values.iter().map(|of| of[m]))))
             });
             Line::Group { name, values, rows }
         })
         .collect();
     sort(&mut groups, |a, b| {
-        let ordering = match view.sort.by {
-            SortBy::Value(metric, v) => a.value(answer, v, metric).total_cmp(&b.value(answer, v, metric)),
-            SortBy::Size(metric, v) => a.value(answer, v, metric).abs().total_cmp(&b.value(answer, v, metric).abs()),
-            _ => return order(&answer.rows[a.first_row()], &answer.rows[b.first_row()], view.sort),
-        };
-        if view.sort.descending { ordering.reverse() } else { ordering }
+        let value = |line: &Line, v, metric| line.value(answer, v, metric);
+        match view.sort.by {
+            SortBy::Value(metric, v) => by_value([value(a, v, metric), value(b, v, metric)], view.sort.descending),
+            SortBy::Size(metric, v) => {
+                by_value([a, b].map(|line| value(line, v, metric).map(f64::abs)), view.sort.descending)
+            }
+            _ => order(&answer.rows[a.first_row()], &answer.rows[b.first_row()], view.sort),
+        }
     });
     let mut lines = Vec::new();
     for group in groups {
@@ -417,10 +427,23 @@ fn order(a: &Row, b: &Row, sort: Sort) -> std::cmp::Ordering {
         }
         SortBy::To => a.to[0].cmp(&b.to[0]),
         SortBy::From => a.from.cmp(&b.from),
-        SortBy::Value(metric, view) => a.value(view, metric).total_cmp(&b.value(view, metric)),
-        SortBy::Size(metric, view) => a.value(view, metric).abs().total_cmp(&b.value(view, metric).abs()),
+        SortBy::Value(metric, view) => {
+            return by_value([a.value(view, metric), b.value(view, metric)], sort.descending);
+        }
+        SortBy::Size(metric, view) => {
+            return by_value([a, b].map(|row| row.value(view, metric).map(f64::abs)), sort.descending);
+        }
     };
     if sort.descending { ordering.reverse() } else { ordering }
+}
+
+/// What has no value stands at the end, whatever the direction.
+fn by_value([a, b]: [Option<f64>; 2], descending: bool) -> std::cmp::Ordering {
+    match (a, b) {
+        (Some(a), Some(b)) if descending => b.total_cmp(&a),
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        _ => a.is_none().cmp(&b.is_none()),
+    }
 }
 
 fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, layers: Layers) -> bool {
@@ -434,18 +457,19 @@ fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, layers: La
     if !view.layers.is_empty() && !layer.is_some_and(|l| view.layers.contains(&l)) {
         return false;
     }
-    let places = [row.from, row.to[0], row.to[1]];
+    // Tokens are named as the left prompt's.
+    let at_left = |token: &usize| answer.partner(1, *token);
+    let places = [row.from[0], row.to[0], row.from[1].as_ref().and_then(at_left), row.to[1].as_ref().and_then(at_left)];
     if !view.tokens.is_empty() && !places.iter().flatten().any(|t| view.tokens.contains(t)) {
         return false;
     }
     if let Some(f) = view.number {
-        let value = row.value(Compared::Left, f.metric);
-        let ok = match f.op {
+        let passes = |value: f64| match f.op {
             Op::Above => value > f.bound,
             Op::Below => value < f.bound,
             Op::SizeAbove => value.abs() > f.bound,
         };
-        if !ok {
+        if !row.value(Compared::Left, f.metric).is_some_and(passes) {
             return false;
         }
     }
@@ -453,8 +477,9 @@ fn passes(answer: &Answer, row: &Row, view: &ViewState, needle: &str, layers: La
         return true;
     }
     let in_tokens = || {
-        places.iter().flatten().any(|&t| {
-            answer.sides.iter().any(|s| s.tokens.get(t).is_some_and(|token| lowercase(token).contains(needle)))
+        answer.sides.iter().take(2).enumerate().any(|(side, of)| {
+            let places = [row.from[side], row.to[side]];
+            places.into_iter().flatten().any(|t| of.tokens.get(t).is_some_and(|t| lowercase(t).contains(needle)))
         })
     };
     lowercase(&row.name).contains(needle)
@@ -477,9 +502,11 @@ mod tests {
         };
         Row {
             name: names::node_name(&node),
-            from: names::token_from(&node),
+            from: [names::token_from(&node); 2],
             to: [names::token_to(&node); 2],
-            values: [[1.0, 1.0, direct, 0.0]; 2],
+            values: [Some([1.0, 1.0, direct, 0.0]); 2],
+            nodes: [Some(node.clone()), Some(node.clone())],
+            at: [0; 2],
             node,
         }
     }
@@ -515,6 +542,24 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_on_one_side_alone_comes_last_and_adds_nothing_to_the_other() {
+        let mut answer = answer();
+        (answer.rows[1].values[0], answer.rows[1].nodes[0]) = (None, None);
+        let lines = |descending, grouped| {
+            let by = SortBy::Value(Metric::DirectEffect, Compared::Left);
+            let view = ViewState { sort: Sort { by, descending }, grouped, ..Default::default() };
+            arrange(&answer, &view, &HashSet::new(), Layers::default())
+        };
+        let rows = |descending| lines(descending, Grouping::None).iter().map(Line::first_row).collect::<Vec<_>>();
+        assert_eq!((rows(true), rows(false)), (vec![2, 0, 1], vec![0, 2, 1]));
+        let groups = lines(true, Grouping::Component);
+        let values = |side| groups.iter().map(|l| l.value(&answer, side, Metric::DirectEffect)).collect::<Vec<_>>();
+        assert_eq!(values(Compared::Left), [Some(1.5), None]);
+        assert_eq!(values(Compared::Right), [Some(1.5), Some(-2.0)]);
+        assert_eq!(values(Compared::Diff), [Some(0.0), None]);
+    }
+
+    #[test]
     fn each_filter_filters() {
         let base = ViewState::default();
         assert_eq!(rows(&ViewState { text: "mary".into(), ..base.clone() }), [2, 0]);
@@ -533,7 +578,7 @@ mod tests {
         let view = ViewState { grouped: Grouping::Component, ..Default::default() };
         let lines = arrange(&answer(), &view, &HashSet::new(), Layers::default());
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[1].value(&answer(), Compared::Left, Metric::DirectEffect), 1.5);
+        assert_eq!(lines[1].value(&answer(), Compared::Left, Metric::DirectEffect), Some(1.5));
         let open = HashSet::from(["attn_L0_5".to_owned()]);
         assert_eq!(arrange(&answer(), &view, &open, Layers::default()).len(), 4);
         let view = ViewState { grouped: Grouping::Layer, ..Default::default() };
@@ -567,6 +612,7 @@ mod tests {
             hidden: vec!["map".into()],
             columns: Some(vec!["to".into(), "explanation".into()]),
             trail: "[]".into(),
+            circuit: "[]".into(),
             sources: vec![("mlp_L0_1@2".into(), 0.5, "mean over 7 tokens".into())],
             tour: Some(2),
         };

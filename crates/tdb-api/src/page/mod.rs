@@ -4,6 +4,7 @@
 //! Pure functions between these and text. The parameter names and forms are those of the interface's first client, so that
 //! links made for it open here, and links made here open there.
 
+mod align;
 mod examples;
 mod kept;
 mod node;
@@ -11,6 +12,7 @@ mod query;
 mod slug;
 mod state;
 
+pub use align::{pairs_as_text, token_pairs};
 pub use examples::{EXAMPLES, EXAMPLES_MODEL, Example, Held, Reads, Statement, TOUR, TourStep, Traced};
 pub use kept::{LogEntry, Snapshot};
 pub use node::{NodePage, NodePageKind, NodePageQuery, PROMPT_SEPARATOR};

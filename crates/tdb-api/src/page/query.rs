@@ -48,6 +48,7 @@ impl PageState {
                     two = true;
                     raw(text, &mut right.prompt)
                 }
+                "alignment" => raw(text, &mut state.alignment),
                 "rightTargetTokens" => json(&text, &mut right.target_tokens),
                 "rightDistractorTokens" => json(&text, &mut right.distractor_tokens),
                 "rightNodeAblations" => json(&text, &mut right.node_ablations),
@@ -85,6 +86,7 @@ impl PageState {
             // Its presence says that there are two prompts, so it is written even when it is empty.
             out.0.append_pair("rightPrompt", &right.prompt);
             out.side(right, &SideState::default(), RIGHT);
+            out.raw("alignment", &self.alignment, &default.alignment);
         }
         out.0.extend_pairs(&self.other);
         out.0.finish()
@@ -226,6 +228,7 @@ mod tests {
             hide_early_layers_when_ablating: false,
             left: side.clone(),
             right: Some(SideState { prompt: String::new(), ..side }),
+            alignment: "0:1 2:2".into(),
             other: vec![("sort".into(), "activation desc".into())],
         };
         assert_eq!(read(&format!("?{}", state.to_query())), state);

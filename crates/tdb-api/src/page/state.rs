@@ -22,6 +22,9 @@ pub struct PageState {
     pub left: SideState,
     /// The right prompt, when two are compared.
     pub right: Option<SideState>,
+    /// Which tokens of the two prompts stand for each other: empty for pairs from the end, [`PageState::FROM_START`], or
+    /// pairs (see [`token_pairs`](super::token_pairs)).
+    pub alignment: String,
     /// Parameters of the URL that are not ours, kept as they are.
     pub other: Vec<(String, String)>,
 }
@@ -58,6 +61,7 @@ impl Default for PageState {
                 ..SideState::default()
             },
             right: None,
+            alignment: String::new(),
             other: Vec::new(),
         }
     }
@@ -75,7 +79,7 @@ impl PageState {
             None if !self.left.node_ablations.is_empty() => Some(self.side(&self.left, &[])),
             None => None,
         };
-        BatchedTdbRequest { sub_requests: std::iter::once(left).chain(right).collect(), checks: None }
+        BatchedTdbRequest { sub_requests: std::iter::once(left).chain(right).collect(), alignment: None, checks: None }
     }
 
     fn side(&self, side: &SideState, ablations: &[NodeAblation]) -> TdbRequestSpec {

@@ -1,12 +1,12 @@
 //! Activation patching between the runs of two prompts.
 
-mod alignment;
 mod cells;
 
 use tdb_api::stream::TdbEvent;
 use tdb_api::{PatchDirection, PatchRequest, PatchResponse, PatchRuns, PatchedCell, TokenPair};
 use tdb_model::{ForwardOptions, Run};
 
+use crate::alignment::Alignment;
 use crate::context::Context;
 use crate::effects::Random;
 use crate::engine::Engine;
@@ -14,7 +14,6 @@ use crate::error::{Result, bad};
 use crate::ledger::{self, Checked, Extent, Found};
 use crate::metric::Metric;
 use crate::outcome::{Asked, Outcome, Varied};
-use alignment::Alignment;
 use cells::Cell;
 
 /// Below this share of the larger metric a difference between the two runs is too small to divide by ...

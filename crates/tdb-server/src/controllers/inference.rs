@@ -16,6 +16,7 @@ pub fn add(api: &mut Api) {
     api.route(routes::BatchedTdb, ask);
     api.route(routes::DictionaryFidelity, ask);
     api.route(routes::Effects, ask);
+    api.route(routes::Circuit, ask);
     api.route(routes::Patch, ask);
     api.route(routes::LogitLens, ask);
     api.route(routes::ComponentWeights, component_weights);

@@ -1,5 +1,6 @@
 //! What the patch bench asks, as it stands in the address and as a request.
 
+use tdb_api::page::token_pairs;
 use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, AttentionTraceType, MirroredActivationIndex, PassType,
     PatchCell, PatchDirection, PatchGroup, PatchMetric, PatchPath, PatchRequest, PatchUnits, PatchedCell, TokenPair,
@@ -327,13 +328,9 @@ impl Asked {
     }
 
     fn pairs(&self) -> Option<Vec<TokenPair>> {
-        let words: Vec<&str> = self.alignment.split([' ', ',']).filter(|word| !word.is_empty()).collect();
-        let number = |text: &str| text.trim().parse().unwrap_or(-1);
-        let pair = |word: &&str| match word.split_once(':') {
-            Some((clean, corrupted)) => TokenPair { clean: number(clean), corrupted: number(corrupted) },
-            None => TokenPair { clean: number(word), corrupted: number(word) },
-        };
-        (!words.is_empty()).then(|| words.iter().map(pair).collect())
+        let pairs = token_pairs(&self.alignment).into_iter();
+        let pairs: Vec<_> = pairs.map(|(clean, corrupted)| TokenPair { clean, corrupted }).collect();
+        (!pairs.is_empty()).then_some(pairs)
     }
 
     /// The prompt with target and distractor exchanged wherever they stand: it has as many tokens, and the other answer.

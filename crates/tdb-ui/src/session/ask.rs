@@ -7,13 +7,14 @@ use tdb_api::page::PageState;
 use tdb_api::routes::{BatchedTdb, BatchedTdbStream};
 use tdb_api::stream::{Fold, FoldError, Folded, ProgressPass, TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS, TdbEvent};
 use tdb_api::wire::FieldPath;
-use tdb_api::{BatchedResponse, BatchedTdbRequest, TokenRef};
+use tdb_api::{BatchedResponse, BatchedTdbRequest, NodeIndex, TokenRef};
 
 use super::{KEPT, RunRecord, Session};
 use crate::answer::Answer;
 use crate::client::{self, Abort, Kind, Problem};
 use crate::dom;
 use crate::format;
+use crate::names;
 use crate::signals::Change;
 use crate::tasks::spawn;
 
@@ -75,23 +76,33 @@ impl Session {
     /// Asks for the answer to the present question; a kept one serves unless `again`.
     pub(super) fn ask(self, again: bool) {
         let page = self.page.get_untracked();
-        let request = Arc::new(page.to_request());
         let id = self.next.get_value();
         self.next.set_value(id + 1);
         // Dropping the last one's handle cancels it.
         self.abort.set_value(Abort::new());
         self.problem.set(None);
-        if !again && let Some(answer) = self.kept(&request) {
+        let known = self.request_now(&page);
+        if !again
+            && let Some(Ok(request)) = &known
+            && let Some(answer) = self.kept(request)
+        {
             self.busy.set(None);
             self.server.busy.set(false);
-            self.show(id, Some(page), answer);
+            self.show(id, page, answer);
             return;
         }
         let since = dom::now();
-        self.busy.set(Some(Busy { id, since, stage: None, sides: request.sub_requests.len() }));
+        self.busy.set(Some(Busy { id, since, stage: None, sides: page.to_request().sub_requests.len() }));
         self.server.busy.set(true);
         spawn(async move {
-            let outcome = self.fetch(id, &request).await.and_then(|folded| read(folded, &request));
+            let request = match known {
+                Some(request) => request,
+                None => self.request(&page).await,
+            };
+            let outcome = match request.map(Arc::new) {
+                Ok(request) => self.fetch(id, &page, &request).await.and_then(|folded| read(folded, &request)),
+                Err(problem) => Err(problem),
+            };
             if !self.is_present(id) {
                 return;
             }
@@ -103,6 +114,31 @@ impl Session {
                 Err(problem) => self.refused(problem, &page),
             }
         });
+    }
+
+    /// A question as a request for other programs.
+    pub fn request_for(self, page: &PageState) -> BatchedTdbRequest {
+        self.request_now(page).and_then(Result::ok).unwrap_or_else(|| page.to_request())
+    }
+
+    /// The request, unless it has to be asked first how many tokens two prompts have.
+    fn request_now(self, page: &PageState) -> Option<Result<BatchedTdbRequest, Problem>> {
+        match &page.right {
+            None => Some(Ok(page.to_request())),
+            Some(right) => {
+                let lens = self.tokens.known_counts([&page.left.prompt, &right.prompt])?;
+                Some(page.to_request_for(lens).map_err(|node| no_partner(&node)))
+            }
+        }
+    }
+
+    /// The request. Where nothing can tell how many tokens two prompts have, they are taken to have as many.
+    async fn request(self, page: &PageState) -> Result<BatchedTdbRequest, Problem> {
+        let right = page.right.as_ref().map(|right| right.prompt.clone()).unwrap_or_default();
+        match self.tokens.counts([page.left.prompt.clone(), right]).await {
+            Some(lens) => page.to_request_for(lens).map_err(|node| no_partner(&node)),
+            None => Ok(page.to_request()),
+        }
     }
 
     fn answered(self, id: u32, page: PageState, answer: Arc<Answer>, ms: f64) {
@@ -117,7 +153,7 @@ impl Session {
         };
         self.runs.change(|runs| runs.push(record));
         self.notices.speak(format!("{} nodes in {}.", answer.rows.len(), format::duration(ms)));
-        self.show(id, Some(page), answer);
+        self.show(id, page, answer);
     }
 
     fn refused(self, mut problem: Problem, page: &PageState) {
@@ -126,8 +162,8 @@ impl Session {
         self.problem.set(Some(problem));
     }
 
-    fn show(self, id: u32, page: Option<PageState>, answer: Arc<Answer>) {
-        self.asked.set(page);
+    fn show(self, id: u32, page: PageState, answer: Arc<Answer>) {
+        self.asked.set(Some(page));
         self.generation.set(id);
         self.answer.set(answer);
     }
@@ -159,13 +195,13 @@ impl Session {
         });
     }
 
-    async fn fetch(self, id: u32, request: &Arc<BatchedTdbRequest>) -> Result<Folded, Problem> {
+    async fn fetch(self, id: u32, page: &PageState, request: &Arc<BatchedTdbRequest>) -> Result<Folded, Problem> {
         let signal = || self.abort.with_value(|a| a.as_ref().map(Abort::signal));
         let mut fold = Fold::new(request.sub_requests.len());
         let mut failed = None;
         let streamed = client::stream::<BatchedTdbStream>(request, signal(), |event| {
             if self.is_present(id) && failed.is_none() {
-                failed = self.hear(id, event, &mut fold, request).err();
+                failed = self.hear(id, event, &mut fold, page, request).err();
             }
         })
         .await;
@@ -186,6 +222,7 @@ impl Session {
         id: u32,
         event: TdbEvent,
         fold: &mut Fold,
+        page: &PageState,
         request: &Arc<BatchedTdbRequest>,
     ) -> Result<(), FoldError> {
         if let TdbEvent::Progress { side, pass, layer, n_layers } = event {
@@ -202,11 +239,19 @@ impl Session {
             && fold.has(&NEEDED)
             && let Ok(answer) = read(fold.so_far()?, request)
         {
-            let page = Some(self.page.get_untracked()).filter(|page| page.to_request() == **request);
-            self.show(id, page, Arc::new(answer));
+            self.show(id, page.clone(), Arc::new(answer));
         }
         Ok(())
     }
+}
+
+/// A trace that the second prompt cannot be asked about.
+fn no_partner(node: &NodeIndex) -> Problem {
+    let name = names::node_name(node);
+    let message = format!(
+        "The traced node, {name}, stands at a token without a partner in the right prompt. Align the tokens in another way, or end the trace."
+    );
+    Problem::refused(400, &message, None)
 }
 
 fn read(folded: Folded, request: &Arc<BatchedTdbRequest>) -> Result<Answer, Problem> {

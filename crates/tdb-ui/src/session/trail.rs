@@ -6,7 +6,7 @@ use tdb_api::{AttentionTraceType, MlpTraceType, NodeAblation, NodeIndex, NodeToT
 use super::Session;
 use crate::json::Json;
 use crate::names;
-use crate::signals::Change;
+use crate::signals::{Change, Peek};
 use crate::view::ViewState;
 
 impl Session {
@@ -45,6 +45,25 @@ impl Session {
 
     pub fn clear_ablations(self) {
         self.step(|page, _| page.left.node_ablations.clear());
+    }
+
+    /// Puts a node into the circuit, or takes it out.
+    pub fn toggle_pin(self, node: NodeIndex) {
+        let mut nodes = self.view.peek(|view| view.pinned());
+        match nodes.iter().position(|pinned| *pinned == node) {
+            Some(at) => {
+                nodes.remove(at);
+            }
+            None => nodes.push(node),
+        }
+        self.pin(nodes);
+    }
+
+    /// Makes these nodes the pinned ones.
+    pub fn pin(self, nodes: Vec<NodeIndex>) {
+        self.view.change(|view| {
+            view.circuit = if nodes.is_empty() { String::new() } else { Json::of(&nodes).text() };
+        });
     }
 
     /// Asks what made `node` fire.
@@ -100,6 +119,11 @@ impl ViewState {
     /// The traces before the present one.
     pub fn trail(&self) -> Vec<Step> {
         from_json(&self.trail).unwrap_or_default()
+    }
+
+    /// The nodes pinned to the circuit.
+    pub fn pinned(&self) -> Vec<NodeIndex> {
+        from_json(&self.circuit).unwrap_or_default()
     }
 
     /// Where the value that a node is held at comes from, if it is known.

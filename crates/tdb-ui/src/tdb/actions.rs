@@ -44,7 +44,7 @@ impl RowMenu {
             .and_then(|w| Some((w.inner_width().ok()?.as_f64()?, w.inner_height().ok()?.as_f64()?)))
             .unwrap_or((1024.0, 768.0));
         let x = rect.left().min(width - 240.0).max(4.0);
-        let y = if rect.bottom() + 270.0 > height { (rect.top() - 260.0).max(4.0) } else { rect.bottom() + 2.0 };
+        let y = if rect.bottom() + 300.0 > height { (rect.top() - 290.0).max(4.0) } else { rect.bottom() + 2.0 };
         self.0.set(Some(Open { node, x, y, traces_only }));
     }
 }
@@ -198,6 +198,19 @@ pub fn RowMenuView() -> impl IntoView {
                                 <button type="button" role="menuitem" on:click=press(to_mean)>"Ablate to the "{words}</button>
                             }
                         }).collect_view()}
+                    })}
+                    {(!open.traces_only).then(|| {
+                        let pinned = node.clone();
+                        let is_pinned = session.view.see(|v| v.pinned().contains(&pinned));
+                        view! {
+                            <button type="button" role="menuitem" on:click=press(move |_| {
+                                close();
+                                session.toggle_pin(pinned.clone());
+                            })>
+                                {if is_pinned { "Unpin from the circuit" } else { "Pin to the circuit" }}
+                                <span class="hint">"p"</span>
+                            </button>
+                        }
                     })}
                     {traces(node.node_type).into_iter().map(|(through, label)| {
                         let node = node.clone();

@@ -2,12 +2,12 @@
 
 use leptos::prelude::*;
 use tdb_api::TokenRef;
-use tdb_api::page::{PageState, SideState};
+use tdb_api::page::{PageState, SideState, pairs_as_text};
 
 use super::Slug;
 use super::options::Options;
 use super::prompt::PromptEditor;
-use super::question::{side, side_mut};
+use super::question::{Field, field_of, side, side_mut};
 use super::share::ShareMenu;
 use super::snapshots::SnapshotsMenu;
 use super::token_box::TokenList;
@@ -17,7 +17,7 @@ use crate::session::Session;
 use crate::signals::{Change, See};
 use crate::token_cache::{TokenCache, Tokens};
 use crate::ui::{Show, dynamic, follows};
-use crate::ui::{press, sent};
+use crate::ui::{entered, press, sent};
 
 #[component]
 pub fn AskBar() -> impl IntoView {
@@ -25,12 +25,6 @@ pub fn AskBar() -> impl IntoView {
     let two = Memo::new(move |_| session.page.see(PageState::compares_prompts));
     let left = follow(session, false);
     let right = follow(session, true);
-    let mismatch = move || {
-        let (l, r) = (left.get()?, right.get()?);
-        (two.get() && l.count != r.count).then(|| {
-            format!("To compare nodes, both prompts need the same number of tokens ({} and {}).", l.count, r.count)
-        })
-    };
     let add = move |_| {
         session.step(|page, _| {
             page.right = Some(SideState {
@@ -52,9 +46,10 @@ pub fn AskBar() -> impl IntoView {
                 session.submit();
             })
         >
-            <SideFields right=false tokens=left mismatch=Signal::stored(None) />
+            <SideFields right=false tokens=left />
             <Show when=move || two.get()>
-                <SideFields right=true tokens=right mismatch=Signal::derive(mismatch) />
+                <SideFields right=true tokens=right />
+                <Align left=left right=right />
             </Show>
             <div class="ask-foot">
                 <SubmitButton />
@@ -90,7 +85,7 @@ pub fn AskBar() -> impl IntoView {
                 })}
                 <a
                     class="button small plain"
-                    href=follows(move || session.page.see(|page| crate::patch::address(&Slug::text(), page)))
+                    href=follows(move || session.page.see(|page| crate::patch::address(&Slug::text(), page, lens(left, right))))
                     title="Patch activations between this prompt and another one"
                 >
                     "Patch"
@@ -109,12 +104,7 @@ fn follow(session: Session, right: bool) -> Signal<Option<Tokens>> {
 }
 
 #[component]
-fn SideFields(
-    right: bool,
-    tokens: Signal<Option<Tokens>>,
-    /// Why the two prompts cannot be compared.
-    mismatch: Signal<Option<String>>,
-) -> impl IntoView {
+fn SideFields(right: bool, tokens: Signal<Option<Tokens>>) -> impl IntoView {
     let session = Session::get();
     let two = move || session.page.see(PageState::compares_prompts);
     let name = move || match (two(), right) {
@@ -137,7 +127,7 @@ fn SideFields(
             <legend class="visually-hidden">
                 {dynamic(move || if two() { if right { "Right question" } else { "Left question" } } else { "Question" })}
             </legend>
-            <PromptEditor right=right label=Signal::derive(move || name().to_owned()) tokens=tokens mismatch=mismatch />
+            <PromptEditor right=right label=Signal::derive(move || name().to_owned()) tokens=tokens />
             <div class="asked-tokens">
                 <TokenList right=right distractor=false />
                 <button
@@ -154,6 +144,69 @@ fn SideFields(
         </fieldset>
     }
 }
+
+/// How many tokens the prompts have.
+fn lens(left: Signal<Option<Tokens>>, right: Signal<Option<Tokens>>) -> Option<[usize; 2]> {
+    Some([left.get()?.count, right.get()?.count])
+}
+
+/// Which tokens of two prompts stand for each other, where that is not plain.
+#[component]
+fn Align(left: Signal<Option<Tokens>>, right: Signal<Option<Tokens>>) -> impl IntoView {
+    let session = Session::get();
+    let lens = Memo::new(move |_| lens(left, right));
+    let words = Memo::new(move |_| session.page.see(|page| page.alignment.clone()));
+    let shows = move || !words.get().is_empty() || lens.get().is_some_and(|[left, right]| left != right);
+    let by_hand = move || words.see(|words| !words.is_empty() && words != PageState::FROM_START);
+    let choose = move |event| {
+        let choice = event_target_value(&event);
+        session.step(move |page, _| {
+            page.alignment = match (choice.as_str(), lens.get_untracked()) {
+                (BY_HAND, Some(lens)) => pairs_as_text(&page.pairs(lens).unwrap_or_default()),
+                (PageState::FROM_START, _) => choice,
+                _ => String::new(),
+            };
+        });
+    };
+    let problem = move || session.problem.get().filter(|p| field_of(p) == Some(Field::Alignment)).map(|p| p.message);
+    view! {
+        <Show when=shows>
+            <div class="row small-text align" id="alignment">
+                <span>
+                    {dynamic(move || lens.get().map(|[left, right]| format!("{left} and {right} tokens. ")))}
+                    "Nodes are compared by tokens "
+                </span>
+                <select class="field" id="align" aria-label="Which tokens stand for each other" on:change=entered(choose)>
+                    <option value="" selected=follows(move || words.see(String::is_empty))>"counted from the end"</option>
+                    <option
+                        value=PageState::FROM_START
+                        selected=follows(move || words.see(|words| words == PageState::FROM_START))
+                    >
+                        "counted from the start"
+                    </option>
+                    <option value=BY_HAND selected=follows(by_hand)>"paired by hand"</option>
+                </select>
+                <Show when=by_hand>
+                    <input
+                        class="field grow"
+                        id="align-pairs"
+                        aria-label="Pairs of tokens, left:right"
+                        spellcheck="false"
+                        prop:value=follows(move || words.get())
+                        on:change=entered(move |e| {
+                            let pairs = event_target_value(&e);
+                            session.step(move |page, _| page.alignment = pairs);
+                        })
+                    />
+                </Show>
+                {dynamic(move || problem().map(|p| view! { <span class="field-error" role="alert">{p}</span> }))}
+            </div>
+        </Show>
+    }
+}
+
+/// The choice of pairs that a person writes.
+const BY_HAND: &str = "hand";
 
 /// Submits; while an answer is awaited it says what the server is doing and for how long, and cancels.
 #[component]

@@ -4,6 +4,7 @@ use leptos::prelude::*;
 use tdb_api::routes::DerivedScalars;
 use tdb_api::{DerivedScalarType, DerivedScalarsRequest, DerivedScalarsResponse, NodeIndex};
 
+use super::question::side;
 use super::tools::Tools;
 use crate::names;
 use crate::remote::{Remote, follow};
@@ -15,7 +16,11 @@ use crate::ui::press;
 use crate::ui::{ProblemCard, SaveFigure, Triangle};
 
 #[component]
-pub fn AttentionPattern(node: NodeIndex) -> impl IntoView {
+pub fn AttentionPattern(
+    node: NodeIndex,
+    /// Whether it is named by the right prompt's tokens.
+    right: bool,
+) -> impl IntoView {
     let session = Session::get();
     let (from, to) = (names::token_from(&node), names::token_to(&node));
     let (layer, head) = (node.layer_index.unwrap_or_default(), names::unit(&node));
@@ -23,7 +28,7 @@ pub fn AttentionPattern(node: NodeIndex) -> impl IntoView {
     let places = node.tensor_indices.iter().map(|i| i.map_or("all".to_owned(), |i| i.to_string()));
     let id = format!("pattern-{}-{}", node.layer_index.unwrap_or_default(), places.collect::<Vec<_>>().join("-"));
     let (state, again) = follow::<DerivedScalars>(move || {
-        let prompt = session.asked.see(|a| a.as_ref().map(|a| a.left.prompt.clone()))?;
+        let prompt = session.asked.see(|a| a.as_ref().and_then(|a| side(a, right)).map(|s| s.prompt.clone()))?;
         let dst = DerivedScalarType::FlattenedAttnPostSoftmax;
         Some(DerivedScalarsRequest {
             inference_request_spec: requests::run(prompt),

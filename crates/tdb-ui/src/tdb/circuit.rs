@@ -1,178 +1,338 @@
-//! The circuit so far: traced nodes by layer and token, joined in the order in which they were traced.
+//! The circuit: pinned and traced nodes as a graph, how much of each one's effect goes through each other, and what they do
+//! with all other nodes ablated.
+
+mod graph;
+
+use std::fmt::Write as _;
 
 use leptos::{html, prelude::*};
-use tdb_api::NodeToTrace;
+use tdb_api::routes::Circuit as Route;
+use tdb_api::{AblateTo, CircuitRequest, CircuitResponse, NodeIndex};
 
+use super::interventions::describe;
+use super::tools::Tools;
+use crate::answer::{Answer, Compared, Metric};
 use crate::dom;
+use crate::format;
 use crate::names;
+use crate::remote::{Remote, follow};
 use crate::session::Session;
 use crate::signals::{See, effect};
 use crate::sorting::sort;
-use crate::ui::{CardHead, SaveFigure};
-use crate::ui::{Show, dynamic};
+use crate::ui::{CardHead, ProblemCard, SaveFigure, Show, dynamic, entered, follows, press};
+use graph::{Edge, Graph};
 
-/// Widths of a token's column: as much as there is room for, but never less than can be told apart.
-const COLUMN: (usize, usize) = (20, 46);
-const ROOM: usize = 290;
-const LINE: usize = 34;
+/// So many nodes are pinned at once.
+const LARGEST: usize = 10;
 
+/// Edges of at least this share of the logit difference are shown at first.
+const LEAST: f64 = 0.02;
+
+/// Widths for a graph in the column beside the table, and alone.
+const BESIDE: usize = 290;
+const ALONE: usize = 1100;
+
+#[derive(Clone, Copy)]
+pub struct Circuit {
+    session: Session,
+    /// Pinned nodes, and those traced on the way here.
+    nodes: Memo<Vec<NodeIndex>>,
+    /// What all other nodes are set to.
+    set_to: RwSignal<AblateTo>,
+    /// The smallest edge that is shown, as a share of the logit difference.
+    least: RwSignal<f64>,
+    found: Signal<Remote<CircuitResponse>>,
+    again: Callback<()>,
+}
+
+impl Circuit {
+    pub fn provide(session: Session) {
+        let nodes = Memo::new(move |_| {
+            let mut nodes: Vec<NodeIndex> = session.view.see(|v| v.pinned());
+            let trail = session.view.see(|v| v.trail()).into_iter().map(|(node, _)| node);
+            for traced in trail.chain(session.page.see(|p| p.left.upstream_node_to_trace.clone())) {
+                if !nodes.contains(&traced.node_index) {
+                    nodes.push(traced.node_index);
+                }
+            }
+            nodes
+        });
+        let set_to = RwSignal::new(AblateTo::PromptMean);
+        let (found, again) = follow::<Route>(move || {
+            let nodes = nodes.get();
+            let side = session.answer.see(|a| a.request.sub_requests.first().cloned())?;
+            // Without a target there is no logit difference that a node could have a part in.
+            (!nodes.is_empty() && !side.target_tokens.is_empty()).then(|| CircuitRequest {
+                prompt: side.prompt,
+                target_tokens: side.target_tokens,
+                distractor_tokens: side.distractor_tokens,
+                component_type_for_mlp: side.component_type_for_mlp,
+                component_type_for_attention: side.component_type_for_attention,
+                node_ablations: side.node_ablations,
+                nodes,
+                ablate_to: set_to.get(),
+            })
+        });
+        provide_context(Self { session, nodes, set_to, least: RwSignal::new(LEAST), found, again });
+    }
+
+    fn get() -> Self {
+        expect_context()
+    }
+
+    /// What is drawn, with the edges that are large enough.
+    fn graph(self, room: usize) -> Graph {
+        let found = self.found.get();
+        let (edges, all) = match &found {
+            Remote::Ready(found) => (edges(found, self.least.get()), found.edges.len()),
+            _ => Default::default(),
+        };
+        let tokens = self.session.answer.see(|a| a.tokens().to_vec());
+        Graph { nodes: self.nodes.get(), tokens, edges, is_known: all > 0, room }
+    }
+
+    /// A box that shows the graph's right end, where the output is.
+    fn scrolled(self) -> NodeRef<html::Div> {
+        let scroll = NodeRef::<html::Div>::new();
+        effect(move || {
+            self.nodes.track();
+            self.found.track();
+            dom::scroll_to_end(scroll.get());
+        });
+        scroll
+    }
+
+    /// Unpins the nodes from which no shown edges lead to the output.
+    fn prune(self) {
+        let reaching = self.graph(ALONE).reaching();
+        let nodes = self.nodes.get_untracked();
+        let kept = nodes.into_iter().zip(reaching).filter(|(_, reaches)| *reaches).map(|(node, _)| node).collect();
+        self.session.pin(kept);
+    }
+}
+
+/// Edges of at least this share of the objective, those through a head's query, key and value together.
+fn edges(found: &CircuitResponse, least: f64) -> Vec<Edge> {
+    let mut edges: Vec<Edge> = Vec::new();
+    for edge in &found.edges {
+        let (from, to) = (edge.from as usize, edge.to.map(|to| to as usize));
+        let part = edge.through.map(|through| (through, edge.weight));
+        match edges.iter_mut().find(|known| (known.from, known.to) == (from, to)) {
+            Some(known) => {
+                known.weight += edge.weight;
+                known.parts.extend(part);
+            }
+            None => edges.push(Edge { from, to, weight: edge.weight, parts: part.into_iter().collect() }),
+        }
+    }
+    edges.retain(|edge| edge.weight.abs() >= least * found.objective.abs());
+    sort(&mut edges, |a, b| b.weight.abs().total_cmp(&a.weight.abs()));
+    edges
+}
+
+/// The small graph beside the table.
 #[component]
-pub fn Circuit() -> impl IntoView {
-    let session = Session::get();
-    let nodes = Memo::new(move |_| {
-        let mut nodes: Vec<NodeToTrace> = session.view.see(|v| v.trail()).into_iter().map(|(n, _)| n).collect();
-        nodes.extend(session.page.see(|p| p.left.upstream_node_to_trace.clone()));
-        nodes
-    });
-    let scroll = NodeRef::<html::Div>::new();
-    effect(move || {
-        nodes.track();
-        session.answer.track();
-        dom::scroll_to_end(scroll.get());
-    });
+pub fn CircuitCard() -> impl IntoView {
+    let circuit = Circuit::get();
+    let tools = expect_context::<Tools>();
+    let scroll = circuit.scrolled();
     view! {
-        <Show when=move || !nodes.see(Vec::is_empty)>
+        <Show when=move || !circuit.nodes.see(Vec::is_empty)>
             <section class="card" aria-label="Circuit" id="circuit">
                 <CardHead
                     title="Circuit"
                     about="the circuit"
-                    tip="The nodes traced on the way here, by layer and token. The last line is the prompt; the top is \
-                        the output."
+                    tip="Pinned and traced nodes, by layer and token. The last line is the prompt; the top is the \
+                        output. An edge is the part of the lower node's estimated total effect that goes through \
+                        the upper one."
                 >
+                    <button type="button" class="button small plain" on:click=press(move |_| tools.show_circuit())>
+                        "Enlarge"
+                    </button>
                     <SaveFigure what="the circuit" of="#circuit svg" file="circuit" />
                 </CardHead>
-                <div class="card-body heat-scroll" tabindex="0" role="group" aria-label="Circuit" node_ref=scroll>
-                    {dynamic(move || draw(session, &nodes.get()))}
-                </div>
+                <div
+                    class="card-body heat-scroll circuit-graph"
+                    tabindex="0"
+                    role="group"
+                    aria-label="Circuit"
+                    node_ref=scroll
+                    inner_html=move || circuit.graph(BESIDE).svg()
+                ></div>
+                <div class="card-body small-text">{dynamic(move || figures(circuit))}</div>
             </section>
         </Show>
     }
 }
 
-fn draw(session: Session, nodes: &[NodeToTrace]) -> AnyView {
-    let tokens = session.answer.see(|a| a.tokens().to_vec());
-    let n = tokens.len().max(1);
-    let mut layers: Vec<i64> = nodes.iter().map(|t| t.node_index.layer_index.unwrap_or(-1)).collect();
-    sort(&mut layers, Ord::cmp);
-    layers.dedup();
-    let column = (ROOM / n).clamp(COLUMN.0, COLUMN.1);
-    // Names stand on the side where there is more room.
-    let is_late = |x: usize| x > 54 + n * column / 2;
-    let side = move |x: usize| if is_late(x) { (x - 8, "end") } else { (x + 8, "start") };
-    let width = n * column + 60 + if n * column < 140 { 100 } else { 0 };
-    let y_of = |layer: i64| (layers.iter().rev().position(|l| *l == layer).unwrap_or_default() + 1) * LINE + 16;
-    let x_of = |token: Option<usize>| 54 + token.unwrap_or(n - 1) * column;
-    // Narrow columns have their tokens written upwards.
-    let upwards = column < COLUMN.1;
-    let foot = if upwards { 64 } else { 0 };
-    let bottom = (layers.len() + 1) * LINE + 10;
-    let height = bottom + LINE + foot;
-    let at = |t: &NodeToTrace| (x_of(names::token_from(&t.node_index)), y_of(t.node_index.layer_index.unwrap_or(-1)));
-    let output = (x_of(Some(n - 1)), 16);
-    let points: Vec<(usize, usize)> = std::iter::once(output).chain(nodes.iter().map(at)).collect();
-    let edges = points
-        .windows(2)
-        .map(|p| {
-            view! {
-                <line
-                    class="edge"
-                    x1=p[0].0.to_string()
-                    y1=p[0].1.to_string()
-                    x2=p[1].0.to_string()
-                    y2=p[1].1.to_string()
-                    stroke="currentColor"
-                />
-            }
-        })
-        .collect_view();
-    // Heads also reach down to the token that they read.
-    let reads = nodes
-        .iter()
-        .filter_map(|t| {
-            let to = names::token_to(&t.node_index)?;
-            let (x, y) = at(t);
-            Some(view! {
-                <line
-                    class="edge read"
-                    x1=x.to_string()
-                    y1=y.to_string()
-                    x2=x_of(Some(to)).to_string()
-                    y2=bottom.to_string()
-                    stroke="currentColor"
-                    stroke-dasharray="3 3"
-                />
-            })
-        })
-        .collect_view();
-    let dots = nodes
-        .iter()
-        .zip(&points[1..])
-        .map(|(t, (x, y))| {
-            view! {
-                <circle
-                    class=names::type_class(t.node_index.node_type)
-                    cx=x.to_string()
-                    cy=y.to_string()
-                    r="5"
-                    fill="currentColor"
-                />
-                <text
-                    x=side(*x).0.to_string()
-                    y=(y + 4).to_string()
-                    font-size="11"
-                    text-anchor=side(*x).1
-                    fill="currentColor"
-                >
-                    {names::node_name(&t.node_index)}
-                </text>
-            }
-        })
-        .collect_view();
-    let feet = tokens
-        .iter()
-        .enumerate()
-        .map(|(i, t)| {
-            let (x, text) = (x_of(Some(i)), t.trim().chars().take(if upwards { 11 } else { 7 }).collect::<String>());
-            let y = bottom + if upwards { 8 } else { LINE - 12 };
-            let turn = upwards.then(|| format!("rotate(90 {x} {y})"));
-            let anchor = if upwards { "start" } else { "middle" };
-            view! {
-                <text
-                    x=x.to_string()
-                    y=y.to_string()
-                    font-size="10"
-                    text-anchor=anchor
-                    transform=turn
-                    dominant-baseline="middle"
-                    fill="currentColor"
-                >
-                    {text}
-                </text>
-            }
-        })
-        .collect_view();
-    let lines = layers
-        .iter()
-        .map(|l| view! { <text x="2" y=(y_of(*l) + 4).to_string() font-size="10" fill="currentColor">"L"{*l}</text> })
-        .collect_view();
-    let described = nodes.iter().map(|t| names::node_name(&t.node_index)).collect::<Vec<_>>().join(", from ");
+/// The graph alone, with what can be done with it.
+#[component]
+pub fn CircuitView() -> impl IntoView {
+    let circuit = Circuit::get();
+    let session = circuit.session;
+    let scroll = circuit.scrolled();
+    let pin_largest = move |_| {
+        let largest = session.answer.see(|answer| largest(answer, LARGEST));
+        let nodes = circuit.nodes.get_untracked();
+        let more = largest.into_iter().filter(|node| !nodes.contains(node)).collect::<Vec<_>>();
+        session.pin([nodes, more].concat());
+    };
+    let set = move |event| {
+        let word = event_target_value(&event);
+        circuit.set_to.set(word.parse().unwrap_or(AblateTo::PromptMean));
+    };
     view! {
-        <svg
-            width=width.to_string()
-            height=height.to_string()
-            viewBox=format!("0 0 {width} {height}")
-            role="img"
-            aria-label=format!("Output, from {described}")
+        <div class="stack" id="circuit-view">
+            <div class="row">
+                <button type="button" class="button small" id="pin-largest" on:click=press(pin_largest)>
+                    {format!("Pin the {LARGEST} largest")}
+                </button>
+                <label class="row small-text">
+                    "Edges of at least "
+                    <input
+                        type="range"
+                        id="least-edge"
+                        min="0"
+                        max="30"
+                        prop:value=follows(move || (circuit.least.get() * 100.0).to_string())
+                        on:input=entered(move |e| {
+                            circuit.least.set(event_target_value(&e).parse::<f64>().unwrap_or_default() / 100.0);
+                        })
+                    />
+                    {move || format!("{:.0} % of the logit difference", circuit.least.get() * 100.0)}
+                </label>
+                <button
+                    type="button"
+                    class="button small"
+                    id="prune"
+                    title="Unpin the nodes from which no shown edges lead to the output"
+                    on:click=press(move |_| circuit.prune())
+                >
+                    "Prune"
+                </button>
+                <label class="row small-text">
+                    "All other nodes set to "
+                    <select class="field" id="circuit-to" on:change=entered(set)>
+                        {SET_TO.map(|(to, words)| view! {
+                            <option value=to.as_str() selected=follows(move || circuit.set_to.get() == to)>{words}</option>
+                        })}
+                    </select>
+                </label>
+                <span class="grow"></span>
+                <SaveFigure what="the circuit" of="#circuit-view svg" file="circuit" />
+            </div>
+            <p class="quiet small-text">
+                "Pin rows of the node table with "<kbd>"p"</kbd>" or from their menu; traced nodes are here by themselves. An \
+                    edge is the part of the lower node's estimated total effect that goes through the upper one, to \
+                    first order, in units of the logit difference. What is not drawn goes through other nodes."
+            </p>
+            <div>{dynamic(move || figures(circuit))}</div>
+            <div
+                class="heat-scroll circuit-graph"
+                tabindex="0"
+                role="group"
+                aria-label="Circuit"
+                node_ref=scroll
+                inner_html=move || circuit.graph(ALONE).svg()
+            ></div>
+            <div class="circuit-lists">
+                <ul class="chips" id="pinned" aria-label="Nodes of the circuit">{dynamic(move || chips(circuit))}</ul>
+                <div inner_html=move || table(&circuit.graph(ALONE))></div>
+            </div>
+        </div>
+    }
+}
+
+/// What nodes outside the circuit can be set to. Of heads there is no mean over a data set.
+const SET_TO: [(AblateTo, &str); 2] = [(AblateTo::PromptMean, "their mean over this prompt"), (AblateTo::Zero, "zero")];
+
+/// The nodes with the largest estimated total effects.
+fn largest(answer: &Answer, n: usize) -> Vec<NodeIndex> {
+    let effect = |row: &crate::answer::Row| row.value(Compared::Left, Metric::TotalEffect).map(f64::abs);
+    let mut rows: Vec<_> = answer.rows.iter().filter_map(|row| Some((effect(row)?, row.nodes[0].clone()?))).collect();
+    sort(&mut rows, |a, b| b.0.total_cmp(&a.0));
+    rows.into_iter().take(n).map(|(_, node)| node).collect()
+}
+
+/// What the circuit does alone, and what is left without it.
+fn figures(circuit: Circuit) -> AnyView {
+    let found = match circuit.found.get() {
+        Remote::Ready(found) => found,
+        Remote::Failed(problem) if problem.is_missing_route() => return ().into_any(),
+        Remote::Failed(problem) => return view! { <ProblemCard problem=problem retry=circuit.again /> }.into_any(),
+        Remote::Idle => return ().into_any(),
+        Remote::Loading => return view! { <span class="skeleton wide-skeleton"></span> }.into_any(),
+    };
+    let [kept, removed, empty, all] = [found.kept, found.removed, found.empty, found.objective].map(format::signed);
+    let share = found
+        .faithfulness
+        .map(|share| format!(" (faithfulness {:.0} %)", share * 100.0).replace('-', "−"))
+        .unwrap_or_default();
+    let to = SET_TO.iter().find(|(to, _)| *to == circuit.set_to.get()).map_or("", |(_, words)| *words);
+    view! {
+        <p
+            class="circuit-figures"
+            data-kept=format::full(found.kept)
+            data-removed=format::full(found.removed)
+            title="Faithfulness: (these nodes alone − no node) / (all nodes − no node). Embeddings and biases are never ablated."
         >
-            {lines}
-            <text x=side(output.0).0.to_string() y="20" font-size="11" text-anchor=side(output.0).1 fill="currentColor">
-                "output"
-            </text>
-            {edges}
-            {reads}
-            {dots}
-            {feet}
-        </svg>
+            "These nodes alone, all others set to "{to}": "<strong>{kept}</strong>" of "{all}{share}". Without these nodes: "
+            {removed}". Without any node: "{empty}"."
+        </p>
     }
     .into_any()
+}
+
+/// The nodes with their estimates; a pinned one can be unpinned.
+fn chips(circuit: Circuit) -> AnyView {
+    let session = circuit.session;
+    let estimates = match circuit.found.get() {
+        Remote::Ready(found) => found.estimates.clone(),
+        _ => Vec::new(),
+    };
+    let pinned = session.view.see(|v| v.pinned());
+    let chip = |(at, node): (usize, NodeIndex)| {
+        let label = session.answer.see(|answer| describe(&node, answer));
+        let estimate = estimates.get(at).copied();
+        let unpin = match pinned.contains(&node) {
+            true => {
+                let label = format!("Unpin {label}");
+                let press = press(move |_| session.toggle_pin(node.clone()));
+                view! { <button type="button" class="close" aria-label=label on:click=press>"✕"</button> }.into_any()
+            }
+            false => view! { <span class="quiet">"traced"</span> }.into_any(),
+        };
+        view! {
+            <li class="chip">
+                <span class="chip-text">{label}</span>
+                <span class="num" title="Estimated total effect" data-value=estimate.map(format::full)>
+                    {estimate.map(format::signed)}
+                </span>
+                {unpin}
+            </li>
+        }
+    };
+    circuit.nodes.get().into_iter().enumerate().map(chip).collect_view().into_any()
+}
+
+/// The shown edges, the largest first.
+fn table(graph: &Graph) -> String {
+    if graph.edges.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "<table class=\"explanations\"><thead><tr><th>From</th><th>To</th><th>Weight</th></tr></thead><tbody>",
+    );
+    for edge in &graph.edges {
+        let name = |at: usize| graph.nodes.get(at).map(names::node_name).unwrap_or_default();
+        let to = edge.to.map_or_else(|| "output".to_owned(), name);
+        let (weight, full) = (format::signed(edge.weight), format::full(edge.weight));
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td>{to}{}</td><td class=\"num\" data-weight=\"{full}\" title=\"{full}\">{weight}</td></tr>",
+            name(edge.from),
+            format::html(&edge.words())
+        );
+    }
+    out + "</tbody></table>"
 }

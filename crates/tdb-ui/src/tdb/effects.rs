@@ -4,7 +4,7 @@ use leptos::{html, prelude::*};
 use tdb_api::numbers::{TokenEffects, largest_magnitude, sum};
 use tdb_api::stream::COMPONENT_SUMS;
 
-use crate::answer::Side;
+use crate::answer::{Answer, Side};
 use crate::dom;
 use crate::format;
 use crate::json::Json;
@@ -16,12 +16,20 @@ use crate::ui::{dynamic, follows};
 
 type Part = (&'static str, &'static str, fn(&TokenEffects) -> &[f64]);
 
-const PARTS: [Part; 4] = [
+/// What the total is made of.
+const PARTS: [Part; 3] = [
     ("embeddings", "Estimated total effect, embeddings", |e| &e.embeddings),
     ("MLP layers", "Estimated total effect, MLP layers", |e| &e.mlp),
     ("attention, from", "Estimated total effect, attention layers, attended-from token", |e| &e.attended_from),
-    ("attention, to", "Estimated total effect, attention layers, attended-to token", |e| &e.attended_to),
 ];
+
+/// What is in the total already, at another token.
+const READ: Part = (
+    "attention, to",
+    "Estimated total effect, attention layers, attended-to token: the attention of the total once more, at the tokens \
+     that are read",
+    |e| &e.attended_to,
+);
 
 #[component]
 pub fn TokenEffectsCard() -> impl IntoView {
@@ -31,7 +39,11 @@ pub fn TokenEffectsCard() -> impl IntoView {
     });
     let most = move || {
         session.answer.see(|a| {
-            let lists = a.sides.iter().filter_map(|s| s.effects.as_ref()).flat_map(|e| PARTS.map(|(.., get)| get(e)));
+            let lists = a
+                .sides
+                .iter()
+                .filter_map(|s| s.effects.as_ref())
+                .flat_map(|e| PARTS.map(|(.., get)| get(e)).into_iter().chain([(READ.2)(e)]));
             largest_magnitude(lists.flatten().copied())
         })
     };
@@ -41,10 +53,14 @@ pub fn TokenEffectsCard() -> impl IntoView {
                 title="Tokens"
                 about="token effects"
                 tip="Activation times gradient, summed over all heads, neurons and the embedding at each token, \
-                    whatever the table's rows are. Attention stands twice: at the token that reads and at the token \
-                    that is read. The last row adds embedding, MLP and attention from. These are first-order \
-                    estimates: they need not add up to the logit difference. Press a token to see its nodes alone."
+                    whatever the table's rows are. Embeddings, MLP layers and attention at the token that reads add \
+                    up to the total. The row below it shows the attention once more, at the token that is read. \
+                    These are first-order estimates: they need not add up to the logit difference. Press a token to \
+                    see its nodes alone."
             >
+                {dynamic(move || {
+                    session.answer.see(|a| (!a.is_two_sided()).then(|| a.sides.first().map(added)))
+                })}
                 {dynamic(move || view! { <DivergingLegend most=most() /> })}
                 <SaveFigure what="the token effects" of="#effects .heat-sides" file="token-effects" />
                 <JsonButton what="the token effects" value=json />
@@ -55,7 +71,7 @@ pub fn TokenEffectsCard() -> impl IntoView {
                     let two = answer.is_two_sided();
                     let most = most();
                     let ablated = session.asked.see(|a| a.as_ref().is_some_and(|a| a.right.is_none()));
-                    answer.sides.iter().take(2).enumerate().map(|(i, side)| {
+                    (0..answer.sides.len().min(2)).map(|i| {
                         let title = match (two, i, ablated) {
                             (false, ..) => None,
                             (_, 0, true) => Some("Left: ablated"),
@@ -63,7 +79,7 @@ pub fn TokenEffectsCard() -> impl IntoView {
                             (_, 0, _) => Some("Left prompt"),
                             _ => Some("Right prompt"),
                         };
-                        side_view(session, side, answer.sides.first().map(|s| s.tokens.clone()), title, most)
+                        side_view(session, &answer, i, title, most)
                     }).collect_view()
                 })}
             </div>
@@ -71,14 +87,10 @@ pub fn TokenEffectsCard() -> impl IntoView {
     }
 }
 
-fn side_view(
-    session: Session,
-    side: &Side,
-    left: Option<Vec<String>>,
-    title: Option<&'static str>,
-    most: f64,
-) -> AnyView {
-    let differs = |i: usize, token: &str| left.as_ref().is_some_and(|l| l.get(i).is_some_and(|t| t != token));
+fn side_view(session: Session, answer: &Answer, at: usize, title: Option<&'static str>, most: f64) -> AnyView {
+    let side = &answer.sides[at];
+    // The left prompt's token that one stands for, by which the table is filtered.
+    let on_left = |i: usize| if at == 0 { Some(i) } else { answer.partner(at, i) };
     let cells = |values: Option<&[f64]>, label: &'static str| {
         side.tokens
             .iter()
@@ -99,18 +111,27 @@ fn side_view(
         .iter()
         .enumerate()
         .map(|(i, token)| {
-            let different = differs(i, token);
+            let left = on_left(i);
+            let different = left.is_none_or(|left| answer.tokens().get(left) != Some(token));
             let name = format!("Show the nodes at token {i}, {}", format::quoted(token));
+            let remark = match left {
+                None => "; it stands for no token of the left prompt",
+                Some(_) if different => "; it differs from the left prompt",
+                Some(_) => "",
+            };
             view! {
                 <th scope="col" class:differs=different>
                     <button
                         type="button"
                         class="heat-token"
-                        aria-pressed=follows(move || session.view.see(|v| v.tokens.contains(&i)).to_string())
-                        title=format!("{name}{}", if different { "; it differs from the left prompt" } else { "" })
-                        on:click=press(move |_| session.view.change(|v| match v.tokens.iter().position(|t| *t == i) {
-                            Some(at) => { v.tokens.remove(at); }
-                            None => v.tokens.push(i),
+                        aria-pressed=follows(move || session.view.see(|v| left.is_some_and(|i| v.tokens.contains(&i))).to_string())
+                        title=format!("{name}{remark}")
+                        disabled=left.is_none()
+                        on:click=press(move |_| session.view.change(|v| {
+                            match left.map(|left| v.tokens.iter().position(|t| *t == left)) {
+                                Some(Some(at)) => { v.tokens.remove(at); }
+                                _ => v.tokens.extend(left),
+                            }
                         }))
                     >
                         <span class="token-plain">{token_text(token)}</span>
@@ -120,22 +141,22 @@ fn side_view(
             }
         })
         .collect_view();
-    let rows = PARTS
-        .iter()
-        .map(|(short, label, get)| {
-            let values = side.effects.as_ref().map(get);
-            let all = values.map(|v| sum(v.iter().copied()));
-            view! { <tr><th scope="row" title=*label>{*short}</th>{cells(values, label)}{total(all)}</tr> }
-        })
-        .collect_view();
+    let row = |(short, label, get): Part, is_part: bool| {
+        let values = side.effects.as_ref().map(get);
+        // One total is not shown twice.
+        let all = values.filter(|_| is_part).map(|v| sum(v.iter().copied()));
+        view! { <tr><th scope="row" title=label>{short}</th>{cells(values, label)}{total(all)}</tr> }
+    };
+    let rows = PARTS.map(|part| row(part, true)).collect_view();
     let totals = side.effects.as_ref().map(TokenEffects::totals);
     let whole = totals.as_ref().map(|t| sum(t.iter().copied()));
-    // The question is asked at the end, so that is what a long prompt shows first.
+    // A long prompt shows first the token that the question is asked at.
     let scroll = NodeRef::<html::Div>::new();
-    effect(move || dom::scroll_to_end(scroll.get()));
+    let asked = answer.candidates_after.and_then(|token| if at == 0 { Some(token) } else { answer.partner(0, token) });
+    effect(move || dom::scroll_to_column(scroll.get(), asked));
     view! {
         <div class="heat-side">
-            {title.map(|t| view! { <h3>{t}</h3> })}
+            {title.map(|t| view! { <h3>{t}{added(side)}</h3> })}
             <div class="heat-scroll" tabindex="0" role="group" aria-label="Effects by token" node_ref=scroll>
                 <table class="heat">
                     <thead><tr><td></td>{heads}<th scope="col" class="total">"total"</th></tr></thead>
@@ -146,12 +167,28 @@ fn side_view(
                             {cells(totals.as_deref(), "Estimated total effect, all components, each once")}
                             {total(whole)}
                         </tr>
+                        {row(READ, false)}
                     </tbody>
                 </table>
             </div>
         </div>
     }
     .into_any()
+}
+
+/// What the estimates of a side add up to, beside what was asked.
+fn added(side: &Side) -> Option<AnyView> {
+    let whole = sum(side.effects.as_ref()?.totals());
+    let asked = side.loss.or(side.activation)?;
+    let what = if side.loss.is_some() { "logit difference" } else { "traced value" };
+    Some(
+        view! {
+            <span class="quiet small-text added" data-sum=format::full(whole) data-of=format::full(asked)>
+                "estimates add up to "{format::signed(whole)}", "{what}" "{format::signed(asked)}
+            </span>
+        }
+        .into_any(),
+    )
 }
 
 /// The sum of a row.

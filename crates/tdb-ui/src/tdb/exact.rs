@@ -94,7 +94,9 @@ impl ExactEffects {
         }
     }
 
-    pub fn of(self, node: &NodeIndex) -> Option<NodeEffect> {
+    /// Of a node as the two sides name it.
+    fn of(self, nodes: &[Option<NodeIndex>; 2]) -> Option<NodeEffect> {
+        let node = nodes[self.side.get().side()].as_ref()?;
         self.found.see(|found| found.effects.iter().find(|effect| is_of(effect, node)).cloned())
     }
 
@@ -165,10 +167,11 @@ impl ExactEffects {
 /// The question about the nodes of one side, as that side was asked; none if there are too many of them.
 fn request_of(answer: &Answer, side: Compared, set_to: AblateTo, slug: &str) -> Option<EffectsRequest> {
     let asked = &answer.request.sub_requests;
-    let side = asked.get(usize::from(side == Compared::Right)).or(asked.first())?;
+    let at = side.side().min(answer.sides.len().checked_sub(1)?);
+    let side = asked.get(at)?;
     // What a skip connection gives is no activation that could be set.
     let single = answer.rows.iter().filter(|row| row.node.node_type != NodeType::MlpTranscoderSkip);
-    let nodes: Vec<NodeIndex> = single.map(|row| row.node.clone()).collect();
+    let nodes: Vec<NodeIndex> = single.filter_map(|row| row.nodes[at].clone()).collect();
     if nodes.is_empty() || nodes.len() > MOST_UNASKED {
         return None;
     }
@@ -206,10 +209,14 @@ fn words(set_to: AblateTo) -> &'static str {
 }
 
 /// The cell of one node.
-pub fn cell(exact: ExactEffects, node: NodeIndex) -> AnyView {
-    let effect = Memo::new(move |_| exact.of(&node));
+pub fn cell(exact: ExactEffects, nodes: [Option<NodeIndex>; 2]) -> AnyView {
+    let is_missing = nodes.clone();
+    let effect = Memo::new(move |_| exact.of(&nodes));
     let shown = move || match effect.get() {
-        None => view! { <div class="cell num quiet" role="gridcell">"…"</div> }.into_any(),
+        None => {
+            let is_missing = is_missing[exact.side.get().side()].is_none();
+            view! { <div class="cell num quiet" role="gridcell">{if is_missing { "–" } else { "…" }}</div> }.into_any()
+        }
         Some(effect) => {
             let full = format::full(effect.exact);
             let title = format!(

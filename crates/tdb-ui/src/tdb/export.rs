@@ -59,34 +59,38 @@ pub fn csv(session: Session, checks: &[Check], link: &str) -> String {
 
 fn table(answer: &Answer, lines: &[Line], stamp: &str) -> String {
     let mut out = format!("# {}\n", stamp.replace('\n', " "));
-    out.push_str("name,type,layer,index,attended_to,attended_to_token,token,token_text");
+    out.push_str("name,type,layer,index");
     let sides: &[&str] = if answer.is_two_sided() { &["left_", "right_"] } else { &[""] };
+    // Two prompts of unequal length have the same node at different tokens.
+    let places = if answer.is_aligned() { sides } else { &[""] };
+    for side in places {
+        out.push_str(&format!(",{side}attended_to,{side}attended_to_token,{side}token,{side}token_text"));
+    }
     for side in sides {
         for metric in Metric::ALL {
             out.push_str(&format!(",{side}{}", metric.wire()));
         }
     }
     out.push('\n');
-    let text = |i: Option<usize>| i.and_then(|i| answer.tokens().get(i)).map(|t| quote(t)).unwrap_or_default();
+    let text = |side: usize, i: Option<usize>| {
+        i.and_then(|i| answer.sides.get(side)?.tokens.get(i)).map(|t| quote(t)).unwrap_or_default()
+    };
     let place = |i: Option<usize>| i.map(|i| i.to_string()).unwrap_or_default();
     for line in lines {
         let Line::Node { row, .. } = line else { continue };
         let row = &answer.rows[*row];
         let layer = row.node.layer_index.map(|l| l.to_string()).unwrap_or_default();
         let unit = crate::names::unit(&row.node);
-        out.push_str(&format!(
-            "{},{},{layer},{unit},{},{},{},{}",
-            row.name,
-            row.node.node_type,
-            place(row.to[0]),
-            text(row.to[0]),
-            place(row.from),
-            text(row.from)
-        ));
+        out.push_str(&format!("{},{},{layer},{unit}", row.name, row.node.node_type));
+        for side in 0..places.len() {
+            for at in [row.to[side], row.from[side]] {
+                out.push_str(&format!(",{},{}", place(at), text(side, at)));
+            }
+        }
         for values in row.values.iter().take(sides.len()) {
-            for value in values {
+            for metric in Metric::ALL {
                 out.push(',');
-                out.push_str(&format::full(*value));
+                out.push_str(&values.map(|values| format::full(values[metric as usize])).unwrap_or_default());
             }
         }
         out.push('\n');

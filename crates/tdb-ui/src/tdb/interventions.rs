@@ -16,8 +16,13 @@ use crate::ui::{entered, press};
 
 /// Name and place of a node in words: `attn_L2_1 at “,” (6)`.
 pub fn describe(node: &NodeIndex, answer: &Answer) -> String {
+    describe_at(node, answer.tokens())
+}
+
+/// The same, of a node named by these tokens.
+pub fn describe_at(node: &NodeIndex, tokens: &[String]) -> String {
     let token = |i: Option<usize>| match i {
-        Some(i) => match answer.tokens().get(i) {
+        Some(i) => match tokens.get(i) {
             Some(t) => format!("{} ({i})", format::quoted(t)),
             None => format!("token {i}"),
         },

@@ -174,8 +174,9 @@ fn listed(session: Session) -> AnyView {
     let answer = session.answer.get();
     let mut sums = LayerSums::new(answer.tokens().len());
     for row in &answer.rows {
-        let value = row.value(Compared::Left, Metric::TotalEffect);
-        sums.add(row.node.node_type, row.node.layer_index, row.from, value);
+        if let Some(value) = row.value(Compared::Left, Metric::TotalEffect) {
+            sums.add(row.node.node_type, row.node.layer_index, row.from[0], value);
+        }
     }
     draw(session, answer.tokens(), sums.rows().collect())
 }

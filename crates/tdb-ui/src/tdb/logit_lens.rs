@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use leptos::prelude::*;
+use tdb_api::page::PageState;
 use tdb_api::routes::LogitLens as Route;
 use tdb_api::{LogitLensCell, LogitLensRequest, LogitLensResponse};
 
@@ -32,13 +33,16 @@ pub fn LogitLens() -> impl IntoView {
     let shown = RwSignal::new("top".to_owned());
     let unablated = RwSignal::new(false);
     let has_ablations = move || session.asked.see(|a| a.as_ref().is_some_and(|a| !a.left.node_ablations.is_empty()));
+    let right = RwSignal::new(false);
+    let two_prompts = move || session.asked.see(|a| a.as_ref().is_some_and(PageState::compares_prompts));
     let (state, again) = follow::<Route>(move || {
-        let side = session.asked.see(|a| a.as_ref().map(|a| a.left.clone()))?;
+        let at = usize::from(right.get() && two_prompts());
+        let side = session.answer.see(|a| a.request.sub_requests.get(at).cloned())?;
         Some(LogitLensRequest {
             prompt: side.prompt,
             target_tokens: side.target_tokens,
-            distractor_tokens: side.distractor_tokens.into_iter().filter(|t| *t != Default::default()).collect(),
-            node_ablations: Some(if unablated.get() { Vec::new() } else { side.node_ablations }),
+            distractor_tokens: side.distractor_tokens,
+            node_ablations: Some(if unablated.get() { Vec::new() } else { side.node_ablations.unwrap_or_default() }),
             last_tokens: Some(LAST),
         })
     });
@@ -53,6 +57,17 @@ pub fn LogitLens() -> impl IntoView {
                 >
                     {SHOWN.map(|(word, label)| view! { <option value=word>{label}</option> }).collect_view()}
                 </select>
+                <Show when=two_prompts>
+                    <select
+                        class="field"
+                        aria-label="Of which prompt"
+                        id="lens-side"
+                        on:change=entered(move |e| right.set(event_target_value(&e) == "right"))
+                    >
+                        <option value="left">"left prompt"</option>
+                        <option value="right">"right prompt"</option>
+                    </select>
+                </Show>
                 <Show when=has_ablations>
                     <label class="check">
                         <input type="checkbox" on:change=entered(move |e| unablated.set(event_target_checked(&e))) />

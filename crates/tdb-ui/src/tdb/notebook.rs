@@ -86,7 +86,7 @@ impl Log {
             title: format!("Run {}", run.id),
             facts,
             url: session.url(page, &session.view.get_untracked()),
-            request: Json::of(&page.to_request()).text(),
+            request: Json::of(&session.request_for(page)).text(),
             values,
             ..Entry::default()
         });

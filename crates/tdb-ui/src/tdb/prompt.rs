@@ -13,13 +13,7 @@ use crate::ui::entered;
 use crate::ui::{dynamic, follows};
 
 #[component]
-pub fn PromptEditor(
-    right: bool,
-    label: Signal<String>,
-    tokens: Signal<Option<Tokens>>,
-    /// Why it cannot be compared with the other prompt.
-    mismatch: Signal<Option<String>>,
-) -> impl IntoView {
+pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<Tokens>>) -> impl IntoView {
     let session = Session::get();
     let server = Server::get();
     let id = if right { "prompt-right" } else { "prompt" };
@@ -43,7 +37,7 @@ pub fn PromptEditor(
     };
     let told =
         move || session.problem.get().filter(|p| field_of(p) == Some(Field::Prompt { right })).map(|p| p.message);
-    let problem = Memo::new(move |_| own().or_else(told).or_else(|| mismatch.get()));
+    let problem = Memo::new(move |_| own().or_else(told));
     let warning = move || {
         text.see(|t| t.ends_with(' '))
             .then_some("The prompt ends with a space: the next word would begin with another one.")

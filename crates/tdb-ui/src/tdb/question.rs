@@ -13,10 +13,14 @@ pub enum Field {
     Target { right: bool, at: usize },
     Distractor { right: bool, at: usize },
     TopK,
+    Alignment,
 }
 
 /// The input that a problem is about, if the page has it.
 pub fn field_of(problem: &Problem) -> Option<Field> {
+    if problem.field == Some("alignment".into()) {
+        return Some(Field::Alignment);
+    }
     let [Step::Key(list), Step::Index(side), Step::Key(name), rest @ ..] = problem.field.as_ref()?.0.as_slice() else {
         return None;
     };
@@ -75,5 +79,6 @@ mod tests {
         assert_eq!(at("subRequests[0].topAndBottomKForNodeTable"), Some(Field::TopK));
         assert_eq!(at("subRequests[0].nodeAblations"), None);
         assert_eq!(at("subRequests"), None);
+        assert_eq!(at("alignment"), Some(Field::Alignment));
     }
 }

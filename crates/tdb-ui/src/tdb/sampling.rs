@@ -177,7 +177,7 @@ fn doses(page: &PageState, held: SideState, at: usize, values: &[f64]) -> Batche
         page.left.node_ablations[at].value = *value;
         page.to_request().sub_requests.remove(0)
     };
-    BatchedTdbRequest { sub_requests: values.iter().map(side).collect(), checks: None }
+    BatchedTdbRequest { sub_requests: values.iter().map(side).collect(), alignment: None, checks: None }
 }
 
 /// A value, and the asked quantity with the node held at it.

@@ -26,7 +26,7 @@ pub fn ShareMenu() -> impl IntoView {
     let link = move || {
         format!("{}{}", dom::origin(), session.url(&session.page.get_untracked(), &session.view.get_untracked()))
     };
-    let body = move || Json::of(&session.page.get_untracked().to_request()).text();
+    let body = move || Json::of(&session.request_for(&session.page.get_untracked())).text();
     let server = client::absolute_server;
     view! {
         <Menu label="Share" class="button small plain">

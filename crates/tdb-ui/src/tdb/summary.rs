@@ -40,7 +40,7 @@ fn estimated(answer: &Answer, asked: &PageState) -> Option<f64> {
     }
     let effect = |a: &NodeAblation| {
         let row = answer.rows.iter().find(|row| a.value == 0.0 && row.node == a.node_index)?;
-        Some(row.value(Compared::Right, Metric::TotalEffect))
+        row.value(Compared::Right, Metric::TotalEffect)
     };
     let effects: Option<Vec<f64>> = asked.left.node_ablations.iter().map(effect).collect();
     effects.filter(|effects| !effects.is_empty()).map(|effects| difference(0.0, sum(effects)))
@@ -139,7 +139,7 @@ fn sentence(session: Session) -> AnyView {
         .take(3)
         .filter_map(|line| match line {
             Line::Node { row, .. } => {
-                let effect = line.value(&answer, Compared::Left, Metric::DirectEffect);
+                let effect = line.value(&answer, Compared::Left, Metric::DirectEffect)?;
                 Some(format!("{} {}", answer.rows[*row].name, format::signed(effect)))
             }
             Line::Group { .. } => None,

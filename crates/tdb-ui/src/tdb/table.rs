@@ -12,12 +12,12 @@ use leptos::prelude::*;
 use serde::Serialize;
 use tdb_api::numbers::{fraction, sum};
 use tdb_api::stream::TOP_K_COMPONENTS;
-use tdb_api::{MultipleTopKDerivedScalarsResponseData, NodeIndex};
+use tdb_api::{AttentionTraceType, MultipleTopKDerivedScalarsResponseData, NodeIndex};
 
 use super::actions::{RowMenu, cannot_ablate, node_href, traces};
 use super::exact::{ExactEffects, ExactFooter};
 use super::{Slug, explain::Explanations, selected_node::SelectedNode};
-use crate::answer::{Answer, Compared, Metric};
+use crate::answer::{Answer, Compared, Metric, Row, Values};
 use crate::dom;
 use crate::format;
 use crate::json::Json;
@@ -133,9 +133,9 @@ impl Table {
     /// What is open and selected goes with its node when another answer has other rows.
     fn keep_places(self) {
         let session = self.session;
-        let all = move |a: &Answer| a.rows.iter().map(|r| r.node.clone()).collect::<Vec<_>>();
+        let all = move |a: &Answer| a.rows.iter().map(|r| (r.node.clone(), r.only())).collect::<Vec<_>>();
         let nodes = Memo::new(move |_| session.answer.see(|a| all(a)));
-        Effect::new(move |old: Option<Vec<NodeIndex>>| {
+        Effect::new(move |old: Option<Vec<(NodeIndex, Option<Compared>)>>| {
             let new = nodes.get();
             if let Some(old) = old {
                 let place = |row: &usize| old.get(*row).and_then(|n| new.iter().position(|m| m == n));
@@ -194,10 +194,11 @@ impl Table {
         match line {
             Line::Group { .. } => LineKind::Group,
             Line::Node { row, .. } => {
-                let node = self.node(*row);
+                let row = self.session.answer.peek(|a| a.rows.get(*row).cloned());
                 LineKind::Node {
-                    can_ablate: node.as_ref().is_some_and(|n| cannot_ablate(n).is_none()),
-                    can_trace: node.is_some_and(|n| !traces(n.node_type).is_empty()),
+                    can_ablate: row.as_ref().is_some_and(|row| why_fixed(row).is_none()),
+                    can_trace: row.as_ref().is_some_and(|row| !ways_to_trace(row).is_empty()),
+                    can_pin: row.is_some_and(|row| row.nodes[0].is_some()),
                 }
             }
         }
@@ -254,6 +255,7 @@ impl Table {
                     }
                 }
             },
+            Action::Pin => self.session.toggle_pin(node),
             Action::OpenPage => {
                 if let Some((window, href)) = dom::window().zip(node_href(&node, self.session, slug)) {
                     let _ = window.open_with_url_and_target(&href, "_blank");
@@ -277,6 +279,20 @@ impl Table {
         }
     }
 }
+
+/// Why a row's node cannot be ablated, if it cannot. Ablations and traces are named by tokens of the left prompt.
+fn why_fixed(row: &Row) -> Option<&'static str> {
+    match row.only() {
+        Some(Compared::Right) => Some(ONLY_RIGHT),
+        _ => cannot_ablate(&row.node),
+    }
+}
+
+fn ways_to_trace(row: &Row) -> Vec<(Option<AttentionTraceType>, &'static str)> {
+    if row.only() == Some(Compared::Right) { Vec::new() } else { traces(row.node.node_type) }
+}
+
+const ONLY_RIGHT: &str = "Its token has no partner in the left prompt, by whose tokens ablations and traces are named.";
 
 #[component]
 pub fn NodeTable() -> impl IntoView {
@@ -308,7 +324,7 @@ pub fn NodeTable() -> impl IntoView {
                 id="node-table"
                 role="grid"
                 tabindex="0"
-                aria-label="Nodes; arrow keys move, Enter opens, a ablates, t traces"
+                aria-label="Nodes; arrow keys move, Enter opens, a ablates, t traces, p pins"
                 aria-rowcount=follows(move || lines.see(|l| l.len() + 1).to_string())
                 aria-activedescendant=follows(move || table.active.get().map(|k| format!("line-{k}")))
                 aria-busy=follows(move || session.is_stale().to_string())
@@ -381,7 +397,7 @@ fn covered(session: Session, lines: &[Line]) -> Option<String> {
     session.answer.see(|answer| {
         let whole = answer.objective()?;
         let once = lines.iter().filter(|line| line.nodes() > 0);
-        let listed = sum(once.map(|line| line.value(answer, Compared::Left, Metric::DirectEffect)));
+        let listed = sum(once.filter_map(|line| line.value(answer, Compared::Left, Metric::DirectEffect)));
         let share = fraction(listed, whole).map(|share| format!(" ({:.0} %)", share * 100.0)).unwrap_or_default();
         Some(format!(" · direct effects {} of {}{share}", format::signed(listed), format::signed(whole)))
     })
@@ -398,7 +414,7 @@ fn json(answer: &Answer) -> Json {
     struct Named<'a> {
         name: &'a str,
         node: &'a NodeIndex,
-        values: &'a [[f64; 4]; 2],
+        values: &'a Values,
     }
     Json::of(&Nodes {
         top_k_components: answer.responses().iter().map(|r| r.ranked(TOP_K_COMPONENTS)).collect(),

@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use super::{logit_lens::LogitLens, notebook::LogView, patterns::Patterns, sampling::Sampling};
+use super::{circuit::CircuitView, logit_lens::LogitLens, notebook::LogView, patterns::Patterns, sampling::Sampling};
 use crate::ui::Dialog;
 use crate::ui::dynamic;
 use crate::ui::press;
@@ -11,14 +11,16 @@ use crate::ui::press;
 enum Tool {
     Lens,
     Patterns,
+    Circuit,
     Sampling,
     Log,
 }
 
 impl Tool {
-    const ALL: [(Self, &'static str, &'static str); 4] = [
+    const ALL: [(Self, &'static str, &'static str); 5] = [
         (Self::Lens, "Logit lens", "tool-lens"),
         (Self::Patterns, "Attention", "tool-patterns"),
+        (Self::Circuit, "Circuit", "tool-circuit"),
         (Self::Sampling, "Continue", "tool-sampling"),
         (Self::Log, "Log", "tool-log"),
     ];
@@ -27,6 +29,7 @@ impl Tool {
         match self {
             Self::Lens => "Logit lens: layer × token",
             Self::Patterns => "Attention patterns of all heads",
+            Self::Circuit => "Circuit: nodes and how they act on each other",
             Self::Sampling => "Continue the prompt",
             Self::Log => "Log of this visit",
         }
@@ -45,6 +48,11 @@ impl Tools {
     pub fn provide() {
         let all = Self { open: RwSignal::new(false), tool: RwSignal::new(Tool::Lens), head: RwSignal::new(None) };
         provide_context(all);
+    }
+
+    pub fn show_circuit(self) {
+        self.tool.set(Tool::Circuit);
+        self.open.set(true);
     }
 
     /// Shows the pattern of a head enlarged.
@@ -76,6 +84,7 @@ pub fn ToolDialog() -> impl IntoView {
             {dynamic(move || match tools.tool.get() {
                 Tool::Lens => view! { <LogitLens /> }.into_any(),
                 Tool::Patterns => view! { <Patterns /> }.into_any(),
+                Tool::Circuit => view! { <CircuitView /> }.into_any(),
                 Tool::Sampling => view! { <Sampling /> }.into_any(),
                 Tool::Log => view! { <LogView /> }.into_any(),
             })}

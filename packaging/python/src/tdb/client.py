@@ -20,6 +20,13 @@ class AblationSpec(TypedDict, total=False):
 ActivationLocationType = Literal['resid.post_emb', 'resid.delta_attn', 'resid.post_attn', 'resid.delta_mlp', 'resid.post_mlp', 'resid.post_mlp_ln', 'resid.post_attn_ln', 'resid.post_ln_f', 'mlp_ln.scale', 'attn_ln.scale', 'resid.ln_f.scale', 'attn.q', 'attn.k', 'attn.v', 'attn.qk_logits', 'attn.qk_probs', 'attn.v_out', 'mlp.pre_act', 'mlp.post_act', 'logits', 'online_autoencoder_latent', 'online_mlp_autoencoder_latent', 'online_attention_autoencoder_latent', 'online_residual_autoencoder_latent', 'online_mlp_autoencoder_error', 'online_residual_mlp_autoencoder_error', 'online_residual_attention_autoencoder_error', 'online_residual_autoencoder_error']
 
 
+class AlignedTokens(TypedDict, total=False):
+    """A token of the first prompt and the one of the second that stands for it."""
+
+    left: Required[int]
+    right: Required[int]
+
+
 class AttentionHeadRecordResponse(TypedDict, total=False):
     """Examples of a component with one scalar for each pair of tokens."""
 
@@ -73,6 +80,7 @@ class BatchedTdbRequest(TypedDict, total=False):
     """One side, or two to be compared: their node tables hold the same nodes."""
 
     subRequests: Required[list['TdbRequestSpec']]
+    alignment: list['AlignedTokens']
     checks: bool
 
 
@@ -87,6 +95,39 @@ class Check(TypedDict, total=False):
 
 
 CheckName = Literal['sum', 'writes', 'identity', 'difference', 'whole', 'gradient', 'sharing', 'dictionary']
+
+
+CircuitEdge = TypedDict('CircuitEdge', {
+    'from': Required[int],
+    'to': int,
+    'through': 'AttentionTraceType',
+    'weight': Required[float],
+}, total=False)
+
+
+class CircuitRequest(TypedDict, total=False):
+    """Which nodes of the run that answers the debugger's question are a circuit, and what all others are set to."""
+
+    prompt: Required[str]
+    targetTokens: Required[list['TokenRef']]
+    distractorTokens: Required[list['TokenRef']]
+    componentTypeForMlp: 'ComponentTypeForMlp'
+    componentTypeForAttention: 'ComponentTypeForAttention'
+    nodeAblations: list['NodeAblation']
+    nodes: Required[list['MirroredNodeIndex']]
+    ablateTo: 'AblateTo'
+
+
+class CircuitResponse(TypedDict, total=False):
+    """A circuit's edges, and the objective with and without it."""
+
+    objective: Required[float]
+    kept: Required[float]
+    removed: Required[float]
+    empty: Required[float]
+    faithfulness: float
+    estimates: Required[list[float]]
+    edges: Required[list['CircuitEdge']]
 
 
 class ComponentRequest(TypedDict, total=False):
@@ -1079,6 +1120,10 @@ class Client(Transport):
     def effects(self, body: 'EffectsRequest') -> 'EffectsResponse':
         """What really happens to the debugger's objective when nodes are removed, one at a time."""
         return self.request('POST', '/effects', body=body)
+
+    def circuit(self, body: 'CircuitRequest') -> 'CircuitResponse':
+        """How some nodes act on each other, and what the objective is with all others ablated."""
+        return self.request('POST', '/circuit', body=body)
 
     def patch(self, body: 'PatchRequest') -> 'PatchResponse':
         """What happens when activations of one prompt's run are put into another's."""

@@ -3,12 +3,13 @@
 use leptos::{html, prelude::*};
 use tdb_api::{NodeType, TopTokens};
 
-use super::super::actions::{cannot_ablate, node_href, traces};
+use super::super::actions::node_href;
 use super::super::attention::AttentionPattern;
 use super::super::explain::explained_text;
 use super::super::means::MeanValues;
-use super::super::{Slug, interventions::describe};
-use super::Table;
+use super::super::{Slug, interventions::describe_at};
+use super::{Table, ways_to_trace, why_fixed};
+use crate::answer::Compared;
 use crate::dom;
 use crate::format;
 use crate::signals::{Change, Peek, See};
@@ -20,9 +21,12 @@ use crate::ui::{entered, press};
 pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
     let session = table.session;
     let answer = session.answer.get_untracked();
-    let node = answer.rows[row].node.clone();
+    let shown = &answer.rows[row];
+    let node = shown.node.clone();
+    let (fixed, ways) = (why_fixed(shown), ways_to_trace(shown));
     let value = RwSignal::new("0".to_owned());
-    let title = describe(&node, &answer);
+    let right = shown.only() == Some(Compared::Right);
+    let title = describe_at(&node, answer.sides.get(usize::from(right)).map_or(&[][..], |side| &side.tokens));
     let href = node_href(&node, session, &Slug::text());
     let explanation = {
         let node = node.clone();
@@ -69,8 +73,8 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
             <div class="detail-cell" role="gridcell">
                 <div class="detail-side">
                     <strong>{title}</strong>
-                    {cannot_ablate(&node).map(|why| view! { <span class="quiet">{why}</span> })}
-                    {cannot_ablate(&node).is_none().then(|| view! {
+                    {fixed.map(|why| view! { <span class="quiet">{why}</span> })}
+                    {fixed.is_none().then(|| view! {
                         <div class="row">
                             <label class="check">
                                 "Value "
@@ -87,7 +91,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                         <MeanValues node=Signal::stored(Some(averaged.clone())) value=value />
                     })}
                     <div class="row">
-                        {traces(node.node_type).into_iter().map(|(through, label)| {
+                        {ways.into_iter().map(|(through, label)| {
                             let node = node.clone();
                             view! {
                                 <button
@@ -122,7 +126,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                             view! { <Reading label=format!("{side}{label}") tokens=tokens /> }
                         }).collect_view().into_any()
                     })}
-                    {is_head.then(|| view! { <AttentionPattern node=head /> })}
+                    {is_head.then(|| view! { <AttentionPattern node=head right=right /> })}
                 </div>
             </div>
         </div>

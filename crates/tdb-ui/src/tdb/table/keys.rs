@@ -4,7 +4,12 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineKind {
     Group,
-    Node { can_ablate: bool, can_trace: bool },
+    /// `can_pin`: whether it is the left prompt's.
+    Node {
+        can_ablate: bool,
+        can_trace: bool,
+        can_pin: bool,
+    },
 }
 
 /// Where the keyboard is.
@@ -25,6 +30,8 @@ pub enum Action {
     Toggle,
     Ablate,
     Trace,
+    /// Puts it into the circuit, or takes it out.
+    Pin,
     OpenPage,
 }
 
@@ -52,6 +59,7 @@ fn on_line(key: &str, line: LineKind) -> Option<Action> {
         ("Enter" | " ", _) => Some(Action::Toggle),
         ("a", LineKind::Node { can_ablate: true, .. }) => Some(Action::Ablate),
         ("t", LineKind::Node { can_trace: true, .. }) => Some(Action::Trace),
+        ("p", LineKind::Node { can_pin: true, .. }) => Some(Action::Pin),
         ("o", LineKind::Node { .. }) => Some(Action::OpenPage),
         _ => None,
     }
@@ -61,8 +69,8 @@ fn on_line(key: &str, line: LineKind) -> Option<Action> {
 mod tests {
     use super::*;
 
-    const NODE: LineKind = LineKind::Node { can_ablate: true, can_trace: true };
-    const EMBEDDING: LineKind = LineKind::Node { can_ablate: false, can_trace: false };
+    const NODE: LineKind = LineKind::Node { can_ablate: true, can_trace: true, can_pin: true };
+    const EMBEDDING: LineKind = LineKind::Node { can_ablate: false, can_trace: false, can_pin: false };
 
     fn at(at: Option<(usize, LineKind)>, key: &str) -> Option<Action> {
         action(key, Context { lines: 10, at, page: 4 })
@@ -92,7 +100,8 @@ mod tests {
         assert_eq!(at(Some((1, NODE)), "t"), Some(Action::Trace));
         assert_eq!(at(Some((1, NODE)), "o"), Some(Action::OpenPage));
         assert_eq!(at(Some((1, NODE)), " "), Some(Action::Toggle));
-        for key in ["a", "t", "o", "Enter"] {
+        assert_eq!((at(Some((1, NODE)), "p"), at(Some((1, EMBEDDING)), "p")), (Some(Action::Pin), None));
+        for key in ["a", "t", "o", "p", "Enter"] {
             assert_eq!(at(None, key), None, "{key}");
         }
         assert_eq!((at(Some((1, EMBEDDING)), "a"), at(Some((1, EMBEDDING)), "t")), (None, None));

@@ -3,10 +3,10 @@
 use leptos::prelude::*;
 
 use super::super::Slug;
-use super::super::actions::{cannot_ablate, node_href, traces};
+use super::super::actions::node_href;
 use super::super::exact;
 use super::super::explain::{Explained, explained_text};
-use super::Table;
+use super::{Table, ways_to_trace, why_fixed};
 use crate::answer::{Answer, Compared, Metric};
 use crate::format;
 use crate::names;
@@ -57,14 +57,14 @@ pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView 
         }
     };
     let exact = {
-        let node = match &line {
+        let nodes = match &line {
             Line::Group { .. } => None,
-            Line::Node { row, .. } => Some(answer.rows[*row].node.clone()),
+            Line::Node { row, .. } => Some(answer.rows[*row].nodes.clone()),
         };
         move || {
-            let node = node.clone();
-            table.shape.with(|s| s.exact).then(|| match node {
-                Some(node) => exact::cell(table.exact, node),
+            let nodes = nodes.clone();
+            table.shape.with(|s| s.exact).then(|| match nodes {
+                Some(nodes) => exact::cell(table.exact, nodes),
                 None => view! { <div class="cell" role="gridcell"></div> }.into_any(),
             })
         }
@@ -134,17 +134,22 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
         None => view! { <span class=class>{row.name.clone()}</span> }.into_any(),
     };
     let (ablated, traced, menued) = (node.clone(), node.clone(), node.clone());
-    let reason = cannot_ablate(&node);
-    let ways = traces(node.node_type);
+    let reason = why_fixed(row);
+    let ways = ways_to_trace(row);
+    let can_trace = !ways.is_empty();
     let name = row.name.clone();
     let trace = move |event: web_sys::MouseEvent| match ways.as_slice() {
         [(None, _)] => table.session.trace(traced.clone(), None),
         _ => table.menu.open(traced.clone(), &event_target::<web_sys::Element>(&event), true),
     };
-    let can_trace = !traces(node.node_type).is_empty();
     view! {
         <span class="name-text">{link}</span>
-        <span class="row-actions" class:few=follows(move || table.shape.see(|s| s.two_sided || s.narrow))>
+        {row.only().map(|side| view! {
+            <span class="quiet times" data-only=side.label() title="One of its tokens has no partner in the other prompt">
+                {side.label()}" only"
+            </span>
+        })}
+        {(row.only() != Some(Compared::Right)).then(|| view! { <span class="row-actions" class:few=follows(move || table.shape.see(|s| s.two_sided || s.narrow))>
             {reason.is_none().then(|| view! {
                 <button
                     type="button"
@@ -179,7 +184,7 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
             >
                 "⋯"
             </button>
-        </span>
+        </span> })}
     }
     .into_any()
 }
@@ -213,7 +218,7 @@ fn place_cells(table: Table, line: &Line, answer: &Answer) -> AnyView {
     };
     view! {
         {shape.to.then(|| view! { <div class="cell" role="gridcell">{place(row.to, false)}</div> })}
-        {shape.from.then(|| view! { <div class="cell" role="gridcell">{place([row.from; 2], true)}</div> })}
+        {shape.from.then(|| view! { <div class="cell" role="gridcell">{place(row.from, true)}</div> })}
     }
     .into_any()
 }
@@ -245,7 +250,13 @@ fn value_cell(line: &Line, answer: &Answer, metric: Metric, view: Compared) -> A
     if matches!(line, Line::Group { rows, .. } if rows.len() > 1) && metric == Metric::Activation {
         return view! { <div class="cell num" role="gridcell"></div> }.into_any();
     }
-    let value = line.value(answer, view, metric);
+    let column = format!("{}.{}", metric.wire(), view.label());
+    let Some(value) = line.value(answer, view, metric) else {
+        return view! {
+            <div class="cell num quiet" role="gridcell" title="No partner in the other prompt" data-none=column>"–"</div>
+        }
+        .into_any();
+    };
     let most = answer.most[metric as usize];
     let signed = view == Compared::Diff || matches!(metric, Metric::DirectEffect | Metric::TotalEffect);
     let text = if signed { format::signed(value) } else { format::number(value) };
@@ -258,7 +269,7 @@ fn value_cell(line: &Line, answer: &Answer, metric: Metric, view: Compared) -> A
             style=fill_style(value, most)
             title=full.clone()
             data-value=full
-            data-column=format!("{}.{}", metric.wire(), view.label())
+            data-column=column
         >{text}</div>
     }
     .into_any()
