@@ -35,6 +35,7 @@ mod waterfall;
 
 use leptos::ev;
 use leptos::prelude::*;
+use tdb_api::page::PageState;
 
 use crate::app::OnServedModel;
 use crate::dom::{self, set_title};
@@ -42,7 +43,7 @@ use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{See, effect};
 use crate::ui::{KeepFigure, ProblemCard};
-use crate::ui::{Show, dynamic};
+use crate::ui::{Show, dynamic, follows};
 
 #[component]
 pub fn DebuggerPage(slug: String) -> impl IntoView {
@@ -89,7 +90,7 @@ pub fn DebuggerPage(slug: String) -> impl IntoView {
                         <runs::Runs />
                     </Show>
                 </div>
-                <div class="main">
+                <div class="main" class:two=follows(move || session.page.see(PageState::compares_prompts))>
                     <tour::Tour />
                     <summary::Summary />
                     <fidelity::Fidelity />

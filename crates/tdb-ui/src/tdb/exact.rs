@@ -210,11 +210,11 @@ fn words(set_to: AblateTo) -> &'static str {
 
 /// The cell of one node.
 pub fn cell(exact: ExactEffects, nodes: [Option<NodeIndex>; 2]) -> AnyView {
-    let is_missing = nodes.clone();
+    let missing = nodes.each_ref().map(Option::is_none);
     let effect = Memo::new(move |_| exact.of(&nodes));
     let shown = move || match effect.get() {
         None => {
-            let is_missing = is_missing[exact.side.get().side()].is_none();
+            let is_missing = missing[exact.side.get().side()];
             view! { <div class="cell num quiet" role="gridcell">{if is_missing { "–" } else { "…" }}</div> }.into_any()
         }
         Some(effect) => {
