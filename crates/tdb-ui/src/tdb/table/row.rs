@@ -207,6 +207,12 @@ fn place_cells(table: Table, line: &Line, answer: &Answer) -> AnyView {
         let (left, right) = (token(0), token(1));
         match (left, right) {
             (None, None) => ().into_any(),
+            // The same token at two places is written once.
+            (Some((left, token)), Some((right, same))) if left != right && token == same => view! {
+                <TokenChip token=token index=Some(left) />
+                <span class="token-index">"/ "{right}</span>
+            }
+            .into_any(),
             (Some(l), Some(r)) if l != r => view! {
                 <TokenChip token=l.1 index=Some(l.0) />" / "<TokenChip token=r.1 index=Some(r.0) />
             }
