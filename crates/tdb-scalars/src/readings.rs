@@ -1,7 +1,7 @@
 //! Nodes read in token space: which tokens a node's write makes likelier, which embeddings would excite a node.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::select::{Extremes, Scored};
 use crate::side::Side;
 use crate::slots;
 use crate::tensors::{dot_in_double, row_of, times_gain};
-use crate::trace::Trace;
+use crate::trace::{Trace, behind_neurons};
 use crate::values::{Values, wrap};
 
 /// The best and the worst tokens of one direction, by score.
@@ -272,9 +272,54 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Res
 /// # Errors
 /// If a node is neither neuron nor latent.
 pub fn exciting_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Result<Vec<Reading>> {
-    let directions: Vec<Vec<f32>> = nodes.par_iter().map(|node| read_vector(side, *node)).collect::<Result<_>>()?;
+    let mut together: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut alone = Vec::new();
+    for (i, node) in nodes.iter().enumerate() {
+        match node {
+            Component::Node(Node::Latent { slot: Slot::Mlp, layer, .. }) if is_behind_neurons(side, *layer) => {
+                together.entry(*layer).or_default().push(i);
+            }
+            _ => alone.push(i),
+        }
+    }
+    let mut directions = vec![Vec::new(); nodes.len()];
+    let found = alone.par_iter().map(|i| read_vector(side, nodes[*i])).collect::<Result<Vec<_>>>()?;
+    alone.into_iter().zip(found).for_each(|(i, direction)| directions[i] = direction);
+    for (layer, of) in together {
+        let found = read_behind_neurons(side, layer, of.iter().map(|i| nodes[*i]))?;
+        of.into_iter().zip(found).for_each(|(i, direction)| directions[i] = direction);
+    }
     let vocabulary = Vocabulary::Embedding;
     Ok(Read { engine: side.engine, vocabulary, components: nodes, directions: &directions, count }.all())
+}
+
+/// Whether a layer's MLP latents are computed from its neurons.
+fn is_behind_neurons(side: &Side<'_>, layer: usize) -> bool {
+    let site = side.model().autoencoder(Slot::Mlp, layer).map(|autoencoder| autoencoder.site());
+    matches!(site, Some(AutoencoderSite::MlpPostAct | AutoencoderSite::ResidDeltaMlp))
+}
+
+/// As [`read_vector`] for such latents of one layer, whose weights are read once for all of them.
+fn read_behind_neurons(
+    side: &Side<'_>,
+    layer: usize,
+    latents: impl Iterator<Item = Component>,
+) -> Result<Vec<Vec<f32>>> {
+    let model = side.model();
+    let (tokens, indices): (Vec<u32>, Vec<usize>) = latents
+        .filter_map(|node| match node {
+            Component::Node(Node::Latent { token, index, .. }) => Some((token as u32, index)),
+            _ => None,
+        })
+        .unzip();
+    let autoencoder = slots::in_layer(model, Slot::Mlp, layer)?;
+    let resid = side.read_by(Slot::Mlp, layer)?;
+    let rows = resid.index_select(&Tensor::new(tokens, resid.device())?, 0)?;
+    let mut read = |row: usize, input: &Tensor| -> Result<Vec<f32>> {
+        Ok(autoencoder.read_gradient(indices[row], &row_of(input, 0)?, false))
+    };
+    let found = behind_neurons(model, model.block(layer), autoencoder.site(), &rows, true, &mut read)?;
+    (0..indices.len()).map(|row| row_of(&found, row)).collect()
 }
 
 /// Gradient of a node's pre-activation at the residual stream of its token, `[D]`.

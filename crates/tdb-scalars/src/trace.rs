@@ -305,17 +305,14 @@ impl Trace {
                 (value, block.mlp_norm.vjp(&row, &d, self.frozen_scale)?)
             }
             AutoencoderSite::MlpPostAct | AutoencoderSite::ResidDeltaMlp => {
-                let on_neurons = site == AutoencoderSite::MlpPostAct;
-                let state = block.mlp().apply(&block.mlp_norm.apply(&row)?)?;
-                let input =
-                    if on_neurons { state.post_act.clone() } else { block.post_norm(Slot::Mlp, &state.delta)? };
-                let (value, d) = self.read_latent(autoencoder, index, &input)?;
-                let d = model.tensor(&[1, d.len()], d)?;
-                let d = match on_neurons {
-                    true => block.mlp().vjp_neurons(&state, &d)?,
-                    false => block.mlp().vjp(&state, &block.post_norm_vjp(Slot::Mlp, &state.delta, &d)?)?,
+                let mut value = 0.0;
+                let mut read = |_, input: &Tensor| {
+                    let (found, d) = self.read_latent(autoencoder, index, input)?;
+                    value = found;
+                    Ok(d)
                 };
-                (value, block.mlp_norm.vjp(&row, &d, self.frozen_scale)?)
+                let gradient = behind_neurons(model, block, site, &row, self.frozen_scale, &mut read)?;
+                (value, gradient)
             }
         };
         Ok((value, at_token(&gradient, token, tokens)?))
@@ -404,4 +401,30 @@ pub(crate) fn through_value(
     let mut d = AttentionGradients::zeros(&state)?;
     d.v = model.tensor(state.v.dims(), d_v)?;
     Ok((value, block.attn_norm.vjp(resid, &block.attn.vjp(&state, &d)?, frozen_scale)?))
+}
+
+/// Gradients of latents on an MLP's neurons or on what it writes, at the residual stream that the MLP reads: each latent at
+/// its own row of `rows`, `[N, D]`. `read` is given the number of a row and the latent's input, `[1, n_inputs]`, and gives the
+/// latent's gradient there, `[n_inputs]`.
+pub(crate) fn behind_neurons(
+    model: &Transformer,
+    block: &Block,
+    site: AutoencoderSite,
+    rows: &Tensor,
+    frozen_scale: bool,
+    read: &mut dyn FnMut(usize, &Tensor) -> Result<Vec<f32>>,
+) -> Result<Tensor> {
+    let on_neurons = site == AutoencoderSite::MlpPostAct;
+    let state = block.mlp().apply(&block.mlp_norm.apply(rows)?)?;
+    let input = if on_neurons { state.post_act.clone() } else { block.post_norm(Slot::Mlp, &state.delta)? };
+    let mut d = Vec::with_capacity(input.elem_count());
+    for row in 0..rows.dim(0)? {
+        d.extend(read(row, &input.narrow(0, row, 1)?)?);
+    }
+    let d = model.tensor(input.dims(), d)?;
+    let d = match on_neurons {
+        true => block.mlp().vjp_neurons(&state, &d)?,
+        false => block.mlp().vjp(&state, &block.post_norm_vjp(Slot::Mlp, &state.delta, &d)?)?,
+    };
+    Ok(block.mlp_norm.vjp(rows, &d, frozen_scale)?)
 }
