@@ -76,11 +76,17 @@ fn every_unit_has_a_record_and_an_explanation_of_this_model() {
     }
 }
 
-/// Looks at all units of a layer; how many are active in the text.
-fn active_units(folder: &Path, file: &LayerFile, kind: Kind, layer: usize, count: usize) -> usize {
+/// The lines of a layer's explanations.
+fn explanations(folder: &Path, kind: Kind, layer: usize) -> String {
     let path = folder.join("explanations").join(kind.scalar()).join(format!("{layer}.jsonl.gz"));
     let mut text = String::new();
     GzDecoder::new(fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Looks at all units of a layer; how many are active in the text.
+fn active_units(folder: &Path, file: &LayerFile, kind: Kind, layer: usize, count: usize) -> usize {
+    let text = explanations(folder, kind, layer);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), count);
     let mut active = 0;
@@ -135,6 +141,34 @@ fn shows_many(file: &LayerFile, kind: Kind, layer: usize, unit: usize) -> bool {
         assert!(!kind.is_sparse() || best > 0.0, "{what}");
     }
     record.most_positive.len() > 5 && record.random_sample.len() > 3
+}
+
+/// Earlier versions of the grammar wrote so.
+const MISSPELT: [&str; 2] = ["danceed", " a actor"];
+
+#[test]
+fn nothing_that_is_shown_is_misspelt() {
+    let mut danced = 0;
+    for set in SETS {
+        let (model, folder) = (model(set.dictionaries), folder().join(set.folder));
+        for layer in 0..model.config().n_layers {
+            let file = LayerFile::open(&folder.join(format!("records/{layer}.records"))).unwrap();
+            for kind in set.kinds.iter().filter(|kind| kind.count(&model, layer) > 0) {
+                let text = explanations(&folder, *kind, layer);
+                assert!(!MISSPELT.iter().any(|word| text.contains(word)), "explanations of {}", kind.scalar());
+                for unit in 0..kind.count(&model, layer) {
+                    let record = file.record(kind.scalar(), unit).unwrap().record;
+                    let by_quantile = record.random_sample_by_quantile.iter().flatten().flatten();
+                    for example in record.most_positive.iter().chain(&record.random_sample).chain(by_quantile) {
+                        let text = example.tokens.concat();
+                        assert!(!MISSPELT.iter().any(|word| text.contains(word)), "{text}");
+                        danced += usize::from(text.contains(" danced"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(danced > 0, "the word is among what is shown");
 }
 
 #[test]

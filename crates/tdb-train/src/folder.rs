@@ -7,10 +7,12 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors, serialize_to_file};
 use serde_json::{Value, json};
+use tdb_model::checkpoint;
 use tokenizers::Tokenizer;
 
+use crate::dice::{hash, mix};
 use crate::error::{Error, Result};
-use crate::gpt::Parameters;
+use crate::gpt::{Layout, Parameters};
 use crate::grammar::END_OF_TEXT;
 
 pub const CONFIG: &str = "config.json";
@@ -77,6 +79,40 @@ pub(crate) fn read_tensor(tensors: &SafeTensors<'_>, path: &Path, name: &str, di
 }
 
 impl Model {
+    /// Reads what [`Model::write`] wrote.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, the model is no GPT-2 as `tdb train` makes them, or its vocabulary has not as
+    /// many tokens as the model has rows for.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let config = checkpoint::open(folder).map_err(|error| Error::Model(error.to_string()))?.config;
+        let path = folder.join(TOKENIZER);
+        let tokenizer = Tokenizer::from_file(&path).map_err(|error| Error::content(&path, error))?;
+        let (tokens, rows) = (tokenizer.get_vocab_size(true), config.n_vocab);
+        if tokens != rows {
+            return Err(Error::content(&path, format!("{tokens} tokens, but the model has rows for {rows}")));
+        }
+        let layout = Layout::new(config)?;
+        let path = folder.join(WEIGHTS);
+        let bytes = fs::read(&path).map_err(Error::file(&path))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| Error::content(&path, error))?;
+        let mut numbers = Vec::with_capacity(layout.size);
+        for tensor in &layout.tensors {
+            numbers.extend(read_tensor(&tensors, &path, &tensor.name, &tensor.dims)?);
+        }
+        Ok(Self { parameters: Parameters::new(layout, numbers), tokenizer })
+    }
+
+    /// A number that changes with any weight and with the tokenizer.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot be written.
+    pub fn fingerprint(&self) -> Result<String> {
+        let text = self.tokenizer.to_string(false).map_err(|error| Error::Tokenizer(error.to_string()))?;
+        let weights = self.parameters.numbers().iter().map(|x| u64::from(x.to_bits()));
+        Ok(format!("{:016x}", weights.fold(hash(&[&text]), |state, bits| mix(state ^ bits))))
+    }
+
     /// Writes the three files into a folder that exists.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let layout = self.parameters.layout();

@@ -29,4 +29,4 @@ pub mod training;
 pub use error::{Error, Result};
 pub use eval::{EvalOptions, EvalReport, evaluate};
 pub use folder::Model;
-pub use training::{Progress, Recipe, TrainOptions, train};
+pub use training::{Progress, Recipe, Start, TrainOptions, train};

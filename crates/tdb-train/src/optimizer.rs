@@ -72,6 +72,12 @@ impl Moments {
 }
 
 impl AdamW {
+    /// For going on from a finished model: a tenth of the rate, and rising for a tenth of the steps where those are few.
+    pub fn going_on(steps: usize) -> Self {
+        let usual = Self::default();
+        Self { peak: usual.peak / 10.0, warm_up: usual.warm_up.min(steps / 10), ..usual }
+    }
+
     /// The learning rate of step `step` of `steps`, both counted from 0.
     pub fn rate(&self, step: usize, steps: usize) -> f32 {
         if step < self.warm_up {

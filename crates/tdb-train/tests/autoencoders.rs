@@ -9,7 +9,7 @@ use std::path::Path;
 use tdb_model::checkpoint::{self, Precision};
 use tdb_model::{AutoencoderSite, Tokenizer, Transformer};
 use tdb_train::optimizer::AdamW;
-use tdb_train::sae::{self, GrammarSource, SaeRecipe, Sparsity, TokenSource};
+use tdb_train::sae::{self, GrammarSource, SaeRecipe, SaeStart, Sparsity, TokenSource};
 use tdb_train::{Recipe, TrainOptions, train};
 
 fn tiny_model(folder: &Path) -> (Transformer, Tokenizer) {
@@ -25,7 +25,7 @@ fn tiny_model(folder: &Path) -> (Transformer, Tokenizer) {
         optimizer: AdamW { warm_up: 2, ..AdamW::default() },
         ..Recipe::default()
     };
-    let options = TrainOptions { recipe, folder: folder.to_owned(), save_every: 100 };
+    let options = TrainOptions { recipe, start: None, folder: folder.to_owned(), save_every: 100 };
     train(&options, &mut |_| ControlFlow::Continue(())).unwrap();
     let checkpoint = checkpoint::open(folder).unwrap();
     (Transformer::load(checkpoint.config, checkpoint.weights).unwrap(), checkpoint.tokenizer)
@@ -33,7 +33,18 @@ fn tiny_model(folder: &Path) -> (Transformer, Tokenizer) {
 
 fn recipe(site: AutoencoderSite, sparsity: Sparsity) -> SaeRecipe {
     let skip = site.is_transcoder();
-    SaeRecipe { seed: 3, site, skip, latents: 24, sparsity, tokens: 4000, batch: 128, buffer: 512, rate: 3e-3 }
+    SaeRecipe {
+        seed: 3,
+        site,
+        skip,
+        latents: 24,
+        sparsity,
+        tokens: 4000,
+        batch: 128,
+        buffer: 512,
+        rate: 3e-3,
+        from: None,
+    }
 }
 
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
@@ -86,14 +97,20 @@ fn a_killed_and_resumed_run_ends_with_the_same_bytes() {
         let run = |folder: &Path, stop: usize| {
             let mut seen = Vec::new();
             let mut source = Short { all: all.clone(), next: 5 };
-            let trained =
-                sae::train_autoencoders(&model, &mut source, &recipe, &sae::state_file(folder), &mut |progress| {
+            let trained = sae::train_autoencoders(
+                &model,
+                &mut source,
+                &recipe,
+                None,
+                &sae::state_file(folder),
+                &mut |progress| {
                     seen.push(progress.tokens);
                     if seen.len() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                })
-                .unwrap();
+                },
+            )
+            .unwrap();
             if let Some(trained) = &trained {
-                sae::write_autoencoders(folder, &recipe, "a test's", trained, Precision::F32).unwrap();
+                sae::write_autoencoders(folder, &recipe, "a test's", None, trained, Precision::F32).unwrap();
             }
             (trained, seen)
         };
@@ -129,22 +146,93 @@ fn a_killed_and_resumed_run_ends_with_the_same_bytes() {
 }
 
 #[test]
+fn going_on_keeps_latents_in_their_places_and_resumes_to_the_same_bytes() {
+    let model_folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = tiny_model(model_folder.path());
+    for (name, site, sparsity) in [
+        ("a-resid-delta-mlp", AutoencoderSite::ResidDeltaMlp, Sparsity::TopK { k: 4 }),
+        ("a-mlp-transcoder", AutoencoderSite::MlpTranscoder, Sparsity::Relu { l1: 0.01 }),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let run = |folder: &Path, recipe: &SaeRecipe, start: Option<&SaeStart>, stop: usize| {
+            fs::create_dir_all(folder).unwrap();
+            let (mut source, mut seen) = (GrammarSource::new(tokenizer.clone(), 1, 32), 0);
+            let state = sae::state_file(folder);
+            let trained = sae::train_autoencoders(&model, &mut source, recipe, start, &state, &mut |_| {
+                seen += 1;
+                if seen == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            let trained = trained.unwrap();
+            if let Some(trained) = &trained {
+                sae::write_autoencoders(folder, recipe, "a test's", start, trained, Precision::F32).unwrap();
+            }
+            trained
+        };
+        let first = root.path().join("first").join(name);
+        let begun = recipe(site, sparsity);
+        let before = run(&first, &begun, None, 0).unwrap();
+
+        let start = SaeStart::read(&first, model.config()).unwrap();
+        let from = Some(start.fingerprint().to_owned());
+        let recipe = SaeRecipe { seed: 9, rate: 1e-5, from, ..begun };
+        let [whole, cut] = ["whole", "cut"].map(|of| root.path().join(of).join(name));
+        let after = run(&whole, &recipe, Some(&start), 0).unwrap();
+        assert!(run(&cut, &recipe, Some(&start), 3).is_none());
+        run(&cut, &recipe, Some(&start), 0).unwrap();
+        assert_eq!(files(&whole), files(&cut), "{name}");
+
+        for (before, after) in before.iter().zip(&after) {
+            let (old, new) = (&before.weights, &after.weights);
+            let apart = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+            let directions = apart(old.decoder.to_vec(), new.decoder.to_vec());
+            assert!(directions > 0.0 && directions < 1e-3, "{name}: {directions}");
+            assert!(apart(old.encoder.to_vec(), new.encoder.to_vec()) < 0.01, "{name}");
+            assert!(apart(old.latent_bias.clone(), new.latent_bias.clone()) < 0.01, "{name}");
+            assert!(apart(old.decoder_bias.clone(), new.decoder_bias.clone()) < 0.01, "{name}");
+            let explained = after.quality.variance_explained - before.quality.variance_explained;
+            assert!(explained > -0.01, "{name}: {explained}");
+        }
+
+        let report = |folder: &Path| -> serde_json::Value {
+            serde_json::from_slice(&fs::read(folder.join("training.json")).unwrap()).unwrap()
+        };
+        assert_eq!(report(&whole)["recipe"]["from"], start.fingerprint());
+        assert_eq!(report(&whole)["start"], report(&first));
+
+        // Other settings than those of the dictionaries, and another start than the recipe's.
+        let refused = |recipe: &SaeRecipe, start: Option<&SaeStart>| {
+            let (mut source, state) = (GrammarSource::new(tokenizer.clone(), 1, 32), root.path().join("none"));
+            let result = sae::train_autoencoders(&model, &mut source, recipe, start, &state, &mut |_| panic!("trains"));
+            result.unwrap_err().to_string()
+        };
+        let error = refused(&SaeRecipe { latents: 25, ..recipe.clone() }, Some(&start));
+        assert!(error.starts_with("from: ") && error.contains("24 latents, not 25"), "{error}");
+        let error = refused(&SaeRecipe { sparsity: Sparsity::TopK { k: 5 }, ..recipe.clone() }, Some(&start));
+        assert!(error.contains("not by TopK { k: 5"), "{error}");
+        let error = refused(&recipe, None);
+        assert!(error.contains("goes on from these dictionaries"), "{error}");
+    }
+    let error = SaeStart::read(model_folder.path(), model.config()).unwrap_err().to_string();
+    assert!(error.contains(&*model_folder.path().to_string_lossy()), "{error}");
+}
+
+#[test]
 fn what_cannot_work_is_said() {
     let model_folder = tempfile::tempdir().unwrap();
     let (model, tokenizer) = tiny_model(model_folder.path());
     let state = model_folder.path().join("state.safetensors");
     let good = recipe(AutoencoderSite::ResidDeltaMlp, Sparsity::TopK { k: 4 });
     let fail = |source: &mut dyn TokenSource, recipe: &SaeRecipe| {
-        let result = sae::train_autoencoders(&model, source, recipe, &state, &mut |_| ControlFlow::Break(()));
+        let result = sae::train_autoencoders(&model, source, recipe, None, &state, &mut |_| ControlFlow::Break(()));
         result.unwrap_err().to_string()
     };
     let mut empty = Short { all: vec![vec![]; 3], next: 0 };
     assert!(fail(&mut empty, &good).contains("holds no tokens"));
     let mut text = GrammarSource::new(tokenizer, 1, 32);
-    assert!(fail(&mut text, &SaeRecipe { sparsity: Sparsity::TopK { k: 25 }, ..good }).contains("24 latents"));
-    assert!(fail(&mut text, &SaeRecipe { buffer: 100, ..good }).contains("fewer than one batch of 128"));
-    assert!(fail(&mut text, &SaeRecipe { rate: f32::NAN, ..good }).contains("rate"));
-    assert!(fail(&mut text, &SaeRecipe { skip: true, ..good }).contains("only a transcoder"));
+    assert!(fail(&mut text, &SaeRecipe { sparsity: Sparsity::TopK { k: 25 }, ..good.clone() }).contains("24 latents"));
+    assert!(fail(&mut text, &SaeRecipe { buffer: 100, ..good.clone() }).contains("fewer than one batch of 128"));
+    assert!(fail(&mut text, &SaeRecipe { rate: f32::NAN, ..good.clone() }).contains("rate"));
+    assert!(fail(&mut text, &SaeRecipe { skip: true, ..good.clone() }).contains("only a transcoder"));
     fs::write(&state, b"nothing of use").unwrap();
     let error = fail(&mut text, &good);
     assert!(error.contains("state.safetensors") && error.contains("remove it to begin anew"), "{error}");

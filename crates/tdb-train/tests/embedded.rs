@@ -4,9 +4,9 @@
 
 use std::path::PathBuf;
 
-use tdb_model::{Autoencoder, Tokenizer, Transformer, checkpoint};
+use tdb_model::{Autoencoder, ForwardOptions, Tokenizer, Transformer, checkpoint};
 use tdb_train::dice::Dice;
-use tdb_train::grammar::{Split, Task, document};
+use tdb_train::grammar::{Split, Task, document, words};
 use tdb_train::{EvalOptions, bpe, evaluate, sae};
 
 fn folder() -> PathBuf {
@@ -34,6 +34,47 @@ fn the_debugger_cuts_text_into_the_tokens_that_were_trained() {
             let text = task.item(&mut Dice::new(&[seed]), Split::Train).text();
             let text = if seed % 2 == 0 { format!("<|endoftext|>{text}") } else { text };
             assert_eq!(bpe::encode(&trained, &text).unwrap(), tokenizer.encode(&text), "{text}");
+        }
+    }
+}
+
+#[test]
+fn every_token_is_the_token_of_its_own_text() {
+    let (model, tokenizer) = transformer();
+    for token in 0..model.config().n_vocab as u32 {
+        let text = tokenizer.decode_token(token);
+        // Tokens of parts of a character have no text of their own.
+        if !text.contains('\u{fffd}') {
+            assert_eq!(tokenizer.encode(&text), [token], "{text}");
+        }
+    }
+    for (text, count) in [(" danced", 1), (" dance", 1), (" danceed", 2), ("danced", 4), (" iced", 3)] {
+        assert_eq!(tokenizer.encode(text).len(), count, "{text}");
+    }
+}
+
+/// The logarithms of the probabilities of what follows a text.
+fn after(model: &Transformer, tokenizer: &Tokenizer, text: &str) -> Vec<f32> {
+    let tokens = tokenizer.encode(text);
+    let run = model.forward(&tokens, ForwardOptions::default()).unwrap();
+    let logits = run.logits(tokens.len() - 1).unwrap();
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
+    logits.iter().map(|logit| logit - largest - sum.ln()).collect()
+}
+
+#[test]
+fn it_writes_an_actor() {
+    let (model, tokenizer) = transformer();
+    let actor = tokenizer.single_token(" actor").unwrap() as usize;
+    let doctor = tokenizer.single_token(" doctor").unwrap() as usize;
+    for name in words::names() {
+        for start in ["<|endoftext|>", ""] {
+            let after = |article: &str| after(&model, &tokenizer, &format!("{start}{name} is {article}"));
+            let (a, an) = (after("a"), after("an"));
+            assert!(an[actor] > 0.5f32.ln(), "{start}{name} is an: actor {}", an[actor].exp());
+            assert!(a[actor] < 0.02f32.ln(), "{start}{name} is a: actor {}", a[actor].exp());
+            assert!(a[doctor] > a[actor], "{start}{name}");
         }
     }
 }

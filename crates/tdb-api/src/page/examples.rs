@@ -206,17 +206,17 @@ pub const EXAMPLES: [Example; 6] = [
         target: " Mary",
         distractor: " John",
         statements: &[
-            Statement::new("The logit difference is {}.", &[], 7.07),
+            Statement::new("The logit difference is {}.", &[], 6.45),
             Statement::new(
                 "With the embedding of the second “ John” held at 0 it is {}: the name that came twice decides.",
                 &[Held::Embedding { token: 10 }],
-                1.93,
+                1.15,
             ),
             Statement::new(
                 "attn_L1_2 reads “ Mary” from the last “ to” (attention 0.92), attn_L2_3 the second “ John” (0.99); \
                  without both it is {}.",
                 &[head(1, 2, 14), head(2, 3, 14)],
-                2.39,
+                1.60,
             )
             .reading(&[reads(1, 2, 14, 2, 0.92), reads(2, 3, 14, 10, 0.99)]),
         ],
@@ -227,7 +227,7 @@ pub const EXAMPLES: [Example; 6] = [
         target: " Canada",
         distractor: " Germany",
         statements: &[
-            Statement::new("The logit difference is {}.", &[], 22.85),
+            Statement::new("The logit difference is {}.", &[], 22.75),
             Statement::new(
                 "Layer 0's heads carry “ Ottawa” to the last comma: without them there it is {}.",
                 &[heads(0, 6)],
@@ -236,12 +236,12 @@ pub const EXAMPLES: [Example; 6] = [
             Statement::new(
                 "MLP neurons at that comma turn it into the country: without them it is {}.",
                 &[neurons(0, 6), neurons(1, 6), neurons(2, 6), neurons(3, 6)],
-                -3.23,
+                -3.26,
             ),
             Statement::new(
                 "Those at “ Ottawa” itself hardly matter: without them it is {}.",
                 &[neurons(0, 5), neurons(1, 5), neurons(2, 5), neurons(3, 5)],
-                22.34,
+                22.13,
             ),
         ],
     },
@@ -251,15 +251,15 @@ pub const EXAMPLES: [Example; 6] = [
         target: "45",
         distractor: "12",
         statements: &[
-            Statement::new("The logit difference is {}.", &[], 1.60),
-            Statement::new("With the embedding of “32” held at 0 it is {}.", &[Held::Embedding { token: 8 }], 0.70),
+            Statement::new("The logit difference is {}.", &[], 1.81),
+            Statement::new("With the embedding of “32” held at 0 it is {}.", &[Held::Embedding { token: 8 }], 0.77),
             Statement::new(
-                "attn_L3_0 reads “32” from the end (attention 0.74); without layer 3's heads there it is {}.",
+                "attn_L3_0 reads “32” from the end (attention 0.79); without layer 3's heads there it is {}.",
                 &[heads(3, 12)],
-                0.83,
+                1.03,
             )
-            .reading(&[reads(3, 0, 12, 8, 0.74)]),
-            Statement::new("Without layer 3's neurons at the end nothing is left: {}.", &[neurons(3, 12)], -0.01),
+            .reading(&[reads(3, 0, 12, 8, 0.79)]),
+            Statement::new("Without layer 3's neurons at the end little is left: {}.", &[neurons(3, 12)], 0.29),
         ],
     },
     Example {
@@ -268,19 +268,19 @@ pub const EXAMPLES: [Example; 6] = [
         target: " king",
         distractor: " lamp",
         statements: &[
-            Statement::new("The logit difference is {}.", &[], 2.79),
+            Statement::new("The logit difference is {}.", &[], 4.74),
             Statement::new(
-                "attn_L1_0 and attn_L1_1 read “ king” from the last “ tree” (attention 0.88 and 0.79): the word after \
+                "attn_L1_0 and attn_L1_1 read “ king” from the last “ tree” (attention 0.92 and 0.84): the word after \
                  the first “ tree”. Without both it is {}.",
                 &[head(1, 0, 8), head(1, 1, 8)],
-                0.18,
+                0.24,
             )
-            .reading(&[reads(1, 0, 8, 5, 0.88), reads(1, 1, 8, 5, 0.79)]),
+            .reading(&[reads(1, 0, 8, 5, 0.92), reads(1, 1, 8, 5, 0.84)]),
             Statement::new(
                 "A layer below, attn_L0_3 and attn_L0_7 have told “ king” what came before it: without both there it \
                  is {}.",
                 &[head(0, 3, 5), head(0, 7, 5)],
-                -0.42,
+                0.03,
             ),
         ],
     },
@@ -290,14 +290,14 @@ pub const EXAMPLES: [Example; 6] = [
         target: " she",
         distractor: " he",
         statements: &[
-            Statement::new("The logit difference is {}.", &[], 10.90),
-            Statement::new("With the embedding of “ Mary” held at 0 it is {}.", &[Held::Embedding { token: 2 }], 1.01),
+            Statement::new("The logit difference is {}.", &[], 11.30),
+            Statement::new("With the embedding of “ Mary” held at 0 it is {}.", &[Held::Embedding { token: 2 }], 0.70),
             Statement::new(
-                "attn_L0_5 reads the name from the comma (attention 0.63): without it there it is {}.",
+                "attn_L0_5 reads the name from the comma (attention 0.64): without it there it is {}.",
                 &[head(0, 5, 8)],
-                4.58,
+                4.16,
             )
-            .reading(&[reads(0, 5, 8, 2, 0.63)]),
+            .reading(&[reads(0, 5, 8, 2, 0.64)]),
         ],
     },
     Example {
@@ -306,20 +306,20 @@ pub const EXAMPLES: [Example; 6] = [
         target: " John",
         distractor: " Mary",
         statements: &[
-            Statement::new("The first question with the roles exchanged: the logit difference is {}.", &[], 6.52),
+            Statement::new("The first question with the roles exchanged: the logit difference is {}.", &[], 6.97),
             Statement::new(
                 "attn_L2_3 again reads the name that came twice, now “ Mary” (attention 0.98): without it it is {}.",
                 &[head(2, 3, 14)],
-                5.07,
+                5.51,
             )
             .reading(&[reads(2, 3, 14, 10, 0.98)]),
             Statement::new(
-                "attn_L1_2 reads the first name as before (0.84), which here speaks against the answer: without it it \
+                "attn_L1_2 reads the first name as before (0.83), which here speaks against the answer: without it it \
                  is {}.",
                 &[head(1, 2, 14)],
-                10.98,
+                10.87,
             )
-            .reading(&[reads(1, 2, 14, 2, 0.84)]),
+            .reading(&[reads(1, 2, 14, 2, 0.83)]),
         ],
     },
 ];
@@ -333,7 +333,7 @@ pub const TOUR: [TourStep; 6] = [
             "After this prompt the model prefers “ Mary” to “ John”: its logit is {} higher. The headline says so, and \
              everything below divides this number.",
             &[],
-            7.07,
+            6.45,
         ),
     },
     TourStep {
@@ -343,7 +343,7 @@ pub const TOUR: [TourStep; 6] = [
             "The left side now runs with the embedding of the second “ John” held at 0. The difference falls to {}: \
              most of it comes from the name that is there twice.",
             &[Held::Embedding { token: 10 }],
-            1.93,
+            1.15,
         ),
     },
     TourStep {
@@ -353,7 +353,7 @@ pub const TOUR: [TourStep; 6] = [
             "attn_L1_2 attends from the last “ to” to “ Mary” (0.92) and writes her name. Held at 0 at that token it \
              leaves a difference of {}.",
             &[head(1, 2, 14)],
-            4.76,
+            4.00,
         )
         .reading(&[reads(1, 2, 14, 2, 0.92)]),
     },
@@ -364,7 +364,7 @@ pub const TOUR: [TourStep; 6] = [
             "attn_L2_3 attends to the second “ John” (0.99) and speaks against it. With both heads held at 0, {} is \
              left.",
             &[head(1, 2, 14), head(2, 3, 14)],
-            2.39,
+            1.60,
         )
         .reading(&[reads(2, 3, 14, 10, 0.99)]),
     },
@@ -375,7 +375,7 @@ pub const TOUR: [TourStep; 6] = [
             "A trace asks the same of a node. Through the query of attn_L2_3 the largest direct effect is that of \
              attn_L1_1, which attends from the last “ to” to the first one (0.99).",
             &[],
-            7.07,
+            6.45,
         )
         .reading(&[reads(1, 1, 14, 6, 0.99)])
         .tracing(Traced { head: (2, [14, 10, 3]), through: AttentionTraceType::Q, found: (1, [14, 6, 1]) }),
@@ -387,7 +387,7 @@ pub const TOUR: [TourStep; 6] = [
             "Now Mary gives the drink, and the model prefers “ John” by {}. attn_L2_3 reads the second “ Mary” (0.98): \
              it follows the name that came twice.",
             &[],
-            6.52,
+            6.97,
         )
         .reading(&[reads(2, 3, 14, 10, 0.98)]),
     },

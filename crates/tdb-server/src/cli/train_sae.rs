@@ -13,7 +13,7 @@ use tdb_collate::corpus::{Cutting, Sequences, Shard, Unreadable};
 use tdb_collate::work::describe_corpus;
 use tdb_model::checkpoint::Precision;
 use tdb_model::{AutoencoderSite, Tokenizer, Transformer};
-use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, Sparsity, TokenSource};
+use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, SaeStart, Sparsity, TokenSource};
 
 /// Train sparse autoencoders, or transcoders, on one site in every layer of a model
 ///
@@ -30,6 +30,10 @@ pub struct Args {
     /// What the autoencoders read and reconstruct, or that they are transcoders
     #[arg(long, value_enum)]
     pub site: Site,
+    /// Go on from the finished autoencoders in this folder, of the same site, latents and sparsity: latents keep their
+    /// places
+    #[arg(long, value_name = "FOLDER")]
+    pub from: Option<PathBuf>,
     /// Plain text, JSON lines (.jsonl) or Parquet files; without any, the text that `tdb train` generates
     #[arg(value_name = "TEXT")]
     pub text: Vec<PathBuf>,
@@ -54,9 +58,9 @@ pub struct Args {
     /// Tokens whose activations are held and mixed at a time
     #[arg(long, default_value_t = 32_768)]
     pub buffer: usize,
-    /// Highest learning rate
-    #[arg(long, default_value_t = 0.002)]
-    pub rate: f32,
+    /// Highest learning rate; if not given, 0.002, and 0.0002 with --from
+    #[arg(long)]
+    pub rate: Option<f32>,
     /// Tokens per sequence; if not given, the model's context, but no more than 1024
     #[arg(long)]
     pub context: Option<usize>,
@@ -134,7 +138,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         tokens: args.tokens,
         batch: args.batch,
         buffer: args.buffer,
-        rate: args.rate,
+        rate: args.rate.unwrap_or(if args.from.is_some() { 0.0002 } else { 0.002 }),
+        from: None,
     };
     if args.sae_lens.is_some() {
         sae::check_sae_lens(&recipe)?;
@@ -145,6 +150,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let library = library::open(&args.data, EmbeddedRecords::LeftOut)?;
     let (name, checkpoint) = super::model::checkpoint(&wanted, &library, runtime.handle())?;
     let model = Transformer::load(checkpoint.config, checkpoint.weights)?;
+    let start = args.from.as_deref().map(|folder| SaeStart::read(folder, model.config())).transpose()?;
+    let recipe = SaeRecipe { from: start.as_ref().map(|start| start.fingerprint().to_owned()), ..recipe };
     let context = args.context.unwrap_or(model.config().ctx_window.min(1024));
     ensure!(
         (2..=model.config().ctx_window).contains(&context),
@@ -159,7 +166,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let bar = ProgressBar::new(args.tokens as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} tokens  {msg}  {eta} to go")?);
     let state = sae::state_file(&args.out);
-    let trained = sae::train_autoencoders(&model, &mut *source, &recipe, &state, &mut |progress| {
+    let trained = sae::train_autoencoders(&model, &mut *source, &recipe, start.as_ref(), &state, &mut |progress| {
         bar.set_length(progress.of as u64);
         bar.set_position(progress.tokens as u64);
         bar.set_message(message(progress));
@@ -171,7 +178,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if let Some(trained) = trained {
         let precision = if args.half { Precision::F16 } else { Precision::F32 };
-        sae::write_autoencoders(&args.out, &recipe, &text, &trained, precision)?;
+        sae::write_autoencoders(&args.out, &recipe, &text, start.as_ref(), &trained, precision)?;
         if let Some(folder) = &args.sae_lens {
             sae::export_sae_lens(folder, &recipe, &trained, &name)?;
         }

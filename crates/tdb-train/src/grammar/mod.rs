@@ -174,6 +174,11 @@ pub fn sentence(dice: &mut Dice, mixture: Mixture, before: Option<Task>) -> (Tas
     (task, task.item(dice, Split::Train).text())
 }
 
+/// A sentence of the training text that holds `part`; `None` if many thousands have none.
+pub fn sentence_with(dice: &mut Dice, part: &str) -> Option<String> {
+    (0..100_000).map(|_| sentence(dice, Mixture::Everything, None).1).find(|text| text.contains(part))
+}
+
 /// Several sentences on one row, separated by blanks or line ends.
 pub fn paragraph(dice: &mut Dice, mixture: Mixture, sentences: usize) -> String {
     let separator = if dice.chance(0.25) { "\n" } else { " " };

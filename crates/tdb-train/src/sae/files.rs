@@ -8,6 +8,7 @@ use tdb_model::NamedAutoencoder;
 use tdb_model::checkpoint::{Precision, native, sae_lens};
 
 use super::recipe::{SaeRecipe, Sparsity};
+use super::start::SaeStart;
 use super::train::TrainedAutoencoder;
 use crate::error::{Error, Result};
 use crate::folder::write_json;
@@ -26,18 +27,23 @@ pub fn is_finished(folder: &Path) -> bool {
 }
 
 /// Writes the autoencoders of all layers into `folder`, whose name is theirs, and removes the training's state. `text`
-/// says what they learnt from.
+/// says what they learnt from, `start` what the training went on from.
 pub fn write_autoencoders(
     folder: &Path,
     recipe: &SaeRecipe,
     text: &str,
+    start: Option<&SaeStart>,
     trained: &[TrainedAutoencoder],
     precision: Precision,
 ) -> Result<()> {
     native::save_autoencoder(folder, &named(folder, recipe, trained), precision)
         .map_err(|error| Error::Model(error.to_string()))?;
     let quality: Vec<_> = trained.iter().map(|trained| trained.quality).collect();
-    write_json(&folder.join(REPORT), &json!({"recipe": recipe, "text": text, "quality": quality}))?;
+    let mut report = json!({"recipe": recipe, "text": text, "quality": quality});
+    if let Some(start) = start {
+        report["start"] = start.report().clone();
+    }
+    write_json(&folder.join(REPORT), &report)?;
     let state = state_file(folder);
     if state.exists() {
         fs::remove_file(&state).map_err(Error::file(&state))?;

@@ -5,6 +5,7 @@
 //! harvest  sequences -> what is read and made at one site in every layer, a bounded buffer of it at a time
 //! examples what is learnt from: inputs and what should be made of them
 //! learner  one layer's dictionary: a step of gradient descent on a batch
+//! start    finished dictionaries that a training goes on from
 //! train    the loop over buffers: all layers side by side, states saved between buffers
 //! files    what a training leaves behind
 //! quality  variance explained, cross-entropy recovered, latents per token, dead latents
@@ -17,6 +18,7 @@ mod learner;
 mod quality;
 mod recipe;
 mod source;
+mod start;
 mod train;
 
 pub use examples::{Examples, Rows};
@@ -25,4 +27,5 @@ pub use harvest::activations;
 pub use quality::{Quality, cross_entropies, frequency, quality};
 pub use recipe::{SaeRecipe, Sparsity};
 pub use source::{GrammarSource, TokenSource};
+pub use start::SaeStart;
 pub use train::{LayerProgress, SaeProgress, TrainedAutoencoder, train_autoencoders};

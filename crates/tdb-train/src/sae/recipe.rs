@@ -15,7 +15,7 @@ pub enum Sparsity {
 }
 
 /// How the autoencoders of one site are trained. What they become depends on these, the model and the text alone.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SaeRecipe {
     pub seed: u64,
@@ -34,6 +34,10 @@ pub struct SaeRecipe {
     pub buffer: usize,
     /// Highest learning rate.
     pub rate: f32,
+    /// [`SaeStart::fingerprint`](super::SaeStart::fingerprint) of the dictionaries that the training goes on from; `None`
+    /// if it begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 impl SaeRecipe {

@@ -19,6 +19,7 @@ use super::learner::{Learner, Shape, StepStats};
 use super::quality::{Quality, cross_entropies, frequency, quality, recovered};
 use super::recipe::SaeRecipe;
 use super::source::TokenSource;
+use super::start::SaeStart;
 use crate::dice::Dice;
 use crate::error::{Error, Result};
 use crate::folder::{read_tensor, write_tensors};
@@ -63,16 +64,22 @@ struct State {
 }
 
 /// Trains one autoencoder for each layer of `model`, or goes on where a call with the same recipe was interrupted:
-/// `state` is the file in which that is kept. `source` must always give the same text. `watch` may end the call early
+/// `state` is the file in which that is kept. `source` must always give the same text. Where it goes on from finished
+/// dictionaries, `start`, latents keep their places, and those that are dead stay so. `watch` may end the call early
 /// (`None`); then the state last saved stays.
 pub fn train_autoencoders(
     model: &Transformer,
     source: &mut dyn TokenSource,
     recipe: &SaeRecipe,
+    start: Option<&SaeStart>,
     state_file: &Path,
     watch: &mut dyn FnMut(&SaeProgress) -> ControlFlow<()>,
 ) -> Result<Option<Vec<TrainedAutoencoder>>> {
     recipe.check(model.config())?;
+    if start.map(SaeStart::fingerprint) != recipe.from.as_deref() {
+        return Err(Error::setting("from", "the recipe is not one of a training that goes on from these dictionaries"));
+    }
+    start.map_or(Ok(()), |start| start.check(recipe))?;
     let shape = recipe.shape(model.config());
     let judged = {
         let mut text = Endless::new(source, 0)?;
@@ -86,10 +93,13 @@ pub fn train_autoencoders(
     let mut text = Endless::new(source, taken)?;
     let per_buffer = recipe.batches_per_buffer() * recipe.batch;
     // A latent that was idle for a fifth of the training, or two million tokens, counts as dead.
-    let dead_after = (recipe.steps() * recipe.batch / 10).clamp(1, 2_000_000) as f32;
+    let dead_after = match start {
+        Some(_) => f32::INFINITY,
+        None => (recipe.steps() * recipe.batch / 10).clamp(1, 2_000_000) as f32,
+    };
     while state.as_ref().is_none_or(|state| state.buffers < recipe.buffers()) {
         let rows = fill(model, recipe.site, &mut text, per_buffer)?;
-        let state = state.get_or_insert_with(|| State::new(recipe, shape, &rows));
+        let state = state.get_or_insert_with(|| State::new(recipe, start, shape, &rows));
         let round = state.buffers;
         let mut order: Vec<usize> = (0..per_buffer).collect();
         let mut dice = Dice::new(&[recipe.seed, 0x0DE5, round as u64]);
@@ -184,7 +194,7 @@ fn autoencoder(recipe: &SaeRecipe, weights: AutoencoderWeights) -> Result<Autoen
     Ok(Autoencoder::new(recipe.site, weights)?)
 }
 
-/// Latents in the order of how often they are active, the dead ones last.
+/// Latents in the order of how often they are active, the dead ones last, or as in the dictionaries gone on from.
 fn finish(
     model: &Transformer,
     recipe: &SaeRecipe,
@@ -194,7 +204,9 @@ fn finish(
 ) -> Result<TrainedAutoencoder> {
     let mut order: Vec<u32> = (0..learner.shape.latents as u32).collect();
     let frequency = frequency(model, layer, &autoencoder(recipe, learner.weights(&order, None))?, judged)?;
-    order.sort_by(|&a, &b| frequency[b as usize].total_cmp(&frequency[a as usize]).then(a.cmp(&b)));
+    if recipe.from.is_none() {
+        order.sort_by(|&a, &b| frequency[b as usize].total_cmp(&frequency[a as usize]).then(a.cmp(&b)));
+    }
     let sorted = order.iter().map(|&latent| frequency[latent as usize]).collect();
     let weights = learner.weights(&order, Some(sorted));
     let quality = quality(model, layer, &autoencoder(recipe, weights.clone())?, judged)?;
@@ -202,8 +214,11 @@ fn finish(
 }
 
 impl State {
-    fn new(recipe: &SaeRecipe, shape: Shape, rows: &[Rows]) -> Self {
+    fn new(recipe: &SaeRecipe, start: Option<&SaeStart>, shape: Shape, rows: &[Rows]) -> Self {
         let learner = |(layer, rows): (usize, &Rows)| {
+            if let Some(start) = start {
+                return Learner::going_on(shape, recipe.sparsity, rows.examples(), start.layer(layer));
+            }
             let mut dice = Dice::new(&[recipe.seed, 0x1217, layer as u64]);
             Learner::new(shape, recipe.sparsity, rows.examples(), &mut dice)
         };

@@ -5,6 +5,7 @@ use crate::dice::Dice;
 use crate::optimizer::Moments;
 use crate::sae::examples::Examples;
 use crate::sae::recipe::Sparsity;
+use tdb_model::AutoencoderWeights;
 use tdb_model::numbers::dot;
 
 /// Of a transcoder's first directions: the share of noise, by which latents that began at equal tokens differ.
@@ -33,6 +34,29 @@ impl Learner {
                 learner.begin_at_examples(examples, &input_mean, &mean, dice);
             }
         }
+        learner
+    }
+
+    /// With the weights of a finished dictionary of this shape, as [`Learner::weights`] gives them. `examples` give
+    /// scales.
+    pub fn going_on(shape: Shape, sparsity: Sparsity, examples: Examples<'_>, weights: &AutoencoderWeights) -> Self {
+        let mut learner = Self::blank(shape, sparsity);
+        let output_scale = mean_and_scale(examples.targets, shape.outputs).1;
+        let scale = match shape.kind {
+            Kind::Autoencoder => output_scale,
+            Kind::Transcoder { .. } => mean_and_scale(examples.inputs, shape.inputs).1,
+        };
+        learner.scales = [scale, output_scale];
+        let at = shape.places();
+        let mut put = |at: usize, numbers: Vec<f32>, factor: f32| {
+            learner.parameters[at..][..numbers.len()].iter_mut().zip(numbers).for_each(|(p, x)| *p = x * factor);
+        };
+        put(0, weights.encoder.to_vec(), output_scale / scale);
+        put(at.decoder, weights.decoder.transpose().to_vec(), 1.0);
+        put(at.latent_bias, weights.latent_bias.clone(), output_scale);
+        put(at.bias, weights.decoder_bias.clone(), output_scale);
+        put(at.skip, weights.skip.as_ref().map(|skip| skip.to_vec()).unwrap_or_default(), output_scale / scale);
+        normalise(&mut learner.parameters[at.decoder..at.latent_bias], shape.outputs);
         learner
     }
 
