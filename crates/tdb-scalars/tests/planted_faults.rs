@@ -29,11 +29,18 @@ impl Drop for Planted {
     }
 }
 
+/// What `tdb verify` asks of the embedded model. One is not enough: where the two most likely tokens come close to each
+/// other, which another model or mistake may do, little can be missing from their difference.
+const PROMPTS: [&str; 2] = ["When Mary and John went to the store, John gave a drink to", "Paris, France. Ottawa,"];
+
 /// The checks of the embedded model that fail with a mistake.
 fn failed(fault: Fault) -> Result<Vec<CheckName>> {
     let engine = embedded(true)?;
     let _planted = Planted::new(fault);
-    let checks = engine.verify("When Mary and John went to the store, John gave a drink to")?;
+    let mut checks = Vec::new();
+    for prompt in PROMPTS {
+        checks.extend(engine.verify(prompt)?);
+    }
     for check in &checks {
         println!("{fault:?}: {} {} {}", check.name, check.passed, check.sentence);
     }
