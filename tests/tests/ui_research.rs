@@ -116,7 +116,7 @@ async fn a_neuron_is_held_at_its_mean_and_the_source_is_said() {
     browser.ask("document.querySelector('.line:has(.kind-mlp) .expand').click()").await.unwrap();
     browser.see(".detail .means button").await.unwrap();
     browser.ask("document.querySelectorAll('.detail .means button')[1].click()").await.unwrap();
-    browser.read("mean over the 120,516 tokens of the collated text").await.unwrap();
+    browser.read("mean over the 120,486 tokens of the collated text").await.unwrap();
     let filled: f64 = value(&browser, ".detail input").await.parse().unwrap();
     assert!((filled - mean).abs() < 1e-12, "{filled} for {mean}");
     // Held at it, the chip says where the value comes from, and so does a link.
@@ -128,7 +128,7 @@ async fn a_neuron_is_held_at_its_mean_and_the_source_is_said() {
     answered(&browser).await;
     browser.driver.refresh().await.unwrap();
     answered(&browser).await;
-    assert!(text(&browser, "#ablations li").await.contains("120,516 tokens of the collated text"));
+    assert!(text(&browser, "#ablations li").await.contains("120,486 tokens of the collated text"));
     browser.finish().await.unwrap();
 }
 
