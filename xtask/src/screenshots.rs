@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::commands::{cargo, root, run as must};
+use crate::commands::{cargo, program, root, run as must};
 use crate::{setup, ui};
 
 /// Those that the documentation shows.
@@ -27,8 +27,10 @@ pub fn run(args: &[String]) -> Result<()> {
     };
     setup::browser()?;
     ui::build(ui::Kind::Release)?;
-    must(cargo().args(["build", "--package", "tdb-server", "--bin", "tdb"]))?;
-    must(cargo().args(["run", "--package", "tdb-tests", "--example", "screenshots", "--"]).arg(&folder))?;
+    // As parts of the workspace, so that what the tests were built with is not built again.
+    must(cargo().args(["build", "--workspace", "--bin", "tdb", "--example", "screenshots"]))?;
+    let example = root().join("target/debug/examples").join(format!("screenshots{}", std::env::consts::EXE_SUFFIX));
+    must(program(&example.to_string_lossy()).arg(&folder))?;
     if !docs.is_empty() {
         for (made, shown) in DOCS {
             fs::copy(folder.join(made), root().join("docs").join(shown)).with_context(|| made.to_owned())?;
