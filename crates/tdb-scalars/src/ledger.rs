@@ -10,7 +10,7 @@ use tdb_model::{
 use crate::effects::{Entries, NODE_SITES, Random};
 use crate::error::Result;
 use crate::metric::Metric;
-use crate::outcome::{Asked, Outcome, Scale, Varied};
+use crate::outcome::{Asked, Found, Outcome, Scale};
 use crate::side::Side;
 
 /// How much is checked.
@@ -70,25 +70,6 @@ impl Differences<'_> {
     }
 }
 
-/// What became of patched runs.
-pub(crate) struct Found {
-    pub values: Vec<f64>,
-    pub logits: Vec<Vec<f32>>,
-}
-
-impl Found {
-    pub fn of(asked: Asked<'_>) -> Self {
-        Found { values: vec![0.0; asked.values.len()], logits: vec![Vec::new(); asked.logits.len()] }
-    }
-
-    pub fn take(&mut self, varied: Varied<'_>) {
-        match varied {
-            Varied::Value(i, value) => self.values[i] = value,
-            Varied::Logits(i, logits) => self.logits[i] = logits.to_vec(),
-        }
-    }
-}
-
 fn check(name: CheckName, found: f64, limit: f64, sentence: String) -> Check {
     // What is no number passes nothing.
     Check { name, passed: found <= limit, found: if found.is_finite() { found } else { f64::MAX }, limit, sentence }
@@ -135,9 +116,7 @@ impl Checked<'_> {
 
     /// What becomes of patched runs that nothing else is computed with.
     fn vary(&self, asked: Asked<'_>) -> Result<Found> {
-        let mut found = Found::of(asked);
-        self.outcome.vary(self.run, asked, self.interventions, &|| false, &mut |varied| found.take(varied))?;
-        Ok(found)
+        self.outcome.vary(self.run, asked, self.interventions, &|| false, &mut |_, _| {})
     }
 
     /// The checks that need nothing but the run.

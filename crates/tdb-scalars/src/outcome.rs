@@ -34,10 +34,10 @@ pub(crate) struct Asked<'a> {
     pub logits: &'a [Vec<Patch>],
 }
 
-/// What became of one of them, which is named by its place.
-pub(crate) enum Varied<'a> {
-    Value(usize, f64),
-    Logits(usize, &'a [f32]),
+/// What became of them, in their order.
+pub(crate) struct Found {
+    pub values: Vec<f64>,
+    pub logits: Vec<Vec<f32>>,
 }
 
 /// Whether the scale of the norm that the outcome is read through counts as constant: the final norm's, or that before the
@@ -89,44 +89,50 @@ impl Outcome {
     }
 
     /// The values of runs that differ from one in patches, and logits of others that are computed with them; `each` is told
-    /// as soon as one is known.
+    /// a value as soon as it is known.
     ///
     /// # Errors
     /// If a patch does not fit, or the work is cancelled.
     pub fn vary(
         &self,
         run: &Run,
-        runs: Asked<'_>,
+        asked: Asked<'_>,
         interventions: &[Intervention],
         is_cancelled: &dyn Fn() -> bool,
-        each: &mut dyn FnMut(Varied<'_>),
-    ) -> Result<()> {
+        each: &mut dyn FnMut(usize, f64),
+    ) -> Result<Found> {
         let options = Together { interventions, logits: self.metric.logits(), rows: ROWS, is_cancelled };
-        let Asked { values, logits } = runs;
+        let n = asked.values.len();
+        let (mut values, mut found) = (vec![0.0; n], vec![Vec::new(); asked.logits.len()]);
+        let mut value = |i: usize, value: f64| {
+            values[i] = value;
+            each(i, value);
+        };
         match &self.traced {
             Some(TracedOutcome { traced, .. }) => {
                 let mut failed = None;
-                run.vary_up_to(values, traced.point, options, &mut |i, resid| {
+                run.vary_up_to(asked.values, traced.point, options, &mut |i, resid| {
                     match traced.value(run.model(), resid) {
-                        Ok(value) => each(Varied::Value(i, f64::from(value))),
+                        Ok(found) => value(i, f64::from(found)),
                         Err(error) => failed = Some(error),
                     }
                     Ok(())
                 })?;
                 failed.map_or(Ok(()), Err)?;
-                Ok(run.vary(logits, options, &mut |i, logits| {
-                    each(Varied::Logits(i, logits));
+                run.vary(asked.logits, options, &mut |i, logits| {
+                    found[i] = logits.to_vec();
                     Ok(())
-                })?)
+                })?;
             }
-            None => Ok(run.vary(&[values, logits].concat(), options, &mut |i, logits| {
-                each(match i.checked_sub(values.len()) {
-                    Some(i) => Varied::Logits(i, logits),
-                    None => Varied::Value(i, self.metric.value(logits)),
-                });
+            None => run.vary(&[asked.values, asked.logits].concat(), options, &mut |i, logits| {
+                match i.checked_sub(n) {
+                    Some(i) => found[i] = logits.to_vec(),
+                    None => value(i, self.metric.value(logits)),
+                }
                 Ok(())
-            })?),
+            })?,
         }
+        Ok(Found { values, logits: found })
     }
 
     /// Gradients of the value at these sites, with the interventions of the run.

@@ -272,12 +272,13 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Res
 /// # Errors
 /// If a node is neither neuron nor latent.
 pub fn exciting_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Result<Vec<Reading>> {
-    let mut together: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    let mut alone = Vec::new();
+    let (mut together, mut alone) = (BTreeMap::<usize, Vec<_>>::new(), Vec::new());
     for (i, node) in nodes.iter().enumerate() {
-        match node {
-            Component::Node(Node::Latent { slot: Slot::Mlp, layer, .. }) if is_behind_neurons(side, *layer) => {
-                together.entry(*layer).or_default().push(i);
+        match *node {
+            Component::Node(Node::Latent { slot: Slot::Mlp, layer, token, index })
+                if is_behind_neurons(side, layer) =>
+            {
+                together.entry(layer).or_default().push((i, token, index));
             }
             _ => alone.push(i),
         }
@@ -285,9 +286,9 @@ pub fn exciting_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Re
     let mut directions = vec![Vec::new(); nodes.len()];
     let found = alone.par_iter().map(|i| read_vector(side, nodes[*i])).collect::<Result<Vec<_>>>()?;
     alone.into_iter().zip(found).for_each(|(i, direction)| directions[i] = direction);
-    for (layer, of) in together {
-        let found = read_behind_neurons(side, layer, of.iter().map(|i| nodes[*i]))?;
-        of.into_iter().zip(found).for_each(|(i, direction)| directions[i] = direction);
+    for (layer, latents) in together {
+        let found = read_behind_neurons(side, layer, &latents)?;
+        latents.iter().zip(found).for_each(|((i, ..), direction)| directions[*i] = direction);
     }
     let vocabulary = Vocabulary::Embedding;
     Ok(Read { engine: side.engine, vocabulary, components: nodes, directions: &directions, count }.all())
@@ -299,27 +300,19 @@ fn is_behind_neurons(side: &Side<'_>, layer: usize) -> bool {
     matches!(site, Some(AutoencoderSite::MlpPostAct | AutoencoderSite::ResidDeltaMlp))
 }
 
-/// As [`read_vector`] for such latents of one layer, whose weights are read once for all of them.
-fn read_behind_neurons(
-    side: &Side<'_>,
-    layer: usize,
-    latents: impl Iterator<Item = Component>,
-) -> Result<Vec<Vec<f32>>> {
+/// As [`read_vector`] for such latents of one layer, whose weights are read once for all of them; of each the second and
+/// third numbers are its token and its index.
+fn read_behind_neurons(side: &Side<'_>, layer: usize, latents: &[(usize, usize, usize)]) -> Result<Vec<Vec<f32>>> {
     let model = side.model();
-    let (tokens, indices): (Vec<u32>, Vec<usize>) = latents
-        .filter_map(|node| match node {
-            Component::Node(Node::Latent { token, index, .. }) => Some((token as u32, index)),
-            _ => None,
-        })
-        .unzip();
     let autoencoder = slots::in_layer(model, Slot::Mlp, layer)?;
     let resid = side.read_by(Slot::Mlp, layer)?;
+    let tokens: Vec<u32> = latents.iter().map(|(_, token, _)| *token as u32).collect();
     let rows = resid.index_select(&Tensor::new(tokens, resid.device())?, 0)?;
     let mut read = |row: usize, input: &Tensor| -> Result<Vec<f32>> {
-        Ok(autoencoder.read_gradient(indices[row], &row_of(input, 0)?, false))
+        Ok(autoencoder.read_gradient(latents[row].2, &row_of(input, 0)?, false))
     };
     let found = behind_neurons(model, model.block(layer), autoencoder.site(), &rows, true, &mut read)?;
-    (0..indices.len()).map(|row| row_of(&found, row)).collect()
+    (0..latents.len()).map(|row| row_of(&found, row)).collect()
 }
 
 /// Gradient of a node's pre-activation at the residual stream of its token, `[D]`.

@@ -262,6 +262,30 @@ impl Question for EffectsRequest {
     }
 }
 
+impl Question for CircuitRequest {
+    type Answer = CircuitResponse;
+
+    fn check(&self, limits: &Limits) -> Result<(), ApiError> {
+        /// Most nodes of a circuit: there may be three edges for every two of them.
+        const NODES: usize = 256;
+        let ablations = self.node_ablations.as_ref().map_or(0, Vec::len);
+        at_most(FieldPath::of("nodeAblations"), "entries", ablations, limits.ablations)?;
+        at_most(FieldPath::of("nodes"), "entries", self.nodes.len(), NODES)
+    }
+
+    fn prompts(&self) -> Vec<(FieldPath, &str)> {
+        vec![(FieldPath::of("prompt"), &self.prompt)]
+    }
+
+    fn weight(&self) -> u64 {
+        4 * RUN * self.prompt.len() as u64 + (self.nodes.len() as u64).pow(2)
+    }
+
+    fn answer(self, model: &dyn Ask, job: &Job) -> Result<CircuitResponse, ApiError> {
+        model.circuit(&self, job)
+    }
+}
+
 impl Question for PatchRequest {
     type Answer = PatchResponse;
 
@@ -370,9 +394,6 @@ pub struct OfWeights(pub ComponentRequest);
 /// A head's scores.
 pub struct OfHead(pub ComponentRequest);
 
-/// Most nodes of a circuit: there may be three edges for every two of them.
-const CIRCUIT_NODES: usize = 256;
-
 /// Of a question about the weights of one component.
 const COMPONENT_WEIGHT: u64 = 1024;
 
@@ -380,13 +401,6 @@ small_question!(LogitLensRequest => LogitLensResponse,
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
     |q| RUN * q.prompt.len() as u64,
     |q, model, job| model.logit_lens(q, job));
-small_question!(CircuitRequest => CircuitResponse,
-|q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
-|q| 4 * RUN * q.prompt.len() as u64 + (q.nodes.len() as u64).pow(2),
-|q, model, job| {
-    at_most(FieldPath::of("nodes"), "entries", q.nodes.len(), CIRCUIT_NODES)?;
-    model.circuit(q, job)
-});
 small_question!(SampleRequest => (),
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
     |q| RUN * (q.prompt.len() as u64 + q.tokens.unsigned_abs()),

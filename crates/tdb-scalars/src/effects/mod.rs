@@ -18,9 +18,9 @@ pub(crate) use sample::Random;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{At, Result, bad};
-use crate::ledger::{self, Checked, Extent, Found};
+use crate::ledger::{self, Checked, Extent};
 use crate::metric::Metric;
-use crate::outcome::{Asked, Outcome, Scale, Varied};
+use crate::outcome::{Asked, Found, Outcome, Scale};
 use crate::price::price;
 use crate::side::Plan;
 use crate::tdb::{ablation_specs, field_as_asked, traced_node};
@@ -349,17 +349,12 @@ impl Base {
         let mut values: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
         values.extend_from_slice(beside.values);
         let asked = Asked { values: &values, logits: beside.logits };
-        let mut found = Found::of(asked);
         let is_cancelled = || context.observer.is_cancelled();
-        self.outcome.vary(&self.run, asked, &self.interventions, &is_cancelled, &mut |varied| {
-            if let Varied::Value(i, value) = varied
-                && i < removals.len()
-            {
+        self.outcome.vary(&self.run, asked, &self.interventions, &is_cancelled, &mut |i, value| {
+            if i < removals.len() {
                 each(i, self.objective - value);
             }
-            found.take(varied);
-        })?;
-        Ok(found)
+        })
     }
 }
 

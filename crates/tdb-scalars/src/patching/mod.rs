@@ -11,9 +11,9 @@ use crate::context::Context;
 use crate::effects::Random;
 use crate::engine::Engine;
 use crate::error::{Result, bad};
-use crate::ledger::{self, Checked, Extent, Found};
+use crate::ledger::{self, Checked, Extent};
 use crate::metric::Metric;
-use crate::outcome::{Asked, Outcome, Varied};
+use crate::outcome::{Asked, Outcome};
 use cells::Cell;
 
 /// Below this share of the larger metric a difference between the two runs is too small to divide by ...
@@ -156,14 +156,10 @@ impl Bench {
         let seed = Random::new(patches.len() as u64).below(usize::MAX) as u64;
         let probes = checked.probes(seed)?;
         let asked = Asked { values: &patches, logits: &probes.runs };
-        let mut found = Found::of(asked);
-        self.outcome.vary(&self.base, asked, &[], &is_cancelled, &mut |varied| {
-            if let Varied::Value(i, metric) = varied {
-                told[i].metric = metric;
-                told[i].effect = self.effect(metric, runs);
-                context.tell(|| TdbEvent::PatchedCell { cell: told[i].clone() });
-            }
-            found.take(varied);
+        let found = self.outcome.vary(&self.base, asked, &[], &is_cancelled, &mut |i, metric| {
+            told[i].metric = metric;
+            told[i].effect = self.effect(metric, runs);
+            context.tell(|| TdbEvent::PatchedCell { cell: told[i].clone() });
         })?;
         let mut checks = checked.of_run(&probes, &found.logits, seed)?;
         if self.alignment.is_identity {
