@@ -91,15 +91,25 @@ impl Circuit {
         Graph { nodes: self.nodes.get(), tokens, edges, is_known: all > 0, room }
     }
 
-    /// A box that shows the graph's right end, where the output is.
-    fn scrolled(self) -> NodeRef<html::Div> {
+    /// The graph in a box that shows its right end, where the output is.
+    fn drawing(self, room: usize, class: &'static str) -> AnyView {
         let scroll = NodeRef::<html::Div>::new();
         effect(move || {
             self.nodes.track();
             self.found.track();
             dom::scroll_to_end(scroll.get());
         });
-        scroll
+        view! {
+            <div
+                class=class
+                tabindex="0"
+                role="group"
+                aria-label="Circuit"
+                node_ref=scroll
+                inner_html=move || self.graph(room).svg()
+            ></div>
+        }
+        .into_any()
     }
 
     /// Unpins the nodes from which no shown edges lead to the output.
@@ -135,7 +145,6 @@ fn edges(found: &CircuitResponse, least: f64) -> Vec<Edge> {
 pub fn CircuitCard() -> impl IntoView {
     let circuit = Circuit::get();
     let tools = expect_context::<Tools>();
-    let scroll = circuit.scrolled();
     view! {
         <Show when=move || !circuit.nodes.see(Vec::is_empty)>
             <section class="card" aria-label="Circuit" id="circuit">
@@ -151,14 +160,7 @@ pub fn CircuitCard() -> impl IntoView {
                     </button>
                     <SaveFigure what="the circuit" of="#circuit svg" file="circuit" />
                 </CardHead>
-                <div
-                    class="card-body heat-scroll circuit-graph"
-                    tabindex="0"
-                    role="group"
-                    aria-label="Circuit"
-                    node_ref=scroll
-                    inner_html=move || circuit.graph(BESIDE).svg()
-                ></div>
+                {circuit.drawing(BESIDE, "card-body heat-scroll circuit-graph")}
                 <div class="card-body small-text">{dynamic(move || figures(circuit))}</div>
             </section>
         </Show>
@@ -170,7 +172,6 @@ pub fn CircuitCard() -> impl IntoView {
 pub fn CircuitView() -> impl IntoView {
     let circuit = Circuit::get();
     let session = circuit.session;
-    let scroll = circuit.scrolled();
     let pin_largest = move |_| {
         let largest = session.answer.see(|answer| largest(answer, LARGEST));
         let nodes = circuit.nodes.get_untracked();
@@ -227,14 +228,7 @@ pub fn CircuitView() -> impl IntoView {
                     first order, in units of the logit difference. What is not drawn goes through other nodes."
             </p>
             <div>{dynamic(move || figures(circuit))}</div>
-            <div
-                class="heat-scroll circuit-graph"
-                tabindex="0"
-                role="group"
-                aria-label="Circuit"
-                node_ref=scroll
-                inner_html=move || circuit.graph(ALONE).svg()
-            ></div>
+            {circuit.drawing(ALONE, "heat-scroll circuit-graph")}
             <div class="circuit-lists">
                 <ul class="chips" id="pinned" aria-label="Nodes of the circuit">{dynamic(move || chips(circuit))}</ul>
                 <div inner_html=move || table(&circuit.graph(ALONE))></div>
