@@ -10,7 +10,7 @@ use tdb_data::Put;
 use tdb_model::{Tokenizer, Transformer};
 
 use crate::collect::{Job, Watch, summarize};
-use crate::corpus::{self, Sequences, Shard, Unreadable, mix};
+use crate::corpus::{self, Sequences, Shard, Unreadable, Versions, mix};
 use crate::summary::{Interval, Plan};
 use crate::{Error, Parts, Result, Summaries, UnitName};
 
@@ -19,6 +19,8 @@ pub struct Collation<'a> {
     pub model: &'a Transformer,
     pub tokenizer: &'a Tokenizer,
     pub files: &'a [PathBuf],
+    /// Of those files, from before they were read first.
+    pub versions: Versions,
     pub plan: Plan,
     /// Ranges of layers; every one of them reads and runs the whole text.
     pub layers: Vec<Range<usize>>,
@@ -119,8 +121,15 @@ impl Collation<'_> {
     /// If one of another collation or of other ranges of layers is among them, or two cover the same: before time is spent
     /// on more, it is said.
     pub fn finished(&self) -> Result<BTreeSet<UnitName>> {
+        let finished = self.of_this_collation()?;
+        Parts::none_twice(&self.summaries)?;
+        Ok(finished)
+    }
+
+    /// The units that are there, if all of them are of this collation.
+    fn of_this_collation(&self) -> Result<BTreeSet<UnitName>> {
         let hash = self.plan.hash();
-        let mut finished = BTreeSet::new();
+        let mut found = BTreeSet::new();
         for name in self.summaries.list()? {
             let of_plan = UnitName::parse(&name).filter(|unit| unit.plan == hash);
             let difference = match &of_plan {
@@ -131,10 +140,9 @@ impl Collation<'_> {
                 let what = format!("{} and what is asked for", self.summaries.place(&name).display());
                 return Err(Error::Mismatch { what, difference });
             }
-            finished.extend(of_plan);
+            found.extend(of_plan);
         }
-        Parts::none_twice(&self.summaries)?;
-        Ok(finished)
+        Ok(found)
     }
 
     /// Whether a unit has some but not all layers of a range that is asked for.
@@ -147,7 +155,8 @@ impl Collation<'_> {
     /// Makes a unit and writes its summary.
     ///
     /// # Errors
-    /// If it cannot be made or written.
+    /// If it cannot be made or written, a file of the text was changed meanwhile, or somebody has begun another collation
+    /// in the same place: of two that began at the same time, one goes no further than its first unit.
     pub fn make(&self, unit: &UnitName, watch: &dyn Watch) -> Result<Put> {
         let part = Shard { index: unit.shard, count: self.plan.shards };
         let n_vocab = self.model.config().n_vocab;
@@ -163,6 +172,8 @@ impl Collation<'_> {
             sequences: seen.0,
             tokens: seen.1,
         });
+        self.versions.check()?;
+        self.of_this_collation()?;
         self.summaries.write(&unit.file(), &summary)
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use common::*;
-use tdb_collate::corpus::{Sequence, Sequences, Shard};
+use tdb_collate::corpus::{Sequence, Sequences, Shard, Versions};
 use tdb_collate::work::split_layers;
 use tdb_collate::{Kind, Parts, Result, Watch};
 use tdb_data::collated::LayerFile;
@@ -404,4 +404,31 @@ fn layers_that_no_unit_has_or_that_are_otherwise_divided_are_refused() {
     collation.layers = split_layers(0..2, 2);
     let message = collation.run(None, &()).unwrap_err().to_string();
     assert!(message.contains(&there) && message.contains("layers 1..2 are together in one and 0..2"), "{message}");
+}
+
+#[test]
+fn a_unit_is_not_written_beside_another_collation_or_of_a_text_that_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, tokenizer) = (model(), Tokenizer::gpt2());
+    let text = [text(folder.path(), 6)];
+    let mut one = collation(&model, &tokenizer, &text, (2, 2), folder.path().join("summaries"));
+    // Both look into an empty folder first.
+    assert!(one.finished().unwrap().is_empty());
+    let mut other = collation(&model, &tokenizer, &text, (2, 2), folder.path().join("summaries"));
+    other.plan.sizes.top = 3;
+    assert!(other.finished().unwrap().is_empty());
+    one.make(&one.units(None)[0], &()).unwrap();
+    let message = other.make(&other.units(None)[0], &()).unwrap_err().to_string();
+    let there = one.units(None)[0].file();
+    assert!(message.contains(&there) && message.contains("not of the same collation: sizes is"), "{message}");
+    assert_eq!(one.summaries.list().unwrap(), [there]);
+
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(7);
+    fs::File::options().write(true).open(&text[0]).unwrap().set_modified(later).unwrap();
+    let message = one.run(None, &()).unwrap_err().to_string();
+    assert!(message.contains("text.txt: was changed while it was collated"), "{message}");
+    assert_eq!(one.summaries.list().unwrap().len(), 1);
+    one.versions = Versions::of(&text).unwrap();
+    one.run(None, &()).unwrap();
+    assert_eq!(one.summaries.list().unwrap().len(), 2);
 }

@@ -14,6 +14,7 @@ mod json;
 mod lines;
 mod parquet_rows;
 mod text;
+mod versions;
 mod zstd;
 mod zstd_pages;
 
@@ -24,6 +25,7 @@ use tdb_model::Tokenizer;
 
 pub use document::Unreadable;
 use document::{Document, Documents, Trouble};
+pub use versions::Versions;
 
 use crate::{Error, Result};
 

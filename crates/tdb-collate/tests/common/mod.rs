@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use tdb_collate::corpus::{Cutting, Unreadable};
+use tdb_collate::corpus::{Cutting, Unreadable, Versions};
 use tdb_collate::summary::{VERSION, fingerprint};
 use tdb_collate::work::{Collation, describe_corpus, fingerprint_corpus, split_layers};
 use tdb_collate::{Kind, Parts, Plan, Sizes, Summaries};
@@ -82,6 +82,7 @@ pub fn collation<'a>(
         model,
         tokenizer,
         files,
+        versions: Versions::of(files).unwrap(),
         plan: plan(model, files, shards),
         layers: split_layers(0..model.config().n_layers, layers_each),
         threads: 2,

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use tdb_collate::corpus::{Cutting, Shard, Unreadable};
+use tdb_collate::corpus::{Cutting, Shard, Unreadable, Versions};
 use tdb_collate::output::{self, Autoencoders, Layouts, Target};
 use tdb_collate::summary::{VERSION, fingerprint};
 use tdb_collate::work::{describe_corpus, fingerprint_corpus, split_layers};
@@ -23,6 +23,7 @@ use crate::cli::runtime;
 pub struct Ready {
     opened: Opened,
     files: Vec<PathBuf>,
+    versions: Versions,
     pub plan: Plan,
     layers: Vec<Range<usize>>,
     threads: usize,
@@ -46,6 +47,7 @@ impl Ready {
         let library = library::open(&args.data, EmbeddedRecords::LeftOut)?;
         let (out, summaries) = places(args, library.fetcher(), &runtime)?;
         let files = texts(&args.text, library.fetcher(), &runtime)?;
+        let versions = Versions::of(&files)?;
         let corpus = describe_corpus(&files)?;
         let wanted = Wanted {
             model: args.model.as_deref(),
@@ -74,6 +76,7 @@ impl Ready {
             _runtime: runtime,
             opened,
             files,
+            versions,
             plan,
             summaries,
             shard,
@@ -87,6 +90,7 @@ impl Ready {
             model: &self.opened.model,
             tokenizer: &self.opened.tokenizer,
             files: &self.files,
+            versions: self.versions.clone(),
             plan: self.plan.clone(),
             layers: self.layers.clone(),
             threads: self.threads,
