@@ -1,5 +1,6 @@
 //! What the crates are built from: licences, sources and versions as `deny.toml` allows them, nothing that nobody uses,
-//! and no crate of ours above its place in `docs/architecture.md`.
+//! and no crate of ours above its place in `docs/architecture.md`. Of the other workspace, `tdb-cluster`, what it has
+//! beside this one's crates is known from its lock file and from a list of licences, so that no test downloads DataFusion.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -54,6 +55,36 @@ impl Graph {
     }
 }
 
+/// The folder of the other workspace.
+const OTHER: &str = "crates/tdb-cluster";
+
+/// A crate of a lock file.
+struct Locked {
+    name: String,
+    version: String,
+    /// None for one of ours.
+    source: Option<String>,
+}
+
+/// The crates of a folder's lock file.
+fn locked(folder: &str) -> Result<Vec<Locked>> {
+    let path = root().join(folder).join("Cargo.lock");
+    let lock: toml::Table = fs::read_to_string(&path).with_context(|| path.display().to_string())?.parse()?;
+    let of = |package: &toml::Value| {
+        let field = |name: &str| Some(package.get(name)?.as_str()?.to_owned());
+        Some(Locked { name: field("name")?, version: field("version")?, source: field("source") })
+    };
+    lock["package"].as_array().into_iter().flatten().map(|p| of(p).context("a package without a name")).collect()
+}
+
+/// Those of the other workspace that this one lacks.
+fn locked_there_alone() -> Result<Vec<Locked>> {
+    let here: BTreeSet<(String, String)> = locked("")?.into_iter().map(|c| (c.name, c.version)).collect();
+    let mut there = locked(OTHER)?;
+    there.retain(|c| c.source.is_some() && !here.contains(&(c.name.clone(), c.version.clone())));
+    Ok(there)
+}
+
 fn nodes_have(edges: &BTreeMap<String, Vec<String>>, package: &Value) -> bool {
     edges.contains_key(&text(&package["id"]))
 }
@@ -97,6 +128,24 @@ fn every_licence_is_allowed() -> Result<()> {
             Err(error) => wrong.push(format!("{name}: {license:?}: {error}")),
         }
     }
+    // The list names the crates that the lock file has, no more and no fewer.
+    let list = format!("{OTHER}/licences.txt");
+    let text = fs::read_to_string(root().join(&list))?;
+    let mut listed = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.splitn(3, ' ');
+        let [name, version, license] = [words.next(), words.next(), words.next()].map(Option::unwrap_or_default);
+        listed.insert(format!("{name} {version}"));
+        match spdx_accepts(license, &allowed, &mut used) {
+            Ok(true) => {}
+            Ok(false) => wrong.push(format!("{line} ({list})")),
+            Err(error) => wrong.push(format!("{line} ({list}): {error}")),
+        }
+    }
+    let there: BTreeSet<String> =
+        locked_there_alone()?.iter().map(|found| format!("{} {}", found.name, found.version)).collect();
+    let differ: Vec<_> = there.symmetric_difference(&listed).collect();
+    ensure!(differ.is_empty(), "{list} and {OTHER}/Cargo.lock have not the same crates: {differ:?}");
     ensure!(wrong.is_empty(), "licences that deny.toml does not allow:\n{}", wrong.join("\n"));
     let idle: Vec<_> = allowed.iter().filter(|license| !used.contains(*license)).collect();
     ensure!(idle.is_empty(), "deny.toml allows licences that no crate has: {idle:?}");
@@ -173,6 +222,28 @@ fn every_crate_is_ours_or_from_the_registry() -> Result<()> {
         let name = &package["name"];
         ensure!(graph.is_ours(package) || source.starts_with("registry+"), "{name} comes from {source:?}");
     }
+    for Locked { name, source, .. } in locked(OTHER)? {
+        let fine = source.as_ref().map_or(name.starts_with("tdb-"), |source| source.starts_with("registry+"));
+        ensure!(fine, "{OTHER}: {name} comes from {source:?}");
+    }
+    Ok(())
+}
+
+/// Both must compute the same bytes, and a crate that is fetched for the one need not be fetched again for the other.
+#[test]
+fn both_workspaces_have_the_same_versions_of_what_both_have() -> Result<()> {
+    let versions = |crates: Vec<Locked>| -> BTreeMap<String, BTreeSet<String>> {
+        let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for found in crates {
+            versions.entry(found.name).or_default().insert(found.version);
+        }
+        versions
+    };
+    let (here, there) = (versions(locked("")?), versions(locked(OTHER)?));
+    let both: Vec<_> = here.iter().filter_map(|(name, here)| Some((name, here, there.get(name)?))).collect();
+    // Where there are several here, tdb-cluster need not have each.
+    let differ: Vec<_> = both.iter().filter(|(_, here, there)| here.is_disjoint(there)).collect();
+    ensure!(differ.is_empty() && both.len() > 300, "of {} crates, these differ: {differ:?}", both.len());
     Ok(())
 }
 
@@ -187,9 +258,15 @@ fn a_crate_comes_in_two_versions_only_for_a_reason() -> Result<()> {
     for package in graph.packages.iter().filter(|p| reached.contains(&text(&p["id"]))) {
         versions.entry(text(&package["name"])).or_default().push(text(&package["version"]));
     }
+    // Of the other workspace, those whose versions are not these already.
+    let there: BTreeSet<String> = locked_there_alone()?.into_iter().map(|found| found.name).collect();
+    let mut versions_there: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for found in locked(OTHER)?.into_iter().filter(|found| there.contains(&found.name)) {
+        versions_there.entry(found.name).or_default().push(found.version);
+    }
     let mut unneeded = skipped.clone();
     let mut wrong = Vec::new();
-    for (name, versions) in versions.iter().filter(|(_, versions)| versions.len() > 1) {
+    for (name, versions) in versions.iter().chain(&versions_there).filter(|(_, versions)| versions.len() > 1) {
         let (known, other): (Vec<_>, Vec<_>) =
             versions.iter().map(|v| format!("{name}@{v}")).partition(|v| skipped.contains(v));
         known.iter().for_each(|v| {
