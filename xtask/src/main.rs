@@ -31,6 +31,8 @@ cargo xtask bench effects [speed] [by-hand] [patches] [estimates] [alarms] [--re
                                            distance to estimates and bounds, false alarms
 cargo xtask bench dictionaries [LATENTS ...]
                                            memory and time of wide dictionaries
+cargo xtask bench cluster                  what tdb-cluster costs beside tdb collate, with one worker and with two (compiles
+                                           DataFusion)
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
 cargo xtask fuzz [TARGET] [--seconds N] [--seed N]
                                            damaged input for every reader, an hour each; stops at the first panic

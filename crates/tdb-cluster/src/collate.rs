@@ -15,12 +15,13 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use tdb_collate::{Parts, UnitName, estimate};
 use tdb_server::cli::collate::{self, Ready, say_estimate};
-use tdb_server::cli::runtime;
+use tdb_server::cli::{runtime, sentence};
 use tokio::runtime::Runtime;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
+use crate::interrupt::Interrupt;
 use crate::job::Job;
 use crate::plan;
 use crate::progress::Progress;
@@ -28,10 +29,11 @@ use crate::scheduler::{LARGEST_MESSAGE, SUBMITS};
 use crate::version::Sender;
 use crate::worker::address;
 
-const GOES_ON: &str = "the same command goes on from there";
-
 /// How often the store is looked into.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How soon it is seen that a step is over.
+const TICK: Duration = Duration::from_millis(20);
 
 /// How often the scheduler is asked how a job is.
 const ASK: Duration = Duration::from_millis(100);
@@ -78,20 +80,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut progress = Progress::new(&collation, &finished, &say);
     let made = scheduler.run(plan::make(&job, &units)?, || progress.look());
     progress.look();
-    made.with_context(|| format!("{}; {GOES_ON}", progress.line()))?;
-    say("merging");
+    made.map_err(|error| halted(&error, &progress.count()))?;
+    say(&format!("merging {} ranges of layers", units.iter().filter(|unit| unit.shard == 0).count()));
     let checksum = |unit: UnitName| -> anyhow::Result<_> {
         let (checksum, _) = collation.summaries.checksum(&unit.file())?;
         Ok((unit, checksum))
     };
     let units = units.into_iter().map(checksum).collect::<anyhow::Result<Vec<_>>>()?;
     let merged = scheduler.run(plan::merge(&job, &units)?, || ());
-    merged.with_context(|| format!("all units are made, but not all are merged; {GOES_ON}"))?;
+    merged.map_err(|error| halted(&error, "all units are there, but not all are merged"))?;
     // The scheduler's word is not enough: what is in the store counts.
     Parts::of(&collation)?;
     ready.write_registry()?;
     println!("{}", ready.told(&args.collate));
     Ok(())
+}
+
+/// An error, and from where the same command goes on.
+fn halted(error: &anyhow::Error, so_far: &str) -> anyhow::Error {
+    anyhow!("{}; {so_far}, and the same command goes on from there", sentence(error))
 }
 
 type Client = SchedulerGrpcClient<Channel>;
@@ -100,6 +107,7 @@ struct Scheduler {
     runtime: Runtime,
     client: Client,
     address: String,
+    interrupt: Interrupt,
 }
 
 impl Scheduler {
@@ -116,25 +124,28 @@ impl Scheduler {
         let limit = LARGEST_MESSAGE as usize;
         let client =
             SchedulerGrpcClient::new(channel).max_encoding_message_size(limit).max_decoding_message_size(limit);
-        Ok(Self { runtime, client, address: place.to_owned() })
+        let interrupt = Interrupt::listen(&runtime)?;
+        Ok(Self { runtime, client, address: place.to_owned(), interrupt })
     }
 
     /// Has a plan done, and calls `look` now and then meanwhile. Ctrl-C cancels it.
     fn run(&self, plan: Arc<dyn ExecutionPlan>, mut look: impl FnMut()) -> anyhow::Result<()> {
+        self.interrupt.check()?;
         let plan = plan::encode(plan)?;
         let over = Arc::new(AtomicBool::new(false));
         let following = {
-            let (over, client, address) = (over.clone(), self.client.clone(), self.address.clone());
+            let (over, interrupt) = (over.clone(), self.interrupt.clone());
+            let (client, address) = (self.client.clone(), self.address.clone());
             self.runtime.spawn(async move {
-                let done = follow(client, &address, plan).await;
+                let done = follow(client, &address, plan, interrupt).await;
                 over.store(true, Ordering::Release);
                 done
             })
         };
         let mut since = Duration::ZERO;
         while !over.load(Ordering::Acquire) {
-            std::thread::sleep(Duration::from_millis(50));
-            since += Duration::from_millis(50);
+            std::thread::sleep(TICK);
+            since += TICK;
             if since >= LOOK {
                 look();
                 since = Duration::ZERO;
@@ -162,30 +173,49 @@ fn request(plan: Vec<u8>) -> tonic::Request<ExecuteQueryParams> {
 }
 
 /// Submits a plan; where no worker is connected, tries again for a while. The job's name.
-async fn submit(client: &mut Client, plan: Vec<u8>) -> Result<String, Status> {
+async fn submit(
+    client: &mut Client,
+    plan: Vec<u8>,
+    interrupt: &mut Interrupt,
+) -> anyhow::Result<Result<String, Status>> {
     let begin = Instant::now();
     let answer = loop {
         match client.execute_query(request(plan.clone())).await {
             Err(status) if status.code() == Code::Unavailable && begin.elapsed() < NO_WORKER => {
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(3 * ASK) => {}
+                    () = interrupt.pressed() => interrupt.check()?,
+                }
             }
-            answer => break answer?.into_inner(),
+            Err(status) => return Ok(Err(status)),
+            Ok(answer) => break answer.into_inner(),
         }
     };
-    match answer.result {
+    Ok(match answer.result {
         Some(Submitted::Success(job)) => Ok(job.job_id),
         other => Err(Status::invalid_argument(format!("it cannot read what was submitted: {other:?}"))),
+    })
+}
+
+/// Submits a plan and asks how it is until it is done, or cancels it.
+async fn follow(mut client: Client, address: &str, plan: Vec<u8>, mut interrupt: Interrupt) -> anyhow::Result<()> {
+    let refused = |status: Status| anyhow!("the scheduler at {address}: {}", status.message());
+    let job_id = submit(&mut client, plan, &mut interrupt).await?.map_err(refused)?;
+    tokio::select! {
+        ended = ended(client.clone(), address, &job_id) => ended,
+        () = interrupt.pressed() => {
+            client.cancel_job(CancelJobParams { job_id }).await.map_err(refused)?;
+            bail!("cancelled; what was being made is given up, finished units stay");
+        }
     }
 }
 
-/// Submits a plan and asks how it is until it is done.
-async fn follow(mut client: Client, address: &str, plan: Vec<u8>) -> anyhow::Result<()> {
-    let refused = |status: Status| anyhow!("the scheduler at {address}: {}", status.message());
+/// Asks how a job is until it is done.
+async fn ended(mut client: Client, address: &str, job_id: &str) -> anyhow::Result<()> {
     let gone = || anyhow!("the scheduler at {address} went away; start it again");
-    let job_id = submit(&mut client, plan).await.map_err(refused)?;
     let submitted = Instant::now();
     loop {
-        let asked = GetJobStatusParams { job_id: job_id.clone() };
+        let asked = GetJobStatusParams { job_id: job_id.to_owned() };
         let answer = client.get_job_status(asked).await.map_err(|_| gone())?.into_inner();
         match answer.status.and_then(|job| job.status) {
             Some(JobStatus::Successful(_)) => return Ok(()),
@@ -195,18 +225,16 @@ async fn follow(mut client: Client, address: &str, plan: Vec<u8>) -> anyhow::Res
             None if submitted.elapsed() < NOT_YET_KNOWN => {}
             None => return Err(gone()),
         }
-        tokio::select! {
-            () = tokio::time::sleep(ASK) => {}
-            _ = tokio::signal::ctrl_c() => {
-                client.cancel_job(CancelJobParams { job_id }).await.map_err(refused)?;
-                bail!("cancelled; the units that were being made are given up, finished ones stay");
-            }
-        }
+        tokio::time::sleep(ASK).await;
     }
 }
 
-/// The sentence of a worker, without what it was wrapped in on its way. Every wrapping has put it in quotes.
+/// The sentence of a worker, without what it was wrapped in on its way. Every wrapping has put it in quotes. What the
+/// scheduler itself says calls workers executors.
 fn plain(message: &str) -> String {
+    if message.starts_with("all executors were lost") {
+        return "all workers were lost, and none came back".to_owned();
+    }
     let mut message = message.to_owned();
     while message.contains(r#"\"worker "#) {
         message = unquote(&message, None);
@@ -240,6 +268,8 @@ mod tests {
         assert_eq!(plain(once), r#"worker a:1: x is "1" (not 2)"#);
         let twice = format!("failed 4 times, most recent failure reason: {once:?}");
         assert_eq!(plain(&twice), r#"worker a:1: x is "1" (not 2)"#);
-        assert_eq!(plain("all executors were lost"), "all executors were lost");
+        let lost = "all executors were lost and no executor re-registered within 2s";
+        assert_eq!(plain(lost), "all workers were lost, and none came back");
+        assert_eq!(plain("something else"), "something else");
     }
 }

@@ -8,6 +8,7 @@
 //! job         what is to be done, as it travels     plan     its steps as tasks of Ballista
 //! work_exec   the operator that does a task          codec    how it travels
 //! workshop    a worker's opened models and texts     rows     what a task is given: names and checksums
+//! pulse       whether a unit still goes on            interrupt  Ctrl-C
 //! ```
 //!
 //! **Invariant.** What is finished is in the object store, whole, and only that counts: the scheduler knows nothing that
@@ -15,9 +16,11 @@
 
 mod codec;
 mod collate;
+mod interrupt;
 mod job;
 mod plan;
 mod progress;
+mod pulse;
 mod rows;
 mod scheduler;
 mod version;

@@ -32,21 +32,33 @@ impl<'a> Progress<'a> {
         let Ok(names) = self.summaries.list() else { return };
         let new: Vec<String> =
             names.into_iter().filter(|n| self.wanted.contains(n) && !self.seen.contains(n)).collect();
+        let before = self.seen.len();
         for name in new {
             let Ok(head) = self.summaries.read_head(&name) else { continue };
             self.tokens += head.covers.iter().map(|covered| covered.tokens).sum::<u64>();
             self.seen.insert(name);
+        }
+        if self.seen.len() > before {
             (self.say)(&self.line());
         }
     }
 
+    /// How many units are there.
+    pub fn count(&self) -> String {
+        format!("{} of {} units are there", self.seen.len(), self.wanted.len())
+    }
+
     /// How far it is, in one line.
-    pub fn line(&self) -> String {
+    fn line(&self) -> String {
         let (done, all) = (self.seen.len(), self.wanted.len());
         let seconds = self.begin.elapsed().as_secs_f64().max(1e-3);
         let each = seconds / (done - self.before).max(1) as f64;
         let left = Duration::from_secs_f64(each * (all - done) as f64);
-        format!("{done} of {all} units, {:.0} tokens/s, about {} left", self.tokens as f64 / seconds, say_time(left))
+        let speed = self.tokens as f64 / seconds;
+        match done == all {
+            true => format!("{done} of {all} units, {speed:.0} tokens/s"),
+            false => format!("{done} of {all} units, {speed:.0} tokens/s, about {} left", say_time(left)),
+        }
     }
 }
 

@@ -53,6 +53,10 @@ pub struct Args {
     /// Seconds to wait for a scheduler, at first and after one has died
     #[arg(long, default_value_t = 600)]
     pub patience: u64,
+    /// Seconds after which a unit that shows no sign of life (no sequence is finished, nor is it written) is left to
+    /// others, and this worker ends: a shared folder that hangs, for example
+    #[arg(long, default_value_t = 1800)]
+    pub stuck: u64,
     #[command(flatten)]
     pub data: DataArgs,
 }
@@ -61,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let scheduler = address(&args.scheduler)?;
     let ports = ports(args)?;
     let name = format!("{}:{}", args.host, ports[0]);
-    let workshop = Workshop::open(name.clone(), args.data.clone(), args.threads)?;
+    let workshop = Workshop::open(name.clone(), args.data.clone(), args.threads, Duration::from_secs(args.stuck))?;
     println!("worker {name} for {}", args.scheduler);
     let mut alone = Instant::now();
     loop {
@@ -129,6 +133,7 @@ impl Connection<'_> {
             let end = tokio::select! {
                 ended = start_executor_process(Arc::new(config)) => self.told(ended)?,
                 () = silent(&health, &mut last) => End::Gone("it no longer answers".to_owned()),
+                why = self.workshop.leaves() => bail!("{why}; it leaves the work to others"),
                 _ = stop.recv() => End::Stopped,
                 _ = tokio::signal::ctrl_c() => End::Stopped,
             };

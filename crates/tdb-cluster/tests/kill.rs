@@ -84,7 +84,7 @@ fn all_workers_are_killed() {
     let begin = Instant::now();
     let (ok, said) = client.end();
     println!("killed all workers: an error after {:.1} s", begin.elapsed().as_secs_f64());
-    assert!(!ok && said.contains("all executors were lost") && said.contains("the same command goes on"), "{said}");
+    assert!(!ok && said.contains("all workers were lost") && said.contains("the same command goes on"), "{said}");
     // And with nobody to do it, a job is not taken.
     let (ok, said) = site.collate("client-again.log", CUT).end();
     assert!(!ok && said.contains("no worker is connected to this scheduler"), "{said}");

@@ -14,9 +14,8 @@ use tonic::transport::Endpoint;
 
 const CUT: &str = "--shards 2";
 
-#[test]
-fn a_worker_with_another_model_of_the_same_name() {
-    let site = Site::new(20);
+/// Two models of one name: one for whom `here.toml` says where it is, and one with other weights for `there.toml`.
+fn two_models(site: &Site) {
     let embedded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
     for (name, changed) in [("here", false), ("there", true)] {
         let folder = site.folder().join(name);
@@ -25,7 +24,7 @@ fn a_worker_with_another_model_of_the_same_name() {
             fs::copy(embedded.join(file), folder.join(file)).unwrap();
         }
         if changed {
-            // The last number of a tensor is another one.
+            // Each number is a little different.
             let path = folder.join("model.safetensors");
             let mut bytes = fs::read(&path).unwrap();
             let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -38,12 +37,50 @@ fn a_worker_with_another_model_of_the_same_name() {
         );
         fs::write(site.folder().join(format!("{name}.toml")), entry).unwrap();
     }
+}
+
+#[test]
+fn a_worker_with_another_model_of_the_same_name() {
+    let site = Site::new(20);
+    two_models(&site);
     let _scheduler = site.scheduler("scheduler.log");
     let worker = site.worker("one.log", "--registry there.toml");
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let (ok, said) = site.collate("client.log", &format!("{CUT} --model mine --registry here.toml")).end();
     assert!(!ok && said.contains("worker 127.0.0.1:") && said.contains("fingerprint is"), "{said}\n{}", worker.log());
     assert!(!worker.log().contains(" making "), "work was begun: {}", worker.log());
+}
+
+#[test]
+fn a_worker_that_comes_later_with_another_model_leaves_the_work_to_others() {
+    let site = Site::new(600);
+    two_models(&site);
+    let _scheduler = site.scheduler("scheduler.log");
+    let one = site.worker("one.log", "--registry here.toml");
+    let client = site.collate("client.log", &format!("{} --model mine --registry here.toml", common::CUT));
+    one.wait_for(" made ");
+    let two = site.worker("two.log", "--registry there.toml");
+    let (ok, log) = two.end();
+    assert!(!ok && log.contains("fingerprint is") && log.contains("it leaves the work to others"), "{log}");
+    assert!(!log.contains(" making "), "work was begun: {log}");
+    let (ok, said) = client.end();
+    assert!(ok, "{said}\n{}", one.log());
+}
+
+#[test]
+fn a_worker_in_which_a_unit_shows_no_sign_of_life_leaves_it_to_others() {
+    let site = Site::new(1);
+    // One line, which is one document, whose tokens take long to find.
+    fs::write(site.folder().join("my.txt"), "word ".repeat(3_000_000)).unwrap();
+    let _scheduler = site.scheduler("scheduler.log");
+    let worker = site.worker("one.log", "--stuck 1");
+    let client = site.collate("client.log", "--shards 1");
+    let (ok, log) = worker.end();
+    assert!(!ok && log.contains("nothing has come of a unit for 1 s"), "{log}");
+    assert!(log.contains("it leaves the work to others"), "{log}");
+    // There are none.
+    let (ok, said) = client.end();
+    assert!(!ok && said.contains("all workers were lost"), "{said}");
 }
 
 #[test]

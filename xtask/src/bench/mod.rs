@@ -16,7 +16,10 @@ pub fn run(args: &[String]) -> Result<()> {
         Some((what, rest)) if what == "load" => load::run(rest),
         Some((what, rest)) if what == "effects" => effects::run(rest),
         Some((what, rest)) if what == "dictionaries" => dictionaries::run(rest),
-        Some((what, _)) => bail!("bench {what}: the benchmarks are: http, browser, load, effects, dictionaries"),
+        Some((what, rest)) if what == "cluster" => crate::cluster::bench(rest),
+        Some((what, _)) => {
+            bail!("bench {what}: the benchmarks are: http, browser, load, effects, dictionaries, cluster")
+        }
         None => http::run(&[]).and_then(|()| browser::run(&[])),
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tdb_testkit::server::free_port;
@@ -188,16 +188,21 @@ impl Site {
     }
 
     /// `tdb` by itself.
-    pub fn tdb(&self, line: &str) -> Output {
+    fn tdb(&self, line: &str) -> Command {
         let binary = std::env::var_os("TDB_BINARY").map(PathBuf::from);
         let binary = binary.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/tdb"));
         assert!(binary.is_file(), "no {}: `cargo build` in the root folder makes it", binary.display());
-        self.command(&binary, line).output().unwrap()
+        self.command(&binary, line)
+    }
+
+    /// The same, begun.
+    pub fn start_tdb(&self, line: &str, log: &str) -> Running {
+        Running::start(self.tdb(line), self.folder().join(log))
     }
 
     /// What `tdb collate` alone makes.
     pub fn alone(&self) -> BTreeMap<String, Vec<u8>> {
-        let output = self.tdb(&format!("collate my.txt --out alone {SETTINGS} --threads 2"));
+        let output = self.tdb(&format!("collate my.txt --out alone {SETTINGS} --threads 2")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         self.read("alone")
     }
