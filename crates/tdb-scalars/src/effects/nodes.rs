@@ -123,8 +123,7 @@ impl Entries {
             let Some(gradient) = gradients.at_reconstruction(slot, layer) else { return Ok(None) };
             let direction = slots::in_layer(run.model(), slot, layer)?.direction(latent);
             let row = gradient.narrow(0, token, 1)?;
-            let scale = run.latent_scales(slot, layer)?.map_or(1.0, |scales| scales[token]);
-            return Ok(Some(vec![scale * tdb_model::numbers::dot(direction, Numbers::of(&row)?.data())]));
+            return Ok(Some(vec![tdb_model::numbers::dot(direction, Numbers::of(&row)?.data())]));
         }
         let Some(mut gradient) = gradients.get(site, layer)? else { return Ok(None) };
         for (d, index) in self.indices.iter().enumerate() {
