@@ -113,6 +113,16 @@ async fn a_residual_dictionary_of_one_layer_is_cut_there() {
     }
     assert!(named(&browser, &format!("mlp_L{}_", LAYER + 1)).await > 3);
     accessible(&browser, "cut").await;
+    // The largest nodes are a circuit: it begins at the cut.
+    browser.ask("[...document.querySelectorAll('button')].find(b => b.innerText === 'Circuit').click()").await.unwrap();
+    click(&browser, "#pin-largest").await;
+    browser.see("#circuit-view .circuit-figures").await.unwrap();
+    browser
+        .until(&format!("document.querySelector('#pinned').innerText.includes('resid_ae_L{LAYER}_')"))
+        .await
+        .unwrap();
+    let edges = "[...document.querySelectorAll('#circuit-view tbody td:first-child')].map(e => e.innerText)";
+    browser.until(&format!("{edges}.some(name => name.startsWith('resid_'))")).await.unwrap();
     browser.finish().await.unwrap();
 }
 

@@ -19,9 +19,13 @@ wire_struct! {
         pub component_type_for_mlp: ComponentTypeForMlp = ComponentTypeForMlp::Neuron,
         /// Whether the nodes of attention layers are heads (at pairs of tokens) or latents and their error.
         pub component_type_for_attention: ComponentTypeForAttention = ComponentTypeForAttention::AttentionHead,
+        /// The layer whose residual latents and error stand for all that is written before them; none of those then are
+        /// nodes, embeddings among them.
+        pub residual_cut_layer: Option<i64>,
         /// Nodes set to a value in every run.
         pub node_ablations: Option<Vec<NodeAblation>>,
-        /// The circuit's nodes: of the kinds above, or embeddings (`layer` without a layer). Heads name both tokens.
+        /// The circuit's nodes: of the kinds above, or, without a cut, embeddings (`layer` without a layer). Heads name
+        /// both tokens.
         pub nodes: Vec<MirroredNodeIndex>,
         /// What other nodes are set to: zero, or their mean over this prompt's tokens (of heads over the pairs that they
         /// see). Embeddings and biases are never ablated, nor is what goes beside a transcoder's latents.

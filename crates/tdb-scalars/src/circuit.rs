@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::{At, Error, Result, bad};
 use crate::nodes::{Component, EdgeNode, Node};
 use crate::outcome::Outcome;
+use crate::rank::{cut_layer, follows_cut};
 use crate::readings::{read_node, write_vector};
 use crate::side::{Plan, Side};
 use crate::tdb::{field_as_asked, to_inference_sub_request};
@@ -50,7 +51,8 @@ impl Engine {
         let interventions = &plan.interventions;
         let options = ForwardOptions { interventions, after_layer: Some(&mut goes_on), ..Default::default() };
         let run = self.model().forward(&plan.tokens, options)?;
-        let points = self.ablated_points(request);
+        let cut = request.residual_cut_layer.map(|cut| cut_layer(self.model(), cut)).transpose()?;
+        let points = self.ablated_points(request, cut);
         let mut side = self.side(plan, run, context, None)?;
         let members = members(&side, request, &points)?;
         let Some(seed) = side.seed()? else { return Err(Error::Internal("a circuit has no objective".to_owned())) };
@@ -89,22 +91,26 @@ impl Engine {
         Ok(CircuitResponse { objective, kept, removed, empty, faithfulness, estimates, edges })
     }
 
-    /// Where nodes are ablated: all heads and neurons, or the latents and the error that stand in their place.
-    fn ablated_points(&self, request: &CircuitRequest) -> Vec<Point> {
+    /// Where nodes are ablated: all heads and neurons, or the latents and the error that stand in their place; with a cut
+    /// the residual latents and their error there, and of the others those that write after it.
+    fn ablated_points(&self, request: &CircuitRequest, cut: Option<usize>) -> Vec<Point> {
         let model = self.model();
         let latents = [
             (Slot::Attention, request.component_type_for_attention == ComponentTypeForAttention::AutoencoderLatent),
             (Slot::Mlp, request.component_type_for_mlp == ComponentTypeForMlp::AutoencoderLatent),
         ];
         let sites = |layer: usize, (slot, latents): (Slot, bool)| match slot {
+            _ if cut.is_some_and(|at| !follows_cut(model, at, slot, layer)) => Vec::new(),
             _ if latents && model.autoencoder(slot, layer).is_some() => vec![slot.latent(), slot.error()],
             Slot::Mlp if !model.block(layer).has_mlp() => Vec::new(),
             Slot::Mlp => vec![Site::MlpPostAct],
             _ => vec![Site::AttnQkProbs],
         };
         let of_layer = |layer| {
+            let at_cut =
+                [Slot::Residual.latent(), Slot::Residual.error()].into_iter().filter(move |_| cut == Some(layer));
             let sites = latents.into_iter().flat_map(move |latents| sites(layer, latents));
-            sites.map(move |site| Point { site, layer: Some(layer) })
+            at_cut.chain(sites).map(move |site| Point { site, layer: Some(layer) })
         };
         (0..model.config().n_layers).flat_map(of_layer).collect()
     }
@@ -119,7 +125,7 @@ fn question(request: &CircuitRequest) -> TdbRequestSpec {
         distractor_tokens: request.distractor_tokens.clone(),
         component_type_for_mlp: request.component_type_for_mlp,
         component_type_for_attention: request.component_type_for_attention,
-        residual_cut_layer: None,
+        residual_cut_layer: request.residual_cut_layer,
         list_error_nodes: None,
         top_and_bottom_k_for_node_table: 1,
         hide_early_layers_when_ablating: false,
@@ -133,10 +139,12 @@ fn members(side: &Side<'_>, request: &CircuitRequest, points: &[Point]) -> Resul
     let member = |node| {
         let entries = Entries::of(side.model(), side.tokens(), node)?;
         let component = read_node(side, node)?;
-        if !points.contains(&entries.point) && !matches!(component, Component::Embedding { .. }) {
+        // Behind a cut its latents stand for the embeddings, too.
+        let is_kept = matches!(component, Component::Embedding { .. }) && request.residual_cut_layer.is_none();
+        if !points.contains(&entries.point) && !is_kept {
             return bad!(
-                "{component} is none of the nodes that are ablated outside the circuit; componentTypeForMlp and \
-                 componentTypeForAttention say which those are"
+                "{component} is none of the nodes that are ablated outside the circuit; componentTypeForMlp, \
+                 componentTypeForAttention and residualCutLayer say which those are"
             );
         }
         Ok(Member { component, entries, write: write_vector(side, component)? })

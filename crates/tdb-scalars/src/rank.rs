@@ -111,11 +111,7 @@ fn is_replaced(model: &Transformer, dst: Dst, layer: Option<usize>, ranked: &[Ds
 fn layers_after_cut(side: &Side<'_>, dst: Dst, cut: Option<i64>) -> Result<Vec<Option<usize>>> {
     let Some(cut) = cut else { return side.layers(dst) };
     let (model, node_type) = (side.model(), derived::node_type(dst));
-    let slot = slots::require(model, Slot::Residual, "residualCutLayer").at(|| "residualCutLayer".into())?;
-    let Some(at) = usize::try_from(cut).ok().filter(|layer| *layer < model.config().n_layers) else {
-        return bad!(at "residualCutLayer", "is {cut}, but the model has layers 0..{}", model.config().n_layers);
-    };
-    slots::in_layer(model, slot, at).at(|| "residualCutLayer".into())?;
+    let at = cut_layer(model, cut)?;
     let layers = side.layers(dst)?;
     let writes = match node_type {
         NodeType::ResidualAutoencoderLatent | NodeType::ResidualAutoencoderError => {
@@ -130,9 +126,24 @@ fn layers_after_cut(side: &Side<'_>, dst: Dst, cut: Option<i64>) -> Result<Vec<O
         | NodeType::MlpTranscoderSkip => Slot::Mlp,
         _ => return Ok(layers.into_iter().filter(Option::is_some).collect()),
     };
-    let place = Place::written_by(model, Slot::Residual, at);
-    let follows = |layer: &Option<usize>| layer.is_some_and(|layer| Place::written_by(model, writes, layer) > place);
+    let follows = |layer: &Option<usize>| layer.is_some_and(|layer| follows_cut(model, at, writes, layer));
     Ok(layers.into_iter().filter(follows).collect())
+}
+
+/// The layer whose residual dictionary is the cut.
+pub(crate) fn cut_layer(model: &Transformer, cut: i64) -> Result<usize> {
+    let field = || "residualCutLayer".into();
+    let slot = slots::require(model, Slot::Residual, "residualCutLayer").at(field)?;
+    let Some(at) = usize::try_from(cut).ok().filter(|layer| *layer < model.config().n_layers) else {
+        return bad!(at "residualCutLayer", "is {cut}, but the model has layers 0..{}", model.config().n_layers);
+    };
+    slots::in_layer(model, slot, at).at(field)?;
+    Ok(at)
+}
+
+/// Whether what attention or MLP of a layer write comes after the cut at another.
+pub(crate) fn follows_cut(model: &Transformer, at: usize, slot: Slot, layer: usize) -> bool {
+    Place::written_by(model, slot, layer) > Place::written_by(model, Slot::Residual, at)
 }
 
 pub(crate) type NodeKey = (NodeType, Option<i64>, Vec<Option<i64>>);

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, bail};
 use common::{PROMPT, model};
 use serde_json::json;
 use tdb_api::{
-    ActivationLocationType as Location, ComponentTypeForAttention, ComponentTypeForMlp, DerivedScalarType as Dst,
-    DictionaryFidelityRequest, EffectsRequest, InferenceRequestSpec, PassType,
+    ActivationLocationType as Location, CircuitRequest, CircuitResponse, ComponentTypeForAttention,
+    ComponentTypeForMlp, DerivedScalarType as Dst, DictionaryFidelityRequest, EffectsRequest, InferenceRequestSpec,
+    PassType,
 };
 use tdb_model::numbers::{Numbers, dot};
 use tdb_model::{
@@ -509,5 +510,83 @@ fn dictionaries_of_single_layers_are_joined() -> Result<()> {
     narrow.layers[0].latent_bias.pop();
     let sentence = refused(one(0), narrow).context("no error")?;
     assert!(sentence.contains("48 and 47 latents"), "{sentence}");
+    Ok(())
+}
+
+/// Everything behind a cut is the run; nothing is what ablating all of it by hand gives; and from a latent at the cut all
+/// edges add up.
+#[test]
+fn a_circuit_begins_at_the_cut() -> Result<()> {
+    const TOKENS: usize = 7;
+    let node = |kind: &str, layer: usize, indices: serde_json::Value| json!({ "nodeType": kind, "layerIndex": layer, "tensorIndices": indices, "passType": "forward" });
+    // In the middle of a layer its MLP follows, before a layer all of it does, behind it nothing.
+    for (site, cut, attention_from, mlp_from) in [
+        (AutoencoderSite::ResidPre, 1, 1, 1),
+        (AutoencoderSite::ResidPostAttn, 0, 1, 0),
+        (AutoencoderSite::ResidPostMlp, 0, 1, 1),
+    ] {
+        let engine = engine(&[(site, Normalization::LayerNorm { epsilon: 0.05 }, &[0, 1])])?;
+        let config = engine.model().config();
+        let (d_ff, n_heads, n_layers) = (config.d_ff, config.n_heads, config.n_layers);
+        let circuit = |more: serde_json::Value| -> Result<CircuitResponse, Error> {
+            let mut body = json!({
+                "prompt": PROMPT, "targetTokens": [" Canada"], "distractorTokens": [" Germany"], "residualCutLayer": cut,
+            });
+            body.as_object_mut().into_iter().for_each(|b| b.extend(more.as_object().cloned().unwrap_or_default()));
+            let request: CircuitRequest =
+                serde_json::from_value(body).map_err(|error| Error::Internal(error.to_string()))?;
+            engine.circuit(&request, &Context::default())
+        };
+        let tokens_and = |n: usize| (0..TOKENS).flat_map(move |token| (0..n).map(move |unit| (token, unit)));
+        let latents = tokens_and(LATENTS).map(|(t, i)| node("residual_autoencoder_latent", cut, json!([t, i])));
+        let errors = (0..TOKENS).map(|t| node("residual_autoencoder_error", cut, json!([t, 0])));
+        let neurons = (mlp_from..n_layers)
+            .flat_map(|layer| tokens_and(d_ff).map(move |(t, i)| node("mlp_neuron", layer, json!([t, i]))));
+        let pairs = || (0..TOKENS).flat_map(|query| (0..=query).map(move |key| (query, key)));
+        let heads = (attention_from..n_layers).flat_map(|layer| {
+            pairs().flat_map(move |(q, k)| (0..n_heads).map(move |h| node("attention_head", layer, json!([q, k, h]))))
+        });
+        let all: Vec<_> = latents.chain(errors).chain(neurons).chain(heads).collect();
+        let whole = circuit(json!({ "nodes": all, "ablateTo": "prompt_mean" }))?;
+        assert!((whole.kept - whole.objective).abs() < 1e-4, "{site:?}: {whole:?}");
+        assert!((whole.removed - whole.empty).abs() < 1e-5, "{site:?}");
+
+        let at_once = [
+            vec![
+                node("residual_autoencoder_latent", cut, json!([null, null])),
+                node("residual_autoencoder_error", cut, json!([null, null])),
+            ],
+            (mlp_from..n_layers).map(|layer| node("mlp_neuron", layer, json!([null, null]))).collect(),
+            (attention_from..n_layers).map(|layer| node("attention_head", layer, json!([null, null, null]))).collect(),
+        ];
+        let ablations: Vec<_> =
+            at_once.concat().iter().map(|node| json!({ "nodeIndex": node, "value": 0.0 })).collect();
+        let by_hand = circuit(json!({ "nodes": [], "nodeAblations": ablations }))?.objective;
+        let none = circuit(json!({ "nodes": [], "ablateTo": "zero" }))?;
+        assert!((none.empty - by_hand).abs() < 1e-4, "{site:?}: {} and {by_hand}", none.empty);
+        assert!((none.empty - none.objective).abs() > 1e-2, "{site:?}: nothing is ablated");
+
+        let mut added = 0;
+        for (at, estimate) in whole.estimates.iter().enumerate().take(LATENTS * TOKENS) {
+            let edges = whole.edges.iter().filter(|edge| edge.from == at as i64);
+            let sum: f64 = edges.map(|edge| edge.weight).sum();
+            assert!((sum - estimate).abs() < 1e-5 + 2e-3 * estimate.abs(), "{site:?}, {}: {sum}, {estimate}", all[at]);
+            added += usize::from(estimate.abs() > 1e-5);
+        }
+        assert!(added > LATENTS, "{site:?}: {added} latents do something");
+
+        for before in [
+            node("attention_head", 0, json!([3, 1, 0])),
+            json!({ "nodeType": "layer", "layerIndex": null, "tensorIndices": [1, 0], "passType": "forward" }),
+        ] {
+            let Err(error) = circuit(json!({ "nodes": [before] })) else {
+                bail!("{site:?}: {before} is before the cut")
+            };
+            let told = error.to_string();
+            assert!(told.contains("nodes[0]") && told.contains("residualCutLayer"), "{told}");
+        }
+        let Err(error) = circuit(json!({ "nodes": [], "residualCutLayer": 9 })) else { bail!("layer 9") };
+        assert!(error.to_string().starts_with("residualCutLayer"), "{error}");
+    }
     Ok(())
 }

@@ -12,13 +12,15 @@ use tdb_api::{AblateTo, CircuitRequest, CircuitResponse, NodeIndex};
 use super::interventions::describe;
 use super::tools::Tools;
 use crate::answer::{Answer, Compared, Metric};
+use crate::context::{expect_context, provide_context};
 use crate::dom;
 use crate::format;
 use crate::names;
 use crate::remote::{Remote, follow};
 use crate::session::Session;
-use crate::signals::{See, effect};
+use crate::signals::{Memo, RwSignal, See, Signal, effect};
 use crate::sorting::sort;
+use crate::ui::CollectView;
 use crate::ui::{CardHead, ProblemCard, SaveFigure, Show, dynamic, entered, follows, press};
 use graph::{Edge, Graph};
 
@@ -68,6 +70,7 @@ impl Circuit {
                 distractor_tokens: side.distractor_tokens,
                 component_type_for_mlp: side.component_type_for_mlp,
                 component_type_for_attention: side.component_type_for_attention,
+                residual_cut_layer: side.residual_cut_layer,
                 node_ablations: side.node_ablations,
                 nodes,
                 ablate_to: set_to.get(),

@@ -113,6 +113,7 @@ class CircuitRequest(TypedDict, total=False):
     distractorTokens: Required[list['TokenRef']]
     componentTypeForMlp: 'ComponentTypeForMlp'
     componentTypeForAttention: 'ComponentTypeForAttention'
+    residualCutLayer: int
     nodeAblations: list['NodeAblation']
     nodes: Required[list['MirroredNodeIndex']]
     ablateTo: 'AblateTo'

@@ -18,6 +18,8 @@ const RIGHT: usize = 100;
 const COLUMN: (usize, usize) = (20, 110);
 /// From this width on tokens are written across.
 const WIDE: usize = 46;
+/// A column in which many nodes stand.
+const WIDEST: usize = 260;
 /// More edges than this stand without their numbers, as all do in narrow columns.
 const NUMBERED: usize = 24;
 
@@ -67,20 +69,21 @@ impl Graph {
     }
 
     pub fn svg(&self) -> String {
-        let n = self.tokens.len().max(1);
-        let column = (self.room / n).clamp(COLUMN.0, COLUMN.1);
+        let columns = self.columns();
+        let n = columns.widths.len();
         let lines = self.lines();
         let height_of = |line: usize| (lines.count - line) * LINE + 16;
-        let x_of = |token: Option<usize>| LEFT + token.unwrap_or(n - 1).min(n - 1) * column + column / 2;
+        let column_of = |token: Option<usize>| token.unwrap_or(n - 1).min(n - 1);
+        let x_of = |token: Option<usize>| columns.middle(column_of(token));
         let bottom = (lines.count + 1) * LINE + 10;
-        // Narrow columns have their tokens written upwards.
-        let upwards = column < WIDE;
-        let (width, height) = (LEFT + n * column + RIGHT, bottom + if upwards { LINE + 64 } else { LINE });
+        let upwards = columns.upwards;
+        let (width, height) = (columns.end() + RIGHT, bottom + if upwards { LINE + 64 } else { LINE });
         // In a wide column nodes at one token do not stand straight above each other, so that edges can be told apart.
-        let aside = |line: usize| if upwards { 0 } else { [column / 3, 0, column / 6][line % 3] };
         let at = |node: usize| {
-            let line = lines.of_node[node];
-            (x_of(names::token_from(&self.nodes[node])) - aside(line), height_of(line))
+            let (line, token) = (lines.of_node[node], names::token_from(&self.nodes[node]));
+            let column = columns.widths[column_of(token)];
+            let aside = if upwards { 0 } else { [column / 3, 0, column / 6][line % 3] };
+            (x_of(token) - aside, height_of(line))
         };
         let output = (x_of(Some(n - 1)), 16);
         let described: Vec<String> = self.nodes.iter().map(names::node_name).collect();
@@ -140,12 +143,13 @@ impl Graph {
                 "<circle class=\"{}{faint}\" cx=\"{x}\" cy=\"{y}\" r=\"5\" fill=\"currentColor\"/>",
                 names::type_class(index.node_type)
             );
-            self.label(&mut out, (x, y), &described[node], column, faint);
+            label(&mut out, (x, y), &described[node], x > columns.end() / 2, faint);
         }
         let _ = write!(out, "<circle class=\"output\" cx=\"{}\" cy=\"16\" r=\"4\" fill=\"currentColor\"/>", output.0);
-        self.label(&mut out, output, "output", column, "");
+        label(&mut out, output, "output", true, "");
         for (token, text) in self.tokens.iter().enumerate() {
-            let short: String = text.trim().chars().take(if upwards { 11 } else { column / 7 }).collect();
+            let short: String =
+                text.trim().chars().take(if upwards { 11 } else { columns.widths[token] / 7 }).collect();
             let (x, y) = (x_of(Some(token)), bottom + if upwards { 8 } else { LINE - 12 });
             let (anchor, turn) = match upwards {
                 true => ("start", format!(" transform=\"rotate(90 {x} {y})\"")),
@@ -161,18 +165,22 @@ impl Graph {
         out + "</svg>"
     }
 
-    /// A name beside its dot, on the side where there is more room.
-    fn label(&self, out: &mut String, (x, y): (usize, usize), name: &str, column: usize, faint: &str) {
-        let (x, anchor) = match x > LEFT + self.tokens.len() * column / 2 {
-            true => (x - 8, "end"),
-            false => (x + 8, "start"),
-        };
-        let _ = write!(
-            out,
-            "<text class=\"name{faint}\" x=\"{x}\" y=\"{}\" font-size=\"11\" text-anchor=\"{anchor}\" \
-             fill=\"currentColor\">{name}</text>",
-            y + 4
-        );
+    /// As wide as there is room for, wider where nodes stand; tokens without nodes need no more than their text.
+    fn columns(&self) -> Columns {
+        let n = self.tokens.len().max(1);
+        let even = (self.room / n).clamp(COLUMN.0, COLUMN.1);
+        // Narrow columns have their tokens written upwards.
+        let upwards = even < WIDE;
+        if upwards {
+            return Columns { widths: vec![even; n], upwards };
+        }
+        let mut weights = vec![1; n];
+        for token in self.nodes.iter().map(|node| names::token_from(node).unwrap_or(n - 1).min(n - 1)) {
+            weights[token] = (weights[token] + 2).min(7);
+        }
+        let all: usize = weights.iter().sum();
+        let widths = weights.iter().map(|weight| (self.room * weight / all).clamp(WIDE, WIDEST)).collect();
+        Columns { widths, upwards }
     }
 
     /// The lines that nodes stand on, from the bottom of the model up: one for each part of a layer, and more where nodes
@@ -202,6 +210,33 @@ impl Graph {
             lines.count += highest + 1;
         }
         lines
+    }
+}
+
+/// A name beside its dot, on the side where there is more room.
+fn label(out: &mut String, (x, y): (usize, usize), name: &str, before: bool, faint: &str) {
+    let (x, anchor) = if before { (x - 8, "end") } else { (x + 8, "start") };
+    let _ = write!(
+        out,
+        "<text class=\"name{faint}\" x=\"{x}\" y=\"{}\" font-size=\"11\" text-anchor=\"{anchor}\" \
+         fill=\"currentColor\">{name}</text>",
+        y + 4
+    );
+}
+
+/// The tokens' columns.
+struct Columns {
+    widths: Vec<usize>,
+    upwards: bool,
+}
+
+impl Columns {
+    fn middle(&self, at: usize) -> usize {
+        LEFT + self.widths[..at].iter().sum::<usize>() + self.widths[at] / 2
+    }
+
+    fn end(&self) -> usize {
+        LEFT + self.widths.iter().sum::<usize>()
     }
 }
 
@@ -249,6 +284,13 @@ mod tests {
         let lines = graph(&[]).lines();
         assert_eq!((lines.of_node, lines.count), (vec![0, 2, 1], 3));
         assert_eq!(lines.names, [("L0 mlp".to_owned(), 0), ("L1 mlp".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn a_column_in_which_nodes_stand_is_wider() {
+        let columns = graph(&[]).columns();
+        assert_eq!((columns.upwards, columns.widths.as_slice()), (false, &[WIDE, WIDEST][..]));
+        assert_eq!(columns.middle(1), LEFT + columns.widths[0] + columns.widths[1] / 2);
     }
 
     #[test]
