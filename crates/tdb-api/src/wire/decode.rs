@@ -104,11 +104,22 @@ impl Errors {
 
     /// [`Errors::add`] with particulars.
     pub fn add_with<T>(&mut self, kind: &str, msg: impl Into<String>, ctx: Option<Value>) -> Option<T> {
+        self.note(kind, msg.into(), ctx);
+        None
+    }
+
+    // What readers of all types share is compiled once: the pages have a hundred of them.
+    #[inline(never)]
+    fn note(&mut self, kind: &str, msg: String, ctx: Option<Value>) {
         if !self.is_full() {
             let loc = self.path.iter().map(brief_step).collect();
-            self.found.push(FieldError { loc, msg: msg.into(), kind: kind.to_owned(), ctx });
+            self.found.push(FieldError { loc, msg, kind: kind.to_owned(), ctx });
         }
-        None
+    }
+
+    #[inline(never)]
+    fn note_missing(&mut self) {
+        self.note("value_error.missing", "field required".to_owned(), None);
     }
 
     /// Reads something one step further in.
@@ -131,18 +142,35 @@ impl Errors {
 
     /// Reads the field `snake` of `object` under its camelCase or its snake_case name.
     pub fn field<T: Decode>(&mut self, object: &Map<String, Value>, snake: &str, default: Option<T>) -> Option<T> {
+        let value = self.enter_field(object, snake);
+        self.entered(value, default)
+    }
+
+    #[inline(never)]
+    fn enter_field<'a>(&mut self, object: &'a Map<String, Value>, snake: &str) -> Option<&'a Value> {
         let camel = super::camel_case(snake);
         let value = object.get(&camel).or_else(|| object.get(snake));
-        self.named(camel, value, default)
+        self.enter(Step::Key(camel));
+        value
     }
 
     /// Reads the field called `name`, which is `value` if it is there.
     pub fn named<T: Decode>(&mut self, name: String, value: Option<&Value>, default: Option<T>) -> Option<T> {
         self.enter(Step::Key(name));
-        let read = match (value, default) {
-            (Some(value), _) => T::decode(value, self),
-            (None, Some(default)) => Some(default),
-            (None, None) => T::when_absent().or_else(|| self.add("value_error.missing", "field required")),
+        self.entered(value, default)
+    }
+
+    /// Reads the field that was entered, and leaves it.
+    fn entered<T: Decode>(&mut self, value: Option<&Value>, default: Option<T>) -> Option<T> {
+        let read = match value {
+            Some(value) => T::decode(value, self),
+            None => {
+                let read = default.or_else(T::when_absent);
+                if read.is_none() {
+                    self.note_missing();
+                }
+                read
+            }
         };
         self.leave();
         read
@@ -198,12 +226,16 @@ pub fn read<T: Decode>(value: &Value, mut errors: Errors) -> Result<T, Invalid> 
 /// # Errors
 /// Everything that is wrong with it; for a text that is not JSON, where it breaks.
 pub fn from_json<T: Decode>(text: &str) -> Result<T, Invalid> {
-    let mut errors = Errors::default();
-    let read = match serde_json::from_str::<Value>(text) {
-        Ok(value) => T::decode(&value, &mut errors),
-        Err(error) => errors.add("value_error.jsondecode", error.to_string()),
-    };
-    read.ok_or_else(|| Invalid(errors.into_found()))
+    read(&parsed(text)?, Errors::default())
+}
+
+#[inline(never)]
+fn parsed(text: &str) -> Result<Value, Invalid> {
+    serde_json::from_str(text).map_err(|error| {
+        let mut errors = Errors::default();
+        errors.note("value_error.jsondecode", error.to_string(), None);
+        Invalid(errors.into_found())
+    })
 }
 
 /// Reads `value` for serde: places are told from the value itself.

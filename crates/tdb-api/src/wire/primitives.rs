@@ -123,25 +123,39 @@ impl<T: Decode> Decode for Box<T> {
 
 impl<T: Decode> Decode for Vec<T> {
     fn decode(value: &Value, errors: &mut Errors) -> Option<Self> {
-        let Value::Array(items) = value else {
-            return wrong(value, "type_error.list", "value is not a valid list", errors);
+        let mut all = Vec::new();
+        let mut read = |item: &Value, errors: &mut Errors| match T::decode(item, errors) {
+            Some(item) => {
+                all.push(item);
+                true
+            }
+            None => false,
         };
-        errors.check_len(items.len())?;
-        let (mut read, mut complete) = (Vec::new(), true);
-        // Items are read even after a failure, so that all errors are told at once, as far as any more are told.
-        for (i, item) in items.iter().enumerate() {
-            if errors.is_full() {
-                return None;
-            }
-            errors.enter(Step::Index(i));
-            match T::decode(item, errors) {
-                Some(item) => read.push(item),
-                None => complete = false,
-            }
-            errors.leave();
-        }
-        complete.then_some(read)
+        each(value, errors, &mut read).then_some(all)
     }
+}
+
+/// Reads the items of a list; false if it is none, or any of them failed.
+#[inline(never)]
+fn each(value: &Value, errors: &mut Errors, read: &mut dyn FnMut(&Value, &mut Errors) -> bool) -> bool {
+    let Value::Array(items) = value else {
+        wrong::<()>(value, "type_error.list", "value is not a valid list", errors);
+        return false;
+    };
+    if errors.check_len(items.len()).is_none() {
+        return false;
+    }
+    let mut complete = true;
+    // Items are read even after a failure, so that all errors are told at once, as far as any more are told.
+    for (i, item) in items.iter().enumerate() {
+        if errors.is_full() {
+            return false;
+        }
+        errors.enter(Step::Index(i));
+        complete &= read(item, errors);
+        errors.leave();
+    }
+    complete
 }
 
 /// The items of a list of exactly `n`.
