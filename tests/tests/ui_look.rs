@@ -81,3 +81,32 @@ async fn colours_follow_the_switch_and_help_is_a_key_away() {
     browser.until("!document.querySelector('dialog[open]')").await.unwrap();
     browser.finish().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_of_an_ablated_prompt_are_whole_and_opened_details_come_into_sight() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    let open_last = "const box = document.querySelector('#node-table').getBoundingClientRect();
+        const bottom = line => line.getBoundingClientRect().bottom;
+        const seen = [...document.querySelectorAll('.line')].filter(line => bottom(line) <= box.bottom);
+        seen.sort((a, b) => bottom(a) - bottom(b)).at(-1).querySelector('.expand').click();";
+    browser.ask(open_last).await.unwrap();
+    // As a whole, or as far as there is room below its line.
+    let in_sight = "(() => { const place = css => document.querySelector(css)?.getBoundingClientRect();
+        const detail = place('.detail'), line = place('.line.opened');
+        const box = place('#node-table'), head = place('#node-table .grid-head').bottom;
+        return detail && line.top >= head - 1 && (detail.bottom <= box.bottom + 1 || line.top <= head + 1); })()";
+    browser.until(in_sight).await.unwrap();
+    assert_eq!(
+        browser.ask("return document.querySelector('.line.opened .expand').ariaExpanded;").await.unwrap(),
+        "true"
+    );
+    browser.ask("document.querySelector('.line.opened .expand').click()").await.unwrap();
+    browser.until("!document.querySelector('.detail')").await.unwrap();
+    browser.ask("document.querySelector('.line:has(.kind-attention) [title^=Ablate]').click()").await.unwrap();
+    browser.until("document.querySelector('#node-table.compare .line')").await.unwrap();
+    answered(&browser).await;
+    let cut = "const card = document.querySelector('.overview'); return card.scrollHeight - card.clientHeight;";
+    assert!(browser.ask(cut).await.unwrap().as_i64().unwrap() <= 1, "the cards above the table are cut off");
+    browser.finish().await.unwrap();
+}

@@ -38,10 +38,11 @@ use leptos::prelude::*;
 use tdb_api::page::PageState;
 
 use crate::app::OnServedModel;
+use crate::context::{expect_context, provide_context};
 use crate::dom::{self, set_title};
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::{See, effect};
+use crate::signals::{See, Signal, effect};
 use crate::ui::{KeepFigure, ProblemCard};
 use crate::ui::{Show, dynamic, follows};
 
@@ -64,6 +65,8 @@ pub fn DebuggerPage(slug: String) -> impl IntoView {
     session.begin();
     shortcuts(session);
     let shows = move |panel: &'static str| session.view.see(|v| v.shows(panel));
+    let has_two_sides =
+        move || session.page.see(PageState::compares_prompts) || session.answer.see(|a| a.is_two_sided());
     view! {
         <div class="debugger">
             <h1 class="visually-hidden">"Transformer Debugger"</h1>
@@ -90,7 +93,7 @@ pub fn DebuggerPage(slug: String) -> impl IntoView {
                         <runs::Runs />
                     </Show>
                 </div>
-                <div class="main" class:two=follows(move || session.page.see(PageState::compares_prompts))>
+                <div class="main" class:two=follows(has_two_sides)>
                     <tour::Tour />
                     <summary::Summary />
                     <fidelity::Fidelity />

@@ -1,17 +1,20 @@
 //! What can be done with a node: the menu of a table row, and the same in its details.
 
 use leptos::{html, prelude::*};
+use tdb_api::page::{NodePageQuery, PageState};
 use tdb_api::{AttentionTraceType, NodeIndex, NodeType};
 use wasm_bindgen::JsCast;
 
 use super::Slug;
 use super::means::{self, Over};
+use crate::context::{expect_context, provide_context};
 use crate::dom;
 use crate::format;
 use crate::names::{self, node_path};
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::{Peek, See, effect};
+use crate::signals::{Peek, RwSignal, See, effect};
+use crate::ui::CollectView;
 use crate::ui::Notices;
 use crate::ui::dynamic;
 use crate::ui::{keyed, press};
@@ -75,12 +78,20 @@ pub fn cannot_ablate(node: &NodeIndex) -> Option<&'static str> {
 
 /// The component's own page, with the prompts of the question.
 pub fn node_href(node: &NodeIndex, session: Session, slug: &str) -> Option<String> {
+    node_page(node, slug, &session.page.peek(page_query))
+}
+
+/// The component's own page; `query` is a [`page_query`].
+pub fn node_page(node: &NodeIndex, slug: &str, query: &str) -> Option<String> {
     let layer = node.layer_index.filter(|_| !names::is_remainder(node.node_type))?;
-    let prompts = session
-        .page
-        .peek(|p| std::iter::once(p.left.prompt.clone()).chain(p.right.as_ref().map(|r| r.prompt.clone())).collect());
-    let query = tdb_api::page::NodePageQuery { prompts_of_interest: prompts, explanation_datasets: vec![] };
-    Some(format!("{}?{}", node_path(slug, node.node_type, layer, names::unit(node)), query.encode()))
+    Some(format!("{}?{query}", node_path(slug, node.node_type, layer, names::unit(node))))
+}
+
+/// The prompts of the question, as links to the pages of nodes have them.
+pub fn page_query(page: &PageState) -> String {
+    let right = page.right.as_ref().map(|right| right.prompt.clone());
+    let prompts_of_interest = std::iter::once(page.left.prompt.clone()).chain(right).collect();
+    NodePageQuery { prompts_of_interest, explanation_datasets: Vec::new() }.encode()
 }
 
 #[component]

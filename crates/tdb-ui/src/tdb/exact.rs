@@ -9,11 +9,13 @@ use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, NodeType, 
 use super::Slug;
 use crate::answer::{Answer, Compared};
 use crate::client::{self, Abort, Kind, Problem};
+use crate::context::{expect_context, provide_context};
 use crate::dom;
 use crate::format;
 use crate::session::Session;
-use crate::signals::{Peek, See, effect};
+use crate::signals::{Memo, Peek, RwSignal, See, Signal, effect};
 use crate::tasks::spawn;
+use crate::ui::CollectView;
 use crate::ui::{Ledger, Show, dynamic, entered, follows, sign_class};
 
 const STORED: &str = "tdb.exact";
@@ -98,6 +100,12 @@ impl ExactEffects {
     fn of(self, nodes: &[Option<NodeIndex>; 2]) -> Option<NodeEffect> {
         let node = nodes[self.side.get().side()].as_ref()?;
         self.found.see(|found| found.effects.iter().find(|effect| is_of(effect, node)).cloned())
+    }
+
+    /// The cell of a node as the two sides name it, as HTML; it changes when the node's effect has come.
+    pub fn cell_of(self, nodes: [Option<NodeIndex>; 2]) -> Memo<String> {
+        let missing = nodes.each_ref().map(Option::is_none);
+        Memo::new(move |_| cell(self.of(&nodes), missing[self.side.get().side()]))
     }
 
     /// The checks of the answer, as they stand now.
@@ -208,42 +216,27 @@ fn words(set_to: AblateTo) -> &'static str {
     SET_TO.iter().find(|(to, _)| *to == set_to).map_or("", |(_, words)| *words)
 }
 
-/// The cell of one node.
-pub fn cell(exact: ExactEffects, nodes: [Option<NodeIndex>; 2]) -> AnyView {
-    let missing = nodes.each_ref().map(Option::is_none);
-    let effect = Memo::new(move |_| exact.of(&nodes));
-    let shown = move || match effect.get() {
-        None => {
-            let is_missing = missing[exact.side.get().side()];
-            view! { <div class="cell num quiet" role="gridcell">{if is_missing { "–" } else { "…" }}</div> }.into_any()
-        }
-        Some(effect) => {
-            let full = format::full(effect.exact);
-            let title = format!(
-                "Exact {full}, set to {}; estimated {}; difference {}{}",
-                words(effect.ablated_to),
-                format::full(effect.estimate),
-                format::full(effect.exact - effect.estimate),
-                if effect.parts { ". They part by more than 20 % and 2 % of the objective." } else { "" },
-            );
-            view! {
-                <div
-                    class=format!("cell num exact {}", sign_class(effect.exact))
-                    class:parts=effect.parts
-                    role="gridcell"
-                    title=title
-                    data-value=full
-                    data-parts=effect.parts.to_string()
-                    data-exact=""
-                >
-                    {format::signed(effect.exact)}
-                    {effect.parts.then_some(" ≠")}
-                </div>
-            }
-            .into_any()
-        }
+/// The cell of one node, as HTML.
+fn cell(effect: Option<NodeEffect>, is_missing: bool) -> String {
+    let Some(effect) = effect else {
+        let text = if is_missing { "–" } else { "…" };
+        return format!("<div class=\"cell num quiet\" role=\"gridcell\">{text}</div>");
     };
-    dynamic(shown).into_any()
+    let full = format::full(effect.exact);
+    let (remark, class, mark) = match effect.parts {
+        true => (". They part by more than 20 % and 2 % of the objective.", " parts", " ≠"),
+        false => ("", "", ""),
+    };
+    format!(
+        "<div class=\"cell num exact {}{class}\" role=\"gridcell\" title=\"Exact {full}, set to {}; estimated {}; difference \
+         {}{remark}\" data-value=\"{full}\" data-parts=\"{}\" data-exact=\"\">{}{mark}</div>",
+        sign_class(effect.exact),
+        words(effect.ablated_to),
+        format::full(effect.estimate),
+        format::full(effect.exact - effect.estimate),
+        effect.parts,
+        format::signed(effect.exact)
+    )
 }
 
 /// What is below the table: the price while it is computed, how many estimates are off, what was not looked at, the checks.

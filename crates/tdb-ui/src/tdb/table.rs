@@ -13,8 +13,9 @@ use serde::Serialize;
 use tdb_api::numbers::{fraction, sum};
 use tdb_api::stream::TOP_K_COMPONENTS;
 use tdb_api::{AttentionTraceType, MultipleTopKDerivedScalarsResponseData, NodeIndex};
+use wasm_bindgen::JsCast;
 
-use super::actions::{RowMenu, cannot_ablate, node_href, traces};
+use super::actions::{RowMenu, cannot_ablate, node_href, page_query, traces};
 use super::exact::{ExactEffects, ExactFooter};
 use super::{Slug, explain::Explanations, selected_node::SelectedNode};
 use crate::answer::{Answer, Compared, Metric, Row, Values};
@@ -22,10 +23,10 @@ use crate::dom;
 use crate::format;
 use crate::json::Json;
 use crate::session::{Layers, Session};
-use crate::signals::{Change, Peek, See, effect};
-use crate::ui::keyed;
+use crate::signals::{Change, Memo, Peek, RwSignal, See, effect};
 use crate::ui::{JsonButton, Placed, Tip, Viewport, VirtualList};
 use crate::ui::{dynamic, follows};
+use crate::ui::{keyed, press};
 use crate::view::{Line, arrange};
 use keys::{Action, Context, LineKind};
 
@@ -61,6 +62,8 @@ pub struct Table {
     session: Session,
     /// Rows whose details are open.
     open: RwSignal<HashSet<usize>>,
+    /// The row that was opened just now, until its details are in sight.
+    opened: RwSignal<Option<usize>>,
     groups: RwSignal<HashSet<String>>,
     /// Heights of open details, as they were measured.
     heights: RwSignal<HashMap<usize, f64>>,
@@ -70,6 +73,8 @@ pub struct Table {
     exact: ExactEffects,
     shape: Memo<Shape>,
     menu: RowMenu,
+    /// What links to the pages of nodes take along.
+    query: Memo<String>,
 }
 
 /// Which columns there are. Apart from the view's state, so that typing in the filter does not redraw every cell.
@@ -120,6 +125,7 @@ impl Table {
         Self {
             session,
             open: RwSignal::default(),
+            opened: RwSignal::new(None),
             groups: RwSignal::default(),
             heights: RwSignal::default(),
             active: RwSignal::new(None),
@@ -127,6 +133,7 @@ impl Table {
             exact,
             shape: Memo::new(move |_| Shape::of(session, narrow.get(), explanations.are_here(), exact.has_column())),
             menu: RowMenu::get(),
+            query: Memo::new(move |_| session.page.see(page_query)),
         }
     }
 
@@ -238,6 +245,39 @@ impl Table {
         }
     }
 
+    /// A press on a line selects it; one of its buttons does something with it.
+    fn on_press(self, event: &web_sys::MouseEvent) {
+        let Some(pressed) = event.target().and_then(|target| target.dyn_into::<web_sys::Element>().ok()) else {
+            return;
+        };
+        let key = pressed.closest(".line").ok().flatten().map(|line| line.id());
+        let Some(key) = key.as_deref().and_then(|id| id.strip_prefix("line-")) else { return };
+        let row = key.parse::<usize>().ok();
+        let button = pressed.closest("[data-do]").ok().flatten();
+        let does = button.as_ref().and_then(|button| button.get_attribute("data-do")).unwrap_or_default();
+        match (does.as_str(), row, button) {
+            (row::OPEN, Some(row), _) => self.toggle_row(row),
+            (row::OPEN, None, _) => self.toggle_group(key),
+            (row::ABLATE, Some(row), _) => self.node(row).into_iter().for_each(|node| self.session.ablate(node, 0.0)),
+            (row::TRACE, Some(row), button) => self.trace(row, button),
+            (row::MENU, Some(row), Some(button)) => {
+                self.node(row).into_iter().for_each(|node| self.menu.open(node, &button, false));
+            }
+            _ => {}
+        }
+        self.active.set(Some(key.to_owned()));
+    }
+
+    /// Traces a node, or asks which way below `anchor`.
+    fn trace(self, row: usize, anchor: Option<web_sys::Element>) {
+        let Some(node) = self.node(row) else { return };
+        match (traces(node.node_type).as_slice(), anchor) {
+            ([(None, _)], _) => self.session.trace(node, None),
+            (_, Some(anchor)) => self.menu.open(node, &anchor, true),
+            _ => {}
+        }
+    }
+
     /// Does something with the selected line.
     fn act(self, action: Action, line: &Line, slug: &str) {
         let Some(node) = self.node(line.first_row()) else { return };
@@ -245,16 +285,10 @@ impl Table {
             Action::Select(_) => {}
             Action::Toggle => self.toggle(line),
             Action::Ablate => self.session.ablate(node, 0.0),
-            Action::Trace => match traces(node.node_type).as_slice() {
-                [(None, _)] => self.session.trace(node, None),
-                // More than one way: the menu asks which.
-                _ => {
-                    let id = format!("line-{}", line.key());
-                    if let Some(row) = dom::document().and_then(|d| d.get_element_by_id(&id)) {
-                        self.menu.open(node, &row, true);
-                    }
-                }
-            },
+            Action::Trace => {
+                let id = format!("line-{}", line.key());
+                self.trace(line.first_row(), dom::document().and_then(|d| d.get_element_by_id(&id)));
+            }
             Action::Pin => self.session.toggle_pin(node),
             Action::OpenPage => {
                 if let Some((window, href)) = dom::window().zip(node_href(&node, self.session, slug)) {
@@ -266,17 +300,40 @@ impl Table {
 
     fn toggle(self, line: &Line) {
         match line {
-            Line::Group { name, .. } => self.groups.change(|g| {
-                if !g.remove(name) {
-                    g.insert(name.clone());
-                }
-            }),
-            Line::Node { row, .. } => self.open.change(|o| {
-                if !o.remove(row) {
-                    o.insert(*row);
-                }
-            }),
+            Line::Group { name, .. } => self.toggle_group(name),
+            Line::Node { row, .. } => self.toggle_row(*row),
         }
+    }
+
+    fn toggle_group(self, name: &str) {
+        self.groups.change(|g| {
+            if !g.remove(name) {
+                g.insert(name.to_owned());
+            }
+        });
+    }
+
+    fn toggle_row(self, row: usize) {
+        self.open.change(|o| {
+            if !o.remove(&row) {
+                o.insert(row);
+                self.opened.set(Some(row));
+            }
+        });
+    }
+
+    /// Details come into sight once their height is known.
+    fn reveal_opened(self, items: Memo<VirtualList<Item>>, viewport: Viewport) {
+        effect(move || {
+            let Some(row) = self.opened.get() else { return };
+            let Some(height) = self.heights.see(|heights| heights.get(&row).copied()) else { return };
+            self.opened.set(None);
+            request_animation_frame(move || {
+                let is_line = |item: &Item| matches!(item, Item::Line(Line::Node { row: of, .. }) if *of == row);
+                items
+                    .peek(|items| items.find(is_line).into_iter().for_each(|line| viewport.reveal(line, ROW + height)));
+            });
+        });
     }
 }
 
@@ -302,13 +359,21 @@ pub fn NodeTable() -> impl IntoView {
     let lines = table.lines();
     let items = table.items(lines);
     table.tell_selected(lines);
-    let viewport = Viewport::new(move || items.track());
+    let viewport = Viewport::new(move || (items.track(), table.shape.track()).1);
+    table.reveal_opened(items, viewport);
     let window = viewport.window(STEP * ROW, BEYOND * ROW);
     let drawn = move || items.see(|items| items.within(window.get()));
     let key = move |placed: &Placed<Item>| (session.generation.get_untracked(), placed.item.key(), placed.top as i64);
     let slug = Slug::get();
     let on_key = move |event: web_sys::KeyboardEvent| {
         table.on_key(&event, &lines.get_untracked(), items, viewport, &slug.now());
+    };
+    let on_button = move |event: web_sys::MouseEvent| {
+        let pressed = event.target().and_then(|target| target.dyn_into::<web_sys::Element>().ok());
+        if pressed.and_then(|pressed| pressed.closest("[data-do]").ok().flatten()).is_some() {
+            event.prevent_default();
+            dom::focus("node-table");
+        }
     };
     let is_compared = move || table.shape.see(|s| s.two_sided);
     let body_style = move || format!("height:{}px;{}", items.see(VirtualList::height), columns::template(table));
@@ -320,6 +385,7 @@ pub fn NodeTable() -> impl IntoView {
                 class="grid-scroll"
                 class:compare=is_compared
                 class:tight=follows(move || table.shape.see(|s| s.two_sided || s.narrow))
+                class:wide=follows(move || viewport.is_wide.get())
                 class:stale=follows(move || session.is_stale())
                 id="node-table"
                 role="grid"
@@ -331,6 +397,9 @@ pub fn NodeTable() -> impl IntoView {
                 node_ref=viewport.node
                 on:scroll=move |_| viewport.measure()
                 on:keydown=keyed(on_key)
+                on:click=press(move |event| table.on_press(&event))
+                // Keys go on working in the table after a press on a line's button.
+                on:mousedown=press(on_button)
             >
                 <columns::Head table=table />
                 <div class="grid-body" role="rowgroup" style=body_style>

@@ -52,6 +52,16 @@ pub fn token_text(token: &str) -> AnyView {
 
 /// The same as HTML, with what stands around a token.
 pub fn token_html(token: &str) -> String {
+    in_token("token", token)
+}
+
+/// A token with its place in the prompt, as HTML.
+pub fn token_chip(token: &str, index: usize, is_asked: bool) -> String {
+    let token = in_token(if is_asked { "token asked" } else { "token" }, token);
+    format!("{token}<span class=\"token-index\">{index}</span>")
+}
+
+fn in_token(class: &str, token: &str) -> String {
     let part = |c: char| {
         let plain = format::html(c.encode_utf8(&mut [0; 4]));
         match mark(c) {
@@ -66,20 +76,7 @@ pub fn token_html(token: &str) -> String {
             None => plain,
         }
     };
-    format!("<span class=\"token\">{}</span>", token.chars().map(part).collect::<String>())
-}
-
-/// A token with its place in the prompt.
-#[component]
-pub fn TokenChip(
-    token: String,
-    #[prop(optional_no_strip)] index: Option<usize>,
-    #[prop(optional)] asked: bool,
-) -> impl IntoView {
-    view! {
-        <span class="token" class:asked=asked>{token_text(&token)}</span>
-        {index.map(|i| view! { <span class="token-index">{i}</span> })}
-    }
+    format!("<span class=\"{class}\">{}</span>", token.chars().map(part).collect::<String>())
 }
 
 #[cfg(test)]

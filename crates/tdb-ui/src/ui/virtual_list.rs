@@ -1,6 +1,6 @@
 //! Long lists of which only the items in sight are drawn.
 
-use crate::signals::effect;
+use crate::signals::{Memo, RwSignal, effect};
 use leptos::{html, prelude::*};
 use wasm_bindgen::JsCast;
 
@@ -59,13 +59,13 @@ pub struct Sight {
 }
 
 impl Sight {
-    /// Where the box has to scroll to for an item to be in sight, if it is not.
+    /// Where the box has to scroll to for an item to be in sight, if it is not; the top of one that is larger than the box.
     pub fn reveal<T>(self, item: &Placed<T>, height: f64) -> Option<f64> {
         let needed = item.top + height + self.head;
         if item.top < self.top {
             Some(item.top)
         } else if needed > self.top + self.height {
-            Some(needed - self.height)
+            Some((needed - self.height).min(item.top))
         } else {
             None
         }
@@ -78,12 +78,19 @@ pub struct Viewport {
     pub node: NodeRef<html::Div>,
     top: RwSignal<f64>,
     height: RwSignal<f64>,
+    /// Whether the content is wider than the box.
+    pub is_wide: RwSignal<bool>,
 }
 
 impl Viewport {
     /// Measures again when `content` changes the box's content, and when the window changes its size.
     pub fn new(content: impl Fn() + Send + Sync + 'static) -> Self {
-        let viewport = Self { node: NodeRef::new(), top: RwSignal::new(0.0), height: RwSignal::new(600.0) };
+        let viewport = Self {
+            node: NodeRef::new(),
+            top: RwSignal::new(0.0),
+            height: RwSignal::new(600.0),
+            is_wide: RwSignal::new(false),
+        };
         effect(move || {
             viewport.node.track();
             content();
@@ -98,6 +105,10 @@ impl Viewport {
         if let Some(div) = self.node.get_untracked() {
             self.top.set(f64::from(div.scroll_top()));
             self.height.set(f64::from(div.client_height()));
+            let is_wide = div.scroll_width() > div.client_width();
+            if self.is_wide.get_untracked() != is_wide {
+                self.is_wide.set(is_wide);
+            }
         }
     }
 
@@ -166,5 +177,6 @@ mod tests {
         let sight = Sight { top: 10.0, height: 50.0, head: 5.0 };
         let to = |item: char| sight.reveal(list.find(|c| *c == item).unwrap(), 10.0);
         assert_eq!((to('a'), to('b'), to('c'), to('d')), (Some(0.0), None, None, Some(85.0)));
+        assert_eq!(sight.reveal(list.find(|c| *c == 'c').unwrap(), 100.0), Some(20.0));
     }
 }

@@ -5,7 +5,8 @@ use tdb_api::ComponentTypeForAttention;
 
 use super::Table;
 use crate::answer::{Compared, Metric};
-use crate::signals::{Change, See};
+use crate::signals::{Change, See, Signal};
+use crate::ui::CollectView;
 use crate::ui::press;
 use crate::ui::{Show, dynamic, follows};
 use crate::view::{Sort, SortBy};
@@ -17,7 +18,8 @@ pub fn template(table: Table) -> String {
         let (name, token, value) = match (shape.narrow, shape.two_sided) {
             (true, _) => (142, 48, 56),
             (_, true) => (154, 92, 58),
-            _ => (218, 84, 96),
+            // Together they fit beside the side column of a window of 1280 pixels.
+            _ => (206, 78, 88),
         };
         let tokens = usize::from(shape.to) + usize::from(shape.from);
         let explanation = if shape.two_sided { 260 } else { 200 };

@@ -1,282 +1,250 @@
-//! One line of the table.
+//! One line of the table. Its cells are written as HTML, and their buttons have no handlers of their own: a table that scrolls
+//! draws hundreds of lines a second, and a browser reads HTML sooner than it is told of one element after the other. The
+//! table handles presses on all lines ([`super::Table::on_press`]).
 
-use leptos::prelude::*;
+use std::fmt::Write as _;
 
-use super::super::Slug;
-use super::super::actions::node_href;
-use super::super::exact;
-use super::super::explain::{Explained, explained_text};
-use super::{Table, ways_to_trace, why_fixed};
-use crate::answer::{Answer, Compared, Metric};
+use leptos::{html, prelude::*};
+use tdb_api::NodeType;
+
+use super::{Shape, Table, ways_to_trace, why_fixed};
+use crate::answer::{Answer, Compared, Metric, Row};
 use crate::format;
 use crate::names;
-use crate::signals::{Peek, See};
-use crate::ui::press;
-use crate::ui::{TokenChip, fill_style, sign_class};
-use crate::ui::{dynamic, follows};
+use crate::session::Session;
+use crate::signals::{Peek, See, effect};
+use crate::tdb::Slug;
+use crate::tdb::actions::node_page;
+use crate::tdb::explain::{Explained, explained_text};
+use crate::ui::{fill_style, follows, sign_class, token_chip};
 use crate::view::Line;
+
+/// What a press on a line's buttons does: the values of their `data-do`.
+pub const OPEN: &str = "open";
+pub const ABLATE: &str = "ablate";
+pub const TRACE: &str = "trace";
+pub const MENU: &str = "menu";
+
+const EMPTY: &str = "<div class=\"cell\" role=\"gridcell\"></div>";
 
 #[component]
 pub fn LineView(table: Table, line: Line, at: usize, top: f64) -> impl IntoView {
-    let answer = table.session.answer.get_untracked();
+    let session = table.session;
+    let answer = session.answer.get_untracked();
     let key = line.key();
-    let is_active = {
-        let key = key.clone();
-        move || table.active.see(|a| a.as_deref() == Some(key.as_str()))
+    let id = format!("line-{key}");
+    let is_active = move || table.active.see(|a| a.as_deref() == Some(key.as_str()));
+    let of_row = line.clone();
+    let is_open = move || match &of_row {
+        Line::Group { name, .. } => table.groups.see(|g| g.contains(name)),
+        Line::Node { row, .. } => table.open.see(|o| o.contains(row)),
     };
-    let is_open = {
-        let line = line.clone();
-        move || match &line {
-            Line::Group { name, .. } => table.groups.see(|g| g.contains(name)),
-            Line::Node { row, .. } => table.open.see(|o| o.contains(row)),
+    let kind = match &line {
+        Line::Group { .. } => " group",
+        Line::Node { in_group: true, .. } => " member",
+        Line::Node { .. } => "",
+    };
+    let is_opened = is_open.clone();
+    let state = {
+        let is_active = is_active.clone();
+        move || {
+            let (active, opened) = (is_active(), is_opened());
+            format!("grid-row line{kind}{}{}", if active { " active" } else { "" }, if opened { " opened" } else { "" })
         }
-    };
-    let toggle = {
-        let line = line.clone();
-        move |_| table.toggle(&line)
-    };
-    let activate = {
-        let key = key.clone();
-        move |_| table.active.set(Some(key.clone()))
     };
     let name = name_cell(table, &line, &answer);
-    let places = {
-        let (line, answer) = (line.clone(), answer.clone());
-        move || place_cells(table, &line, &answer)
+    let head = NodeRef::<html::Div>::new();
+    effect(move || {
+        let is_open = if is_open() { "true" } else { "false" };
+        let button = head.get().and_then(|head| head.first_element_child());
+        let _ = button.map(|button| button.set_attribute("aria-expanded", is_open));
+    });
+    let exact = match &line {
+        Line::Group { .. } => None,
+        Line::Node { row, .. } => Some(table.exact.cell_of(answer.rows[*row].nodes.clone())),
     };
-    let explanation = {
-        let (line, answer) = (line.clone(), answer.clone());
-        move || table.shape.see(|s| s.explanation).then(|| explanation_cell(table, &line, &answer))
+    let cells = move || {
+        table.shape.see(|shape| {
+            let mut out = String::with_capacity(1024);
+            place_cells(&mut out, session, shape, &line, &answer);
+            for metric in &shape.metrics {
+                shape.sides.iter().for_each(|side| value_cell(&mut out, &line, &answer, *metric, *side));
+            }
+            if shape.exact {
+                out += &exact.map_or_else(|| EMPTY.to_owned(), |exact| exact.get());
+            }
+            if shape.explanation {
+                explanation_cell(&mut out, explained(table, &line, &answer));
+            }
+            out
+        })
     };
-    let values = {
-        let (line, answer) = (line.clone(), answer.clone());
-        move || {
-            let shape = table.shape.get();
-            let cells = shape.metrics.iter().flat_map(|m| shape.sides.iter().map(move |v| (*m, *v)));
-            cells.map(|(m, v)| value_cell(&line, &answer, m, v)).collect_view()
-        }
-    };
-    let exact = {
-        let nodes = match &line {
-            Line::Group { .. } => None,
-            Line::Node { row, .. } => Some(answer.rows[*row].nodes.clone()),
-        };
-        move || {
-            let nodes = nodes.clone();
-            table.shape.with(|s| s.exact).then(|| match nodes {
-                Some(nodes) => exact::cell(table.exact, nodes),
-                None => view! { <div class="cell" role="gridcell"></div> }.into_any(),
-            })
-        }
-    };
-    let label = match &line {
-        Line::Group { name, rows, .. } => format!("{name}, {} nodes", rows.len()),
-        Line::Node { row, .. } => answer.rows[*row].name.clone(),
-    };
-    let (open_for_label, opened) = (is_open.clone(), is_open.clone());
     view! {
         <div
-            class="grid-row line"
-            class:active=is_active.clone()
-            class:group=matches!(line, Line::Group { .. })
-            class:member=matches!(line, Line::Node { in_group: true, .. })
-            class:opened=opened
+            class=follows(state)
             role="row"
-            id=format!("line-{key}")
+            id=id
             aria-rowindex=(at + 2).to_string()
-            aria-selected=follows(move || is_active().to_string())
+            aria-selected=follows(move || if is_active() { "true" } else { "false" })
             style=format!("transform:translateY({top}px)")
-            on:click=press(activate)
         >
-            <div class="cell name" role="gridcell">
-                <button
-                    type="button"
-                    class="expand"
-                    tabindex="-1"
-                    aria-label=format!("Details of {label}")
-                    aria-expanded=follows(move || open_for_label().to_string())
-                    on:click=press(toggle)
-                >
-                    {dynamic(move || if is_open() { "▾" } else { "▸" })}
-                </button>
-                {name}
-            </div>
-            {places}
-            {values}
-            {exact}
-            {explanation}
+            <div class="cell name" role="gridcell" node_ref=head inner_html=name></div>
+            <div class="cells" role="presentation" inner_html=follows(cells)></div>
         </div>
     }
 }
 
-fn name_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
-    let session = table.session;
-    let row = match line {
+fn button(out: &mut String, does: &str, label: &str, title: &str, sign: &str) {
+    let class = if does == OPEN { "expand" } else { "act" };
+    let title = if title.is_empty() { String::new() } else { format!(" title=\"{title}\"") };
+    let _ = write!(
+        out,
+        "<button type=\"button\" class=\"{class}\" tabindex=\"-1\" data-do=\"{does}\" aria-label=\"{label}\"{title}>{sign}\
+         </button>"
+    );
+}
+
+fn name_cell(table: Table, line: &Line, answer: &Answer) -> String {
+    let mut out = String::new();
+    let named = |node_type: NodeType, name: &str, href: Option<String>| {
+        let class = format!("node-name {}", names::type_class(node_type));
+        match href {
+            Some(href) => format!(
+                "<a class=\"{class}\" href=\"{}\" target=\"_blank\" rel=\"noopener\" tabindex=\"-1\">{name}</a>",
+                format::html(&href)
+            ),
+            None => format!("<span class=\"{class}\">{name}</span>"),
+        }
+    };
+    match line {
         Line::Group { name, rows, .. } => {
-            let node = &answer.rows[rows[0]].node;
-            return view! {
-                <span class=format!("node-name {}", names::type_class(node.node_type))>{name.clone()}</span>
-                <span class="quiet times" title="The sums are of these nodes, which the table lists">
-                    {rows.len()}" listed"
-                </span>
+            let (name, count) = (format::html(name), rows.len());
+            button(&mut out, OPEN, &format!("Details of {name}, {count} nodes"), "", "");
+            let _ = write!(
+                out,
+                "{}<span class=\"quiet times\" title=\"The sums are of these nodes, which the table lists\">{count} listed</span>",
+                named(answer.rows[rows[0]].node.node_type, &name, None),
+            );
+        }
+        Line::Node { row, .. } => {
+            let row = &answer.rows[*row];
+            let name = format::html(&row.name);
+            button(&mut out, OPEN, &format!("Details of {name}"), "", "");
+            let href = table.query.peek(|query| node_page(&row.node, &Slug::text(), query));
+            let _ = write!(out, "<span class=\"name-text\">{}</span>", named(row.node.node_type, &name, href));
+            if let Some(side) = row.only() {
+                let side = side.label();
+                let _ = write!(
+                    out,
+                    "<span class=\"quiet times\" data-only=\"{side}\" title=\"One of its tokens has no partner in the other \
+                     prompt\">{side} only</span>"
+                );
             }
-            .into_any();
+            name_actions(&mut out, row, &name);
         }
-        Line::Node { row, .. } => &answer.rows[*row],
-    };
-    let node = row.node.clone();
-    let class = format!("node-name {}", names::type_class(node.node_type));
-    let link = match node_href(&node, session, &Slug::text()) {
-        Some(href) => {
-            view! { <a class=class href=href target="_blank" rel="noopener" tabindex="-1">{row.name.clone()}</a> }
-                .into_any()
-        }
-        None => view! { <span class=class>{row.name.clone()}</span> }.into_any(),
-    };
-    let (ablated, traced, menued) = (node.clone(), node.clone(), node.clone());
-    let reason = why_fixed(row);
-    let ways = ways_to_trace(row);
-    let can_trace = !ways.is_empty();
-    let name = row.name.clone();
-    let trace = move |event: web_sys::MouseEvent| match ways.as_slice() {
-        [(None, _)] => table.session.trace(traced.clone(), None),
-        _ => table.menu.open(traced.clone(), &event_target::<web_sys::Element>(&event), true),
-    };
-    view! {
-        <span class="name-text">{link}</span>
-        {row.only().map(|side| view! {
-            <span class="quiet times" data-only=side.label() title="One of its tokens has no partner in the other prompt">
-                {side.label()}" only"
-            </span>
-        })}
-        {(row.only() != Some(Compared::Right)).then(|| view! { <span class="row-actions" class:few=follows(move || table.shape.see(|s| s.two_sided || s.narrow))>
-            {reason.is_none().then(|| view! {
-                <button
-                    type="button"
-                    class="act"
-                    tabindex="-1"
-                    aria-label=format!("Ablate {name}")
-                    title="Ablate (a)"
-                    on:click=press(move |_| session.ablate(ablated.clone(), 0.0))
-                >
-                    "⊘"
-                </button>
-            })}
-            {can_trace.then(|| view! {
-                <button
-                    type="button"
-                    class="act"
-                    tabindex="-1"
-                    aria-label=format!("Trace {name}")
-                    title="Trace (t)"
-                    on:click=press(trace)
-                >
-                    "↖"
-                </button>
-            })}
-            <button
-                type="button"
-                class="act"
-                tabindex="-1"
-                aria-label=format!("Actions for {name}")
-                title="Actions"
-                on:click=press(move |e: web_sys::MouseEvent| table.menu.open(menued.clone(), &event_target::<web_sys::Element>(&e), false))
-            >
-                "⋯"
-            </button>
-        </span> })}
     }
-    .into_any()
+    out
+}
+
+fn name_actions(out: &mut String, row: &Row, name: &str) {
+    if row.only() == Some(Compared::Right) {
+        return;
+    }
+    *out += "<span class=\"row-actions\">";
+    if why_fixed(row).is_none() {
+        button(out, ABLATE, &format!("Ablate {name}"), "Ablate (a)", "⊘");
+    }
+    if !ways_to_trace(row).is_empty() {
+        button(out, TRACE, &format!("Trace {name}"), "Trace (t)", "↖");
+    }
+    button(out, MENU, &format!("Actions for {name}"), "Actions", "⋯");
+    *out += "</span>";
 }
 
 /// Attended-to and attended-from tokens, on both sides where they differ.
-fn place_cells(table: Table, line: &Line, answer: &Answer) -> AnyView {
-    let shape = table.shape.get();
+fn place_cells(out: &mut String, session: Session, shape: &Shape, line: &Line, answer: &Answer) {
     let Line::Node { row, .. } = line else {
-        let empty = |shown: bool| shown.then(|| view! { <div class="cell" role="gridcell"></div> });
-        return view! { {empty(shape.to)}{empty(shape.from)} }.into_any();
+        [shape.to, shape.from].into_iter().filter(|shown| *shown).for_each(|_| out.push_str(EMPTY));
+        return;
     };
     let row = &answer.rows[*row];
     // The traced node's token, else the last one: where the question is asked.
-    let traced = table.session.asked.peek(|a| {
+    let traced = session.asked.peek(|a| {
         a.as_ref().and_then(|a| a.left.upstream_node_to_trace.as_ref().map(|t| names::token_from(&t.node_index)))
     });
     let asked = traced.flatten().or(answer.tokens().len().checked_sub(1));
-    let place = |at: [Option<usize>; 2], marks: bool| {
-        let token = |side: usize| at[side].and_then(|i| Some((i, answer.sides.get(side)?.tokens.get(i)?.clone())));
-        let (left, right) = (token(0), token(1));
-        match (left, right) {
-            (None, None) => ().into_any(),
+    let mut place = |at: [Option<usize>; 2], marks: bool| {
+        let token = |side: usize| at[side].and_then(|i| Some((i, answer.sides.get(side)?.tokens.get(i)?)));
+        *out += "<div class=\"cell\" role=\"gridcell\">";
+        match (token(0), token(1)) {
+            (None, None) => {}
             // The same token at two places is written once.
-            (Some((left, token)), Some((right, same))) if left != right && token == same => view! {
-                <TokenChip token=token index=Some(left) />
-                <span class="token-index">"/ "{right}</span>
+            (Some((left, token)), Some((right, same))) if left != right && token == same => {
+                let _ = write!(out, "{}<span class=\"token-index\">/ {right}</span>", token_chip(token, left, false));
             }
-            .into_any(),
-            (Some(l), Some(r)) if l != r => view! {
-                <TokenChip token=l.1 index=Some(l.0) />" / "<TokenChip token=r.1 index=Some(r.0) />
+            (Some((left, token)), Some((right, other))) if left != right => {
+                let _ = write!(out, "{} / {}", token_chip(token, left, false), token_chip(other, right, false));
             }
-            .into_any(),
-            (Some((i, t)), _) | (None, Some((i, t))) => {
-                view! { <TokenChip token=t index=Some(i) asked=marks && Some(i) == asked /> }.into_any()
+            (Some((i, token)), _) | (None, Some((i, token))) => {
+                *out += &token_chip(token, i, marks && Some(i) == asked);
             }
         }
+        *out += "</div>";
     };
-    view! {
-        {shape.to.then(|| view! { <div class="cell" role="gridcell">{place(row.to, false)}</div> })}
-        {shape.from.then(|| view! { <div class="cell" role="gridcell">{place(row.from, true)}</div> })}
+    if shape.to {
+        place(row.to, false);
     }
-    .into_any()
+    if shape.from {
+        place(row.from, true);
+    }
 }
 
-/// What the component looks for, in words; filled in when it comes.
-fn explanation_cell(table: Table, line: &Line, answer: &Answer) -> AnyView {
-    // A component's line says it for its members; a layer has none of its own.
+/// What the component looks for, in words; asked for when it is first wanted. A component's line says it for its members; a
+/// layer has none of its own.
+fn explained(table: Table, line: &Line, answer: &Answer) -> Option<Explained> {
     let row = match line {
         Line::Group { name, rows, .. } => rows.first().filter(|r| answer.rows[**r].name == *name).copied(),
         Line::Node { row, .. } => Some(*row),
     };
-    let Some(row) = row else { return view! { <div class="cell" role="gridcell"></div> }.into_any() };
-    let node = answer.rows[row].node.clone();
-    let explained = Memo::new(move |_| table.explanations.of(&node).map(|s| s.get()));
-    let title = move || explained.see(|e| e.as_ref().map(explained_text));
-    let text = move || match explained.get() {
-        Some(Explained::Done(all)) => all.into_iter().next().map(|(text, _)| text),
-        Some(Explained::Waiting) => Some("…".to_owned()),
-        _ => None,
-    };
-    view! {
-        <div class="cell explanation" role="gridcell" title=title><span class="cut">{text}</span></div>
-    }
-    .into_any()
+    table.explanations.of(&answer.rows[row?].node).map(|explained| explained.get())
 }
 
-fn value_cell(line: &Line, answer: &Answer, metric: Metric, view: Compared) -> AnyView {
+fn explanation_cell(out: &mut String, explained: Option<Explained>) {
+    let text = match &explained {
+        Some(Explained::Done(all)) => all.first().map(|(text, _)| format::html(text)).unwrap_or_default(),
+        Some(Explained::Waiting) => "…".to_owned(),
+        _ => String::new(),
+    };
+    let title = explained.as_ref().map(|e| format::html(&explained_text(e))).unwrap_or_default();
+    let _ = write!(
+        out,
+        "<div class=\"cell explanation\" role=\"gridcell\" title=\"{title}\"><span class=\"cut\">{text}</span></div>"
+    );
+}
+
+fn value_cell(out: &mut String, line: &Line, answer: &Answer, metric: Metric, view: Compared) {
     // Activations of different nodes have no sum.
     if matches!(line, Line::Group { rows, .. } if rows.len() > 1) && metric == Metric::Activation {
-        return view! { <div class="cell num" role="gridcell"></div> }.into_any();
+        *out += EMPTY;
+        return;
     }
-    let column = format!("{}.{}", metric.wire(), view.label());
+    let (metric_name, side) = (metric.wire(), view.label());
     let Some(value) = line.value(answer, view, metric) else {
-        return view! {
-            <div class="cell num quiet" role="gridcell" title="No partner in the other prompt" data-none=column>"–"</div>
-        }
-        .into_any();
+        let _ = write!(
+            out,
+            "<div class=\"cell num quiet\" role=\"gridcell\" title=\"No partner in the other prompt\" \
+             data-none=\"{metric_name}.{side}\">–</div>"
+        );
+        return;
     };
-    let most = answer.most[metric as usize];
     let signed = view == Compared::Diff || matches!(metric, Metric::DirectEffect | Metric::TotalEffect);
     let text = if signed { format::signed(value) } else { format::number(value) };
     let full = format::full(value);
+    let (class, style) = (sign_class(value), fill_style(value, answer.most[metric as usize]));
     // The bar is the style sheet's, so that a cell is one element.
-    view! {
-        <div
-            class=format!("cell num {}", sign_class(value))
-            role="gridcell"
-            style=fill_style(value, most)
-            title=full.clone()
-            data-value=full
-            data-column=column
-        >{text}</div>
-    }
-    .into_any()
+    let _ = write!(
+        out,
+        "<div class=\"cell num {class}\" role=\"gridcell\" style=\"{style}\" title=\"{full}\" data-value=\"{full}\" \
+         data-column=\"{metric_name}.{side}\">{text}</div>"
+    );
 }
