@@ -120,3 +120,30 @@ fn only_the_error_module_makes_statuses_of_errors() -> Result<()> {
     let words = ["StatusCode::BAD", "StatusCode::INTERNAL", "StatusCode::UNPROCESSABLE"];
     ensure_none(&lines_with("tdb-server/src", &["error.rs"], &words)?)
 }
+
+/// The framework's signals are compiled anew for each type of value; those of the pages' `signals.rs` hold one type.
+#[test]
+fn the_pages_follow_values_by_their_own_signals() -> Result<()> {
+    let root = root().join("crates/tdb-ui/src");
+    let mut users = 0;
+    for path in files(&root)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")) {
+        let name = path.strip_prefix(&root)?.to_string_lossy().into_owned();
+        if name == "signals.rs" {
+            continue;
+        }
+        let text = fs::read_to_string(&path)?;
+        let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+        let words: BTreeSet<&str> = code.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+        let imports = code.split("use crate::signals::").nth(1).and_then(|rest| rest.split(';').next());
+        let imports: BTreeSet<&str> = imports.unwrap_or_default().split(['{', '}', ',', ' ']).collect();
+        for signal in ["RwSignal", "Memo", "Signal"].into_iter().filter(|signal| words.contains(signal)) {
+            ensure!(imports.contains(signal), "{name} uses {signal} without importing crate::signals::{signal}");
+            users += 1;
+        }
+        for signal in ["ReadSignal", "ArcRwSignal", "ArcMemo", "ArcSignal"] {
+            ensure!(!words.contains(signal), "{name} uses the framework's {signal}");
+        }
+    }
+    ensure!(users > 30, "only {users} uses were found");
+    Ok(())
+}

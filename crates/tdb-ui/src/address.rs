@@ -6,8 +6,9 @@ use leptos::ev;
 use leptos::prelude::*;
 use wasm_bindgen::JsCast;
 
+use crate::context::{expect_context, provide_context};
 use crate::dom;
-use crate::signals::See;
+use crate::signals::{Memo, RwSignal, See};
 
 /// The pages. One that keeps state of its own is made anew for another model.
 #[derive(Clone, Debug, PartialEq)]

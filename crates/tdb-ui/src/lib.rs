@@ -12,6 +12,7 @@ mod address;
 mod answer;
 mod app;
 mod client;
+mod context;
 mod dom;
 mod format;
 mod json;

@@ -19,11 +19,12 @@ use tdb_api::{
 };
 
 use crate::app::OnServedModel;
+use crate::context::{expect_context, provide_context};
 use crate::dom::set_title;
 use crate::names::component_name;
 use crate::records::in_dataset;
 use crate::server::Server;
-use crate::signals::{See, effect};
+use crate::signals::{Memo, RwSignal, See, Signal, effect};
 use crate::ui::dynamic;
 
 /// What the page's parts need to know of the node. Reactive: arrow keys change it in place.

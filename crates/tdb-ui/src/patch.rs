@@ -13,11 +13,12 @@ use tdb_api::stream::TdbEvent;
 use tdb_api::{Check, PatchGroup, PatchRequest, PatchRuns, PatchedCell, Price, TokenRef};
 
 use crate::client::{self, Abort, Kind, Problem};
+use crate::context::{expect_context, provide_context};
 use crate::dom::{self, set_title};
 use crate::format;
 use crate::json::Json;
 use crate::server::Server;
-use crate::signals::{Change, See};
+use crate::signals::{Change, Memo, RwSignal, See, Signal};
 use crate::tasks::spawn;
 use crate::ui::{JsonButton, Ledger, Notices, ProblemCard, dynamic, follows, press};
 use state::{Asked, Parts, PathEnd, Place};

@@ -12,7 +12,7 @@ use tdb_api::wire::{Decode, from_json};
 
 use crate::client::{self, Abort, Call, Kind, Problem};
 use crate::server::{Health, Server};
-use crate::signals::{Change, Peek, effect};
+use crate::signals::{Change, Memo, Peek, RwSignal, Signal, effect};
 use crate::tasks::spawn;
 
 /// An answer of any type.

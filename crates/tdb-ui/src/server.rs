@@ -7,8 +7,9 @@ use tdb_api::page::{ModelSlug, NodePage, NodePageKind};
 use tdb_api::{ModelInfoResponse, NeuronDatasetMetadata, NodeType, ServerInfoResponse, routes};
 
 use crate::client::{self, Kind, Problem};
+use crate::context::{expect_context, provide_context};
 use crate::dom;
-use crate::signals::Peek;
+use crate::signals::{Peek, RwSignal};
 use crate::tasks::spawn;
 use crate::ui::Notices;
 

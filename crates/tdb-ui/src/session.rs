@@ -17,9 +17,10 @@ use tdb_api::page::{PageState, SideState};
 
 use crate::answer::Answer;
 use crate::client::{Abort, Kind, Problem};
+use crate::context::expect_context;
 use crate::dom;
 use crate::server::{Health, Server};
-use crate::signals::{Change, Peek, See, effect};
+use crate::signals::{Change, Peek, RwSignal, See, effect};
 use crate::tasks::spawn;
 use crate::token_cache::TokenCache;
 use crate::ui::Notices;

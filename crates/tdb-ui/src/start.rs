@@ -12,6 +12,7 @@ use crate::dom::set_title;
 use crate::format;
 use crate::server::{Facts, Health, Server};
 use crate::signals::See;
+use crate::ui::CollectView;
 use crate::ui::dynamic;
 
 #[component]
@@ -92,7 +93,7 @@ fn latents(server: &Server) -> Option<String> {
     if model.has_attention_autoencoder {
         state.component_type_for_attention = ComponentTypeForAttention::AutoencoderLatent;
     }
-    let residual = server.facts.with(|f| f.as_ref()?.server.as_ref()?.residual_autoencoder.clone());
+    let residual = server.facts.see(|f| f.as_ref()?.server.as_ref()?.residual_autoencoder.clone());
     if let Some(residual) = residual {
         state.residual_cut_layer = residual.layers.get(residual.layers.len() / 2).copied();
     }

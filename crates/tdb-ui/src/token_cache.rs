@@ -8,8 +8,9 @@ use tdb_api::routes::{Tokenize, Vocabulary};
 use tdb_api::{Token, TokenRef, TokenizeRequest, VocabularyRequest};
 
 use crate::client;
+use crate::context::{expect_context, provide_context};
 use crate::server::{Health, Server};
-use crate::signals::effect;
+use crate::signals::{RwSignal, Signal, effect};
 use crate::sorting::sort;
 use crate::tasks::spawn;
 

@@ -6,6 +6,7 @@ use super::{Help, palette::Palette};
 use crate::client;
 use crate::dom;
 use crate::server::{Health, Server};
+use crate::signals::RwSignal;
 use crate::ui::{Dialog, Notices};
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, press, sent};

@@ -3,8 +3,11 @@
 use leptos::ev;
 use leptos::prelude::*;
 
+use crate::context::{expect_context, provide_context};
 use crate::dom;
+use crate::signals::RwSignal;
 use crate::terms::TERMS;
+use crate::ui::CollectView;
 use crate::ui::Dialog;
 use crate::ui::press;
 

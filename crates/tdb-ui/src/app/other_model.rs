@@ -3,8 +3,9 @@
 use leptos::prelude::*;
 use tdb_api::page::ModelSlug;
 
+use crate::context::{expect_context, provide_context};
 use crate::server::{Facts, Health, Server};
-use crate::signals::{Change, See};
+use crate::signals::{Change, Memo, RwSignal, See, Signal};
 use crate::ui::press;
 use crate::ui::{Show, dynamic};
 

@@ -7,11 +7,13 @@ use tdb_api::routes::ExplanationSearch;
 use tdb_api::{ExplanationSearchRequest, ExplanationSearchResponse, NodeType};
 
 use crate::address::Address;
+use crate::context::{expect_context, provide_context};
 use crate::dom;
 use crate::names::{component_name, node_path, parse_jump, type_class, type_label};
 use crate::remote::{Remote, follow};
 use crate::server::Server;
-use crate::signals::{Peek, See};
+use crate::signals::{Memo, Peek, RwSignal, See};
+use crate::ui::CollectView;
 use crate::ui::Dialog;
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, press, sent};

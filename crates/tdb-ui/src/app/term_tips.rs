@@ -5,7 +5,7 @@ use leptos::{ev, html};
 use wasm_bindgen::JsCast;
 
 use crate::dom;
-use crate::signals::{Peek, See};
+use crate::signals::{Peek, RwSignal, See};
 use crate::terms;
 use crate::ui::{dynamic, follows};
 

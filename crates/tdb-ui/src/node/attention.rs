@@ -7,8 +7,9 @@ use tdb_api::{ComponentRequest, NodeType};
 use super::Node;
 use crate::format;
 use crate::remote::{Remote, follow};
-use crate::signals::{See, effect};
+use crate::signals::{Memo, RwSignal, See, effect};
 use crate::tdb::patterns::PatternsOn;
+use crate::ui::CollectView;
 use crate::ui::ProblemCard;
 use crate::ui::{Show, dynamic};
 

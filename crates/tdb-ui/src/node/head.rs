@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::dom;
 use crate::names::{component_name, node_path, parse_jump, type_label};
 use crate::server::Server;
-use crate::signals::See;
+use crate::signals::{RwSignal, See};
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, sent};
 

@@ -5,8 +5,9 @@ use tdb_api::numbers::largest;
 use tdb_api::{TokenAndAttentionScalars, TokenAndScalar};
 
 use crate::format;
-use crate::signals::Change;
+use crate::signals::{Change, RwSignal};
 use crate::sorting::sort;
+use crate::ui::CollectView;
 use crate::ui::fill_style;
 use crate::ui::{dynamic, follows};
 use crate::ui::{keyed, press};

@@ -13,7 +13,8 @@ use crate::format;
 use crate::remote::{Remote, follow};
 use crate::requests;
 use crate::server::Server;
-use crate::signals::Change;
+use crate::signals::{Change, Memo, RwSignal, See};
+use crate::ui::CollectView;
 use crate::ui::press;
 use crate::ui::{CardHead, ProblemCard, token_text};
 use crate::ui::{Show, dynamic};
@@ -109,7 +110,7 @@ fn LensSide(input: bool) -> impl IntoView {
     let server = Server::get();
     // A small model has fewer tokens than are asked for.
     let n_tokens = Memo::new(move |_| {
-        let shape = server.facts.with(|facts| facts.as_ref()?.server.as_ref()?.shape.clone());
+        let shape = server.facts.see(|facts| facts.as_ref()?.server.as_ref()?.shape.clone());
         shape.map_or(ASKED, |shape| shape.vocab_size.min(ASKED))
     });
     let (state, again) = follow::<Batched>(move || request(node, input, n_tokens.get()));

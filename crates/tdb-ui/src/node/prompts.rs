@@ -15,7 +15,7 @@ use crate::client::Kind;
 use crate::format;
 use crate::remote::{Question, Remote, follow_question};
 use crate::requests;
-use crate::signals::{See, effect};
+use crate::signals::{Memo, RwSignal, See, Signal, effect};
 use crate::ui::{ProblemCard, SequentialLegend};
 use crate::ui::{dynamic, follows};
 use crate::ui::{entered, keyed, press, sent};

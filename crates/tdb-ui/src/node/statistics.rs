@@ -9,6 +9,7 @@ use super::heat_text::line;
 use super::{Node, histogram};
 use crate::format;
 use crate::remote::{Remote, follow};
+use crate::ui::CollectView;
 use crate::ui::dynamic;
 use crate::ui::{CardHead, ProblemCard};
 

@@ -8,6 +8,7 @@ use super::{Bench, Found};
 use crate::format;
 use crate::signals::See;
 use crate::sorting::sort;
+use crate::ui::CollectView;
 use crate::ui::{dynamic, entered, fill_style, follows, sign_class};
 
 #[component]

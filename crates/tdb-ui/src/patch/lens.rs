@@ -11,7 +11,7 @@ use super::Bench;
 use super::state::{Asked, Place};
 use crate::format;
 use crate::remote::{Remote, follow};
-use crate::signals::See;
+use crate::signals::{Memo, RwSignal, See};
 use crate::tdb::logit_lens::end_with_tokens;
 use crate::ui::{ProblemCard, dragged, dynamic, press};
 

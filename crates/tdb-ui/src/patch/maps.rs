@@ -6,7 +6,8 @@ use tdb_api::{PatchDirection, PatchGroup, PatchedCell};
 use super::state::Place;
 use super::{Bench, Found};
 use crate::format;
-use crate::signals::See;
+use crate::signals::{Memo, See, Signal};
+use crate::ui::CollectView;
 use crate::ui::{DivergingLegend, dynamic, fill_style, follows, press, sign_class, token_text};
 
 const MAPS: [(PatchGroup, &str, &str); 4] = [

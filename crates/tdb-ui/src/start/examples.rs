@@ -4,7 +4,8 @@ use leptos::prelude::*;
 use tdb_api::page::{EXAMPLES, EXAMPLES_MODEL, Example, Statement};
 
 use crate::server::{Facts, Server};
-use crate::signals::See;
+use crate::signals::{Memo, See};
+use crate::ui::CollectView;
 use crate::ui::Show;
 use crate::ui::token_text;
 

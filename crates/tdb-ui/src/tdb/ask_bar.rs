@@ -14,7 +14,7 @@ use super::token_box::TokenList;
 use crate::dom;
 use crate::format;
 use crate::session::Session;
-use crate::signals::{Change, See};
+use crate::signals::{Change, Memo, RwSignal, See, Signal};
 use crate::token_cache::{TokenCache, Tokens};
 use crate::ui::{Show, dynamic, follows};
 use crate::ui::{entered, press, sent};
@@ -39,7 +39,7 @@ pub fn AskBar() -> impl IntoView {
     view! {
         <form
             class="ask"
-            class:two=two
+            class:two=follows(move || two.get())
             aria-label="Question"
             on:submit=sent(move |e| {
                 e.prevent_default();

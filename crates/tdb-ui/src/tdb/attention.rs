@@ -6,6 +6,7 @@ use tdb_api::{DerivedScalarType, DerivedScalarsRequest, DerivedScalarsResponse, 
 
 use super::question::side;
 use super::tools::Tools;
+use crate::context::expect_context;
 use crate::names;
 use crate::remote::{Remote, follow};
 use crate::requests;

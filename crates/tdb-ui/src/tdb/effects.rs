@@ -10,6 +10,7 @@ use crate::format;
 use crate::json::Json;
 use crate::session::Session;
 use crate::signals::{Change, Peek, See, effect};
+use crate::ui::CollectView;
 use crate::ui::press;
 use crate::ui::{CardHead, DivergingLegend, JsonButton, SaveFigure, fill_style, sign_class, token_text};
 use crate::ui::{dynamic, follows};

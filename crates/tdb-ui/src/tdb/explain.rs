@@ -14,11 +14,12 @@ use tdb_api::{
 use super::Slug;
 use super::request_queue::RequestQueue;
 use crate::client::{self, Kind, Problem};
+use crate::context::{expect_context, provide_context};
 use crate::format;
 use crate::names::{self, Component};
 use crate::records::stored_node;
 use crate::server::{Health, Server};
-use crate::signals::{Peek, See, effect};
+use crate::signals::{Peek, RwSignal, See, effect};
 use crate::tasks::spawn;
 use crate::ui::Notices;
 

@@ -1,6 +1,5 @@
 //! The question and its answer for other programs.
 
-use leptos::prelude::*;
 use serde::Serialize;
 use tdb_api::stream::Candidates;
 use tdb_api::{BatchedResponse, BatchedTdbRequest, Check};

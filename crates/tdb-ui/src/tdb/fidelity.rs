@@ -11,7 +11,8 @@ use tdb_api::{
 use crate::remote::{Remote, follow};
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::See;
+use crate::signals::{Memo, See};
+use crate::ui::CollectView;
 use crate::ui::{Show, dynamic};
 
 /// Of the dictionaries whose latents the table shows.

@@ -7,7 +7,8 @@ use super::question::{Field, field_of};
 use crate::dom;
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::{Change, Peek, See};
+use crate::signals::{Change, Memo, Peek, RwSignal, See};
+use crate::ui::CollectView;
 use crate::ui::Dialog;
 use crate::ui::{Show, dynamic, follows};
 use crate::ui::{entered, press};
@@ -46,9 +47,9 @@ pub fn Options() -> impl IntoView {
     };
     let layers = Memo::new(move |_| {
         let of = |f: &crate::server::Facts| Some(f.server.as_ref()?.residual_autoencoder.as_ref()?.layers.clone());
-        server.facts.with(|f| f.as_ref().and_then(of)).unwrap_or_default()
+        server.facts.see(|f| f.as_ref().and_then(of)).unwrap_or_default()
     });
-    let cut = move || session.page.with(|p| p.residual_cut_layer);
+    let cut = move || session.page.see(|p| p.residual_cut_layer);
     let set_cut = move |text: String| session.step(move |p, _| p.residual_cut_layer = text.parse().ok());
     let wrong = RwSignal::new(None::<String>);
     let set_k = move |text: String| match text.trim().parse::<i64>() {

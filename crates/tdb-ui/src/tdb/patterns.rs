@@ -8,11 +8,12 @@ use tdb_api::{BatchedRequest, BatchedResponse, DerivedScalarType, InferenceSubRe
 use wasm_bindgen::JsCast;
 
 use super::tools::Tools;
+use crate::context::expect_context;
 use crate::remote::{Remote, follow};
 use crate::requests;
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::See;
+use crate::signals::{Memo, RwSignal, See, Signal};
 use crate::ui::dynamic;
 use crate::ui::press;
 use crate::ui::{ProblemCard, SaveFigure, Triangle};

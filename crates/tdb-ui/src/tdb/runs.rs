@@ -7,6 +7,7 @@ use super::interventions::describe;
 use crate::format;
 use crate::session::Session;
 use crate::signals::See;
+use crate::ui::CollectView;
 use crate::ui::Tip;
 use crate::ui::press;
 use crate::ui::{Show, dynamic};

@@ -8,6 +8,7 @@ use tdb_api::{NodeIndex, TokenAndScalar};
 use super::Slug;
 use super::actions::node_href;
 use super::explain::{Explained, Explanations};
+use crate::context::{expect_context, provide_context};
 use crate::format;
 use crate::names;
 use crate::node::heat_text::{excerpt, into_tokens, line, peak};
@@ -15,7 +16,8 @@ use crate::records::{self, Record, stored_node};
 use crate::remote::{Remote, follow_question};
 use crate::server::Server;
 use crate::session::Session;
-use crate::signals::{Peek, See, effect};
+use crate::signals::{Memo, Peek, RwSignal, See, effect};
+use crate::ui::CollectView;
 use crate::ui::{ProblemCard, Tip};
 use crate::ui::{Show, dynamic};
 

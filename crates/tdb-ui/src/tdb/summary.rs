@@ -14,6 +14,7 @@ use crate::dom;
 use crate::format;
 use crate::session::{Layers, Session};
 use crate::signals::See;
+use crate::ui::CollectView;
 use crate::ui::{JsonButton, token_text};
 use crate::ui::{dynamic, follows};
 use crate::view::{Line, ViewState, arrange};

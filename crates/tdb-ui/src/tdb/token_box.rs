@@ -6,9 +6,10 @@ use tdb_api::TokenRef;
 use super::question::{Field, field_of, side, side_mut, tokens, tokens_mut};
 use crate::format;
 use crate::session::Session;
-use crate::signals::{Change, See};
+use crate::signals::{Change, Memo, RwSignal, See, Signal};
 use crate::tasks::spawn;
 use crate::token_cache::{TokenCache, Tokens};
+use crate::ui::CollectView;
 use crate::ui::press;
 use crate::ui::{Combobox, Tip};
 use crate::ui::{Show, dynamic};
@@ -103,7 +104,7 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
         edit(value.clone().into());
         spawn(async move {
             let found = token_cache.complete(value.clone()).await;
-            if text.try_with_untracked(|t| *t == value) == Some(true) {
+            if text.try_get_untracked().as_ref() == Some(&value) {
                 suggestions.set(found.into_iter().filter(|s| *s != TokenRef::Text(value.clone())).collect());
             }
         });

@@ -4,7 +4,7 @@ use leptos::prelude::*;
 use tdb_api::page::TOUR;
 
 use crate::session::Session;
-use crate::signals::{Change, See};
+use crate::signals::{Change, Memo, See};
 use crate::ui::press;
 use crate::ui::{Show, dynamic};
 use crate::view::ViewState;

@@ -3,10 +3,11 @@
 use leptos::prelude::*;
 use tdb_api::TokenRef;
 
+use super::CollectView;
 use super::token_text;
 use super::{dynamic, follows};
 use super::{entered, keyed};
-use crate::signals::{Peek, See, effect};
+use crate::signals::{Peek, RwSignal, See, Signal, effect};
 
 /// What a key does in a field with `n` suggestions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ pub fn Combobox(
         }
     };
     view! {
-        <div class="token-input" class:invalid=invalid>
+        <div class="token-input" class:invalid=follows(move || invalid.get())>
             <span class="token-back" aria-hidden="true">
                 {dynamic(move || text.see(|t| token_text(t)))}
             </span>

@@ -2,7 +2,7 @@
 
 use super::press;
 use super::{Show, dynamic, follows};
-use crate::signals::effect;
+use crate::signals::{RwSignal, Signal, effect};
 use leptos::{html, prelude::*};
 
 #[component]

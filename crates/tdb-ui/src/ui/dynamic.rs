@@ -1,6 +1,7 @@
 //! Parts of a view that follow signals, boxed: what the framework does with them is compiled once for all, not once for
 //! each closure. The pages are a tenth smaller for it.
 
+use crate::signals::Memo;
 use leptos::prelude::*;
 
 /// A child that follows signals.
@@ -38,4 +39,15 @@ pub fn Show(
         (false, Some(fallback)) => fallback.run(),
         (false, None) => ().into_any(),
     })
+}
+
+/// Views in a row, boxed: a row of each type of view would be compiled anew.
+pub trait CollectView {
+    fn collect_view(self) -> Vec<AnyView>;
+}
+
+impl<V: IntoAny, I: IntoIterator<Item = V>> CollectView for I {
+    fn collect_view(self) -> Vec<AnyView> {
+        self.into_iter().map(IntoAny::into_any).collect()
+    }
 }

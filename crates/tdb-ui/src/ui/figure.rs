@@ -9,6 +9,7 @@ use web_sys::{CanvasRenderingContext2d, CssStyleDeclaration, Element, HtmlCanvas
 
 use super::press;
 use super::{Menu, Notices};
+use crate::context::use_context;
 use crate::dom;
 use crate::format;
 use crate::tasks::spawn;

@@ -4,6 +4,7 @@ use leptos::prelude::*;
 
 use super::{dynamic, follows};
 use crate::format;
+use crate::signals::Signal;
 
 /// `pos`, `neg` or nothing.
 pub fn sign_class(value: f64) -> &'static str {

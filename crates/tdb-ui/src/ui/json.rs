@@ -5,11 +5,13 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use serde_json::Value;
 
+use super::CollectView;
 use super::dynamic;
 use super::press;
 use super::{Dialog, Notices};
 use crate::dom;
 use crate::json::Json;
+use crate::signals::RwSignal;
 use crate::tasks::spawn;
 
 /// Arrays are shown in pieces of this many, so that opening a long one stays quick.

@@ -3,8 +3,10 @@
 use leptos::prelude::*;
 use tdb_api::Check;
 
+use super::CollectView;
 use super::{Show, dynamic};
 use crate::format;
+use crate::signals::Signal;
 
 /// The outcome of the checks in a few words; `None` without checks.
 pub fn verdict(checks: &[Check]) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use super::{Show, dynamic, follows};
 use super::{keyed, press};
-use crate::signals::{Change, effect};
+use crate::signals::{Change, RwSignal, Signal, effect};
 use leptos::{html, prelude::*};
 use wasm_bindgen::JsCast;
 

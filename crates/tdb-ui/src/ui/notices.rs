@@ -1,7 +1,9 @@
 //! Short messages: seen in a corner for a while, and said to screen readers.
 
+use super::CollectView;
 use super::dynamic;
-use crate::signals::Change;
+use crate::context::{provide_context, use_context};
+use crate::signals::{Change, RwSignal};
 use leptos::prelude::*;
 use std::time::Duration;
 

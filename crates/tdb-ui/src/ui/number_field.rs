@@ -1,5 +1,6 @@
 //! A short field for a number, with its label above.
 
+use crate::signals::RwSignal;
 use leptos::prelude::*;
 
 use super::{entered, follows};

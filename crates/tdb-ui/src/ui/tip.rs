@@ -2,7 +2,7 @@
 
 use super::{Show, follows};
 use super::{keyed, press};
-use crate::signals::Change;
+use crate::signals::{Change, RwSignal};
 use leptos::prelude::*;
 
 #[component]
