@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tdb_api::page::{EXAMPLES, Example, PageState, Reads, Statement, TOUR};
-use tdb_api::stream::{ContributionPart, Contributions, Fold};
+use tdb_api::stream::{ContributionPart, Contributions, Fold, FoldEvents};
 use tdb_api::{ComponentTypeForAttention, ComponentTypeForMlp};
 use tdb_testkit::server::Server;
 use tdb_tests::serving;

@@ -1,7 +1,10 @@
 //! What really happens to the objective when nodes are removed, beside what gradients say about it.
 
+use std::collections::BTreeMap;
+
 use crate::TokenRef;
 use crate::index::{MirroredNodeIndex, NodeAblation, NodeToTrace};
+use crate::stream::{FoldError, FoldEvents, TdbEvent};
 use crate::wire::{wire_enum, wire_struct};
 
 wire_enum! {
@@ -154,5 +157,50 @@ wire_struct! {
         pub sampled: Option<SampledBound>,
         /// What was checked.
         pub checks: Vec<Check>,
+    }
+}
+
+/// Adds up the events of `POST /effects/stream` to the answer of `POST /effects`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EffectsFold {
+    pub price: Option<Price>,
+    pub objective: Option<f64>,
+    /// By place in the request.
+    pub nodes: BTreeMap<usize, NodeEffect>,
+    pub sampled: Option<SampledBound>,
+    pub checks: Vec<Check>,
+    /// Whether the last event has come.
+    pub done: bool,
+}
+
+impl FoldEvents for EffectsFold {
+    type Answer = EffectsResponse;
+
+    fn add(&mut self, event: TdbEvent) -> Result<(), FoldError> {
+        match event {
+            TdbEvent::Price { price } => self.price = Some(price),
+            TdbEvent::Objective { objective } => self.objective = Some(objective),
+            TdbEvent::NodeEffect { index, effect } => {
+                self.nodes.insert(index, effect);
+            }
+            TdbEvent::SampledBound { bound } => self.sampled = Some(bound),
+            TdbEvent::Checks { side: None, checks } => self.checks = checks,
+            TdbEvent::Done => self.done = true,
+            TdbEvent::Error { status, message, field } => return Err(FoldError::Failed { status, message, field }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<EffectsResponse, FoldError> {
+        let (true, Some(price)) = (self.done, self.price) else { return Err(FoldError::Incomplete) };
+        Ok(EffectsResponse {
+            // Not told, and zero, where the price alone was asked for.
+            objective: self.objective.unwrap_or_default(),
+            price,
+            nodes: self.nodes.into_values().collect(),
+            sampled: self.sampled,
+            checks: self.checks,
+        })
     }
 }

@@ -51,7 +51,9 @@ pub use component::{
     ComponentRequest, ComponentWeightsResponse, HeadCircuit, HeadReadingsRequest, HeadReadingsResponse,
     HeadScoresResponse, Histogram, TokenReading, VocabularyPair, WeightedComponent,
 };
-pub use effects::{AblateTo, Check, CheckName, EffectsRequest, EffectsResponse, NodeEffect, Price, SampledBound};
+pub use effects::{
+    AblateTo, Check, CheckName, EffectsFold, EffectsRequest, EffectsResponse, NodeEffect, Price, SampledBound,
+};
 pub use error_body::{ErrorBody, FIELD_HEADER};
 pub use explanations::{
     AttributedScoredExplanation, ExistingExplanationsBatchRequest, ExistingExplanationsBatchResponse,
@@ -77,8 +79,8 @@ pub use names::{
     UnknownName,
 };
 pub use patch::{
-    PatchCell, PatchDirection, PatchGrid, PatchGroup, PatchMetric, PatchPath, PatchRequest, PatchResponse, PatchRuns,
-    PatchUnits, PatchedCell, TokenPair,
+    PatchCell, PatchDirection, PatchFold, PatchGrid, PatchGroup, PatchMetric, PatchPath, PatchRequest, PatchResponse,
+    PatchRuns, PatchUnits, PatchedCell, TokenPair,
 };
 pub use records::{
     AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets, RecordSummaryResponse,

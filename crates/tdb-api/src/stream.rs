@@ -148,14 +148,16 @@ pub enum TdbEvent {
     Sampled { side: usize, token: String, token_id: i64, probability: f64 },
     /// What the answer about effects or patches will cost.
     Price { price: Price },
-    /// The effect of one node.
-    NodeEffect { effect: NodeEffect },
+    /// What effects are effects on: [`EffectsResponse::objective`](crate::EffectsResponse::objective).
+    Objective { objective: f64 },
+    /// The effect of one node; `index` is its place in the request and in the answer.
+    NodeEffect { index: usize, effect: NodeEffect },
     /// What was found among nodes chosen at random.
     SampledBound { bound: SampledBound },
     /// The two runs that are patched.
     PatchRuns { runs: PatchRuns },
-    /// One patched run.
-    PatchedCell { cell: PatchedCell },
+    /// One patched run; `index` is its place in the answer.
+    PatchedCell { index: usize, cell: PatchedCell },
     /// What was checked; `side` is absent where the question has none.
     Checks {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,7 +192,7 @@ impl TdbEvent {
 }
 
 /// The words of `event`.
-const EVENTS: [&str; 18] = [
+const EVENTS: [&str; 19] = [
     "tokens",
     "progress",
     "inference",
@@ -202,6 +204,7 @@ const EVENTS: [&str; 18] = [
     "token_pairs",
     "sampled",
     "price",
+    "objective",
     "node_effect",
     "sampled_bound",
     "patch_runs",
@@ -261,10 +264,11 @@ impl Decode for TdbEvent {
                 }
             }
             "price" => Self::Price { price: from.read("price")? },
-            "node_effect" => Self::NodeEffect { effect: from.read("effect")? },
+            "objective" => Self::Objective { objective: from.read("objective")? },
+            "node_effect" => Self::NodeEffect { index: from.read("index")?, effect: from.read("effect")? },
             "sampled_bound" => Self::SampledBound { bound: from.read("bound")? },
             "patch_runs" => Self::PatchRuns { runs: from.read("runs")? },
-            "patched_cell" => Self::PatchedCell { cell: from.read("cell")? },
+            "patched_cell" => Self::PatchedCell { index: from.read("index")?, cell: from.read("cell")? },
             "checks" => Self::Checks { side: from.read("side")?, checks: from.read("checks")? },
             "done" => Self::Done,
             "error" => {
@@ -362,7 +366,30 @@ struct Side {
     checks: Option<Vec<Check>>,
 }
 
-/// Adds up events. Their order does not matter.
+/// Adds up the events of a stream to the unstreamed answer. Their order does not matter.
+pub trait FoldEvents {
+    /// The answer.
+    type Answer;
+
+    /// Adds one event.
+    ///
+    /// # Errors
+    /// [`FoldError::Failed`] if the event says that the question was not answered.
+    fn add(&mut self, event: TdbEvent) -> Result<(), FoldError>;
+
+    /// Adds a part of one side's answer, among them those that no stream tells.
+    fn put(&mut self, side: usize, name: &str, part: ProcessingResponseData) -> Result<(), FoldError> {
+        TdbEvent::of_part(side, name, part).map_or(Ok(()), |event| self.add(event))
+    }
+
+    /// The whole.
+    ///
+    /// # Errors
+    /// [`FoldError::Incomplete`] if something is missing.
+    fn finish(self) -> Result<Self::Answer, FoldError>;
+}
+
+/// Adds up the events of a debugger's question. Their order does not matter.
 #[derive(Debug, Default)]
 pub struct Fold {
     sides: Vec<Side>,
@@ -373,38 +400,6 @@ impl Fold {
     /// For an answer with this many sides; more are taken as they come.
     pub fn new(sides: usize) -> Self {
         Self { sides: vec![Side::default(); sides], done: false }
-    }
-
-    /// Adds one event.
-    ///
-    /// # Errors
-    /// [`FoldError::Failed`] if the event says that the question was not answered.
-    pub fn add(&mut self, event: TdbEvent) -> Result<(), FoldError> {
-        use ProcessingResponseData as Part;
-        match event {
-            TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } | TdbEvent::Sampled { .. } => {}
-            // Parts of answers to other questions.
-            TdbEvent::Price { .. }
-            | TdbEvent::NodeEffect { .. }
-            | TdbEvent::SampledBound { .. }
-            | TdbEvent::PatchRuns { .. }
-            | TdbEvent::PatchedCell { .. }
-            | TdbEvent::Checks { side: None, .. } => {}
-            TdbEvent::Checks { side: Some(side), checks } => self.at(side).checks = Some(checks),
-            TdbEvent::Inference { side, data } => self.at(side).run = Some(data),
-            TdbEvent::OutputLogits { side, name, data } | TdbEvent::NodeGroups { side, name, data } => {
-                self.put(side, name, Part::MultipleTopKDerivedScalars(data));
-            }
-            TdbEvent::TokenReadings { side, name, data } => self.put(side, name, Part::ScoredTokens(data)),
-            TdbEvent::TokenPairs { side, name, data } => self.put(side, name, Part::TokenPairAttribution(data)),
-            TdbEvent::Candidates { side, probabilities, tokens_of_interest, .. } => {
-                self.at(side).candidates = Some(Candidates { probabilities, tokens_of_interest });
-            }
-            TdbEvent::Contributions { side, data } => self.at(side).contributions = Some(data),
-            TdbEvent::Done => self.done = true,
-            TdbEvent::Error { status, message, field } => return Err(FoldError::Failed { status, message, field }),
-        }
-        Ok(())
     }
 
     /// Whether every side has its run and these parts.
@@ -421,19 +416,7 @@ impl Fold {
         added_up(self.sides.clone())
     }
 
-    /// The whole.
-    ///
-    /// # Errors
-    /// [`FoldError::Incomplete`] if the last event did not come, [`FoldError::NoRun`] if a side's run did not.
-    pub fn finish(self) -> Result<Folded, FoldError> {
-        if !self.done {
-            return Err(FoldError::Incomplete);
-        }
-        added_up(self.sides)
-    }
-
-    /// Adds a part of one side's answer.
-    pub fn put(&mut self, side: usize, name: String, part: ProcessingResponseData) {
+    fn set(&mut self, side: usize, name: String, part: ProcessingResponseData) {
         self.at(side).parts.push((name, part));
     }
 
@@ -442,6 +425,51 @@ impl Fold {
             self.sides.resize_with(side + 1, Side::default);
         }
         &mut self.sides[side]
+    }
+}
+
+impl FoldEvents for Fold {
+    type Answer = Folded;
+
+    fn add(&mut self, event: TdbEvent) -> Result<(), FoldError> {
+        use ProcessingResponseData as Part;
+        match event {
+            TdbEvent::Tokens { .. } | TdbEvent::Progress { .. } | TdbEvent::Sampled { .. } => {}
+            // Parts of answers to other questions.
+            TdbEvent::Price { .. }
+            | TdbEvent::Objective { .. }
+            | TdbEvent::NodeEffect { .. }
+            | TdbEvent::SampledBound { .. }
+            | TdbEvent::PatchRuns { .. }
+            | TdbEvent::PatchedCell { .. }
+            | TdbEvent::Checks { side: None, .. } => {}
+            TdbEvent::Checks { side: Some(side), checks } => self.at(side).checks = Some(checks),
+            TdbEvent::Inference { side, data } => self.at(side).run = Some(data),
+            TdbEvent::OutputLogits { side, name, data } | TdbEvent::NodeGroups { side, name, data } => {
+                self.set(side, name, Part::MultipleTopKDerivedScalars(data));
+            }
+            TdbEvent::TokenReadings { side, name, data } => self.set(side, name, Part::ScoredTokens(data)),
+            TdbEvent::TokenPairs { side, name, data } => self.set(side, name, Part::TokenPairAttribution(data)),
+            TdbEvent::Candidates { side, probabilities, tokens_of_interest, .. } => {
+                self.at(side).candidates = Some(Candidates { probabilities, tokens_of_interest });
+            }
+            TdbEvent::Contributions { side, data } => self.at(side).contributions = Some(data),
+            TdbEvent::Done => self.done = true,
+            TdbEvent::Error { status, message, field } => return Err(FoldError::Failed { status, message, field }),
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, side: usize, name: &str, part: ProcessingResponseData) -> Result<(), FoldError> {
+        self.set(side, name.to_owned(), part);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Folded, FoldError> {
+        if !self.done {
+            return Err(FoldError::Incomplete);
+        }
+        added_up(self.sides)
     }
 }
 

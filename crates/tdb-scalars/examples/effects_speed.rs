@@ -167,8 +167,7 @@ fn speed() -> Result<()> {
     }))?;
     let tokens = engine.tokenizer().encode(&padded(clean)).len();
     println!("GPT-2 small's shape, {} threads, {tokens} tokens", rayon::current_num_threads());
-    let answer = timed("684 patched runs", |context| engine.patch(&request, context))?;
-    println!("  cells: {}", answer.cells.len());
+    timed("684 patched runs", |context| engine.send_patch(&request, context))?;
     let prompt = format!("{} a", padded(clean));
     for _ in 0..3 {
         let clock = Clock::new();
@@ -192,10 +191,10 @@ fn speed() -> Result<()> {
     let nodes = table(&engine, &prompt, [" Mary", " John"], 10)?;
     for n in [20, 123] {
         let request = effects(&prompt, [" Mary", " John"], &nodes[..n.min(nodes.len())], json!({}))?;
-        timed(&format!("exact effects of {n} nodes"), |context| engine.effects(&request, context))?;
+        timed(&format!("exact effects of {n} nodes"), |context| engine.send_effects(&request, context))?;
     }
     let request = effects(&prompt, [" Mary", " John"], &nodes, json!({ "betterEstimates": true }))?;
-    timed("  and better estimates", |context| engine.effects(&request, context))?;
+    timed("  and better estimates", |context| engine.send_effects(&request, context))?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tdb_api::stream::{TdbEvent, TokenOfInterest};
+use tdb_api::stream::{Fold, TdbEvent, TokenOfInterest};
 use tdb_api::wire::FieldPath;
 use tdb_api::{
     AlignedTokens, Alignment, AnotherAnswer, BatchedRequest, BatchedResponse, BatchedTdbRequest,
@@ -33,7 +33,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Bad`] with what is wrong and what would be right; [`Error::Cancelled`] if the observer wants no more.
     pub fn batched_tdb(&self, request: &BatchedTdbRequest, context: &Context<'_>) -> Result<BatchedResponse> {
-        collected(request.sub_requests.len(), context, |context| self.send_batched_tdb(request, context))
+        let fold = Fold::new(request.sub_requests.len());
+        Ok(collected(fold, context, |context| self.send_batched_tdb(request, context))?.response)
     }
 
     /// The same, part by part to the observer as they are ready, with what a stream tells beside them.
@@ -66,7 +67,7 @@ impl Engine {
     pub fn batched(&self, request: &BatchedRequest, context: &Context<'_>) -> Result<BatchedResponse> {
         let requests = &request.inference_sub_requests;
         let send = |context: &Context<'_>| self.send(request, Beside::default(), context);
-        let mut response = collected(requests.len(), context, send)?;
+        let mut response = collected(Fold::new(requests.len()), context, send)?.response;
         for (request, answer) in requests.iter().zip(&mut response.inference_sub_responses) {
             let place = |name: &str| request.processing_request_spec_by_name.get_index_of(name);
             answer.processing_response_data_by_name.sort_by(|a, _, b, _| place(a).cmp(&place(b)));

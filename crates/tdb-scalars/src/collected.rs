@@ -2,45 +2,51 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use tdb_api::stream::{Fold, TdbEvent};
-use tdb_api::{BatchedResponse, ProcessingResponseData};
+use tdb_api::ProcessingResponseData;
+use tdb_api::stream::{FoldError, FoldEvents, TdbEvent};
 
 use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
 
 /// Adds up what is sent; the work ends when `outer` says so.
-struct Collector<'a> {
+struct Collector<'a, F> {
     outer: &'a dyn Observer,
-    fold: Mutex<Fold>,
+    fold: Mutex<F>,
 }
 
-impl Observer for Collector<'_> {
+impl<F> Collector<'_, F> {
+    /// The engine's errors are no events, so that nothing is refused here.
+    fn add(&self, add: impl FnOnce(&mut F) -> std::result::Result<(), FoldError>) {
+        let _ = add(&mut self.fold.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl<F: FoldEvents + Send> Observer for Collector<'_, F> {
     fn is_cancelled(&self) -> bool {
         self.outer.is_cancelled()
     }
 
     fn event(&self, event: TdbEvent) {
-        // The engine's errors are no events, so that nothing is refused here.
-        let _ = self.fold.lock().unwrap_or_else(PoisonError::into_inner).add(event);
+        self.add(|fold| fold.add(event));
     }
 
     fn part(&self, side: usize, name: &str, part: ProcessingResponseData) {
-        self.fold.lock().unwrap_or_else(PoisonError::into_inner).put(side, name.to_owned(), part);
+        self.add(|fold| fold.put(side, name, part));
     }
 }
 
-/// What `send` sends, added up to an answer of so many sides.
+/// What `send` sends, added up by `fold`.
 ///
 /// # Errors
 /// Those of `send`.
-pub(crate) fn collected(
-    sides: usize,
+pub(crate) fn collected<F: FoldEvents + Send>(
+    fold: F,
     context: &Context<'_>,
     send: impl FnOnce(&Context<'_>) -> Result<()>,
-) -> Result<BatchedResponse> {
-    let collector = Collector { outer: context.observer, fold: Mutex::new(Fold::new(sides)) };
+) -> Result<F::Answer> {
+    let collector = Collector { outer: context.observer, fold: Mutex::new(fold) };
     send(&Context { observer: &collector, ..*context })?;
     collector.event(TdbEvent::Done);
     let fold = collector.fold.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(fold.finish().map_err(|error| Error::Internal(error.to_string()))?.response)
+    fold.finish().map_err(|error| Error::Internal(error.to_string()))
 }

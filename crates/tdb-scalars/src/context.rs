@@ -68,15 +68,6 @@ pub struct Context<'a> {
     pub bounds: Bounds,
 }
 
-impl Context<'_> {
-    /// Tells what stands beside the answer to whoever listens.
-    pub(crate) fn tell(&self, event: impl FnOnce() -> TdbEvent) {
-        if self.observer.listens() {
-            self.observer.event(event());
-        }
-    }
-}
-
 impl Default for Context<'_> {
     fn default() -> Self {
         Context { observer: &(), records: &(), bounds: Bounds::default() }

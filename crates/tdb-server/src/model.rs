@@ -43,10 +43,18 @@ pub trait Ask: Send + Sync {
         job: &Job,
     ) -> Result<DictionaryFidelityResponse, ApiError>;
     fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError>;
+    /// The same, part by part to the job.
+    fn send_effects(&self, _: &EffectsRequest, _: &Job) -> Result<(), ApiError> {
+        Err(without("effects"))
+    }
     fn circuit(&self, _: &CircuitRequest, _: &Job) -> Result<CircuitResponse, ApiError> {
         Err(without("circuits"))
     }
     fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError>;
+    /// The same, part by part to the job.
+    fn send_patch(&self, _: &PatchRequest, _: &Job) -> Result<(), ApiError> {
+        Err(without("patches"))
+    }
     fn logit_lens(&self, _: &LogitLensRequest, _: &Job) -> Result<LogitLensResponse, ApiError> {
         Err(without("a logit lens"))
     }
@@ -204,8 +212,16 @@ impl Ask for Model {
         Ok(self.engine.effects(request, &self.context(job))?)
     }
 
+    fn send_effects(&self, request: &EffectsRequest, job: &Job) -> Result<(), ApiError> {
+        Ok(self.engine.send_effects(request, &self.context(job))?)
+    }
+
     fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError> {
         Ok(self.engine.patch(request, &self.context(job))?)
+    }
+
+    fn send_patch(&self, request: &PatchRequest, job: &Job) -> Result<(), ApiError> {
+        Ok(self.engine.send_patch(request, &self.context(job))?)
     }
 }
 

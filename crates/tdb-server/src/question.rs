@@ -45,14 +45,12 @@ pub trait Question: Send + 'static {
     }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<Self::Answer, ApiError>;
+}
 
-    /// Sends the answer's parts to the job.
-    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError>
-    where
-        Self: Sized,
-    {
-        self.answer(model, job).map(drop)
-    }
+/// A question whose answer is sent part by part.
+pub trait Streamed: Question {
+    /// Sends the parts to the job.
+    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError>;
 }
 
 /// Refuses prompts with more tokens than the limit. Done on a compute thread: tokenizing is work.
@@ -161,7 +159,9 @@ impl Question for BatchedTdbRequest {
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
         model.batched_tdb(&self, job)
     }
+}
 
+impl Streamed for BatchedTdbRequest {
     fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
         model.send_batched_tdb(&self, job)
     }
@@ -262,6 +262,12 @@ impl Question for EffectsRequest {
     }
 }
 
+impl Streamed for EffectsRequest {
+    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
+        model.send_effects(&self, job)
+    }
+}
+
 impl Question for CircuitRequest {
     type Answer = CircuitResponse;
 
@@ -311,6 +317,18 @@ impl Question for PatchRequest {
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<PatchResponse, ApiError> {
         model.patch(&self, job)
+    }
+}
+
+impl Streamed for PatchRequest {
+    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
+        model.send_patch(&self, job)
+    }
+}
+
+impl Streamed for SampleRequest {
+    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
+        model.sample(&self, job)
     }
 }
 

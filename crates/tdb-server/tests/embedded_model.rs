@@ -8,7 +8,9 @@ use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 use std::path::Path;
 use support::Client;
-use tdb_api::stream::{TdbEvent, fold};
+use tdb_api::EffectsFold;
+use tdb_api::PatchFold;
+use tdb_api::stream::{FoldEvents, TdbEvent, fold};
 use tdb_api::{BatchedResponse, EffectsResponse, PatchResponse};
 use tdb_model::{Transformer, checkpoint};
 use tdb_scalars::{Bounds, Engine};
@@ -183,10 +185,13 @@ async fn effects_and_patches_are_told_in_parts_that_are_the_whole_answer() {
         std::str::from_utf8(body).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let mut nodes = Vec::new();
+    let mut fold = EffectsFold::default();
     for event in events(&lines.body) {
+        fold.add(event.clone()).unwrap();
         match event {
             TdbEvent::Price { price } => assert_eq!(price, whole.price),
-            TdbEvent::NodeEffect { effect } => nodes.push(effect),
+            TdbEvent::Objective { objective } => assert_eq!(objective, whole.objective),
+            TdbEvent::NodeEffect { effect, .. } => nodes.push(effect),
             TdbEvent::SampledBound { bound } => assert_eq!(Some(bound), whole.sampled),
             TdbEvent::Checks { checks, .. } => assert_eq!(checks, whole.checks),
             TdbEvent::Done => {}
@@ -195,6 +200,7 @@ async fn effects_and_patches_are_told_in_parts_that_are_the_whole_answer() {
     }
     assert_eq!((nodes.len(), whole.nodes.len()), (2, 2));
     assert!(nodes.iter().all(|effect| whole.nodes.contains(effect)));
+    assert_eq!(fold.finish().unwrap(), whole);
 
     let body = json!({
         "cleanPrompt": prompt, "corruptedPrompt": "When John and Mary went to the store, Mary gave a drink to",
@@ -203,16 +209,19 @@ async fn effects_and_patches_are_told_in_parts_that_are_the_whole_answer() {
     let whole: PatchResponse = serde_json::from_slice(&client.post("/patch", &body).await.body).unwrap();
     let lines = client.post("/patch/stream", &body).await;
     let mut cells = Vec::new();
+    let mut fold = PatchFold::default();
     for event in events(&lines.body) {
+        fold.add(event.clone()).unwrap();
         match event {
             TdbEvent::PatchRuns { runs } => assert_eq!(runs, whole.runs),
-            TdbEvent::PatchedCell { cell } => cells.push(cell),
+            TdbEvent::PatchedCell { cell, .. } => cells.push(cell),
             TdbEvent::Price { .. } | TdbEvent::Checks { .. } | TdbEvent::Done => {}
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(cells.len(), whole.cells.len());
     assert!(cells.iter().all(|cell| whole.cells.contains(cell)));
+    assert_eq!(fold.finish().unwrap(), whole);
 
     let mut bad = body.clone();
     bad["corruptedPrompt"] = json!("When John and Mary");

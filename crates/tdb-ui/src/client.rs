@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::pin::Pin;
 
 use tdb_api::routes::{Method, Place, Route};
-use tdb_api::stream::{Events, TdbEvent};
+use tdb_api::stream::{Events, FoldError, TdbEvent};
 use tdb_api::wire::{Decode, FieldPath, from_json, to_query};
 use tdb_api::{ErrorBody, FIELD_HEADER};
 use wasm_bindgen::{JsCast, JsValue};
@@ -83,6 +83,14 @@ impl Problem {
 
     pub fn unreadable(what: &str, error: impl std::fmt::Display) -> Self {
         Self::new(Kind::Unreadable, format!("The answer to {what} cannot be read: {error}."))
+    }
+
+    /// What a stream told in place of an answer.
+    pub fn not_added_up(error: FoldError) -> Self {
+        match error {
+            FoldError::Failed { status, message, field } => Self::refused(status, &message, field),
+            other => Self::unreadable("the question", other),
+        }
     }
 
     /// The route does not exist on this server: a feature to hide, not an error to show.

@@ -7,10 +7,11 @@ mod maps;
 mod state;
 
 use leptos::prelude::*;
+use tdb_api::PatchFold;
 use tdb_api::page::{PageState, pairs_as_text};
 use tdb_api::routes::PatchStream;
-use tdb_api::stream::TdbEvent;
-use tdb_api::{Check, PatchGroup, PatchRequest, PatchRuns, PatchedCell, Price, TokenRef};
+use tdb_api::stream::FoldEvents;
+use tdb_api::{Check, PatchGroup, PatchRequest, PatchRuns, PatchedCell, TokenRef};
 
 use crate::client::{self, Abort, Kind, Problem};
 use crate::context::{expect_context, provide_context};
@@ -29,11 +30,9 @@ const DRAWN_EVERY: f64 = 150.0;
 /// What one request has been answered so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    pub runs: Option<PatchRuns>,
-    pub price: Option<Price>,
-    pub cells: Vec<PatchedCell>,
-    pub checks: Vec<Check>,
+    pub answer: PatchFold,
     pub problem: Option<Problem>,
+    /// Whether all has come.
     pub done: bool,
 }
 
@@ -85,7 +84,8 @@ impl Bench {
 
     /// Puts the residual stream before a layer of one run, at token `source`, into the other run at token `target`.
     pub fn put(self, from_clean: bool, layer: i64, source: i64, target: i64) {
-        let aligned = self.maps.see(|maps| maps.runs.as_ref().map(|runs| runs.alignment.clone()).unwrap_or_default());
+        let aligned =
+            self.maps.see(|maps| maps.answer.runs.as_ref().map(|runs| runs.alignment.clone()).unwrap_or_default());
         let place = Place { group: PatchGroup::Residual, layer, at: target };
         self.change(|asked| asked.put(from_clean, source, target, &aligned), vec![place]);
     }
@@ -142,22 +142,15 @@ impl Bench {
         id.set_value(mine);
         abort.set_value(Abort::new());
         let signal = abort.with_value(|a| a.as_ref().map(Abort::signal));
-        let before = into.get_untracked().runs;
-        into.set(Found { runs: before, ..Found::default() });
+        let runs = into.get_untracked().answer.runs;
+        into.set(Found { answer: PatchFold { runs, ..PatchFold::default() }, ..Found::default() });
         spawn(async move {
             let mut so_far = Found::default();
             let mut drawn = dom::now();
             let is_present = || id.try_get_value() == Some(mine);
             let outcome = client::stream::<PatchStream>(&request, signal, |event| {
-                match event {
-                    TdbEvent::Price { price } => so_far.price = Some(price),
-                    TdbEvent::PatchRuns { runs } => so_far.runs = Some(runs),
-                    TdbEvent::PatchedCell { cell } => so_far.cells.push(cell),
-                    TdbEvent::Checks { checks, .. } => so_far.checks = checks,
-                    TdbEvent::Error { status, message, field } => {
-                        so_far.problem = Some(Problem::refused(status, &message, field));
-                    }
-                    _ => {}
+                if let Err(error) = so_far.answer.add(event) {
+                    so_far.problem = Some(Problem::not_added_up(error));
                 }
                 let now = dom::now();
                 if now - drawn > DRAWN_EVERY && is_present() {
@@ -296,7 +289,7 @@ fn Runs() -> impl IntoView {
         });
     };
     let json = Callback::new(move |()| bench.export());
-    let checks = Signal::derive(move || bench.maps.see(|maps| maps.checks.clone()));
+    let checks = Signal::derive(move || bench.maps.see(|maps| maps.answer.checks.clone()));
     view! {
         <section class="row" id="patch-runs" aria-label="The two runs">
             {dynamic(move || bench.maps.see(figures))}
@@ -318,9 +311,9 @@ fn Runs() -> impl IntoView {
 }
 
 fn figures(maps: &Found) -> AnyView {
-    let progress = match (&maps.price, maps.done, &maps.problem) {
+    let progress = match (&maps.answer.price, maps.done, &maps.problem) {
         (Some(price), false, None) => {
-            Some(format!("{} of {} runs, about {:.1} s", maps.cells.len(), price.runs, price.seconds))
+            Some(format!("{} of {} runs, about {:.1} s", maps.answer.cells.len(), price.runs, price.seconds))
         }
         _ => None,
     };
@@ -332,7 +325,7 @@ fn figures(maps: &Found) -> AnyView {
         }
     };
     view! {
-        {maps.runs.as_ref().map(|runs| view! {
+        {maps.answer.runs.as_ref().map(|runs| view! {
             {figure("clean", runs.clean)}
             {figure("corrupted", runs.corrupted)}
             {figure("denominator", runs.denominator)}
@@ -356,13 +349,14 @@ impl Bench {
             chosen: Vec<PatchedCell>,
             checks: Vec<Check>,
         }
-        let maps = self.maps.get_untracked();
+        let cells = |found: RwSignal<Found>| found.get_untracked().answer.cells.into_values().collect();
+        let maps = self.maps.get_untracked().answer;
         Json::of(&Export {
             link: format!("{}{}", dom::origin(), self.url()),
             request: self.asked.get_untracked().map(|asked| asked.request()),
             runs: maps.runs,
-            cells: maps.cells,
-            chosen: self.drilled.get_untracked().cells,
+            cells: cells(self.maps),
+            chosen: cells(self.drilled),
             checks: maps.checks,
         })
     }

@@ -4,6 +4,7 @@ mod estimates;
 mod nodes;
 mod sample;
 
+use tdb_api::EffectsFold;
 use tdb_api::stream::TdbEvent;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
@@ -15,6 +16,7 @@ use tdb_model::{ForwardOptions, Gradients, Intervention, Patch, Run, Site, Slot,
 pub(crate) use nodes::Entries;
 pub(crate) use sample::Random;
 
+use crate::collected::collected;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::error::{At, Result, bad};
@@ -49,15 +51,19 @@ impl Engine {
     /// [`crate::Error::Bad`] with what is wrong and what would be right; [`crate::Error::Cancelled`] if the observer wants no
     /// more.
     pub fn effects(&self, request: &EffectsRequest, context: &Context<'_>) -> Result<EffectsResponse> {
-        self.checked_effects(request, Extent::Sample, context)
+        collected(EffectsFold::default(), context, |context| self.send_effects(request, context))
     }
 
-    fn checked_effects(
-        &self,
-        request: &EffectsRequest,
-        extent: Extent,
-        context: &Context<'_>,
-    ) -> Result<EffectsResponse> {
+    /// The same, part by part to the observer as they are ready.
+    ///
+    /// # Errors
+    /// As [`Engine::effects`].
+    pub fn send_effects(&self, request: &EffectsRequest, context: &Context<'_>) -> Result<()> {
+        self.send_checked_effects(request, Extent::Sample, context)
+    }
+
+    fn send_checked_effects(&self, request: &EffectsRequest, extent: Extent, context: &Context<'_>) -> Result<()> {
+        let send = |event| context.observer.event(event);
         let plan = self.plan_of_effects(request)?;
         let entries =
             |(i, node)| Entries::of(self.model(), plan.tokens.len(), node).at(|| FieldPath::of("nodes").index(i));
@@ -65,11 +71,12 @@ impl Engine {
         check_means(request, &listed)?;
         let random = usize::try_from(request.random_nodes).unwrap_or(0);
         let price = self.price_of_effects(&plan, &listed, random, request, context)?;
-        context.tell(|| TdbEvent::Price { price: price.clone() });
+        send(TdbEvent::Price { price });
         if request.only_price {
-            return Ok(EffectsResponse { objective: 0.0, price, nodes: Vec::new(), sampled: None, checks: Vec::new() });
+            return Ok(());
         }
         let base = self.base(plan, context)?;
+        send(TdbEvent::Objective { objective: base.objective });
         let removals = self.removals(&base, &request.nodes, &listed, request, context)?;
         let is_cancelled = || context.observer.is_cancelled();
         let held = base.gradients(Scale::Held, &[], &is_cancelled)?;
@@ -91,10 +98,9 @@ impl Engine {
         };
         let (probes, differences) = (checked.probes(seed)?, checked.differences(&entries, gradients, seed)?);
         let beside = Asked { values: &differences.runs, logits: &probes.runs };
-        let (nodes, found) = self.listed(&base, &removals, (&held, free.as_ref()), beside, context)?;
-        let sampled = self.sampled(&base, random, request, context)?;
-        if let Some(bound) = &sampled {
-            context.tell(|| TdbEvent::SampledBound { bound: bound.clone() });
+        let found = self.listed(&base, &removals, (&held, free.as_ref()), beside, context)?;
+        if let Some(bound) = self.sampled(&base, random, request, context)? {
+            send(TdbEvent::SampledBound { bound });
         }
         let (without, ends) = found.values.split_at(removals.len());
         let mut checks = checked.of_run(&probes, &found.logits, seed)?;
@@ -102,8 +108,8 @@ impl Engine {
         let patches: Vec<Vec<Patch>> = removals.iter().map(Removal::patches).collect();
         checks.extend(checked.sharing(&patches, without)?);
         checks.extend(ledger::dictionaries(&checked)?);
-        context.tell(|| TdbEvent::Checks { side: None, checks: checks.clone() });
-        Ok(EffectsResponse { objective: base.objective, price, nodes, sampled, checks })
+        send(TdbEvent::Checks { side: None, checks });
+        Ok(())
     }
 
     /// The checks of an answer about `prompt`, in which the likeliest next token is the target and the second the
@@ -133,7 +139,8 @@ impl Engine {
             seed: 0,
             only_price: false,
         };
-        let mut checks = self.checked_effects(&request, Extent::Whole, &Context::default())?.checks;
+        let send = |context: &Context<'_>| self.send_checked_effects(&request, Extent::Whole, context);
+        let mut checks = collected(EffectsFold::default(), &Context::default(), send)?.checks;
         let mut others = tokens.clone();
         others.reverse();
         let other = self.model().forward(&others, ForwardOptions::default())?;
@@ -249,7 +256,7 @@ impl Engine {
         Ok(sample::bound(&others, &exact, population))
     }
 
-    /// The effects of nodes, and what became of the runs without them and of those that are computed `beside`.
+    /// Sends the effects of nodes; what became of the runs without them and of those that are computed `beside`.
     fn listed(
         &self,
         base: &Base,
@@ -257,7 +264,7 @@ impl Engine {
         (held, free): (&Gradients, Option<&Gradients>),
         beside: Asked<'_>,
         context: &Context<'_>,
-    ) -> Result<(Vec<NodeEffect>, Found)> {
+    ) -> Result<Found> {
         let is_cancelled = || context.observer.is_cancelled();
         let mut effects = Vec::with_capacity(removals.len());
         for removal in removals {
@@ -279,14 +286,12 @@ impl Engine {
                 effect.dropped_estimate = dropped.as_ref().map(|all| all[i]);
             }
         }
-        let found = base.exact(removals, beside, context, &mut |i, exact| {
-            let effect = &mut effects[i];
-            effect.exact = exact;
-            let apart = (exact - effect.estimate).abs();
-            effect.parts = apart > APART * exact.abs() && apart > NOTICEABLE * base.objective.abs();
-            context.tell(|| TdbEvent::NodeEffect { effect: effect.clone() });
-        })?;
-        Ok((effects, found))
+        base.exact(removals, beside, context, &mut |index, exact| {
+            let apart = (exact - effects[index].estimate).abs();
+            let parts = apart > APART * exact.abs() && apart > NOTICEABLE * base.objective.abs();
+            let effect = NodeEffect { exact, parts, ..effects[index].clone() };
+            context.observer.event(TdbEvent::NodeEffect { index, effect });
+        })
     }
 
     /// Entries of some neurons and heads, for checks of an answer that lists no node.

@@ -2,11 +2,13 @@
 
 mod cells;
 
+use tdb_api::PatchFold;
 use tdb_api::stream::TdbEvent;
-use tdb_api::{PatchDirection, PatchRequest, PatchResponse, PatchRuns, PatchedCell, TokenPair};
+use tdb_api::{Check, PatchDirection, PatchRequest, PatchResponse, PatchRuns, PatchedCell, TokenPair};
 use tdb_model::{ForwardOptions, Run};
 
 use crate::alignment::Alignment;
+use crate::collected::collected;
 use crate::context::Context;
 use crate::effects::Random;
 use crate::engine::Engine;
@@ -41,6 +43,15 @@ impl Engine {
     /// [`crate::Error::Bad`] with what is wrong and what would be right; [`crate::Error::Cancelled`] if the observer wants no
     /// more.
     pub fn patch(&self, request: &PatchRequest, context: &Context<'_>) -> Result<PatchResponse> {
+        collected(PatchFold::default(), context, |context| self.send_patch(request, context))
+    }
+
+    /// The same, part by part to the observer as they are ready.
+    ///
+    /// # Errors
+    /// As [`Engine::patch`].
+    pub fn send_patch(&self, request: &PatchRequest, context: &Context<'_>) -> Result<()> {
+        let send = |event| context.observer.event(event);
         let tokens = |field: &str, prompt: &str| self.tokens_of_patched(field, prompt);
         let clean_tokens = tokens("cleanPrompt", &request.clean_prompt)?;
         let corrupted_tokens = tokens("corruptedPrompt", &request.corrupted_prompt)?;
@@ -49,16 +60,14 @@ impl Engine {
         let bench = self.bench(request, clean, corrupted, alignment)?;
         let cells = self.cells(&bench, request, context)?;
         let price = self.price_of_patches(&bench, &cells, context)?;
-        context.tell(|| TdbEvent::Price { price: price.clone() });
+        send(TdbEvent::Price { price });
         let runs = self.runs(&bench);
-        context.tell(|| TdbEvent::PatchRuns { runs: runs.clone() });
-        if request.only_price {
-            return Ok(PatchResponse { runs, price, cells: Vec::new(), checks: Vec::new() });
+        send(TdbEvent::PatchRuns { runs: runs.clone() });
+        if !request.only_price {
+            let checks = bench.patched(cells, &runs, context)?;
+            send(TdbEvent::Checks { side: None, checks });
         }
-        let cells = bench.patched(cells, &runs, context)?;
-        context.tell(|| TdbEvent::Checks { side: None, checks: cells.1.clone() });
-        let (cells, checks) = cells;
-        Ok(PatchResponse { runs, price, cells, checks })
+        Ok(())
     }
 
     fn tokens_of_patched(&self, field: &str, prompt: &str) -> Result<Vec<u32>> {
@@ -143,23 +152,17 @@ impl Bench {
         Some(moved / runs.denominator)
     }
 
-    /// Every cell with its metric, and the checks.
-    fn patched(
-        &self,
-        cells: Vec<Cell>,
-        runs: &PatchRuns,
-        context: &Context<'_>,
-    ) -> Result<(Vec<PatchedCell>, Vec<tdb_api::Check>)> {
-        let (mut told, patches): (Vec<PatchedCell>, Vec<_>) = cells.into_iter().map(|c| (c.told, c.patches)).unzip();
+    /// Sends every cell with its metric; the checks.
+    fn patched(&self, cells: Vec<Cell>, runs: &PatchRuns, context: &Context<'_>) -> Result<Vec<Check>> {
+        let (told, patches): (Vec<PatchedCell>, Vec<_>) = cells.into_iter().map(|c| (c.told, c.patches)).unzip();
         let is_cancelled = || context.observer.is_cancelled();
         let checked = Checked { extent: Extent::Sample, run: &self.base, interventions: &[], outcome: &self.outcome };
         let seed = Random::new(patches.len() as u64).below(usize::MAX) as u64;
         let probes = checked.probes(seed)?;
         let asked = Asked { values: &patches, logits: &probes.runs };
-        let found = self.outcome.vary(&self.base, asked, &[], &is_cancelled, &mut |i, metric| {
-            told[i].metric = metric;
-            told[i].effect = self.effect(metric, runs);
-            context.tell(|| TdbEvent::PatchedCell { cell: told[i].clone() });
+        let found = self.outcome.vary(&self.base, asked, &[], &is_cancelled, &mut |index, metric| {
+            let cell = PatchedCell { metric, effect: self.effect(metric, runs), ..told[index].clone() };
+            context.observer.event(TdbEvent::PatchedCell { index, cell });
         })?;
         let mut checks = checked.of_run(&probes, &found.logits, seed)?;
         if self.alignment.is_identity {
@@ -167,6 +170,6 @@ impl Bench {
         }
         checks.extend(checked.sharing(&patches, &found.values)?);
         checks.extend(ledger::dictionaries(&checked)?);
-        Ok((told, checks))
+        Ok(checks)
     }
 }

@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics::Dropped;
 use crate::openapi::Api;
-use crate::question::{Question, check_prompts};
+use crate::question::{Streamed, check_prompts};
 use crate::reply::Reply;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -51,7 +51,7 @@ impl<S: Stream<Item = Bytes> + Send + 'static> Reply<Events> for Parts<S> {
 }
 
 /// Answers a question by the events of its computation.
-async fn ask<Q: Question>(app: App, question: Q) -> Result<impl Reply<Events>, ApiError> {
+async fn ask<Q: Streamed>(app: App, question: Q) -> Result<impl Reply<Events>, ApiError> {
     let model = app.model()?;
     let limits = app.config().limits.clone();
     question.check(&limits)?;

@@ -42,7 +42,8 @@ pub fn Drill() -> impl IntoView {
 
 /// What patching the whole cell does.
 fn outcome(bench: Bench, place: Place) -> Option<String> {
-    let cell = bench.maps.see(|maps| maps.cells.iter().find(|cell| Place::of(cell) == Some(place)).cloned())?;
+    let cell =
+        bench.maps.see(|maps| maps.answer.cells.values().find(|cell| Place::of(cell) == Some(place)).cloned())?;
     let effect = cell.effect.map(|effect| format!(", effect {}", format::signed(effect))).unwrap_or_default();
     Some(format!("patched whole: metric {}{effect}", format::signed(cell.metric)))
 }
@@ -110,20 +111,20 @@ fn body(bench: Bench, chosen: &[Place]) -> AnyView {
     if let Some(problem) = found.problem {
         return view! { <p class="field-error">{problem.message}</p> }.into_any();
     }
-    if found.cells.is_empty() && !found.done {
+    if found.answer.cells.is_empty() && !found.done {
         return view! { <span class="skeleton wide-skeleton"></span> }.into_any();
     }
     let asked = bench.asked.get().unwrap_or_default();
     let (end, names) = (asked.path_end, bench.parts.see(|parts| headings(chosen, parts, asked.latents)));
-    let divided = found.runs.as_ref().is_none_or(|runs| runs.remark.is_none());
-    let most = if divided { 1.0 } else { found.cells.iter().map(|c| c.metric.abs()).fold(1e-9, f64::max) };
+    let divided = found.answer.runs.as_ref().is_none_or(|runs| runs.remark.is_none());
+    let most = if divided { 1.0 } else { found.answer.cells.values().map(|c| c.metric.abs()).fold(1e-9, f64::max) };
     let heading = |cell: &PatchedCell| match (cell.group, end) {
         (PatchGroup::Paths, Some(end)) => format!("Paths into {} of layer {}", end.through, end.layer),
         _ => names.get(usize::try_from(cell.index).unwrap_or(0)).copied().unwrap_or("Together").to_owned(),
     };
     let place = |name: &str| names.iter().position(|known| *known == name).unwrap_or(names.len());
     let mut order: Vec<String> = Vec::new();
-    for cell in &found.cells {
+    for cell in found.answer.cells.values() {
         let name = heading(cell);
         if !order.contains(&name) {
             let at = order.iter().position(|other| place(other) > place(&name)).unwrap_or(order.len());
@@ -135,7 +136,7 @@ fn body(bench: Bench, chosen: &[Place]) -> AnyView {
 
 /// The cells below one heading, the largest effects first.
 fn group(found: &Found, name: &str, heading: &dyn Fn(&PatchedCell) -> String, divided: bool, most: f64) -> AnyView {
-    let mut cells: Vec<&PatchedCell> = found.cells.iter().filter(|cell| heading(cell) == name).collect();
+    let mut cells: Vec<&PatchedCell> = found.answer.cells.values().filter(|cell| heading(cell) == name).collect();
     sort(&mut cells, |a, b| shown(b, divided).abs().total_cmp(&shown(a, divided).abs()));
     let row = |cell: &PatchedCell| {
         let value = shown(cell, divided);

@@ -130,7 +130,7 @@ fn request(asked: &Asked, clean: bool) -> LogitLensRequest {
 /// The token of the clean run (or of the corrupted one) that stands for a token of the other.
 fn partner(bench: Bench, clean: bool, of: i64) -> Option<i64> {
     bench.maps.see(|maps| {
-        let pairs = &maps.runs.as_ref()?.alignment;
+        let pairs = &maps.answer.runs.as_ref()?.alignment;
         let pair = pairs.iter().find(|pair| of == if clean { pair.corrupted } else { pair.clean })?;
         Some(if clean { pair.clean } else { pair.corrupted })
     })

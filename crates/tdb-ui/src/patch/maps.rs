@@ -39,10 +39,10 @@ pub fn Maps() -> impl IntoView {
 
 /// The largest value that colours stand for, and whether effects are shown rather than the metric.
 fn scale(found: &Found) -> (f64, bool) {
-    let divided = found.runs.as_ref().is_none_or(|runs| runs.remark.is_none());
+    let divided = found.answer.runs.as_ref().is_none_or(|runs| runs.remark.is_none());
     match divided {
         true => (1.0, true),
-        false => (found.cells.iter().map(|cell| cell.metric.abs()).fold(1e-9, f64::max), false),
+        false => (found.answer.cells.values().map(|cell| cell.metric.abs()).fold(1e-9, f64::max), false),
     }
 }
 
@@ -50,7 +50,9 @@ fn scale(found: &Found) -> (f64, bool) {
 fn Map(group: PatchGroup, title: &'static str, id: &'static str) -> impl IntoView {
     let bench = Bench::get();
     let cells = Memo::new(move |_| {
-        bench.maps.see(|maps| maps.cells.iter().filter(|cell| cell.group == group).cloned().collect::<Vec<_>>())
+        bench
+            .maps
+            .see(|maps| maps.answer.cells.values().filter(|cell| cell.group == group).cloned().collect::<Vec<_>>())
     });
     let body = move || {
         let cells = cells.get();
@@ -98,7 +100,7 @@ fn short(value: f64) -> String {
 fn token_heads(bench: Bench) -> Vec<AnyView> {
     let direction = bench.asked.see(|asked| asked.as_ref().map(|asked| asked.direction));
     let (mine, other) = bench.maps.see(|maps| {
-        let runs = maps.runs.clone();
+        let runs = maps.answer.runs.clone();
         let (clean, corrupted) = runs.map(|runs| (runs.clean_tokens, runs.corrupted_tokens)).unwrap_or_default();
         match direction {
             Some(PatchDirection::Noising) => (clean, corrupted),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use leptos::prelude::*;
 use tdb_api::page::PageState;
 use tdb_api::routes::{BatchedTdb, BatchedTdbStream};
-use tdb_api::stream::{Fold, FoldError, Folded, ProgressPass, TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS, TdbEvent};
+use tdb_api::stream::{
+    Fold, FoldError, FoldEvents, Folded, ProgressPass, TOP_K_COMPONENTS, TOP_OUTPUT_TOKEN_LOGITS, TdbEvent,
+};
 use tdb_api::wire::FieldPath;
 use tdb_api::{BatchedResponse, BatchedTdbRequest, NodeIndex, TokenRef};
 
@@ -206,8 +208,8 @@ impl Session {
         })
         .await;
         match (streamed, failed) {
-            (Ok(()), None) => fold.finish().map_err(not_added_up),
-            (Ok(()), Some(error)) => Err(not_added_up(error)),
+            (Ok(()), None) => fold.finish().map_err(Problem::not_added_up),
+            (Ok(()), Some(error)) => Err(Problem::not_added_up(error)),
             (Err(problem), _) if problem.is_missing_route() && self.is_present(id) => {
                 let response: BatchedResponse = client::call::<BatchedTdb>(request, signal()).await?;
                 Ok(Folded { response, ..Folded::default() })
@@ -256,13 +258,6 @@ fn no_partner(node: &NodeIndex) -> Problem {
 
 fn read(folded: Folded, request: &Arc<BatchedTdbRequest>) -> Result<Answer, Problem> {
     Answer::read(folded, request.clone()).map_err(|e| Problem::unreadable("the question", e))
-}
-
-fn not_added_up(error: FoldError) -> Problem {
-    match error {
-        FoldError::Failed { status, message, field } => Problem::refused(status, &message, field),
-        other => Problem::unreadable("the question", other),
-    }
 }
 
 #[cfg(test)]

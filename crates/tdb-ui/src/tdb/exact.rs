@@ -1,10 +1,11 @@
 //! Exact effects of the nodes in the table: asked for after the estimates have come, and shown in the same rows.
 
 use leptos::prelude::*;
+use tdb_api::EffectsFold;
 use tdb_api::page::ModelSlug;
 use tdb_api::routes::EffectsStream;
-use tdb_api::stream::TdbEvent;
-use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, NodeType, Price, SampledBound};
+use tdb_api::stream::FoldEvents;
+use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, NodeType};
 
 use super::Slug;
 use crate::answer::{Answer, Compared};
@@ -45,11 +46,9 @@ fn is_of(effect: &NodeEffect, node: &NodeIndex) -> bool {
 /// What has come so far.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    effects: Vec<NodeEffect>,
-    price: Option<Price>,
-    bound: Option<SampledBound>,
-    checks: Vec<Check>,
+    answer: EffectsFold,
     problem: Option<Problem>,
+    /// Whether nothing more comes.
     done: bool,
 }
 
@@ -99,7 +98,7 @@ impl ExactEffects {
     /// Of a node as the two sides name it.
     fn of(self, nodes: &[Option<NodeIndex>; 2]) -> Option<NodeEffect> {
         let node = nodes[self.side.get().side()].as_ref()?;
-        self.found.see(|found| found.effects.iter().find(|effect| is_of(effect, node)).cloned())
+        self.found.see(|found| found.answer.nodes.values().find(|effect| is_of(effect, node)).cloned())
     }
 
     /// The cell of a node as the two sides name it, as HTML; it changes when the node's effect has come.
@@ -110,7 +109,7 @@ impl ExactEffects {
 
     /// The checks of the answer, as they stand now.
     pub fn checks(self) -> Vec<Check> {
-        self.found.peek(|found| found.checks.clone())
+        self.found.peek(|found| found.answer.checks.clone())
     }
 
     fn follow(self, session: Session) {
@@ -136,17 +135,8 @@ impl ExactEffects {
                 let mut drawn = dom::now();
                 let is_present = || id.try_get_value() == Some(mine);
                 let outcome = client::stream::<EffectsStream>(&request, signal, |event| {
-                    match event {
-                        TdbEvent::Price { price } => so_far.price = Some(price),
-                        TdbEvent::NodeEffect { effect } => {
-                            so_far.effects.push(effect);
-                        }
-                        TdbEvent::SampledBound { bound } => so_far.bound = Some(bound),
-                        TdbEvent::Checks { checks, .. } => so_far.checks = checks,
-                        TdbEvent::Error { status, message, field } => {
-                            so_far.problem = Some(Problem::refused(status, &message, field));
-                        }
-                        _ => {}
+                    if let Err(error) = so_far.answer.add(event) {
+                        so_far.problem = Some(Problem::not_added_up(error));
                     }
                     let now = dom::now();
                     if now - drawn > DRAWN_EVERY && is_present() {
@@ -256,14 +246,14 @@ pub fn ExactFooter() -> impl IntoView {
             if let Some(problem) = &found.problem {
                 return view! { <span class="field-error">{problem.message.clone()}</span> }.into_any();
             }
-            let nodes = found.effects.len();
+            let nodes = found.answer.nodes.len();
             if !found.done {
-                let price = found.price.as_ref();
+                let price = found.answer.price.as_ref();
                 let price = price.map(|p| format!("{} runs, about {:.1} s; ", p.runs, p.seconds)).unwrap_or_default();
                 return view! { <span>{price}{nodes}" nodes are done."</span> }.into_any();
             }
-            let off = found.effects.iter().filter(|effect| effect.parts).count();
-            let bound = found.bound.as_ref().map(|bound| bound.sentence.clone());
+            let off = found.answer.nodes.values().filter(|effect| effect.parts).count();
+            let bound = found.answer.sampled.as_ref().map(|bound| bound.sentence.clone());
             view! {
                 <span id="exact-apart">
                     {off}" of "{nodes}
@@ -284,7 +274,7 @@ pub fn ExactFooter() -> impl IntoView {
                 <ExactChoices />
             </Show>
             <span class="grow small-text foot-text" aria-live="polite">{dynamic(text)}</span>
-            <Ledger checks=Signal::derive(move || exact.found.see(|found| found.checks.clone())) />
+            <Ledger checks=Signal::derive(move || exact.found.see(|found| found.answer.checks.clone())) />
         </div>
     }
 }
