@@ -27,7 +27,11 @@ pub enum Choice {
 }
 
 /// Draws tokens; the same seed draws the same ones.
-pub struct Sampler(LogitsProcessor);
+pub struct Sampler {
+    processor: LogitsProcessor,
+    /// Of `TopP` below 1.
+    nucleus: Option<f32>,
+}
 
 impl Sampler {
     /// # Errors
@@ -44,12 +48,15 @@ impl Sampler {
         {
             return input(format!("top-p is {p}, expected a number above 0 and at most 1"));
         }
-        let sampling = match choice {
-            Choice::Greedy => Sampling::ArgMax,
-            Choice::Temperature { temperature } => Sampling::All { temperature: f64::from(temperature) },
-            Choice::TopP { p, temperature } => Sampling::TopP { p: f64::from(p), temperature: f64::from(temperature) },
+        let (sampling, nucleus) = match choice {
+            Choice::Greedy => (Sampling::ArgMax, None),
+            Choice::Temperature { temperature } => (Sampling::All { temperature: f64::from(temperature) }, None),
+            // Not `Sampling::TopP`, which sorts the whole vocabulary for each token.
+            Choice::TopP { p, temperature } => {
+                (Sampling::All { temperature: f64::from(temperature) }, (p < 1.0).then_some(p))
+            }
         };
-        Ok(Sampler(LogitsProcessor::from_sampling(seed, sampling)))
+        Ok(Sampler { processor: LogitsProcessor::from_sampling(seed, sampling), nucleus })
     }
 
     /// A token for these logits, `[V]`.
@@ -59,7 +66,42 @@ impl Sampler {
     pub fn draw(&mut self, logits: &[f32]) -> Result<u32, Error> {
         let logits = Tensor::from_slice(logits, logits.len(), &Device::Cpu);
         let failed = |e| Error::Input { what: format!("no token can be drawn: {e}") };
-        logits.and_then(|logits| self.0.sample(&logits)).map_err(failed)
+        let nucleus = self.nucleus;
+        let cut = |probabilities: &mut [f32]| {
+            if let Some(p) = nucleus {
+                keep_nucleus(probabilities, p);
+            }
+        };
+        logits.and_then(|logits| self.processor.sample_f(&logits, cut)).map_err(failed)
+    }
+}
+
+/// Sets to zero what is not among the fewest most likely tokens whose probabilities sum to at least `p`; of equal
+/// ones the first counts as more likely.
+fn keep_nucleus(probabilities: &mut [f32], p: f32) {
+    let mut tokens: Vec<usize> = (0..probabilities.len()).collect();
+    let (mut kept, mut sum) = (0, 0.0f32);
+    // Mostly a few tokens are enough: these alone are put in order.
+    let mut part = 64;
+    while kept < tokens.len() && sum < p {
+        let rest = &mut tokens[kept..];
+        let likelier = |i: &usize, j: &usize| probabilities[*j].total_cmp(&probabilities[*i]).then(i.cmp(j));
+        if part < rest.len() {
+            rest.select_nth_unstable_by(part, likelier);
+        }
+        let first = part.min(rest.len());
+        rest[..first].sort_unstable_by(likelier);
+        for &token in &rest[..first] {
+            if sum >= p {
+                break;
+            }
+            sum += probabilities[token];
+            kept += 1;
+        }
+        part *= 8;
+    }
+    for &token in &tokens[kept..] {
+        probabilities[token] = 0.0;
     }
 }
 
@@ -169,4 +211,27 @@ pub fn sample(
         next = vec![token];
     }
     Ok(drawn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn top_p_draws_what_candle_transformers_draws() {
+        for round in 0..40 {
+            let n = [5, 64, 65, 1000, 5000][round % 5];
+            // Sharp and flat, many of them equal.
+            let spread = [0.0, 0.5, 3.0, 12.0][round % 4];
+            let logits: Vec<f32> = (0..n).map(|i| (i * i * 7919 % (round + 41)) as f32 / 41.0 * spread).collect();
+            let (p, temperature) = ([0.05, 0.5, 0.9, 0.9999, 1.0][round / 8], 0.7);
+            let mut ours = Sampler::new(Choice::TopP { p, temperature }, round as u64).unwrap();
+            let sampling = Sampling::TopP { p: f64::from(p), temperature: f64::from(temperature) };
+            let mut theirs = LogitsProcessor::from_sampling(round as u64, sampling);
+            let tensor = Tensor::from_slice(&logits, n, &Device::Cpu).unwrap();
+            for _ in 0..20 {
+                assert_eq!(ours.draw(&logits).unwrap(), theirs.sample(&tensor).unwrap(), "round {round}");
+            }
+        }
+    }
 }
