@@ -1,5 +1,7 @@
 //! Which of a node's examples are shown to write an explanation, and which are held out to score it.
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 use tdb_data::{ActivationRecord, NodeRecord, attention};
 
 /// Activations are shown to language models as whole numbers from 0 to this.
@@ -99,20 +101,16 @@ pub(crate) fn pairs<'a>(examples: &[&'a ActivationRecord]) -> Vec<Pair<'a>> {
 
 /// Numbers that depend on a node and nothing else, to draw examples and put them in an order.
 #[derive(Debug, Clone)]
-pub(crate) struct Draw(u64);
+pub(crate) struct Draw(SplitMix64);
 
 impl Draw {
     pub fn new(layer: usize, index: usize) -> Self {
-        Self((layer as u64) << 32 ^ index as u64 ^ 0x5eed_0f7d_b000_0001)
+        Self(SplitMix64::seed_from_u64((layer as u64) << 32 ^ index as u64 ^ 0x5eed_0f7d_b000_0001))
     }
 
     /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+        (self.0.next_u64() % n.max(1) as u64) as usize
     }
 
     pub fn shuffle<T>(&mut self, list: &mut [T]) {

@@ -2,7 +2,8 @@
 
 use std::thread;
 
-const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 
 /// One tensor's name and distribution: uniform in `offset ± scale`.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,14 +52,13 @@ fn fnv1a64(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xCBF2_9CE4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3))
 }
 
-/// Element `i`: SplitMix64 of `base`, its top 53 bits as a fraction, and only then rounded to f32. The order of the
+/// Element `i`: number `i` of SplitMix64 from `base`, its top 53 bits as a fraction, and only then rounded to f32. The order of the
 /// floating-point operations matters to the last bit.
 fn value(base: u64, i: u64, scale: f64, offset: f64) -> f32 {
-    let mut z = base.wrapping_add((i + 1).wrapping_mul(GOLDEN_RATIO));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    let unit = (z >> 11) as f64 / (1u64 << 53) as f64;
+    /// What SplitMix64's state grows by for each number.
+    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+    let number = SplitMix64::seed_from_u64(base.wrapping_add(i.wrapping_mul(STEP))).next_u64();
+    let unit = (number >> 11) as f64 / (1u64 << 53) as f64;
     ((2.0 * unit - 1.0) * scale + offset) as f32
 }
 

@@ -1,20 +1,23 @@
 //! A small random number generator whose numbers never change: the text, the first weights and the order of training
 //! are functions of a seed, on every machine and in every later version.
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{RngCore, SeedableRng};
+
 /// SplitMix64, seeded by any number of parts.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Dice(SplitMix64);
 
 impl Dice {
     /// Dice for one purpose: `parts` are for example the seed, what is drawn, and the step. Different parts give
     /// unrelated numbers.
     pub fn new(parts: &[u64]) -> Self {
-        Self(parts.iter().fold(0x7DB0_7DB0_7DB0_7DB0, |state, &part| mix(state ^ mix(part))))
+        let state = parts.iter().fold(0x7DB0_7DB0_7DB0_7DB0, |state, &part| mix(state ^ mix(part)));
+        Self(SplitMix64::seed_from_u64(state))
     }
 
     pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
+        self.0.next_u64()
     }
 
     /// Uniform in `0..n`.
@@ -82,10 +85,10 @@ pub fn hash(words: &[&str]) -> u64 {
 }
 
 /// SplitMix64's finaliser: every bit of the input moves every bit of the output.
-pub(crate) fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+pub(crate) fn mix(z: u64) -> u64 {
+    /// What the generator adds to its state before it finishes it.
+    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+    SplitMix64::seed_from_u64(z.wrapping_sub(STEP)).next_u64()
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ mod versions;
 mod zstd;
 mod zstd_pages;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,12 +53,9 @@ impl Sequence {
     }
 }
 
-/// SplitMix64's finaliser: every bit of the input moves every bit of the output.
+/// SplitMix64's first number: every bit of the input moves every bit of the output.
 pub(crate) fn mix(x: u64) -> u64 {
-    let mut z = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    SplitMix64::seed_from_u64(x).next_u64()
 }
 
 /// How text becomes sequences.

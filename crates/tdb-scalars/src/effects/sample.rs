@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 use tdb_api::{MirroredNodeIndex, NodeType, PassType, SampledBound};
 use tdb_model::{Run, Slot};
 
@@ -12,21 +14,17 @@ use crate::rank::node_key;
 use crate::slots;
 use crate::trace::Trace;
 
-/// Deterministic random numbers: splitmix64 (Steele, Lea, Flood 2014).
-pub struct Random(u64);
+/// Deterministic random numbers.
+pub struct Random(SplitMix64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Random(seed)
+        Random(SplitMix64::seed_from_u64(seed))
     }
 
     /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((u128::from(z ^ (z >> 31)) * n as u128) >> 64) as usize
+        ((u128::from(self.0.next_u64()) * n as u128) >> 64) as usize
     }
 
     /// One of these, where what costs twice as much is drawn an eighth as often; `None` of nothing. So the mean cost stays
