@@ -1,7 +1,7 @@
 //! A text that is read again for every work unit must stay what it was.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::{Error, Result};
@@ -38,7 +38,7 @@ impl Versions {
     }
 }
 
-fn version(path: &PathBuf) -> Result<Version> {
+fn version(path: &Path) -> Result<Version> {
     let found = fs::metadata(path).map_err(Error::file(path))?;
     Ok((found.len(), found.modified().ok()))
 }
