@@ -85,6 +85,15 @@ fn locked_there_alone() -> Result<Vec<Locked>> {
     Ok(there)
 }
 
+/// What a workspace's settings are for a profile, and for crates in it.
+fn profile(folder: &str, name: &str) -> Result<(Option<toml::Value>, toml::Table)> {
+    let path = root().join(folder).join("Cargo.toml");
+    let manifest: toml::Table = fs::read_to_string(&path).with_context(|| path.display().to_string())?.parse()?;
+    let profile = manifest["profile"].get(name).with_context(|| format!("{}: no profile {name}", path.display()))?;
+    let packages = profile.get("package").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+    Ok((profile.get("opt-level").cloned(), packages))
+}
+
 fn nodes_have(edges: &BTreeMap<String, Vec<String>>, package: &Value) -> bool {
     edges.contains_key(&text(&package["id"]))
 }
@@ -317,6 +326,26 @@ fn every_dependency_is_used() -> Result<()> {
     let idle = shared.keys().filter(|name| !in_use.contains(*name));
     wrong.extend(idle.map(|name| format!("workspace.dependencies: {name} is not used")));
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// The same work takes both the same time: what they share is optimised alike, and only what `tdb-cluster` has alone is not.
+#[test]
+fn both_workspaces_optimise_alike() -> Result<()> {
+    let there: BTreeSet<String> = locked(OTHER)?.into_iter().map(|found| found.name).collect();
+    let alone: BTreeSet<String> = locked_there_alone()?.into_iter().map(|found| found.name).collect();
+    let of = |name: &str| name.split('@').next().unwrap_or_default().to_owned();
+    for name in ["dev", "release"] {
+        let (ours, theirs) = (profile("", name)?, profile(OTHER, name)?);
+        ensure!(ours.0 == theirs.0, "{name}: opt-level is {:?} here and {:?} in {OTHER}", ours.0, theirs.0);
+        let shared = |set: &str| set == "*" || there.contains(&of(set));
+        let wrong = ours.1.iter().filter(|(set, how)| shared(set) && theirs.1.get(*set) != Some(*how));
+        let wrong: Vec<&String> = wrong.map(|(set, _)| set).collect();
+        ensure!(wrong.is_empty(), "{name}: {OTHER}/Cargo.toml sets these otherwise or not at all: {wrong:?}");
+        let more = theirs.1.keys().filter(|set| !ours.1.contains_key(*set) && !alone.contains(&of(set)));
+        let more: Vec<&String> = more.collect();
+        ensure!(more.is_empty(), "{name}: {OTHER}/Cargo.toml alone sets these: {more:?}");
+    }
     Ok(())
 }
 
