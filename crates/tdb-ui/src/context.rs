@@ -26,13 +26,13 @@ pub fn use_context<T: Clone + 'static>() -> Option<T> {
 pub fn expect_context<T: Clone + 'static>() -> T {
     match use_context() {
         Some(value) => value,
-        None => missing(std::any::type_name::<T>()),
+        None => missing(),
     }
 }
 
 #[cold]
-fn missing(name: &str) -> ! {
-    unreachable!("{name} is not provided")
+fn missing() -> ! {
+    unreachable!("a page provides what its parts expect")
 }
 
 fn provide(id: TypeId, value: Value) {

@@ -214,7 +214,10 @@ impl<T: PartialEq + Send + Sync + 'static> Memo<T> {
     }
 }
 
-fn memo(value: Box<dyn Fn(Option<&Held>) -> Held + Send + Sync>) -> framework::Memo<Held> {
+/// Gives a memo's value, of the one before.
+type Follows = Box<dyn Fn(Option<&Held>) -> Held + Send + Sync>;
+
+fn memo(value: Follows) -> framework::Memo<Held> {
     framework::Memo::new(value)
 }
 

@@ -1,8 +1,10 @@
-//! The module's functions in an order that compresses well: those of like instructions beside each other.
+//! The module's functions in an order that compresses well: those of like instructions beside each other, and those that do
+//! the same once.
 //!
 //! Generic code is compiled once for each type, so that many functions are nearly the same; a compressor finds what they
 //! share cheaper when they are neighbours.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 
 use anyhow::{Context, Result, bail};
@@ -24,7 +26,7 @@ pub fn ordered(module: &[u8]) -> Result<Vec<u8>> {
 struct Order {
     /// Imported functions, which are counted before the module's own.
     imported: u32,
-    /// The module's own in their new order, by their old places.
+    /// The module's own in their new order, by their old places; of those that do the same the first.
     functions: Vec<usize>,
     /// The new place of each.
     places: Vec<u32>,
@@ -33,7 +35,7 @@ struct Order {
 impl Order {
     fn of(module: &[u8]) -> Result<Self> {
         let mut order = Self::default();
-        let mut shapes = Vec::new();
+        let (mut types, mut shapes, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
         for payload in Parser::new(0).parse_all(module) {
             match payload.context("the module cannot be read")? {
                 Payload::ImportSection(imports) => {
@@ -41,17 +43,71 @@ impl Order {
                         order.imported += u32::from(matches!(import?.ty, TypeRef::Func(_)));
                     }
                 }
-                Payload::CodeSectionEntry(body) => shapes.push(shape(module, &body)?),
+                Payload::FunctionSection(section) => types = section.into_iter().collect::<Result<Vec<u32>, _>>()?,
+                Payload::CodeSectionEntry(body) => {
+                    shapes.push(shape(module, &body)?);
+                    bodies.push(Body::of(module, &body)?);
+                }
                 _ => {}
             }
         }
-        order.functions = (0..shapes.len()).collect();
+        let same = same_as(&types, &bodies, order.imported);
+        order.functions = (0..shapes.len()).filter(|function| same[*function] == *function).collect();
         order.functions.sort_by(|a, b| shapes[*a].cmp(&shapes[*b]));
-        order.places = vec![0; shapes.len()];
+        let mut places = vec![0; shapes.len()];
         for (place, function) in order.functions.iter().enumerate() {
-            order.places[*function] = u32::try_from(place)?;
+            places[*function] = u32::try_from(place)?;
         }
+        order.places = same.iter().map(|function| places[*function]).collect();
         Ok(order)
+    }
+}
+
+/// A function's bytes, cut where it calls.
+struct Body<'a> {
+    /// The bytes before each call, and the function that it calls.
+    calls: Vec<(&'a [u8], u32)>,
+    end: &'a [u8],
+}
+
+impl<'a> Body<'a> {
+    fn of(module: &'a [u8], body: &FunctionBody<'_>) -> Result<Self> {
+        let range = body.range();
+        let (mut calls, mut from) = (Vec::new(), range.start);
+        let mut reader = body.get_operators_reader()?;
+        while !reader.eof() {
+            let at = reader.original_position();
+            if let Operator::Call { function_index } = reader.read()? {
+                calls.push((&module[from..at], function_index));
+                from = reader.original_position();
+            }
+        }
+        Ok(Self { calls, end: &module[from..range.end] })
+    }
+}
+
+/// Of each function the first that does the same: of the same type, with the same instructions, and calls of functions that
+/// do the same.
+fn same_as(types: &[u32], bodies: &[Body<'_>], imported: u32) -> Vec<usize> {
+    let mut same: Vec<usize> = (0..bodies.len()).collect();
+    loop {
+        let called = |function: u32| match function.checked_sub(imported) {
+            Some(own) => imported as usize + same[own as usize],
+            None => function as usize,
+        };
+        let mut first = HashMap::new();
+        let next: Vec<usize> = bodies
+            .iter()
+            .enumerate()
+            .map(|(at, body)| {
+                let calls: Vec<_> = body.calls.iter().map(|(before, function)| (*before, called(*function))).collect();
+                *first.entry((types[at], calls, body.end)).or_insert(at)
+            })
+            .collect();
+        if next == same {
+            return same;
+        }
+        same = next;
     }
 }
 
@@ -134,15 +190,14 @@ mod tests {
         exports.iter().map(|export| (export.name.to_owned(), value(export.index))).collect()
     }
 
-    #[test]
-    fn calls_and_exports_follow_their_functions() {
+    /// A module of functions that begin so, exported as `f0`, `f1`, …; the first place is an import's.
+    fn module(begin: &[I<'_>]) -> Vec<u8> {
         let mut types = TypeSection::new();
         types.ty().function([], [ValType::I32]);
         let mut imports = ImportSection::new();
         imports.import("m", "f", EntityType::Function(0));
         let (mut functions, mut code, mut exports) = (FunctionSection::new(), CodeSection::new(), ExportSection::new());
-        // The second calls the first, the third the second.
-        for (at, first) in [I::I32Const(9), I::Call(1), I::Call(2), I::I32Const(4)].iter().enumerate() {
+        for (at, first) in begin.iter().enumerate() {
             functions.function(0);
             let mut body = Function::new([]);
             body.instruction(first).instruction(&I::End);
@@ -151,7 +206,28 @@ mod tests {
         }
         let mut module = Module::new();
         module.section(&types).section(&imports).section(&functions).section(&exports).section(&code);
-        let module = module.finish();
+        module.finish()
+    }
+
+    #[test]
+    fn functions_that_do_the_same_are_one() {
+        // The third and fourth call functions that do the same; the last one does not.
+        let module = module(&[I::I32Const(9), I::I32Const(9), I::Call(1), I::Call(2), I::I32Const(4), I::Call(5)]);
+        let made = ordered(&module).unwrap();
+        let want = [9, 9, 9, 9, 4, 4];
+        let found = |module: &[u8]| returned(module).into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+        assert_eq!((found(&module), found(&made)), (want.to_vec(), want.to_vec()));
+        let functions = Parser::new(0).parse_all(&made).filter_map(|payload| match payload.unwrap() {
+            Payload::FunctionSection(section) => Some(section.count()),
+            _ => None,
+        });
+        assert_eq!(functions.sum::<u32>(), 4);
+    }
+
+    #[test]
+    fn calls_and_exports_follow_their_functions() {
+        // The second calls the first, the third the second.
+        let module = module(&[I::I32Const(9), I::Call(1), I::Call(2), I::I32Const(4)]);
         let made = ordered(&module).unwrap();
         let want = [("f0", 9), ("f1", 9), ("f2", 9), ("f3", 4)].map(|(name, value)| (name.to_owned(), value));
         assert_eq!(returned(&module), want);

@@ -152,7 +152,9 @@ fn sentence(session: Session) -> AnyView {
             {shown}
             {diff}
             {(!names.is_empty()).then(|| view! {
-                <span class="quiet helpers" title=names.join(", ")>"Largest direct effects: "{names.join(", ")}</span>
+                <span class="quiet helpers" title=format!("Largest direct effects: {}", names.join(", "))>
+                    "Most: "{names.join(", ")}
+                </span>
             })}
         </span>
     }
