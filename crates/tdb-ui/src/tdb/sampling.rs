@@ -74,7 +74,7 @@ pub fn Sampling() -> impl IntoView {
                 _ => {}
             })
             .await;
-            if running.try_set(false).is_some() {
+            if running.try_set(false).is_none() {
                 return;
             }
             match refused.map_or(outcome, Err) {
