@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use tdb_testkit::namesakes;
 use tdb_testkit::stores::Azurite;
 use tdb_tests::collating::{Container, SETTINGS, Variables, command, done, results, said, tdb, write_text};
 
@@ -213,24 +214,7 @@ fn a_store_with_a_wrong_key_and_a_folder_that_cannot_be_made_are_refused_before_
 #[test]
 fn a_task_with_another_model_of_the_same_name_is_refused() {
     let site = Site::in_a_folder(20);
-    let embedded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../datasets/embedded");
-    for (name, changed) in [("here", false), ("there", true)] {
-        let folder = site.folder().join(name);
-        fs::create_dir(&folder).unwrap();
-        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-            fs::copy(embedded.join(file), folder.join(file)).unwrap();
-        }
-        if changed {
-            let path = folder.join("model.safetensors");
-            let mut bytes = fs::read(&path).unwrap();
-            let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-            bytes[8 + header..].chunks_exact_mut(4).for_each(|number| number[2] ^= 1);
-            fs::write(&path, bytes).unwrap();
-        }
-        let place = folder.display();
-        let entry = format!("[[model]]\nname = 'mine'\ntitle = ''\nlocation = '{place}'\nlayout = 'hugging-face'\n");
-        fs::write(site.folder().join(format!("{name}.toml")), entry).unwrap();
-    }
+    namesakes::write(site.folder()).unwrap();
     let (ok, text) = site.tdb("--model mine --registry here.toml --shard 0/2");
     assert!(ok, "{text}");
     let (ok, text) = site.tdb("--model mine --registry there.toml --shard 1/2");

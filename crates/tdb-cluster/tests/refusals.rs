@@ -5,44 +5,19 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 
 use ballista_core::serde::protobuf::RegisterExecutorParams;
 use ballista_core::serde::protobuf::scheduler_grpc_client::SchedulerGrpcClient;
 use common::{KEY, SETTINGS, Site};
+use tdb_testkit::namesakes;
 use tonic::transport::Endpoint;
 
 const CUT: &str = "--shards 2";
 
-/// Two models of one name: one for whom `here.toml` says where it is, and one with other weights for `there.toml`.
-fn two_models(site: &Site) {
-    let embedded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets/embedded");
-    for (name, changed) in [("here", false), ("there", true)] {
-        let folder = site.folder().join(name);
-        fs::create_dir(&folder).unwrap();
-        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
-            fs::copy(embedded.join(file), folder.join(file)).unwrap();
-        }
-        if changed {
-            // Each number is a little different.
-            let path = folder.join("model.safetensors");
-            let mut bytes = fs::read(&path).unwrap();
-            let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-            bytes[8 + header..].chunks_exact_mut(4).for_each(|x| x[2] ^= 1);
-            fs::write(&path, bytes).unwrap();
-        }
-        let entry = format!(
-            "[[model]]\nname = 'mine'\ntitle = ''\nlocation = '{}'\nlayout = 'hugging-face'\n",
-            folder.display()
-        );
-        fs::write(site.folder().join(format!("{name}.toml")), entry).unwrap();
-    }
-}
-
 #[test]
 fn a_worker_with_another_model_of_the_same_name() {
     let site = Site::new(20);
-    two_models(&site);
+    namesakes::write(site.folder()).unwrap();
     let _scheduler = site.scheduler("scheduler.log");
     let worker = site.worker("one.log", "--registry there.toml");
     std::thread::sleep(std::time::Duration::from_millis(1500));
@@ -54,7 +29,7 @@ fn a_worker_with_another_model_of_the_same_name() {
 #[test]
 fn a_worker_that_comes_later_with_another_model_leaves_the_work_to_others() {
     let site = Site::new(600);
-    two_models(&site);
+    namesakes::write(site.folder()).unwrap();
     let _scheduler = site.scheduler("scheduler.log");
     let one = site.worker("one.log", "--registry here.toml");
     let client = site.collate("client.log", &format!("{} --model mine --registry here.toml", common::CUT));

@@ -1,6 +1,6 @@
 //! What tests of the other crates stand on: weights that any program can compute bit for bit ([`weights`], [`presets`]),
 //! checkpoint folders holding them ([`checkpoint`], in the file format of [`torch`]), small checkpoints of every family
-//! ([`families`]), the rules by which an answer of
+//! ([`families`]), two models of one name ([`namesakes`]), the rules by which an answer of
 //! ours is compared with a recorded one ([`golden`]), a server to ask ([`server`], [`http`]), and, with the feature
 //! `stores`, object stores (`stores`).
 //!
@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod families;
 pub mod golden;
 pub mod http;
+pub mod namesakes;
 pub mod oracle;
 pub mod presets;
 pub mod server;
