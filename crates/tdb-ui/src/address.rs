@@ -100,8 +100,7 @@ fn followed(event: &web_sys::MouseEvent) -> Option<String> {
     let is_plain = event.button() == 0
         && !(event.ctrl_key() || event.meta_key() || event.shift_key() || event.alt_key())
         && !event.default_prevented();
-    let element = event.target()?.dyn_into::<web_sys::Element>().ok()?;
-    let link = element.closest("a[href]").ok()??.dyn_into::<web_sys::HtmlAnchorElement>().ok()?;
+    let link = dom::closest(event, "a[href]")?.dyn_into::<web_sys::HtmlAnchorElement>().ok()?;
     let leaves = link.has_attribute("target") || link.has_attribute("download") || link.origin() != dom::origin();
     let (path, query) = (link.pathname(), link.search());
     let within = !link.hash().is_empty() && dom::location() == (path.clone(), query.clone());

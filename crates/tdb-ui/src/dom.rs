@@ -20,6 +20,11 @@ pub fn set_title(title: &str) {
     }
 }
 
+/// The element that an event happened at, or the nearest around it, that `selector` is about.
+pub fn closest(event: &web_sys::Event, selector: &str) -> Option<web_sys::Element> {
+    event.target()?.dyn_into::<web_sys::Element>().ok()?.closest(selector).ok()?
+}
+
 /// Milliseconds since the page was opened.
 pub fn now() -> f64 {
     window().and_then(|w| w.performance()).map_or(0.0, |p| p.now())

@@ -7,11 +7,10 @@ mod maps;
 mod state;
 
 use leptos::prelude::*;
-use tdb_api::PatchFold;
 use tdb_api::page::{PageState, pairs_as_text};
 use tdb_api::routes::PatchStream;
 use tdb_api::stream::FoldEvents;
-use tdb_api::{Check, PatchGroup, PatchRequest, PatchRuns, PatchedCell, TokenRef};
+use tdb_api::{Check, PatchFold, PatchGroup, PatchRequest, PatchRuns, PatchedCell, TokenRef};
 
 use crate::client::{self, Abort, Kind, Problem};
 use crate::context::{expect_context, provide_context};

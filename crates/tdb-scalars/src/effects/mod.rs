@@ -4,12 +4,11 @@ mod estimates;
 mod nodes;
 mod sample;
 
-use tdb_api::EffectsFold;
 use tdb_api::stream::TdbEvent;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
-    AblateTo, EffectsRequest, EffectsResponse, InferenceRequestSpec, LossFnConfig, LossFnName, MirroredNodeIndex,
-    NodeEffect, Price, SampledBound, TokenRef,
+    AblateTo, EffectsFold, EffectsRequest, EffectsResponse, InferenceRequestSpec, LossFnConfig, LossFnName,
+    MirroredNodeIndex, NodeEffect, Price, SampledBound, TokenRef,
 };
 use tdb_model::{ForwardOptions, Gradients, Intervention, Patch, Run, Site, Slot, Values};
 

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use leptos::prelude::*;
 use tdb_api::routes::LogitLens as Route;
 use tdb_api::{LogitLensRequest, LogitLensResponse, PatchDirection, PatchGroup, PatchMetric, TokenRef};
-use wasm_bindgen::JsCast;
 
 use super::Bench;
 use super::state::{Asked, Place};
+use crate::dom;
 use crate::format;
 use crate::remote::{Remote, follow};
 use crate::signals::{Memo, RwSignal, See};
@@ -148,8 +148,7 @@ fn patched(bench: Bench, clean: bool) -> Mark {
 
 /// The cell that an event is about.
 fn cell_at(event: &web_sys::Event) -> Option<Cell> {
-    let element = event.target()?.dyn_into::<web_sys::Element>().ok()?;
-    let cell = element.closest("[data-cell]").ok()??.get_attribute("data-cell")?;
+    let cell = dom::closest(event, "[data-cell]")?.get_attribute("data-cell")?;
     let mut parts = cell.split('.');
     let clean = parts.next()? == "clean";
     Some((clean, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))

@@ -1,11 +1,10 @@
 //! Exact effects of the nodes in the table: asked for after the estimates have come, and shown in the same rows.
 
 use leptos::prelude::*;
-use tdb_api::EffectsFold;
 use tdb_api::page::ModelSlug;
 use tdb_api::routes::EffectsStream;
 use tdb_api::stream::FoldEvents;
-use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, NodeType};
+use tdb_api::{AblateTo, Check, EffectsFold, EffectsRequest, NodeEffect, NodeIndex, NodeType};
 
 use super::Slug;
 use crate::answer::{Answer, Compared};

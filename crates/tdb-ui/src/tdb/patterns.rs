@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use leptos::prelude::*;
 use tdb_api::routes::Batched;
 use tdb_api::{BatchedRequest, BatchedResponse, DerivedScalarType, InferenceSubRequest, ProcessingRequestSpec};
-use wasm_bindgen::JsCast;
 
 use super::tools::Tools;
 use crate::context::expect_context;
+use crate::dom;
 use crate::remote::{Remote, follow};
 use crate::requests;
 use crate::server::Server;
@@ -76,8 +76,7 @@ pub fn PatternsOn(#[prop(into)] prompt: Signal<Option<String>>, chosen: RwSignal
         Some(request(&prompt.get()?, layers, heads))
     });
     let choose = move |event: web_sys::MouseEvent| {
-        let element = event.target().and_then(|t| t.dyn_into::<web_sys::Element>().ok());
-        let picked = element.and_then(|e| e.closest("[data-head]").ok()?).and_then(|e| e.get_attribute("data-head"));
+        let picked = dom::closest(&event, "[data-head]").and_then(|e| e.get_attribute("data-head"));
         let head = picked.and_then(|name| {
             let (layer, head) = name.split_once('.')?;
             Some((layer.parse().ok()?, head.parse().ok()?))

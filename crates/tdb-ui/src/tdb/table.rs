@@ -13,7 +13,6 @@ use serde::Serialize;
 use tdb_api::numbers::{fraction, sum};
 use tdb_api::stream::TOP_K_COMPONENTS;
 use tdb_api::{AttentionTraceType, MultipleTopKDerivedScalarsResponseData, NodeIndex};
-use wasm_bindgen::JsCast;
 
 use super::actions::{RowMenu, cannot_ablate, node_href, page_query, traces};
 use super::exact::{ExactEffects, ExactFooter};
@@ -247,13 +246,10 @@ impl Table {
 
     /// A press on a line selects it; one of its buttons does something with it.
     fn on_press(self, event: &web_sys::MouseEvent) {
-        let Some(pressed) = event.target().and_then(|target| target.dyn_into::<web_sys::Element>().ok()) else {
-            return;
-        };
-        let key = pressed.closest(".line").ok().flatten().map(|line| line.id());
+        let key = dom::closest(event, ".line").map(|line| line.id());
         let Some(key) = key.as_deref().and_then(|id| id.strip_prefix("line-")) else { return };
         let row = key.parse::<usize>().ok();
-        let button = pressed.closest("[data-do]").ok().flatten();
+        let button = dom::closest(event, "[data-do]");
         let does = button.as_ref().and_then(|button| button.get_attribute("data-do")).unwrap_or_default();
         match (does.as_str(), row, button) {
             (row::OPEN, Some(row), _) => self.toggle_row(row),
@@ -369,8 +365,7 @@ pub fn NodeTable() -> impl IntoView {
         table.on_key(&event, &lines.get_untracked(), items, viewport, &slug.now());
     };
     let on_button = move |event: web_sys::MouseEvent| {
-        let pressed = event.target().and_then(|target| target.dyn_into::<web_sys::Element>().ok());
-        if pressed.and_then(|pressed| pressed.closest("[data-do]").ok().flatten()).is_some() {
+        if dom::closest(&event, "[data-do]").is_some() {
             event.prevent_default();
             dom::focus("node-table");
         }

@@ -6,8 +6,8 @@ use leptos::prelude::*;
 use tdb_api::NodeType;
 use tdb_api::numbers::{end_to_end, sum};
 use tdb_api::stream::{Contribution, ContributionPart as Part, Contributions};
-use wasm_bindgen::JsCast;
 
+use crate::dom;
 use crate::format;
 use crate::json::Json;
 use crate::session::Session;
@@ -52,8 +52,7 @@ pub fn Waterfall() -> impl IntoView {
     let told = move || session.answer.see(|a| a.folded.contributions.iter().flatten().cloned().collect::<Vec<_>>());
     let json = Callback::new(move |()| Json::of(&untrack(told)));
     let filter = move |event: web_sys::MouseEvent| {
-        let element = event.target().and_then(|t| t.dyn_into::<web_sys::Element>().ok());
-        let bar = element.and_then(|e| e.closest("[data-bar]").ok()?).and_then(|b| b.get_attribute("data-bar"));
+        let bar = dom::closest(&event, "[data-bar]").and_then(|b| b.get_attribute("data-bar"));
         let term = bar.and_then(|at| untrack(told).into_iter().next()?.terms.into_iter().nth(at.parse().ok()?));
         let Some((kind, layer)) = term.and_then(|t| Some((nodes(t.part)?, t.layer))) else { return };
         session.view.change(|v| {
