@@ -147,3 +147,42 @@ fn the_pages_follow_values_by_their_own_signals() -> Result<()> {
     ensure!(users > 30, "only {users} uses were found");
     Ok(())
 }
+
+/// Where files of tests are modules of one program, a file that none of its modules names would never run.
+#[test]
+fn every_file_of_tests_runs() -> Result<()> {
+    let root = root();
+    let mut packages: Vec<PathBuf> = vec![root.join("tests")];
+    for entry in fs::read_dir(root.join("crates"))? {
+        packages.push(entry?.path());
+    }
+    let (mut merged, mut forgotten) = (0, Vec::new());
+    for package in packages {
+        let Ok(text) = fs::read_to_string(package.join("Cargo.toml")) else { continue };
+        let manifest: toml::Table = text.parse().with_context(|| package.display().to_string())?;
+        let autotests = manifest.get("package").and_then(|p| p.get("autotests")).and_then(toml::Value::as_bool);
+        if autotests != Some(false) {
+            continue;
+        }
+        merged += 1;
+        let programs = manifest.get("test").and_then(toml::Value::as_array);
+        let programs = programs.into_iter().flatten().filter_map(|test| test.get("name")?.as_str());
+        let mut named: BTreeSet<String> = BTreeSet::new();
+        for program in programs {
+            let text = fs::read_to_string(package.join("tests").join(format!("{program}.rs")))?;
+            let modules = text.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+            named.extend(modules.map(str::to_owned));
+            named.insert(program.to_owned());
+        }
+        for entry in fs::read_dir(package.join("tests"))? {
+            let path = entry?.path();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if path.extension().is_some_and(|e| e == "rs") && !named.contains(&name) {
+                forgotten.push(path.display().to_string());
+            }
+        }
+    }
+    ensure!(merged > 4, "only {merged} crates have their tests in one program");
+    ensure!(forgotten.is_empty(), "in no program of tests: {}", forgotten.join(", "));
+    Ok(())
+}

@@ -86,12 +86,12 @@ fn locked_there_alone() -> Result<Vec<Locked>> {
 }
 
 /// What a workspace's settings are for a profile, and for crates in it.
-fn profile(folder: &str, name: &str) -> Result<(Option<toml::Value>, toml::Table)> {
+fn profile(folder: &str, name: &str) -> Result<([Option<toml::Value>; 2], toml::Table)> {
     let path = root().join(folder).join("Cargo.toml");
     let manifest: toml::Table = fs::read_to_string(&path).with_context(|| path.display().to_string())?.parse()?;
     let profile = manifest["profile"].get(name).with_context(|| format!("{}: no profile {name}", path.display()))?;
     let packages = profile.get("package").and_then(toml::Value::as_table).cloned().unwrap_or_default();
-    Ok((profile.get("opt-level").cloned(), packages))
+    Ok((["opt-level", "lto"].map(|setting| profile.get(setting).cloned()), packages))
 }
 
 fn nodes_have(edges: &BTreeMap<String, Vec<String>>, package: &Value) -> bool {
@@ -337,7 +337,7 @@ fn both_workspaces_optimise_alike() -> Result<()> {
     let of = |name: &str| name.split('@').next().unwrap_or_default().to_owned();
     for name in ["dev", "release"] {
         let (ours, theirs) = (profile("", name)?, profile(OTHER, name)?);
-        ensure!(ours.0 == theirs.0, "{name}: opt-level is {:?} here and {:?} in {OTHER}", ours.0, theirs.0);
+        ensure!(ours.0 == theirs.0, "{name}: opt-level and lto are {:?} here and {:?} in {OTHER}", ours.0, theirs.0);
         let shared = |set: &str| set == "*" || there.contains(&of(set));
         let wrong = ours.1.iter().filter(|(set, how)| shared(set) && theirs.1.get(*set) != Some(*how));
         let wrong: Vec<&String> = wrong.map(|(set, _)| set).collect();

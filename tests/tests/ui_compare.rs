@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
 use std::collections::HashMap;
 
+use crate::ui_support::*;
 use serde_json::{Value, json};
 use tdb_tests::browser::Browser;
-use ui_support::*;
 
 const LONGER: &str = "<|endoftext|>Say: tree. When Mary and John went to the store, John gave a drink to";
 

@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support::*;
 use thirtyfour::prelude::*;
-use ui_support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_is_asked_answered_ablated_and_traced() {

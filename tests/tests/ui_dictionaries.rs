@@ -2,8 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support::*;
 use serde_json::Value;
 use tdb_model::{
     AutoencoderSite, AutoencoderWeights, LatentActivation, Matrix, NamedAutoencoder, Normalization, checkpoint,
@@ -13,7 +12,6 @@ use tdb_testkit::weights::TensorSpec;
 use tdb_tests::browser::Browser;
 use tdb_tests::serving;
 use tempfile::TempDir;
-use ui_support::*;
 
 const LAYER: usize = 2;
 const LATENTS: usize = 192;

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support::*;
 use serde_json::{Value, json};
 use tdb_testkit::server::Server;
 use tdb_tests::browser::Browser;
 use tdb_tests::serving;
-use ui_support::*;
 
 const SWAPPED: &str = "<|endoftext|>When John and Mary went to the store, Mary gave a drink to";
 

@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support::*;
 use serde_json::json;
 use tdb_api::page::{EXAMPLES, TOUR};
 use tdb_tests::browser::Browser;
 use thirtyfour::prelude::*;
-use ui_support::*;
 
 /// The values of the bars, and the sum that stands at their end.
 async fn bars(browser: &Browser, side: usize) -> (Vec<f64>, f64) {

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support::*;
 use tdb_testkit::families::{Copied, PROMPT};
 use tdb_tests::browser::Browser;
 use tdb_tests::serving;
-use ui_support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_llama_and_a_neox_are_asked_ablated_traced_and_looked_at() {

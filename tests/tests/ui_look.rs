@@ -1,10 +1,8 @@
 //! Light and dark, narrow and wide, and an accessibility audit of each page.
 
-mod ui_support;
-
+use crate::ui_support::*;
 use tdb_tests::browser::Appearance;
 use thirtyfour::prelude::*;
-use ui_support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_are_accessible_in_light_and_dark_and_fit_a_phone() {

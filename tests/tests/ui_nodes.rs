@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support::*;
 use thirtyfour::prelude::*;
-use ui_support::*;
 
 async fn slug(browser: &tdb_tests::browser::Browser) -> String {
     let href = browser.see("#open-debugger").await.unwrap().attr("href").await.unwrap().unwrap();

@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support::*;
 use serde_json::{Value, json};
 use thirtyfour::prelude::*;
-use ui_support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn latents_explanations_and_examples_are_on_the_first_screen() {

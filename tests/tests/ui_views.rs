@@ -3,16 +3,15 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support;
 use std::time::Duration;
 
+use crate::ui_support::*;
 use serde_json::{Value, json};
 use tdb_api::page::EXAMPLES;
 use tdb_testkit::server::Server;
 use tdb_tests::browser::Browser;
 use tdb_tests::serving;
-use ui_support::*;
 
 /// Status and body of what a route answers.
 fn ask(server: &Server, path: &str, body: &Value) -> (u16, String) {

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod ui_support;
-
+use crate::ui_support::*;
 use serde_json::json;
 use thirtyfour::prelude::*;
-use ui_support::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_field_offers_suggestions_to_keys_and_to_the_pointer() {

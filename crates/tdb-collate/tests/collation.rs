@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod common;
-
 use std::fs;
 
-use common::*;
+use crate::common::*;
 use tdb_collate::corpus::{Sequence, Sequences, Shard, Versions};
 use tdb_collate::work::split_layers;
 use tdb_collate::{Kind, Parts, Result, Watch};

@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use tdb_model::Tokenizer;
 
 const FOLDER: &str = "TDB_COLLATE_TEST_FOLDER";
@@ -33,7 +31,7 @@ fn child() {
 fn spawn(folder: &Path) -> Child {
     let me = std::env::current_exe().unwrap();
     let mut command = Command::new(me);
-    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env(FOLDER, folder);
+    command.args(["--exact", "resume::child", "--nocapture", "--test-threads=1"]).env(FOLDER, folder);
     command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
 }
 
@@ -102,8 +100,10 @@ fn a_write_that_fails_is_a_sentence_and_leaves_nothing() {
     text(folder.path(), 20);
     model();
     let me = std::env::current_exe().unwrap();
-    let script =
-        format!("trap '' XFSZ; ulimit -f 8; exec '{}' --exact child --nocapture --test-threads=1 | cat", me.display());
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 8; exec '{}' --exact resume::child --nocapture --test-threads=1 | cat",
+        me.display()
+    );
     let out = Command::new("bash").args(["-c", &script]).env(FOLDER, folder.path()).output().unwrap();
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(

@@ -24,6 +24,7 @@ mod json;
 mod library;
 mod local;
 mod location;
+mod memory;
 mod model_files;
 mod normalize;
 mod partial;

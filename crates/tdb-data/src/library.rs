@@ -7,12 +7,12 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use moka::future::Cache;
 use tdb_api::{
     AttentionHeadRecordResponse, AttributedScoredExplanation, ExistingExplanationsRequest, NeuronDatasetMetadata,
     NeuronRecordResponse, NodeIdAndDatasets, RecordSummaryResponse, ScoreKind,
 };
 
+use crate::memory::Memory;
 use crate::{
     Error, ExplanationsEntry, Fetcher, Histogram, Location, MAX_EXPLANATION_BYTES, MAX_RECORD_BYTES, NodeExplanations,
     NodeRecord, Origin, RecordsEntry, RecordsLayout, Registry, Result, ScoredExplanation, collated::LayerFile, local,
@@ -35,12 +35,12 @@ pub struct Library {
     fetcher: Fetcher,
     /// Folder of the explanations that were written here: `<records>/<scalar>/<set>/<layer>/<index>.jsonl`.
     own: Arc<Path>,
-    records: Cache<String, Arc<NodeRecord>>,
+    records: Memory<NodeRecord>,
     /// Open files of [`RecordsLayout::Layers`].
-    layer_files: Cache<String, Arc<LayerFile>>,
-    absent: Cache<String, ()>,
+    layer_files: Memory<LayerFile>,
+    absent: Memory<()>,
     /// Explanations of all nodes of a layer that share a file, by index.
-    layer_explanations: Cache<String, Arc<HashMap<usize, NodeExplanations>>>,
+    layer_explanations: Memory<HashMap<usize, NodeExplanations>>,
 }
 
 /// A record and where it was.
@@ -80,13 +80,10 @@ impl FoundRecord {
 impl Library {
     /// A library of what `registry` lists, fetched by `fetcher`; explanations written here go to the folder `own`.
     pub fn new(registry: Registry, fetcher: Fetcher, own: PathBuf) -> Self {
-        let records = Cache::builder()
-            .max_capacity(RECORDS_IN_MEMORY)
-            .weigher(|_: &String, r: &Arc<NodeRecord>| u32::try_from(weight(r)).unwrap_or(u32::MAX))
-            .build();
-        let absent = Cache::builder().max_capacity(100_000).time_to_live(ABSENCE).build();
-        let layer_files = Cache::new(LAYER_FILES_OPEN);
-        let layer_explanations = Cache::new(LAYER_FILES_OPEN);
+        let records = Memory::of_bytes(RECORDS_IN_MEMORY, weight);
+        let absent = Memory::of_values_for(100_000, ABSENCE);
+        let layer_files = Memory::of_values(LAYER_FILES_OPEN);
+        let layer_explanations = Memory::of_values(LAYER_FILES_OPEN);
         let registry = Arc::new(registry);
         Self { registry, fetcher, own: own.into(), records, layer_files, absent, layer_explanations }
     }
@@ -157,7 +154,7 @@ impl Library {
         let location = Location::parse(&entry.location)?.join(&format!("{layer}/{index}.json"))?;
         let file = location.to_string();
         let key = self.memory_key(&location).await?;
-        if self.absent.contains_key(&key) {
+        if self.absent.holds(&key) {
             return Err(Error::NotFound(format!("{file} does not exist")));
         }
         let load = async {
@@ -166,15 +163,15 @@ impl Library {
             if (record.layer, record.index) != (layer, index) {
                 tracing::warn!(file, layer = record.layer, index = record.index, "a record says it is of another node");
             }
-            Ok::<_, Error>(Arc::new(record))
+            Ok(record)
         };
-        match self.records.try_get_with::<_, Error>(key.clone(), load).await {
+        match self.records.get_or(key.clone(), load).await {
             Ok(record) => Ok(FoundRecord { entry: entry.clone(), record, file, counts: None, node: (layer, index) }),
             Err(e) => {
                 if e.is_not_found() {
-                    self.absent.insert(key, ()).await;
+                    self.absent.put(key, ()).await;
                 }
-                Err(Error::clone(&e))
+                Err(e)
             }
         }
     }
@@ -185,10 +182,9 @@ impl Library {
         let mut first = true;
         loop {
             let key = self.memory_key(&location).await?;
-            let open = async { self.open_layer_file(&location).await.map(Arc::new) };
-            let opened = self.layer_files.try_get_with::<_, Error>(key.clone(), open).await;
+            let opened = self.layer_files.get_or(key.clone(), self.open_layer_file(&location)).await;
             let mut in_place = false;
-            let found = match opened.map_err(|e| Error::clone(&e)) {
+            let found = match opened {
                 Ok(open) => {
                     in_place = open.is_in_place();
                     let scalar = entry.scalar.clone();
@@ -205,7 +201,7 @@ impl Library {
             match found {
                 Err(Error::Damaged { problem, .. }) if first && (in_place || self.fetcher.forget(&location)) => {
                     tracing::warn!(%location, problem, "a damaged or changed file is opened once more");
-                    self.layer_files.invalidate(&key).await;
+                    self.layer_files.forget(&key).await;
                     first = false;
                 }
                 Err(error) => return Err(error),
@@ -314,12 +310,12 @@ impl Library {
             RecordsLayout::Files => {
                 let location = folder.join(&format!("{layer}/{index}.jsonl"))?;
                 let key = self.memory_key(&location).await?;
-                if self.absent.contains_key(&key) {
+                if self.absent.holds(&key) {
                     return Ok(None);
                 }
                 match self.load(&location, MAX_EXPLANATION_BYTES, NodeExplanations::parse).await {
                     Err(Error::NotFound(_)) => {
-                        self.absent.insert(key, ()).await;
+                        self.absent.put(key, ()).await;
                         None
                     }
                     found => Some(found?),
@@ -340,11 +336,11 @@ impl Library {
     ) -> Result<Option<Arc<HashMap<usize, NodeExplanations>>>> {
         let location = folder.join(&format!("{layer}.jsonl"))?;
         let key = self.memory_key(&location).await?;
-        let load = async { self.load(&location, MAX_EXPLANATION_BYTES, parse_lines).await.map(Arc::new) };
-        match self.layer_explanations.try_get_with(key, load).await {
+        let load = self.load(&location, MAX_EXPLANATION_BYTES, parse_lines);
+        match self.layer_explanations.get_or(key, load).await {
             Ok(all) => Ok(Some(all)),
             Err(e) if e.is_not_found() => Ok(None),
-            Err(e) => Err(Error::clone(&e)),
+            Err(e) => Err(e),
         }
     }
 

@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod common;
-
+use crate::common;
 use std::time::{Duration, Instant};
 
-use common::{Fault, Server, content, fetcher};
+use crate::common::{Fault, Server, content, fetcher};
 use tdb_data::{Error, Fetcher, Registry};
 
 #[tokio::test]

@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod common;
-
+use crate::common;
 use std::{
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use common::{Fault, Server, content};
+use crate::common::{Fault, Server, content};
 
 const FILES: usize = 40;
 const KILLS: usize = 100;
@@ -41,7 +40,7 @@ async fn a_hundred_kills_leave_no_damaged_entry() {
     let fetcher = common::fetcher(folder.path());
     let start = || {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "the_process_that_is_killed"])
+            .args(["--exact", "kill::the_process_that_is_killed"])
             .env("TDB_TEST_URL", &server.url)
             .env("TDB_TEST_CACHE", folder.path())
             .stdout(Stdio::null())

@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod common;
-
-use common::{Fault, Server, content};
+use crate::common;
+use crate::common::{Fault, Server, content};
 use tdb_data::{Error, Fetcher, Location, ModelLayout, Progress, Registry, autoencoder_files, fetch_model};
 
 const PIECES: usize = 5 + 2 * 16;

@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod common;
-
-use common::{Fault, Server};
+use crate::common;
+use crate::common::{Fault, Server};
 use serde_json::{Value, json};
 use tdb_api::{ExistingExplanationsRequest, NodeIdAndDatasets};
 use tdb_data::{Error, Fetcher, Library, Mirror, Origin, Registry, ScoredExplanation};

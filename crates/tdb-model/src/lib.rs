@@ -48,6 +48,7 @@ mod matrix;
 pub mod modules;
 pub mod numbers;
 mod ops;
+pub mod parallel;
 mod patch;
 pub mod run;
 pub mod sampling;

@@ -6,11 +6,11 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use crate::parallel;
 use candle_core::{CpuStorage, DType, Device, StorageRef, Tensor};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use memmap2::Mmap;
-use rayon::prelude::*;
 
 /// How the numbers of a [`Matrix`] are written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,8 +275,8 @@ impl Matrix {
         let (rows, cols) = (self.rows, self.cols);
         let halves: Vec<u16> = match element {
             Element::F32 => return Matrix::from_vec(rows, cols, numbers),
-            Element::F16 => numbers.par_iter().map(|x| f16::from_f32(*x).to_bits()).collect(),
-            Element::Bf16 => numbers.par_iter().map(|x| bf16::from_f32(*x).to_bits()).collect(),
+            Element::F16 => rounded(&numbers, |x| f16::from_f32(x).to_bits()),
+            Element::Bf16 => rounded(&numbers, |x| bf16::from_f32(x).to_bits()),
         };
         let storage = Storage::Halves(Arc::new(halves));
         Matrix { storage, element, offset: 0, rows, cols, row_stride: cols, col_stride: 1 }
@@ -375,8 +375,11 @@ impl Matrix {
                 rows.for_each(|(row, out)| self.copy_row_of(&span, row, out));
             }
             _ => {
-                let rows = (range.start..range.end).into_par_iter().zip(out.par_chunks_exact_mut(self.cols));
-                rows.with_min_len(16).for_each(|(row, out)| self.convert_row(row, out));
+                const ROWS: usize = 16;
+                parallel::each_chunk(out, ROWS * self.cols, &|block, out| {
+                    let rows = range.start + block * ROWS..;
+                    rows.zip(out.chunks_exact_mut(self.cols)).for_each(|(row, out)| self.convert_row(row, out));
+                });
             }
         }
     }
@@ -444,15 +447,17 @@ impl Matrix {
             return None;
         }
         let halves_are_bad = |exponent: u16| {
+            let halves = self.storage.halves(self.offset, self.span_len());
             let has_bad = |chunk: &[u16]| chunk.iter().fold(false, |bad, x| bad | (x & exponent == exponent));
-            self.storage.halves(self.offset, self.span_len()).par_chunks(CHUNK).any(has_bad)
+            parallel::any(halves.len().div_ceil(CHUNK), &|i| has_bad(piece(halves, i, CHUNK)))
         };
         let is_bad = match self.element {
             Element::F32 => {
                 const EXPONENT: u32 = 0x7f80_0000;
                 let is_bad = |x: &f32| x.to_bits() & EXPONENT == EXPONENT;
                 let has_bad = |chunk: &[f32]| chunk.iter().fold(false, |bad, x| bad | is_bad(x));
-                self.span().par_chunks(CHUNK).any(has_bad)
+                let span = self.span();
+                parallel::any(span.len().div_ceil(CHUNK), &|i| has_bad(piece(&span, i, CHUNK)))
             }
             Element::F16 => halves_are_bad(0x7c00),
             Element::Bf16 => halves_are_bad(0x7f80),
@@ -467,4 +472,19 @@ impl Matrix {
             Some((row * self.cols + col, numbers[col]))
         })
     }
+}
+
+/// The `i`-th piece of `len` numbers; the last may be shorter.
+fn piece<T>(numbers: &[T], i: usize, len: usize) -> &[T] {
+    &numbers[i * len..((i + 1) * len).min(numbers.len())]
+}
+
+/// All numbers in 16 bits.
+fn rounded(numbers: &[f32], round: impl Fn(f32) -> u16 + Sync) -> Vec<u16> {
+    const CHUNK: usize = 1 << 14;
+    let mut out = vec![0; numbers.len()];
+    parallel::each_chunk(&mut out, CHUNK, &|i, out| {
+        out.iter_mut().zip(&numbers[i * CHUNK..]).for_each(|(out, x)| *out = round(*x));
+    });
+    out
 }

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rayon::prelude::*;
+use crate::parallel;
 
 use crate::checkpoint::CheckpointError;
 use byte_level::ByteLevelBpe;
@@ -225,8 +225,11 @@ impl Tokenizer {
 
     fn texts(&self) -> &[Option<Box<str>>] {
         self.0.texts.get_or_init(|| {
-            let ids = (0..u32::try_from(self.n_vocab()).unwrap_or(u32::MAX)).into_par_iter();
-            ids.map(|id| self.contains(id).then(|| self.decode_token(id).into_boxed_str())).collect()
+            const BLOCK: u32 = 256;
+            let n = u32::try_from(self.n_vocab()).unwrap_or(u32::MAX);
+            let text = |id| self.contains(id).then(|| self.decode_token(id).into_boxed_str());
+            let block = |i: usize| (i as u32 * BLOCK..(i as u32 + 1).saturating_mul(BLOCK).min(n)).map(text);
+            parallel::map(n.div_ceil(BLOCK) as usize, |i| block(i).collect::<Vec<_>>()).into_iter().flatten().collect()
         })
     }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::parallel;
 use candle_core::{Device, DeviceLocation, Tensor};
-use rayon::prelude::*;
 
 use crate::config::{Config, MlpKind};
 use crate::error::{Error, Result};
@@ -70,9 +70,7 @@ impl Transformer {
     fn load_with(config: Config, weights: impl Into<Weights>, place: Place) -> Result<Self> {
         let weights = weights.into();
         // Side by side: reading a matrix for the first time waits for the file. The first fault in order is told.
-        let blocks = (0..config.n_layers).into_par_iter().map(|layer| Block::load(&weights, layer, &config, &place));
-        let blocks: Vec<Result<Block>> = blocks.collect();
-        let blocks = blocks.into_iter().collect::<Result<Vec<_>>>()?;
+        let blocks = parallel::try_map(config.n_layers, |layer| Block::load(&weights, layer, &config, &place))?;
         let none: Arc<[Option<Autoencoder>]> = vec![None; config.n_layers].into();
         let embedding = Embedding::load(&weights, &config, &place)?;
         Ok(Transformer {

@@ -2,14 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // helpers of a test, too
 
-mod common;
-
+use crate::common;
 use std::collections::BTreeMap;
 
+use crate::common::Kinds;
+use crate::common::twin::{Answer, Twin};
+use crate::common::{
+    TOKENS, activation, assert_close, flat, gradient, logit_seed, models, points, run_backward, run_forward,
+};
 use candle_core::Tensor;
-use common::Kinds;
-use common::twin::{Answer, Twin};
-use common::{TOKENS, activation, assert_close, flat, gradient, logit_seed, models, points, run_backward, run_forward};
 use tdb_model::{Hooks, Index, Intervention, Pass, Point, Seed, Site, Transformer};
 
 const TOLERANCE: f64 = 3e-5;

@@ -3,14 +3,11 @@
 
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
-#[path = "common/folder.rs"]
-mod folder;
-
 use std::fs;
 
+use crate::folder::{Folder, Named, tokenizer};
 use candle_core::Device;
 use candle_core::cpu::erf::erf_f64;
-use folder::{Folder, Named, tokenizer};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 use tdb_model::checkpoint::{self, Checkpoint};

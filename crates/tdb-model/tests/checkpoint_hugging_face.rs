@@ -2,12 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // also in the helpers of tests
 
-#[path = "common/folder.rs"]
-mod folder;
-
 use std::fs;
 
-use folder::{Folder, Named, tokenizer, write_tensors};
+use crate::folder::{Folder, Named, tokenizer, write_tensors};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 use tdb_model::checkpoint::{self, Checkpoint, CheckpointError, Precision, drop_dead_latents, hugging_face, native};

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // helpers of a test, too
 
-mod common;
-
-use common::{Kinds, TOKENS, gradient, logit_seed, models, points, run_backward, run_forward};
+use crate::common::{Kinds, TOKENS, gradient, logit_seed, models, points, run_backward, run_forward};
 use tdb_model::{Index, Intervention, Pass, Point, Seed, Site, Transformer};
 
 /// Σ logits · seed, summed in f64.

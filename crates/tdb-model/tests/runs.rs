@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of a test, too
 
-mod common;
-
-use common::{TOKENS, logit_seed, models, plain, points, run_backward, run_forward};
+use crate::common;
+use crate::common::{TOKENS, logit_seed, models, plain, points, run_backward, run_forward};
 use tdb_model::numbers::{tensor, zeros};
 use tdb_model::{
     BackwardOptions, Error, ForwardOptions, Hooks, Index, Intervention, Pass, Point, Run, Seed, Site, Transformer,

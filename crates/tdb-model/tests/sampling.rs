@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // helpers of a test, too
 
-mod common;
-
+use crate::common;
+use crate::common::{Kinds, TOKENS, models, plain, points, run_forward};
 use candle_core::Tensor;
-use common::{Kinds, TOKENS, models, plain, points, run_forward};
 use tdb_model::sampling::advance;
 use tdb_model::{Cache, Choice, Hooks, Index, Intervention, Pass, Point, Sampler, Site, Transformer, sample};
 

@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // helpers of a test, too
 
-mod common;
-
+use crate::common;
 use std::cell::Cell;
 
-use common::{TOKENS, models, plain, points, run_forward};
+use crate::common::{TOKENS, models, plain, points, run_forward};
 use tdb_model::{
     Error, ForwardOptions, Index, Intervention, Logits, Pass, Patch, PatchHooks, Point, Run, Site, Together,
     Transformer, Values,

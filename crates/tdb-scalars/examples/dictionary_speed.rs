@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     let widths = if widths.is_empty() { vec![32_768, 131_072] } else { widths };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
     let folder = write(&preset("bench-small").context("no preset")?, &root.join("oracle-weights"), Parts::Model)?;
-    println!("GPT-2 small's shape, {} threads, layer {LAYER} of 12, TopK {K}", rayon::current_num_threads());
+    println!("GPT-2 small's shape, {} threads, layer {LAYER} of 12, TopK {K}", tdb_model::parallel::threads());
     for latents in widths {
         let path = root.join("bench-dictionaries").join(format!("resid-post-mlp-{latents}"));
         if !path.is_dir() {

@@ -166,7 +166,7 @@ fn speed() -> Result<()> {
         "distractorTokens": [" John"],
     }))?;
     let tokens = engine.tokenizer().encode(&padded(clean)).len();
-    println!("GPT-2 small's shape, {} threads, {tokens} tokens", rayon::current_num_threads());
+    println!("GPT-2 small's shape, {} threads, {tokens} tokens", tdb_model::parallel::threads());
     timed("684 patched runs", |context| engine.send_patch(&request, context))?;
     let prompt = format!("{} a", padded(clean));
     for _ in 0..3 {

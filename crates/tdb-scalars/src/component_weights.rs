@@ -1,8 +1,8 @@
 //! A neuron or latent by its weights: neighbours, connections, effects on the logits.
 
-use rayon::prelude::*;
 use tdb_api::{ComponentRequest, ComponentWeightsResponse, Histogram, NodeType, TokenAndScalar, WeightedComponent};
 use tdb_model::numbers::dot;
+use tdb_model::parallel;
 use tdb_model::{Autoencoder, AutoencoderSite, Slot, Transformer};
 
 use crate::engine::Engine;
@@ -103,8 +103,7 @@ impl Engine {
                 let size = length * norm(&other);
                 Ok((layer, unit, if size > 0.0 { dot(write, &other) / size } else { 0.0 }))
             };
-            let of_layer: Vec<Found> =
-                (0..kind.count(model, layer)).into_par_iter().map(cosine).collect::<Result<_>>()?;
+            let of_layer = parallel::try_map(kind.count(model, layer), cosine)?;
             all.extend(of_layer.into_iter().filter(|(l, u, _)| (*l, *u) != own));
         }
         Ok(strongest(kind, all))
@@ -115,7 +114,7 @@ impl Engine {
     fn upstream(&self, kind: Kind, layer: usize, unit: usize) -> Result<Vec<WeightedComponent>> {
         let model = self.model();
         let neurons = |layer: usize, along: &(dyn Fn(usize) -> f32 + Sync)| -> Vec<Found> {
-            (0..Kind::Neuron.count(model, layer)).into_par_iter().map(|n| (layer, n, along(n))).collect()
+            parallel::map(Kind::Neuron.count(model, layer), |n| (layer, n, along(n)))
         };
         let mut all = Vec::new();
         match kind {
@@ -148,11 +147,8 @@ impl Engine {
             let block = model.block(after);
             let mut seen = write.to_vec();
             times_gain(&mut seen, block.mlp_norm.gain());
-            let of_layer: Vec<Found> = (0..Kind::Neuron.count(model, after))
-                .into_par_iter()
-                .map(|n| (after, n, dot(&block.mlp().read_direction(n), &seen)))
-                .collect();
-            all.extend(of_layer);
+            let neuron = |n| (after, n, dot(&block.mlp().read_direction(n), &seen));
+            all.extend(parallel::map(Kind::Neuron.count(model, after), neuron));
         }
         strongest(Kind::Neuron, all)
     }
@@ -164,7 +160,7 @@ impl Engine {
         let unembedding = self.model().unembedding();
         let mut effects: Vec<f32> = vec![0.0; unembedding.n_vocab()];
         const ROWS: usize = 1024;
-        effects.par_chunks_mut(ROWS).enumerate().for_each(|(i, out)| {
+        parallel::each_chunk(&mut effects, ROWS, &|i, out| {
             let rows = unembedding.rows(i * ROWS..i * ROWS + out.len());
             out.iter_mut().zip(rows.chunks_exact(write.len())).for_each(|(x, row)| *x = dot(row, &write));
         });

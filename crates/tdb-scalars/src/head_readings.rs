@@ -12,9 +12,9 @@
 //! Means are over the tokens that readings show. The division by the final norm's scale, what layers between add, and a
 //! cap of logits are left out.
 
-use rayon::prelude::*;
 use tdb_api::{HeadCircuit, HeadReadingsRequest, HeadReadingsResponse, TokenReading, VocabularyPair};
 use tdb_model::numbers::{Numbers, products};
+use tdb_model::parallel;
 use tdb_model::{HeadProjections, Norm, Positions, Tensor};
 
 use crate::context::Context;
@@ -130,15 +130,16 @@ impl Reader<'_> {
     /// The products of what is asked about, and of the whole vocabulary, with what it meets: rows of width `E` each.
     fn circuit(&self, [asked, all, met]: [Vec<f32>; 3], strength: Strength) -> Result<HeadCircuit> {
         let width = self.engine.model().config().d_head;
-        let reading = |(token, row): (&u32, &[f32])| -> Result<TokenReading> {
+        let reading = |i: usize| -> Result<TokenReading> {
             self.go_on()?;
+            let row = &asked[i * width..(i + 1) * width];
             let mut reading = rank(&products(row, &met, width, false), TOKENS, None);
             for (place, _) in reading.top.iter_mut().chain(&mut reading.bottom) {
                 *place = self.vocabulary[*place as usize];
             }
-            Ok(TokenReading { token: self.engine.token_text(*token), tokens: reading.to_wire(self.engine)? })
+            Ok(TokenReading { token: self.engine.token_text(self.asked[i]), tokens: reading.to_wire(self.engine)? })
         };
-        let tokens = self.asked.par_iter().zip(asked.par_chunks_exact(width)).map(reading).collect::<Result<_>>()?;
+        let tokens = parallel::try_map(self.asked.len(), reading)?;
         let goes_on = || !self.context.observer.is_cancelled();
         let Strongest { pairs, unseen_at_most } = strongest([&all, &met], width, (PAIRS, strength), BUDGET, &goes_on)?;
         let text = |place: usize| self.engine.token_text(self.vocabulary[place]);

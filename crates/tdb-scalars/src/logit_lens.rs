@@ -1,9 +1,9 @@
 //! The logit lens: the residual stream of each layer through the final norm and the unembedding.
 
-use rayon::prelude::*;
 use tdb_api::{LogitLensCell, LogitLensLayer, LogitLensRequest, LogitLensResponse, TokenRef};
 use tdb_model::ForwardOptions;
 use tdb_model::numbers::{Numbers, softmax};
+use tdb_model::parallel;
 
 use crate::context::Context;
 use crate::engine::Engine;
@@ -44,7 +44,8 @@ impl Engine {
             let rows = self.model().final_norm().apply(&rows).map_err(tdb_model::Error::from)?;
             let rows = Numbers::of(&rows).map_err(tdb_model::Error::from)?.to_row_major();
             let width = self.model().config().d_model;
-            let cells = rows.par_chunks_exact(width).map(|row| self.lens_cell(row, followed)).collect();
+            let cell = |i: usize| self.lens_cell(&rows[i * width..(i + 1) * width], followed);
+            let cells = parallel::map(rows.len() / width, cell);
             layers.push(LogitLensLayer { layer: layer.checked_sub(1).map(|l| l as i64), cells });
         }
         Ok(LogitLensResponse {

@@ -1,7 +1,7 @@
 //! The strongest pairs of two long lists of vectors, found without forming all products.
 
-use rayon::prelude::*;
 use tdb_model::numbers::{dot, products};
+use tdb_model::parallel;
 
 use crate::error::{Error, Result};
 
@@ -77,15 +77,16 @@ pub fn strongest(
         if !goes_on() {
             return Err(Error::Cancelled);
         }
-        let found = blocks.par_iter().map(|(i, j, _)| {
-            let mut found = a.products(&b, (*i, *j), (weakest, strength));
+        let found = parallel::map(blocks.len(), |block| {
+            let (i, j, _) = blocks[block];
+            let mut found = a.products(&b, (i, j), (weakest, strength));
             if found.len() > count {
                 found.select_nth_unstable_by(count, order);
                 found.truncate(count);
             }
             found
         });
-        pairs.extend(found.collect::<Vec<_>>().into_iter().flatten());
+        pairs.extend(found.into_iter().flatten());
         pairs.sort_by(order);
         pairs.truncate(count);
         made += (blocks.len() * BLOCK * BLOCK * width) as u64;

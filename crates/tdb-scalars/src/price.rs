@@ -27,7 +27,7 @@ pub(crate) fn price(model: &Transformer, runs: usize, token_layers: f64, context
         .map(|found| (found.n_latents() * found.n_inputs()) as f64)
         .sum();
     let weights = encoders + d * width * (2.0 * heads + 2.0 * groups) + matrices * d * f;
-    let seconds = 2.0 * weights * token_layers / (FLOPS_PER_CORE * rayon::current_num_threads() as f64);
+    let seconds = 2.0 * weights * token_layers / (FLOPS_PER_CORE * tdb_model::parallel::threads() as f64);
     Price {
         runs: runs as i64,
         limit: i64::try_from(context.bounds.varied_runs).unwrap_or(i64::MAX),

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 use tdb_api::{NodeType, TokenAndScalar, TopTokens};
 use tdb_model::numbers::{axpy, dot, products};
+use tdb_model::parallel;
 use tdb_model::{Attention, AutoencoderSite, Index, Site, Slot};
 
 use crate::compute;
@@ -79,7 +79,7 @@ impl Read<'_> {
         let (first, others): (Vec<usize>, Vec<usize>) =
             all.partition(|i| seen.insert(kept::key(self.vocabulary, self.components[*i])));
         for group in [first, others] {
-            let kept: Vec<Option<Reading>> = group.par_iter().map(|i| self.reading_of_kept(*i)).collect();
+            let kept: Vec<Option<Reading>> = parallel::map(group.len(), |i| self.reading_of_kept(group[i]));
             let missing: Vec<usize> =
                 group.iter().zip(&kept).filter(|(_, found)| found.is_none()).map(|(i, _)| *i).collect();
             group.into_iter().zip(kept).for_each(|(i, reading)| found[i] = reading);
@@ -162,19 +162,23 @@ impl Read<'_> {
         let Some(first) = which.first() else { return Vec::new() };
         let (width, skip) = (self.directions[*first].len(), self.engine.unread_tokens());
         let all: Vec<f32> = which.iter().flat_map(|i| &self.directions[*i]).copied().collect();
-        let none = || vec![Extremes::new(if self.is_kept() { KEPT } else { self.count }); which.len()];
-        let offer = |mut extremes: Vec<Extremes>, block: &Range<usize>| {
-            let scores = products(&all, &self.rows(block.clone()), width, false);
-            for (extremes, scores) in extremes.iter_mut().zip(scores.chunks_exact(block.len())) {
-                extremes.offer(scores, block.start, skip);
+        let count = if self.is_kept() { KEPT } else { self.count };
+        let blocks = self.blocks();
+        // Whoever begins anew has nothing yet that others could be worse than: few parts, each of many blocks.
+        let parts: Vec<&[Range<usize>]> =
+            blocks.chunks(blocks.len().div_ceil(2 * parallel::threads()).max(1)).collect();
+        let parts = parallel::map(parts.len(), |part| {
+            let mut extremes = vec![Extremes::new(count); which.len()];
+            for block in parts[part] {
+                let scores = products(&all, &self.rows(block.clone()), width, false);
+                for (extremes, scores) in extremes.iter_mut().zip(scores.chunks_exact(block.len())) {
+                    extremes.offer(scores, block.start, skip);
+                }
             }
             extremes
-        };
+        });
         let merge = |a: Vec<Extremes>, b: Vec<Extremes>| a.into_iter().zip(b).map(|(a, b)| a.merged(b)).collect();
-        // Whoever begins anew has nothing yet that others could be worse than.
-        let blocks = self.blocks();
-        let least = blocks.len() / (2 * rayon::current_num_threads());
-        let extremes = blocks.par_iter().with_min_len(least.max(1)).fold(none, offer).reduce(none, merge);
+        let extremes = parts.into_iter().reduce(merge).unwrap_or_default();
         which.iter().zip(extremes).map(|(i, extremes)| self.kept(*i, extremes.sorted())).collect()
     }
 
@@ -255,7 +259,7 @@ pub fn upvoted_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Res
         times_gain(&mut write, gain);
         Ok(write)
     };
-    let directions: Vec<Vec<f32>> = nodes.par_iter().map(direction).collect::<Result<_>>()?;
+    let directions = parallel::try_map(nodes.len(), |i| direction(&nodes[i]))?;
     let vocabulary = Vocabulary::Unembedding;
     let mut readings =
         Read { engine: side.engine, vocabulary, components: nodes, directions: &directions, count }.all();
@@ -284,7 +288,7 @@ pub fn exciting_tokens(side: &Side<'_>, nodes: &[Component], count: usize) -> Re
         }
     }
     let mut directions = vec![Vec::new(); nodes.len()];
-    let found = alone.par_iter().map(|i| read_vector(side, nodes[*i])).collect::<Result<Vec<_>>>()?;
+    let found = parallel::try_map(alone.len(), |i| read_vector(side, nodes[alone[i]]))?;
     alone.into_iter().zip(found).for_each(|(i, direction)| directions[i] = direction);
     for (layer, latents) in together {
         let found = read_behind_neurons(side, layer, &latents)?;
@@ -418,9 +422,8 @@ impl Engine {
         };
         const BLOCK: usize = 512;
         let n_vocab = model.config().n_vocab;
-        let blocks: Vec<usize> = (0..n_vocab).step_by(BLOCK).collect();
-        let score = |first: &usize| score(*first..(first + BLOCK).min(n_vocab));
-        Ok(blocks.par_iter().map(score).collect::<Result<Vec<_>>>()?.concat().into())
+        let block = |i: usize| score(i * BLOCK..((i + 1) * BLOCK).min(n_vocab));
+        Ok(parallel::try_map(n_vocab.div_ceil(BLOCK), block)?.concat().into())
     }
 }
 

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use tdb_api::{DerivedScalarType as Dst, PassType};
 use tdb_model::Site;
 use tdb_model::numbers::{Numbers, tensor};
+use tdb_model::parallel;
 
 use crate::compute;
 use crate::derived::{Subject, describe};
@@ -83,10 +83,11 @@ impl<'a, 'e> Store<'a, 'e> {
     ) -> Result<Extremes> {
         let side = self.side;
         let kept = &self.kept;
-        let of_layer = |(position, layer): (usize, &Option<usize>)| -> Result<_> {
-            let values = match kept.get(&(dst, pass, *layer)) {
+        let of_layer = |position: usize| -> Result<_> {
+            let layer = layers[position];
+            let values = match kept.get(&(dst, pass, layer)) {
                 Some(values) => values.clone(),
-                None => Arc::new(compute::values(side, dst, pass, *layer)?),
+                None => Arc::new(compute::values(side, dst, pass, layer)?),
             };
             if side.is_cancelled() {
                 return Err(Error::Cancelled);
@@ -113,7 +114,7 @@ impl<'a, 'e> Store<'a, 'e> {
             let sum = sums(side, &values, dst, keep)?;
             Ok((values, found, sum))
         };
-        let parts: Vec<_> = layers.par_iter().enumerate().map(of_layer).collect::<Result<_>>()?;
+        let parts = parallel::try_map(layers.len(), of_layer)?;
         let mut total: Option<Sums> = None;
         let (mut tops, mut bottoms) = (Vec::new(), Vec::new());
         for ((values, [top, bottom], sum), layer) in parts.into_iter().zip(layers) {

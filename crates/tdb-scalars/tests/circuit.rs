@@ -1,12 +1,10 @@
 //! Circuits: edges that add up to what a node does, and runs in which all other nodes are ablated. Two prompts of unequal
 //! length that are compared token by token.
 
-mod common;
-
 use std::collections::HashMap;
 
+use crate::common::{PROMPT, engine};
 use anyhow::{Context as _, Result, bail};
-use common::{PROMPT, engine};
 use serde_json::{Value, json};
 use tdb_api::{BatchedTdbRequest, CircuitRequest, CircuitResponse, GroupId, MirroredNodeIndex, ProcessingResponseData};
 use tdb_scalars::{Context, Engine, Error};

@@ -1,10 +1,8 @@
 //! Dictionaries at every site: what their latents write, what of an objective goes through them, what is left over, and
 //! what must add up.
 
-mod common;
-
+use crate::common::{PROMPT, model};
 use anyhow::{Context as _, Result, bail};
-use common::{PROMPT, model};
 use serde_json::json;
 use tdb_api::{
     ActivationLocationType as Location, CircuitRequest, CircuitResponse, ComponentTypeForAttention,

@@ -1,14 +1,10 @@
 //! Exact effects and patches of the embedded model: against runs by hand, against the node table, and against each other.
 
-mod common;
-#[path = "common/embedded.rs"]
-mod embedded;
-
 use std::path::Path;
 
+use crate::common::{PROMPT, engine};
+use crate::embedded::embedded;
 use anyhow::{Context as _, Result, bail};
-use common::{PROMPT, engine};
-use embedded::embedded;
 use serde_json::{Value, json};
 use tdb_api::{
     AblateTo, BatchedTdbRequest, Check, CheckName, EffectsRequest, GroupId, MirroredNodeIndex, NodeIdAndDatasets,

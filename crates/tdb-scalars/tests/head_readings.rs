@@ -1,9 +1,7 @@
 //! What a head does in tokens equals what its modules, or its weights, give one token at a time.
 
-mod common;
-
+use crate::common::engine;
 use anyhow::{Context as _, Result};
-use common::engine;
 use tdb_api::{HeadCircuit, HeadReadingsRequest, HeadReadingsResponse};
 use tdb_model::{Positions, Transformer, checkpoint};
 use tdb_scalars::{Bounds, Context, Engine, Error, Observer};

@@ -1,9 +1,7 @@
 //! The library interface: every derived scalar of a run, edges among them, and what their sums must be.
 
-mod common;
-
+use crate::common::{PROMPT, engine};
 use anyhow::{Context as _, Result};
-use common::{PROMPT, engine};
 use tdb_api::{
     ActivationLocationType as Location, AllOrOneIndex, AttentionTraceType, BatchedTdbRequest, DerivedScalarType as Dst,
     InferenceRequestSpec, MirroredActivationIndex, PassType,

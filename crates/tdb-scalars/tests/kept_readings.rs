@@ -1,9 +1,7 @@
 //! Readings in token space that are kept: an answer is the same to the bit, whatever was asked before.
 
-mod common;
-
+use crate::common::{PROMPT, engine};
 use anyhow::{Result, ensure};
-use common::{PROMPT, engine};
 use serde_json::{Value, json};
 use tdb_scalars::{Context, Engine};
 

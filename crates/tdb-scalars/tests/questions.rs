@@ -1,10 +1,8 @@
 //! Questions asked from Rust, and requests whose answers have no other test: sums, scalars that are no numbers, lists
 //! that would be ambiguous.
 
-mod common;
-
+use crate::common::{PROMPT, engine};
 use anyhow::{Context as _, Result, bail};
-use common::{PROMPT, engine};
 use serde_json::{Value, json};
 use tdb_api::{
     BatchedRequest, ComponentTypeForMlp, DerivedAttentionScalarsRequest, DerivedScalarType as Dst,

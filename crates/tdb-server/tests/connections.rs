@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod support;
-
+use crate::support::{Listening, post, read_to_end};
 use std::time::Duration;
-use support::{Listening, post, read_to_end};
 use tdb_server::{Limits, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -2,16 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod support;
-
+use crate::support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::support::Client;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
-use support::Client;
 use tdb_model::{Transformer, checkpoint};
 use tdb_scalars::Engine;
 use tdb_server::ServerConfig;

@@ -3,13 +3,12 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod support;
-
+use crate::support;
+use crate::support::Client;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::Client;
 use tdb_model::checkpoint::{self, DictionaryOptions};
 use tdb_model::{
     AutoencoderSite, AutoencoderWeights, LatentActivation, Matrix, NamedAutoencoder, Normalization, Transformer,

@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod support;
-
+use crate::support;
+use crate::support::Client;
 use axum::http::{StatusCode, header};
 use serde_json::{Value, json};
 use std::path::Path;
-use support::Client;
 use tdb_api::stream::{FoldEvents, TdbEvent, fold};
 use tdb_api::{BatchedResponse, EffectsFold, EffectsResponse, PatchFold, PatchResponse};
 use tdb_model::{Transformer, checkpoint};

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
-mod support;
-
+use crate::support::{Client, FakeModel, question};
 use axum::http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 use std::time::Duration;
-use support::{Client, FakeModel, question};
 use tdb_server::{Limits, ServerConfig};
 
 fn limited(change: impl FnOnce(&mut Limits)) -> ServerConfig {

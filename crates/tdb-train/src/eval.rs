@@ -1,7 +1,7 @@
 //! Asks a model about combinations that its training text never held.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use tdb_model::parallel;
 use tdb_model::{ForwardOptions, Tokenizer, Transformer};
 
 use crate::dice::Dice;
@@ -138,8 +138,10 @@ const KNOWN: &[(&str, &str, &str)] = &[
 
 /// The logits after the last token of each text.
 fn last_logits(model: &Transformer, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>> {
-    let run = |tokens: &Vec<u32>| Ok(model.forward(tokens, ForwardOptions::default())?.logits(tokens.len() - 1)?);
-    texts.par_iter().map(run).collect()
+    parallel::try_map(texts.len(), |i| {
+        let run = model.forward(&texts[i], ForwardOptions::default())?;
+        Ok(run.logits(texts[i].len() - 1)?)
+    })
 }
 
 /// Asks a model fresh prompts of every task, and the ones that people know.

@@ -7,11 +7,11 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tdb_model::Config;
+use tdb_model::parallel;
 use tokenizers::Tokenizer;
 
 use crate::bpe::{encode, train_tokenizer};
@@ -321,7 +321,7 @@ fn command(recipe: &Recipe, start: Option<&Start>) -> String {
 
 fn step(recipe: &Recipe, tokenizer: &Tokenizer, end: u32, state: &mut State) -> Result<Progress> {
     let text = |index| row(recipe, tokenizer, end, state.step, index);
-    let texts: Vec<Text> = (0..recipe.batch).into_par_iter().map(text).collect::<Result<_>>()?;
+    let texts = parallel::try_map(recipe.batch, text)?;
     let model = state.parameters.transformer()?;
     let (loss, gradients) = loss_and_gradients(&model, state.parameters.layout(), &texts)?;
     // Else the parameters would be copied before they change.

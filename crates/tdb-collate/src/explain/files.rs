@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
 use tdb_data::NodeExplanations;
+use tdb_model::parallel;
 
 use super::{Known, Lens, explain};
 use crate::Error;
@@ -45,7 +45,7 @@ pub fn write_explanations(
                 };
                 explain(&record, &known, date)
             };
-            let all: Vec<NodeExplanations> = (0..units.units.len()).into_par_iter().map(one).collect();
+            let all: Vec<NodeExplanations> = parallel::map(units.units.len(), one);
             let lines = all.iter().map(NodeExplanations::to_json).collect::<std::result::Result<Vec<_>, _>>()?;
             let of_scalar = folder.join(kind.scalar());
             let path = of_scalar.join(format!("{index}.jsonl"));

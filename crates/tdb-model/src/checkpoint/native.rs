@@ -25,7 +25,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
+use crate::parallel;
 
 use super::autoencoder::{self, Shape};
 use super::bytes::Bytes;
@@ -55,8 +55,7 @@ pub fn load_autoencoder(folder: &Path, name: &str, config: &Config) -> Result<Na
         Ok((*layer, site, weights, path.clone()))
     };
     let files = autoencoder::numbered_files(folder, "safetensors");
-    let layers: Vec<Result<_, CheckpointError>> = files.par_iter().map(read).collect();
-    autoencoder::of_layers(folder, name, layers.into_iter().collect::<Result<_, _>>()?)
+    autoencoder::of_layers(folder, name, parallel::try_map(files.len(), |i| read(&files[i]))?)
 }
 
 /// Reads an autoencoder whose files, one a layer, are in memory; `name` names it in errors.

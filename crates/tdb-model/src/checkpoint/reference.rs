@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
+use crate::parallel;
 use serde_json::{Map, Value as Json};
 
 use super::autoencoder::Shape;
@@ -36,7 +36,7 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let table = tensors(&config);
     refuse_unknown_pieces(&pieces, &table)?;
     let find = |key: &str| PtFile::open(&pieces.join(format!("{key}.pt")))?.tensor(key);
-    let (table, tokenizer) = rayon::join(|| table.look_up(&pieces, find), Tokenizer::gpt2);
+    let (table, tokenizer) = parallel::both(|| table.look_up(&pieces, find), Tokenizer::gpt2);
     let origin = format!("{} (pieces of torch.save)", folder.display());
     let beginning = tokenizer.added(END_OF_TEXT);
     Ok(Checkpoint { config, weights: table?.into(), beginning, tokenizer, origin, notes: Vec::new() })
@@ -119,8 +119,7 @@ pub fn load_autoencoder(
         autoencoder::check_layer(path, *layer, config)?;
         Ok((*layer, site, read_autoencoder(path, site, normalization, config)?, path.clone()))
     };
-    let layers: Vec<Result<_, CheckpointError>> = files.par_iter().map(read).collect();
-    autoencoder::of_layers(folder, name, layers.into_iter().collect::<Result<_, _>>()?)
+    autoencoder::of_layers(folder, name, parallel::try_map(files.len(), |i| read(&files[i]))?)
 }
 
 fn read_autoencoder(

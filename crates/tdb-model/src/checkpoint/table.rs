@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
+use crate::parallel;
 
 use super::error::CheckpointError;
 use super::tensor::NamedTensor;
@@ -135,13 +135,9 @@ impl Entries {
         path: &Path,
         find: impl Fn(&str) -> Result<NamedTensor, CheckpointError> + Sync,
     ) -> Result<Table, CheckpointError> {
-        // Collected in order, so that of several errors it is always the same one that is reported.
-        let found: Vec<Result<_, CheckpointError>> =
-            self.rows.par_iter().map(|row| row.parts(find(&row.key)?)).collect();
+        let found = parallel::try_map(self.rows.len(), |i| self.rows[i].parts(find(&self.rows[i].key)?))?;
         let mut tensors = HashMap::new();
-        for parts in found {
-            tensors.extend(parts?);
-        }
+        found.into_iter().for_each(|parts| tensors.extend(parts));
         Ok(Table { path: path.to_owned(), tensors })
     }
 }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use crate::parallel;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::bytes::Bytes;
 use super::error::CheckpointError;
@@ -173,11 +173,13 @@ impl Tensor {
         let (count, width) = (self.dims.iter().product(), self.dtype.bytes());
         let mut out = vec![0.0; count];
         if let Some(bytes) = self.row_major_bytes() {
-            let chunks = out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * width));
-            chunks.for_each(|(out, bytes)| convert(self.dtype, bytes, out));
+            parallel::each_chunk(&mut out, CHUNK, &|i, out| {
+                convert(self.dtype, &bytes[i * CHUNK * width..][..out.len() * width], out);
+            });
         } else if let (Some(&outermost), true) = (self.dims.first(), count > 0) {
-            let slices = out.par_chunks_mut(count / outermost).enumerate();
-            slices.for_each(|(i, out)| self.gather(1, self.start + i * self.strides[0] * width, out));
+            parallel::each_chunk(&mut out, count / outermost, &|i, out| {
+                self.gather(1, self.start + i * self.strides[0] * width, out);
+            });
         }
         out
     }

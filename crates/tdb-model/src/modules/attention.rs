@@ -8,8 +8,8 @@ mod head;
 
 use std::ops::Range;
 
+use crate::parallel;
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
 use crate::config::{Config, NormKind, Positions, Rotary};
 use crate::error::Error;
@@ -331,7 +331,8 @@ impl Attention {
         let (q, _) = self.project(QueryOrKey::Query, queries, input)?;
         let q = tap.forward(at(Site::AttnQ), q)?;
         let together = tap.together;
-        let of_part = |(i, (part, (queries, _))): (usize, (&Part, &(Range<usize>, usize)))| {
+        let of_part = |i: usize| {
+            let (part, queries) = (&parts[i], &queries[i].0);
             let own = |x: &Tensor, rows: &Range<usize>| x.narrow(0, rows.start, rows.len());
             let (k, v) = after_past(part.past.as_ref(), own(k, &part.rows)?, own(v, &part.rows)?)?;
             let alone = [RowsOf { rows: 0..queries.len(), ..together[i].clone() }];
@@ -339,14 +340,8 @@ impl Attention {
             Ok(self.attend(&own(&q, queries)?, &k, &v, &mut tap)?.v_out)
         };
         let v_out: Vec<Tensor> = match self.ops {
-            Ops::Fast => {
-                let all = parts.par_iter().zip(queries).enumerate();
-                all.map(of_part).collect::<std::result::Result<_, Error>>()?
-            }
-            Ops::Plain => {
-                let all = parts.iter().zip(queries).enumerate();
-                all.map(of_part).collect::<std::result::Result<_, Error>>()?
-            }
+            Ops::Fast => parallel::try_map(parts.len(), of_part)?,
+            Ops::Plain => (0..parts.len()).map(of_part).collect::<std::result::Result<_, Error>>()?,
         };
         let v_out = tap.forward(at(Site::AttnVOut), Tensor::cat(&v_out, 0)?)?;
         let (_, written) = encoded(on_heads, self.layer, &self.merged(&v_out)?, tap)?;
@@ -599,8 +594,8 @@ impl Attention {
             let from = (token * heads + head) * width;
             from..(from + width).min(x.len())
         };
-        let of_input = |(n, &token): (usize, &usize)| {
-            let mut sum = 0.0;
+        let of_input = |n: usize| {
+            let (token, mut sum) = (tokens[n], 0.0);
             for head in 0..self.n_heads {
                 let group = self.kv_head(head);
                 let k_changed = &k_new[row(&k_new, self.n_kv_heads, n, group)];
@@ -624,7 +619,7 @@ impl Attention {
             }
             sum
         };
-        Ok(tokens.par_iter().enumerate().map(of_input).collect())
+        Ok(parallel::map(tokens.len(), of_input))
     }
 
     /// Queries, keys and values along `dx: [T, D]` at the layer's input.

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::parallel;
 use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::fault::{self, Fault};
@@ -257,18 +257,15 @@ impl Autoencoder {
         let n_latents = self.n_latents();
         let centered = self.centered(x)?;
         let x = Numbers::of(&centered)?;
-        let parts: Vec<Vec<Vec<(u32, f32)>>> = (0..n_latents.div_ceil(CHUNK))
-            .into_par_iter()
-            .map(|chunk| {
-                let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(n_latents);
-                let (encoder, bias) = (self.weights.encoder.row_range(range.clone()), &self.weights.latent_bias[range]);
-                let pre = affine(x.data(), &encoder, bias, Threads::One);
-                let first = (chunk * CHUNK) as u32;
-                let passed = |e: &(u32, f32)| self.lets_through(e.0, e.1);
-                let row = |pre: &[f32]| (first..).zip(pre.iter().copied()).filter(passed).collect();
-                pre.chunks_exact(bias.len()).map(row).collect()
-            })
-            .collect();
+        let parts: Vec<Vec<Vec<(u32, f32)>>> = parallel::map(n_latents.div_ceil(CHUNK), |chunk| {
+            let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(n_latents);
+            let (encoder, bias) = (self.weights.encoder.row_range(range.clone()), &self.weights.latent_bias[range]);
+            let pre = affine(x.data(), &encoder, bias, Threads::One);
+            let first = (chunk * CHUNK) as u32;
+            let passed = |e: &(u32, f32)| self.lets_through(e.0, e.1);
+            let row = |pre: &[f32]| (first..).zip(pre.iter().copied()).filter(passed).collect();
+            pre.chunks_exact(bias.len()).map(row).collect()
+        });
         let row = |t: usize| parts.iter().flat_map(|part| part[t].iter().copied()).collect();
         Ok(SparseRows::new(n_latents, (0..x.dims()[0]).map(row).collect()))
     }
@@ -281,8 +278,8 @@ impl Autoencoder {
         for first in (0..n).step_by(BLOCK) {
             let pre = self.pre_activations(&x.narrow(0, first, BLOCK.min(n - first))?)?;
             let pre = Numbers::of(&pre)?;
-            let encoded: Vec<_> = pre.data().par_chunks(self.n_latents()).map(&choose).collect();
-            out.extend(encoded);
+            let rows: Vec<&[f32]> = pre.data().chunks(self.n_latents()).collect();
+            out.extend(parallel::map(rows.len(), |row| choose(rows[row])));
         }
         Ok(SparseRows::new(self.n_latents(), out))
     }
@@ -296,9 +293,9 @@ impl Autoencoder {
         let width = self.n_outputs();
         let mut out = vec![0.0; latents.len() * width];
         let undone = self.undoes().then(|| Numbers::of(input)).transpose()?.map(|input| input.to_row_major());
-        out.par_chunks_mut(width).zip(latents.rows().par_iter()).enumerate().for_each(|(t, (out, row))| {
+        parallel::each_chunk(&mut out, width, &|t, out| {
             out.copy_from_slice(&self.weights.decoder_bias);
-            for &(latent, value) in row {
+            for &(latent, value) in latents.row(t) {
                 let value = if fault::is(Fault::DoubledDictionary) { 2.0 * value } else { value };
                 axpy(out, value, self.direction(latent as usize));
             }
@@ -366,7 +363,7 @@ fn contiguous_rows(matrix: Matrix) -> Matrix {
     let span: &[f32] = &span;
     // Tiles keep both sides of the transposition in the cache.
     const TILE: usize = 32;
-    out.par_chunks_mut(TILE * cols.max(1)).enumerate().for_each(|(tile, out)| {
+    parallel::each_chunk(&mut out, TILE * cols.max(1), &|tile, out| {
         for first in (0..cols).step_by(TILE) {
             for (r, out) in out.chunks_exact_mut(cols).enumerate() {
                 let row = tile * TILE + r;

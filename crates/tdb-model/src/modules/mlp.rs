@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::parallel;
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
 use crate::config::{Activation, Config, MlpKind};
 use crate::error::Error;
@@ -215,7 +215,7 @@ impl Mlp {
                     let row = self.write_direction(n);
                     rows::dot(&row, &row).sqrt()
                 };
-                return (0..weight.cols()).into_par_iter().map(norm).collect();
+                return parallel::map(weight.cols(), norm);
             }
             let gain = |d: usize| self.write_gain.as_ref().map_or(1.0, |gain| gain.host()[d]);
             let mut sums = vec![0.0; weight.cols()];

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use crate::parallel;
 use candle_core::{Result, Tensor};
-use rayon::prelude::*;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -163,18 +163,14 @@ impl Unembedding {
         self.sum_of_rows.get_or_init(|| {
             let weight = self.weight.matrix();
             const BLOCK: usize = 1024;
-            let blocks: Vec<usize> = (0..weight.rows()).step_by(BLOCK).collect();
-            let parts: Vec<Vec<f64>> = blocks
-                .par_iter()
-                .map(|first| {
-                    let (mut sum, mut row) = (vec![0.0f64; weight.cols()], vec![0.0; weight.cols()]);
-                    for token in *first..(first + BLOCK).min(weight.rows()) {
-                        weight.copy_row(token, &mut row);
-                        sum.iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x));
-                    }
-                    sum
-                })
-                .collect();
+            let parts: Vec<Vec<f64>> = parallel::map(weight.rows().div_ceil(BLOCK), |block| {
+                let (mut sum, mut row) = (vec![0.0f64; weight.cols()], vec![0.0; weight.cols()]);
+                for token in block * BLOCK..((block + 1) * BLOCK).min(weight.rows()) {
+                    weight.copy_row(token, &mut row);
+                    sum.iter_mut().zip(&row).for_each(|(sum, x)| *sum += f64::from(*x));
+                }
+                sum
+            });
             let mut sum = vec![0.0; weight.cols()];
             parts.iter().for_each(|part| sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x));
             sum

@@ -1,8 +1,8 @@
 //! Every operation as a candle custom operation for f32 on the CPU. Weights are read where they lie; the same call
 //! gives the same bits whatever the number of threads.
 
+use crate::parallel;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 use super::products::{Threads, View, add_times, matmul_into, nonzero_rows, times_transposed};
 use super::rows::{self, for_each_row};
@@ -283,7 +283,7 @@ pub fn head_products(a: &Tensor, b: &Tensor, hidden: Option<(Visible, f32)>) -> 
     binary("head_products", a, b, |a, b| {
         let (queries, heads, keys, groups) = (a.1[0], a.1[1], b.1[0], b.1[1]);
         let mut out = vec![0.0; heads * queries * keys];
-        out.par_chunks_mut((queries * keys).max(1)).enumerate().for_each(|(head, out)| {
+        parallel::each_chunk(&mut out, (queries * keys).max(1), &|head, out| {
             let group = head / (heads / groups);
             matmul_into(out, [keys, 1], head_view(a, head), head_view(b, group).t(), false, Threads::One);
             if let Some((visible, value)) = hidden {
@@ -300,14 +300,11 @@ pub fn head_products(a: &Tensor, b: &Tensor, hidden: Option<(Visible, f32)>) -> 
 
 /// Puts `[N, E]` of every head, computed in parallel by `f(head, out)`, side by side into `[N, H, E]`.
 fn side_by_side(n: usize, heads: usize, width: usize, f: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let parts: Vec<Vec<f32>> = (0..heads)
-        .into_par_iter()
-        .map(|head| {
-            let mut out = vec![0.0; n * width];
-            f(head, &mut out);
-            out
-        })
-        .collect();
+    let parts: Vec<Vec<f32>> = parallel::map(heads, |head| {
+        let mut out = vec![0.0; n * width];
+        f(head, &mut out);
+        out
+    });
     let mut out = vec![0.0; n * heads * width];
     for (head, part) in parts.iter().enumerate() {
         for (i, row) in part.chunks_exact(width).enumerate() {

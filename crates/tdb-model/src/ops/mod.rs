@@ -3,10 +3,12 @@
 //! every device ([`plain`]). [`Ops`] chooses between them; nothing else in the crate knows which one runs.
 
 mod fast;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod lanes;
 mod plain;
 mod products;
 pub mod rows;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod unpacked;
 mod weight;
 mod wide;

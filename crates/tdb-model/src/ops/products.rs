@@ -82,7 +82,7 @@ pub fn matmul_into(
     View::strided(out, a.rows, b.cols, out_row_stride, out_col_stride).check();
     // Below this much work, handing it to another thread costs more than it saves.
     let all_threads = threads == Threads::All && a.rows * a.cols * b.cols > 48 * 48 * 256;
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     if let Some(product) = super::unpacked::Product::new(out, [out_row_stride, out_col_stride], a, b, accumulate) {
         return product.run(all_threads);
     }

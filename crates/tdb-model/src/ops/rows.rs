@@ -1,6 +1,6 @@
 //! Loops over slices of numbers, with fixed orders of summation.
 
-use rayon::prelude::*;
+use crate::parallel;
 
 use super::wide;
 
@@ -156,13 +156,13 @@ pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 /// `out[i] = f(out[i], x[i])`, on all threads where there are many.
 pub fn zip_into(out: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     const CHUNK: usize = 1 << 14;
-    let one = |(out, x): (&mut [f32], &[f32])| {
-        wide(|| out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*out, *x)));
+    let one = |i: usize, out: &mut [f32]| {
+        wide(|| out.iter_mut().zip(&x[i * CHUNK..]).for_each(|(out, x)| *out = f(*out, *x)));
     };
     if out.len() <= CHUNK {
-        one((out, x));
+        one(0, out);
     } else {
-        out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(one);
+        parallel::each_chunk(out, CHUNK, &one);
     }
 }
 
@@ -174,7 +174,7 @@ pub fn for_each_row(x: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) +
         return x.chunks_mut(width).enumerate().for_each(|(i, row)| wide(|| f(i, row)));
     }
     let rows = FEW.div_ceil(width);
-    x.par_chunks_mut(rows * width).enumerate().for_each(|(part, x)| {
+    parallel::each_chunk(x, rows * width, &|part, x| {
         x.chunks_mut(width).enumerate().for_each(|(i, row)| wide(|| f(part * rows + i, row)));
     });
 }

@@ -5,9 +5,9 @@
 //! themselves, `[T, T, H, D]`, are only made row by row for those who ask for them.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 use tdb_api::DerivedScalarType as Dst;
 use tdb_model::numbers::{Numbers, axpy, tensor};
+use tdb_model::parallel;
 use tdb_model::{Attention, Site, Slot};
 
 use super::{latents, not_computed};
@@ -178,7 +178,7 @@ fn value_norms(side: &Side<'_>, layer: usize) -> Result<Tensor> {
 fn norms_per_head(side: &Side<'_>, layer: usize, site: Site) -> Result<Tensor> {
     let (attn, heads, x) = (&side.model().block(layer).attn, side.model().config().n_heads, side.get(site, layer)?);
     let of_head = |head| norms(&attn.write(head, &of_head(attn, &x, head, heads)?)?);
-    let norms: Vec<Tensor> = (0..heads).into_par_iter().map(of_head).collect::<Result<_>>()?;
+    let norms: Vec<Tensor> = parallel::try_map(heads, of_head)?;
     Ok(Tensor::cat(&norms, 1)?)
 }
 

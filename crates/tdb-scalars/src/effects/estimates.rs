@@ -6,8 +6,8 @@
 //! different layers cancel, the sizes of the estimates with one layer's gradient dropped do not; their sum is divided by the
 //! number of layers less one (equation 11 there), because a node has no estimate where its own layer is dropped.
 
-use rayon::prelude::*;
 use tdb_api::{AblateTo, MirroredNodeIndex};
+use tdb_model::parallel;
 use tdb_model::{AutoencoderSite, Gradients, Index, Intervention, Numbers, Pass, Point, Run, Site, Slot, Transformer};
 
 use crate::effects::Base;
@@ -132,7 +132,7 @@ pub fn corrected(
     let run = &base.run;
     let model = run.model();
     let mut out = removals.iter().map(|r| r.first_order(run, gradients)).collect::<Result<Vec<_>>>()?;
-    let writes = removals.par_iter().map(|r| r.write_change(run)).collect::<Result<Vec<_>>>()?;
+    let writes = parallel::try_map(removals.len(), |i| removals[i].write_change(run))?;
     for layer in 0..model.config().n_layers {
         if is_cancelled() {
             return Err(Error::Cancelled);

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use rayon::prelude::*;
 use tdb_model::numbers::{axpy, outer_products, softmax};
+use tdb_model::parallel;
 use tdb_model::{BackwardOptions, ForwardOptions, Gradients, Numbers, Point, Run, Seed, Site, Tensor, Transformer};
 
 use super::layout::{LayerAt, Layout};
@@ -43,7 +43,7 @@ impl Text {
 pub fn loss_and_gradients(model: &Transformer, layout: &Layout, texts: &[Text]) -> Result<(f64, Vec<f32>)> {
     let asked = texts.iter().map(Text::asked).sum::<usize>().max(1) as f64;
     let weight = (1.0 / asked) as f32;
-    let passes: Vec<Pass> = texts.par_iter().map(|text| Pass::run(model, text, weight)).collect::<Result<_>>()?;
+    let passes = parallel::try_map(texts.len(), |i| Pass::run(model, &texts[i], weight))?;
     let loss = passes.iter().map(|pass| pass.loss).sum::<f64>() / asked;
     let mut gradients = vec![0.0; layout.size];
     for (at, part) in parts(layout, &passes)?.into_iter().flatten() {
@@ -134,12 +134,8 @@ type Part = (Range<usize>, Vec<f32>);
 
 /// All parameters but the embedding.
 fn parts(layout: &Layout, passes: &[Pass]) -> Result<Vec<Vec<Part>>> {
-    let mut parts: Vec<Vec<Part>> = layout
-        .layers
-        .par_iter()
-        .enumerate()
-        .map(|(layer, at)| of_layer(layout, layer, at, passes))
-        .collect::<Result<_>>()?;
+    let of_layer = |layer: usize| of_layer(layout, layer, &layout.layers[layer], passes);
+    let mut parts: Vec<Vec<Part>> = parallel::try_map(layout.layers.len(), of_layer)?;
     let stack = Stack { passes, layer: None };
     let (normalized, dy) = (stack.activation(Site::FinalLnNormalized)?, stack.gradient(Site::PostFinalLn)?);
     parts.push(vec![(layout.ln_f.all(), norm_gradient(&normalized, &dy, layout.config.d_model))]);

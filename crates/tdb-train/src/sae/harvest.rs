@@ -1,6 +1,6 @@
 //! What dictionaries of one site read and make, from forward passes that keep nothing else for longer than a sequence.
 
-use rayon::prelude::*;
+use tdb_model::parallel;
 use tdb_model::{AutoencoderSite, ForwardOptions, Point, Run, Site, Transformer};
 
 use super::examples::Rows;
@@ -94,10 +94,9 @@ pub(super) fn fill(
     let mut held = 0;
     while held < size {
         let sequences = (0..TOGETHER).map(|_| text.next()).collect::<Result<Vec<_>>>()?;
-        let parts: Vec<Result<Vec<Rows>>> =
-            sequences.par_iter().map(|tokens| activations(model, site, tokens)).collect();
+        let parts = parallel::try_map(sequences.len(), |i| activations(model, site, &sequences[i]))?;
         for (part, tokens) in parts.into_iter().zip(&sequences) {
-            for (buffer, rows) in buffers.iter_mut().zip(part?) {
+            for (buffer, rows) in buffers.iter_mut().zip(part) {
                 buffer.extend(&rows, size - held, widths);
             }
             held = size.min(held + tokens.len());

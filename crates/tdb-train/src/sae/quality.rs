@@ -1,9 +1,9 @@
 //! How good a dictionary is, on text that it did not learn from.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tdb_model::numbers::{Numbers, exp, tensor};
+use tdb_model::parallel;
 use tdb_model::{Autoencoder, ForwardOptions, Hooks, Pass, Point, Site, Transformer};
 
 use super::examples::{Examples, Rows};
@@ -95,18 +95,14 @@ pub fn cross_entropies(
 ) -> Result<[f64; 3]> {
     let (input, target) = (activation(autoencoder.site(), layer), target(autoencoder.site(), layer));
     let mean = |replace: Option<Option<&Autoencoder>>| {
-        let parts: Vec<Result<(f64, usize)>> = sequences
-            .par_iter()
-            .map(|tokens| match replace {
-                None => cross_entropy(model, tokens, None),
-                Some(autoencoder) => {
-                    cross_entropy(model, tokens, Some(&mut Replace { input, target, autoencoder, seen: None }))
-                }
-            })
-            .collect();
+        let parts: Vec<(f64, usize)> = parallel::try_map(sequences.len(), |i| match replace {
+            None => cross_entropy(model, &sequences[i], None),
+            Some(autoencoder) => {
+                cross_entropy(model, &sequences[i], Some(&mut Replace { input, target, autoencoder, seen: None }))
+            }
+        })?;
         let (mut sum, mut count) = (0.0, 0);
-        for part in parts {
-            let (loss, tokens) = part?;
+        for (loss, tokens) in parts {
             sum += loss;
             count += tokens;
         }
@@ -139,13 +135,12 @@ fn reconstruct(
     sequences: &[Vec<u32>],
 ) -> Result<Reconstruction> {
     let (width, target_width) = (autoencoder.n_inputs(), autoencoder.n_outputs());
-    let parts: Vec<Result<Rows>> = sequences
-        .par_iter()
-        .map(|tokens| Ok(activations(model, autoencoder.site(), tokens)?.swap_remove(layer)))
-        .collect();
+    let parts = parallel::try_map(sequences.len(), |i| -> Result<Rows> {
+        Ok(activations(model, autoencoder.site(), &sequences[i])?.swap_remove(layer))
+    })?;
     let mut rows = Rows::default();
     for part in parts {
-        rows.extend(&part?, usize::MAX / width.max(target_width), [width, target_width]);
+        rows.extend(&part, usize::MAX / width.max(target_width), [width, target_width]);
     }
     let Examples { inputs, targets } = rows.examples();
     let n = inputs.len() / width;

@@ -1,0 +1,14 @@
+//! Tests of the crate from outside, but for recorded answers and for those that plant mistakes in the whole program.
+
+mod circuit;
+mod common;
+mod dictionaries;
+mod effects;
+#[path = "common/embedded.rs"]
+mod embedded;
+mod families;
+mod head_readings;
+mod inspect;
+mod kept_readings;
+mod questions;
+mod tokens;

@@ -1,0 +1,5 @@
+//! What holds for the repository: its structure, its documents, its dependencies.
+
+mod architecture;
+mod dependencies;
+mod documents;
