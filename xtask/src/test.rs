@@ -64,8 +64,8 @@ pub fn run(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Warnings are errors. One pass for everything: the pages have no code that only WebAssembly sees, and what tests may do
-/// that programs may not stands in the tests themselves.
+/// Warnings are errors. One pass for everything: the pages have no code that only WebAssembly sees, and what tests may
+/// do that programs may not stands in the tests themselves.
 fn lints() -> Result<()> {
     must(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))
 }

@@ -38,8 +38,8 @@ impl Alignment {
         usize::try_from(token).ok().and_then(|token| self.0[side].get(token).copied().flatten())
     }
 
-    /// The same node at the other side's tokens; `None` where one of its tokens has no partner. What stands for all tokens,
-    /// or counts from the end, stays.
+    /// The same node at the other side's tokens; `None` where one of its tokens has no partner. What stands for all
+    /// tokens, or counts from the end, stays.
     pub fn node(&self, side: usize, node: &MirroredNodeIndex) -> Option<MirroredNodeIndex> {
         let mut node = node.clone();
         if let Some((_, tokens)) = node.tensor_indices.split_last_mut() {

@@ -27,8 +27,8 @@ wire_struct! {
         /// The circuit's nodes: of the kinds above, or, without a cut, embeddings (`layer` without a layer). Heads name
         /// both tokens.
         pub nodes: Vec<MirroredNodeIndex>,
-        /// What other nodes are set to: zero, or their mean over this prompt's tokens (of heads over the pairs that they
-        /// see). Embeddings and biases are never ablated, nor is what goes beside a transcoder's latents.
+        /// What other nodes are set to: zero, or their mean over this prompt's tokens (of heads over the pairs that
+        /// they see). Embeddings and biases are never ablated, nor is what goes beside a transcoder's latents.
         pub ablate_to: AblateTo = AblateTo::Zero,
     }
 }
@@ -42,9 +42,9 @@ wire_struct! {
         pub to: Option<i64>,
         /// Through which input of a head: Q, K or V; null for others.
         pub through: Option<AttentionTraceType>,
-        /// To first order, in units of the objective: the write of `from` along the derivative of `to`'s activation, times
-        /// the gradient at `to`; or along the gradient of the objective. The edges from a node to the output and to all
-        /// nodes that read it, also those outside the circuit, add up to its activation times gradient.
+        /// To first order, in units of the objective: the write of `from` along the derivative of `to`'s activation,
+        /// times the gradient at `to`; or along the gradient of the objective. The edges from a node to the output and
+        /// to all nodes that read it, also those outside the circuit, add up to its activation times gradient.
         pub weight: f64,
     }
 }
@@ -60,8 +60,8 @@ wire_struct! {
         pub removed: f64,
         /// The same with all nodes ablated.
         pub empty: f64,
-        /// `(kept - empty) / (objective - empty)`: what the circuit alone restores. Null where all nodes together change
-        /// nothing.
+        /// `(kept - empty) / (objective - empty)`: what the circuit alone restores. Null where all nodes together
+        /// change nothing.
         pub faithfulness: Option<f64>,
         /// Activation times gradient of each node, in the order of the request.
         pub estimates: Vec<f64>,

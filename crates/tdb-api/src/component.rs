@@ -39,10 +39,11 @@ wire_struct! {
     pub struct ComponentWeightsResponse {
         /// Length of what it writes to the residual stream for an activation of 1.
         pub write_norm: f64,
-        /// Components of the same kind in the whole model by the cosine of their write directions with this one's, largest
-        /// magnitude first.
+        /// Components of the same kind in the whole model by the cosine of their write directions with this one's,
+        /// largest magnitude first.
         pub neighbours: Vec<WeightedComponent>,
-        /// Components whose write excites (or inhibits) this one most: write direction along read direction, norms apart.
+        /// Components whose write excites (or inhibits) this one most: write direction along read direction, norms
+        /// apart.
         pub upstream: Vec<WeightedComponent>,
         /// Components that this one's write excites (or inhibits) most.
         pub downstream: Vec<WeightedComponent>,
@@ -69,7 +70,8 @@ wire_struct! {
         pub copying: f64,
         /// The mean attention to the token before if every token read were read alike, on the same tokens.
         pub previous_token_chance: f64,
-        /// Likewise the mean attention to one earlier token, in the second half: chance for duplicate token and induction.
+        /// Likewise the mean attention to one earlier token, in the second half: chance for duplicate token and
+        /// induction.
         pub repeat_chance: f64,
         /// The share of tokens that would be copied if the order of promoted tokens were drawn.
         pub copying_chance: f64,

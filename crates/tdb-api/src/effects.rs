@@ -1,10 +1,7 @@
 //! What really happens to the objective when nodes are removed, beside what gradients say about it.
 
-use std::collections::BTreeMap;
-
 use crate::TokenRef;
 use crate::index::{MirroredNodeIndex, NodeAblation, NodeToTrace};
-use crate::stream::{FoldError, FoldEvents, TdbEvent};
 use crate::wire::{wire_enum, wire_struct};
 
 wire_enum! {
@@ -34,11 +31,11 @@ wire_struct! {
         pub upstream_node_to_trace: Option<NodeToTrace>,
         /// With an upstream head traced through its value: the node on which that head's effect is asked for.
         pub downstream_node_to_trace: Option<NodeToTrace>,
-        /// The nodes to remove: neurons, latents, errors of dictionaries, embeddings (`layer` without a layer), and heads,
-        /// whose attended-to token may be null for all that it attends to.
+        /// The nodes to remove: neurons, latents, errors of dictionaries, embeddings (`layer` without a layer), and
+        /// heads, whose attended-to token may be null for all that it attends to.
         pub nodes: Vec<MirroredNodeIndex>,
-        /// What they are set to. With the collated mean, heads, embeddings and errors, of which records tell none, are set
-        /// to their mean over the prompt's tokens.
+        /// What they are set to. With the collated mean, heads, embeddings and errors, of which records tell none, are
+        /// set to their mean over the prompt's tokens.
         pub ablate_to: AblateTo = AblateTo::Zero,
         /// With the collated mean: places or registered names of records.
         pub datasets: Option<Vec<String>>,
@@ -66,8 +63,8 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// One node's part in the objective, found by removing it and estimated. All figures have the sign of what the node does:
-    /// a node that helps the targets has positive ones.
+    /// One node's part in the objective, found by removing it and estimated. All figures have the sign of what the node
+    /// does: a node that helps the targets has positive ones.
     pub struct NodeEffect {
         /// The node.
         pub node_index: MirroredNodeIndex,
@@ -77,11 +74,11 @@ wire_struct! {
         pub exact: f64,
         /// Activation (minus what it is set to) times gradient, as in the node table.
         pub estimate: f64,
-        /// As `estimate`, with the scale of the last norm (or of that before a traced node), and with every later softmax computed anew for the write of the
-        /// node instead of by its slope.
+        /// As `estimate`, with the scale of the last norm (or of that before a traced node), and with every later
+        /// softmax computed anew for the write of the node instead of by its slope.
         pub corrected_estimate: Option<f64>,
-        /// Mean size of the estimate with the gradient through one layer after the other dropped: large where effects of two
-        /// signs cancel.
+        /// Mean size of the estimate with the gradient through one layer after the other dropped: large where effects
+        /// of two signs cancel.
         pub dropped_estimate: Option<f64>,
         /// Whether exact effect and estimate part by more than 20 % of the exact effect and 2 % of the objective.
         pub parts: bool,
@@ -157,50 +154,5 @@ wire_struct! {
         pub sampled: Option<SampledBound>,
         /// What was checked.
         pub checks: Vec<Check>,
-    }
-}
-
-/// Adds up the events of `POST /effects/stream` to the answer of `POST /effects`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct EffectsFold {
-    pub price: Option<Price>,
-    pub objective: Option<f64>,
-    /// By place in the request.
-    pub nodes: BTreeMap<usize, NodeEffect>,
-    pub sampled: Option<SampledBound>,
-    pub checks: Vec<Check>,
-    /// Whether the last event has come.
-    pub done: bool,
-}
-
-impl FoldEvents for EffectsFold {
-    type Answer = EffectsResponse;
-
-    fn add(&mut self, event: TdbEvent) -> Result<(), FoldError> {
-        match event {
-            TdbEvent::Price { price } => self.price = Some(price),
-            TdbEvent::Objective { objective } => self.objective = Some(objective),
-            TdbEvent::NodeEffect { index, effect } => {
-                self.nodes.insert(index, effect);
-            }
-            TdbEvent::SampledBound { bound } => self.sampled = Some(bound),
-            TdbEvent::Checks { side: None, checks } => self.checks = checks,
-            TdbEvent::Done => self.done = true,
-            TdbEvent::Error { status, message, field } => return Err(FoldError::Failed { status, message, field }),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<EffectsResponse, FoldError> {
-        let (true, Some(price)) = (self.done, self.price) else { return Err(FoldError::Incomplete) };
-        Ok(EffectsResponse {
-            // Not told, and zero, where the price alone was asked for.
-            objective: self.objective.unwrap_or_default(),
-            price,
-            nodes: self.nodes.into_values().collect(),
-            sampled: self.sampled,
-            checks: self.checks,
-        })
     }
 }

@@ -70,7 +70,8 @@ wire_struct! {
         pub found: Vec<ExplainedComponent>,
         /// Whether there are more.
         pub more: bool,
-        /// Whether any set of explanations can be searched here: those that are files on this machine or in the program.
+        /// Whether any set of explanations can be searched here: those that are files on this machine or in the
+        /// program.
         pub searchable: bool,
     }
 }

@@ -33,9 +33,9 @@ wire_struct! {
     pub struct AutoencoderInfo {
         pub name: String,
         pub n_latents: i64,
-        /// Which activation it reads and reconstructs: `resid_pre`, `attn_v_out`, `resid_delta_attn`, `resid_post_attn`,
-        /// `mlp_in`, `mlp_post_act`, `resid_delta_mlp`, `resid_post_mlp`, or `mlp_transcoder` from an MLP layer's input to
-        /// its output.
+        /// Which activation it reads and reconstructs: `resid_pre`, `attn_v_out`, `resid_delta_attn`,
+        /// `resid_post_attn`, `mlp_in`, `mlp_post_act`, `resid_delta_mlp`, `resid_post_mlp`, or `mlp_transcoder` from
+        /// an MLP layer's input to its output.
         pub site: String,
         /// The layers of the model that have it.
         pub layers: Vec<i64>,
@@ -111,8 +111,8 @@ wire_struct! {
         /// The same as `POST /model_info`; null when the server runs without a model.
         pub model: Option<ModelInfoResponse>,
         pub shape: Option<ModelShape>,
-        /// The token that texts begin with in the way of this kind of model; null if there is none. It is never put before
-        /// a prompt unless it stands there.
+        /// The token that texts begin with in the way of this kind of model; null if there is none. It is never put
+        /// before a prompt unless it stands there.
         pub beginning_of_text: Option<Token>,
         /// A question that the model can know, for those who have none yet.
         pub suggested_question: Option<SuggestedQuestion>,

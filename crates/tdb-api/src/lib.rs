@@ -1,7 +1,7 @@
 //! What crosses the wire and what stands in a URL: requests, answers, node names, page state.
 //!
-//! Plain data without I/O, shared by the server and by the pages that run in a browser. Everything on the wire keeps the
-//! names, the order of fields and the nulls of the interface that existing clients were written for.
+//! Plain data without I/O, shared by the server and by the pages that run in a browser. Everything on the wire keeps
+//! the names, the order of fields and the nulls of the interface that existing clients were written for.
 //!
 //! Scalars are `f64`, made from the `f32` that was computed (`f64::from(x)`), so that they print as that value's exact
 //! neighbourhood in double precision, as clients expect: 0.1 in single precision prints 0.10000000149011612. They are
@@ -51,9 +51,7 @@ pub use component::{
     ComponentRequest, ComponentWeightsResponse, HeadCircuit, HeadReadingsRequest, HeadReadingsResponse,
     HeadScoresResponse, Histogram, TokenReading, VocabularyPair, WeightedComponent,
 };
-pub use effects::{
-    AblateTo, Check, CheckName, EffectsFold, EffectsRequest, EffectsResponse, NodeEffect, Price, SampledBound,
-};
+pub use effects::{AblateTo, Check, CheckName, EffectsRequest, EffectsResponse, NodeEffect, Price, SampledBound};
 pub use error_body::{ErrorBody, FIELD_HEADER};
 pub use explanations::{
     AttributedScoredExplanation, ExistingExplanationsBatchRequest, ExistingExplanationsBatchResponse,
@@ -79,8 +77,8 @@ pub use names::{
     UnknownName,
 };
 pub use patch::{
-    PatchCell, PatchDirection, PatchFold, PatchGrid, PatchGroup, PatchMetric, PatchPath, PatchRequest, PatchResponse,
-    PatchRuns, PatchUnits, PatchedCell, TokenPair,
+    PatchCell, PatchDirection, PatchGrid, PatchGroup, PatchMetric, PatchPath, PatchRequest, PatchResponse, PatchRuns,
+    PatchUnits, PatchedCell, TokenPair,
 };
 pub use records::{
     AttentionHeadRecordResponse, NeuronDatasetMetadata, NeuronRecordResponse, NodeIdAndDatasets, RecordSummaryResponse,

@@ -1,12 +1,9 @@
 //! Activation patching: a run of one prompt with activations of a run of another.
 
-use std::collections::BTreeMap;
-
 use crate::TokenRef;
 use crate::effects::{Check, Price};
 use crate::index::{AttentionTraceType, MirroredActivationIndex};
 use crate::names::ActivationLocationType;
-use crate::stream::{FoldError, FoldEvents, TdbEvent};
 use crate::wire::{wire_enum, wire_struct};
 
 wire_enum! {
@@ -78,8 +75,8 @@ wire_struct! {
 wire_struct! {
     /// A node's write that reaches the query, key or value of a head, and nothing else.
     pub struct PatchPath {
-        /// What writes: the embedding, an attention or MLP layer's output, heads or neurons. The first index is a token of the
-        /// patched run, or all.
+        /// What writes: the embedding, an attention or MLP layer's output, heads or neurons. The first index is a token
+        /// of the patched run, or all.
         pub from: MirroredActivationIndex,
         pub to_layer: i64,
         pub to_head: i64,
@@ -175,43 +172,5 @@ wire_struct! {
         pub cells: Vec<PatchedCell>,
         /// What was checked.
         pub checks: Vec<Check>,
-    }
-}
-
-/// Adds up the events of `POST /patch/stream` to the answer of `POST /patch`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PatchFold {
-    pub runs: Option<PatchRuns>,
-    pub price: Option<Price>,
-    /// By place in the answer.
-    pub cells: BTreeMap<usize, PatchedCell>,
-    pub checks: Vec<Check>,
-    /// Whether the last event has come.
-    pub done: bool,
-}
-
-impl FoldEvents for PatchFold {
-    type Answer = PatchResponse;
-
-    fn add(&mut self, event: TdbEvent) -> Result<(), FoldError> {
-        match event {
-            TdbEvent::Price { price } => self.price = Some(price),
-            TdbEvent::PatchRuns { runs } => self.runs = Some(runs),
-            TdbEvent::PatchedCell { index, cell } => {
-                self.cells.insert(index, cell);
-            }
-            TdbEvent::Checks { side: None, checks } => self.checks = checks,
-            TdbEvent::Done => self.done = true,
-            TdbEvent::Error { status, message, field } => return Err(FoldError::Failed { status, message, field }),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<PatchResponse, FoldError> {
-        let (true, Some(runs), Some(price)) = (self.done, self.runs, self.price) else {
-            return Err(FoldError::Incomplete);
-        };
-        Ok(PatchResponse { runs, price, cells: self.cells.into_values().collect(), checks: self.checks })
     }
 }

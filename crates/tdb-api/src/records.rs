@@ -60,7 +60,8 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// What a record says of a component over the whole text that it was collated on. Null where the record does not tell.
+    /// What a record says of a component over the whole text that it was collated on. Null where the record does not
+    /// tell.
     pub struct RecordSummaryResponse {
         /// Where the record was found.
         pub dataset: String,

@@ -1,7 +1,7 @@
 //! The routes of the interface: each with its path, what it takes, what it gives, and what it does.
 //!
-//! This is their only description. The server's handlers and the pages' calls are typed by it, and the OpenAPI document is
-//! made from it, so that the three cannot differ.
+//! This is their only description. The server's handlers and the pages' calls are typed by it, and the OpenAPI document
+//! is made from it, so that the three cannot differ.
 
 use crate::stream::Events;
 use crate::wire::{Decode, Describe};

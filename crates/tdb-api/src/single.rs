@@ -1,4 +1,5 @@
-//! Questions with one run and one thing asked of it, as questions of `/batched`, and their answers taken out of its answer.
+//! Questions with one run and one thing asked of it, as questions of `/batched`, and their answers taken out of its
+//! answer.
 
 use crate::batched::{
     BatchedRequest, BatchedResponse, InferenceSubRequest, ProcessingRequestSpec, ProcessingResponseData,
@@ -85,7 +86,8 @@ macro_rules! single {
 single! {
     DerivedScalars: DerivedScalarsRequest.derived_scalars_request_spec ("derivedScalarsRequestSpec")
         => DerivedScalarsResponse.derived_scalars_response_data;
-    DerivedAttentionScalars: DerivedAttentionScalarsRequest.derived_attention_scalars_request_spec ("derivedAttentionScalarsRequestSpec")
+    DerivedAttentionScalars: DerivedAttentionScalarsRequest.derived_attention_scalars_request_spec
+        ("derivedAttentionScalarsRequestSpec")
         => DerivedAttentionScalarsResponse.derived_attention_scalars_response_data;
     MultipleTopKDerivedScalars: MultipleTopKDerivedScalarsRequest.multiple_top_k_derived_scalars_request_spec
         ("multipleTopKDerivedScalarsRequestSpec")

@@ -67,9 +67,9 @@ wire_struct! {
     /// One side, or two to be compared: their node tables hold the same nodes.
     pub struct BatchedTdbRequest {
         pub sub_requests: Vec<TdbRequestSpec>,
-        /// Of two sides: which tokens of the first prompt stand for which of the second, each at most once. The prompts may
-        /// then differ in length. Each side's lists hold its own nodes and those that stand for nodes of the other, named by
-        /// its own tokens; a node with a token that has no partner is listed on its own side alone.
+        /// Of two sides: which tokens of the first prompt stand for which of the second, each at most once. The prompts
+        /// may then differ in length. Each side's lists hold its own nodes and those that stand for nodes of the other,
+        /// named by its own tokens; a node with a token that has no partner is listed on its own side alone.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub alignment: Option<Vec<AlignedTokens>>,
         /// Whether each side's answer carries the checks that it passed. They cost about as much as the answer again.

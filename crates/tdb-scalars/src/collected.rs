@@ -9,12 +9,26 @@ use crate::context::{Context, Observer};
 use crate::error::{Error, Result};
 
 /// Adds up what is sent; the work ends when `outer` says so.
-struct Collector<'a, F> {
+pub struct Collector<'a, F> {
     outer: &'a dyn Observer,
     fold: Mutex<F>,
 }
 
-impl<F> Collector<'_, F> {
+impl<'a, F: FoldEvents + Send> Collector<'a, F> {
+    pub fn new(outer: &'a dyn Observer, fold: F) -> Self {
+        Self { outer, fold: Mutex::new(fold) }
+    }
+
+    /// The whole answer, after all was sent.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if something is missing.
+    pub fn finish(self) -> Result<F::Answer> {
+        self.event(TdbEvent::Done);
+        let fold = self.fold.into_inner().unwrap_or_else(PoisonError::into_inner);
+        fold.finish().map_err(|error| Error::Internal(error.to_string()))
+    }
+
     /// The engine's errors are no events, so that nothing is refused here.
     fn add(&self, add: impl FnOnce(&mut F) -> std::result::Result<(), FoldError>) {
         let _ = add(&mut self.fold.lock().unwrap_or_else(PoisonError::into_inner));
@@ -44,9 +58,7 @@ pub(crate) fn collected<F: FoldEvents + Send>(
     context: &Context<'_>,
     send: impl FnOnce(&Context<'_>) -> Result<()>,
 ) -> Result<F::Answer> {
-    let collector = Collector { outer: context.observer, fold: Mutex::new(fold) };
+    let collector = Collector::new(context.observer, fold);
     send(&Context { observer: &collector, ..*context })?;
-    collector.event(TdbEvent::Done);
-    let fold = collector.fold.into_inner().unwrap_or_else(PoisonError::into_inner);
-    fold.finish().map_err(|error| Error::Internal(error.to_string()))
+    collector.finish()
 }

@@ -52,6 +52,7 @@ pub mod trace;
 pub mod values;
 
 pub use checks::RANKED_PROMPT_LIMIT;
+pub use collected::Collector;
 pub use context::{Context, Observer, RecordMaximum, Records};
 pub use engine::{Dictionary, Engine};
 pub use error::{Error, Result};

@@ -20,8 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug)]
 pub struct Asked<R: Route>(pub R::Request);
 
-/// Bodies up to this size are read where they arrive. Larger ones are read by other threads, a few at a time, and all of
-/// them together may have so many bytes as the limits say.
+/// Bodies up to this size are read where they arrive. Larger ones are read by other threads, a few at a time, and all
+/// of them together may have so many bytes as the limits say.
 const SMALL: usize = 64 << 10;
 /// Large bodies that are read at a time.
 const READ_AT_ONCE: usize = 2;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tdb_api::LimitsResponse;
 use tdb_scalars::Bounds;
 
-/// What one request may ask for, how many may wait, and how long a client may let the server wait. Beyond a limit on what
-/// is asked the answer is a 4xx that names it.
+/// What one request may ask for, how many may wait, and how long a client may let the server wait. Beyond a limit on
+/// what is asked the answer is a 4xx that names it.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Bytes of a request's body.

@@ -1,8 +1,8 @@
 //! One connection as everything else sees it, and all of them together.
 //!
 //! When there are more connections than may be open, the one that its client has left alone longest is closed, first of
-//! the address that has most: whoever opens thousands closes their own. A connection whose request is being worked on is
-//! never closed for others.
+//! the address that has most: whoever opens thousands closes their own. A connection whose request is being worked on
+//! is never closed for others.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

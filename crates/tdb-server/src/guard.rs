@@ -1,6 +1,6 @@
 //! Who may ask. What protects the server from pages of other sites is that it answers to its own names alone, and to
-//! requests from its own pages, from pages of the browser's own machine, or from none. Where others can connect, there is
-//! a token, too (see `token`).
+//! requests from its own pages, from pages of the browser's own machine, or from none. Where others can connect, there
+//! is a token, too (see `token`).
 
 use crate::app::App;
 use crate::error::ApiError;

@@ -8,12 +8,11 @@ use std::sync::OnceLock;
 use tdb_api::{
     AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, CircuitRequest, CircuitResponse,
     ComponentRequest, ComponentWeightsResponse, DictionaryFidelityRequest, DictionaryFidelityResponse, EffectsRequest,
-    EffectsResponse, HeadReadingsRequest, HeadReadingsResponse, HeadScoresResponse, LoadedDictionary, LogitLensRequest,
-    LogitLensResponse, ModelInfoResponse, ModelShape, PatchRequest, PatchResponse, SampleRequest, SuggestedQuestion,
-    Token,
+    HeadReadingsRequest, HeadReadingsResponse, HeadScoresResponse, LoadedDictionary, LogitLensRequest,
+    LogitLensResponse, ModelInfoResponse, ModelShape, PatchRequest, SampleRequest, SuggestedQuestion, Token,
 };
 use tdb_model::{MlpKind, Slot};
-use tdb_scalars::{Bounds, Context, Engine, Records};
+use tdb_scalars::{Bounds, Context, Engine, Observer, Records};
 
 /// A model that can be asked. The engine is one; tests have their own.
 pub trait Ask: Send + Sync {
@@ -34,25 +33,20 @@ pub trait Ask: Send + Sync {
     /// Tokens whose text begins with `prefix`, at most `limit`, in the order of their ids.
     fn vocabulary(&self, prefix: &str, limit: usize) -> Vec<Token>;
     fn batched(&self, request: &BatchedRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
-    fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError>;
-    /// The same, part by part to the job.
-    fn send_batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<(), ApiError>;
+    /// Part by part to the observer; what is sent adds up to the answer. So do effects and patches.
+    fn batched_tdb(&self, request: &BatchedTdbRequest, observer: &dyn Observer) -> Result<(), ApiError>;
     fn dictionary_fidelity(
         &self,
         request: &DictionaryFidelityRequest,
         job: &Job,
     ) -> Result<DictionaryFidelityResponse, ApiError>;
-    fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError>;
-    /// The same, part by part to the job.
-    fn send_effects(&self, _: &EffectsRequest, _: &Job) -> Result<(), ApiError> {
+    fn effects(&self, _: &EffectsRequest, _: &dyn Observer) -> Result<(), ApiError> {
         Err(without("effects"))
     }
     fn circuit(&self, _: &CircuitRequest, _: &Job) -> Result<CircuitResponse, ApiError> {
         Err(without("circuits"))
     }
-    fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError>;
-    /// The same, part by part to the job.
-    fn send_patch(&self, _: &PatchRequest, _: &Job) -> Result<(), ApiError> {
+    fn patch(&self, _: &PatchRequest, _: &dyn Observer) -> Result<(), ApiError> {
         Err(without("patches"))
     }
     fn logit_lens(&self, _: &LogitLensRequest, _: &Job) -> Result<LogitLensResponse, ApiError> {
@@ -67,8 +61,8 @@ pub trait Ask: Send + Sync {
     fn head_readings(&self, _: &HeadReadingsRequest, _: &Job) -> Result<HeadReadingsResponse, ApiError> {
         Err(without("heads"))
     }
-    /// Draws tokens; each is an event of the job.
-    fn sample(&self, _: &SampleRequest, _: &Job) -> Result<(), ApiError> {
+    /// Draws tokens; each is an event.
+    fn sample(&self, _: &SampleRequest, _: &dyn Observer) -> Result<(), ApiError> {
         Err(without("sampling"))
     }
 }
@@ -103,8 +97,8 @@ impl Model {
         Self { bounds, ..self }
     }
 
-    fn context<'a>(&'a self, job: &'a Job) -> Context<'a> {
-        Context { observer: job, records: &*self.records, bounds: self.bounds }
+    fn context<'a>(&'a self, observer: &'a dyn Observer) -> Context<'a> {
+        Context { observer, records: &*self.records, bounds: self.bounds }
     }
 }
 
@@ -188,16 +182,12 @@ impl Ask for Model {
         Ok(self.engine.head_readings(request, &self.context(job))?)
     }
 
-    fn sample(&self, request: &SampleRequest, job: &Job) -> Result<(), ApiError> {
-        Ok(self.engine.sample(request, &self.context(job))?)
+    fn sample(&self, request: &SampleRequest, observer: &dyn Observer) -> Result<(), ApiError> {
+        Ok(self.engine.sample(request, &self.context(observer))?)
     }
 
-    fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError> {
-        Ok(self.engine.batched_tdb(request, &self.context(job))?)
-    }
-
-    fn send_batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<(), ApiError> {
-        Ok(self.engine.send_batched_tdb(request, &self.context(job))?)
+    fn batched_tdb(&self, request: &BatchedTdbRequest, observer: &dyn Observer) -> Result<(), ApiError> {
+        Ok(self.engine.send_batched_tdb(request, &self.context(observer))?)
     }
 
     fn dictionary_fidelity(
@@ -208,20 +198,12 @@ impl Ask for Model {
         Ok(self.engine.dictionary_fidelity(request, &self.context(job))?)
     }
 
-    fn effects(&self, request: &EffectsRequest, job: &Job) -> Result<EffectsResponse, ApiError> {
-        Ok(self.engine.effects(request, &self.context(job))?)
+    fn effects(&self, request: &EffectsRequest, observer: &dyn Observer) -> Result<(), ApiError> {
+        Ok(self.engine.send_effects(request, &self.context(observer))?)
     }
 
-    fn send_effects(&self, request: &EffectsRequest, job: &Job) -> Result<(), ApiError> {
-        Ok(self.engine.send_effects(request, &self.context(job))?)
-    }
-
-    fn patch(&self, request: &PatchRequest, job: &Job) -> Result<PatchResponse, ApiError> {
-        Ok(self.engine.patch(request, &self.context(job))?)
-    }
-
-    fn send_patch(&self, request: &PatchRequest, job: &Job) -> Result<(), ApiError> {
-        Ok(self.engine.send_patch(request, &self.context(job))?)
+    fn patch(&self, request: &PatchRequest, observer: &dyn Observer) -> Result<(), ApiError> {
+        Ok(self.engine.send_patch(request, &self.context(observer))?)
     }
 }
 

@@ -108,8 +108,9 @@ impl Api {
             "info": {
                 "title": "Transformer Debugger",
                 "version": env!("CARGO_PKG_VERSION"),
-                "description": "Why does a transformer say one token rather than another? Errors are `{\"message\": ...}`, \
-                                or `{\"detail\": [...]}` for requests that do not have the form described here.",
+                "description": "Why does a transformer say one token rather than another? Errors are \
+                                `{\"message\": ...}`, or `{\"detail\": [...]}` for requests that do not have the form \
+                                described here.",
             },
             "paths": self.paths,
             "components": { "schemas": self.schemas.0 },

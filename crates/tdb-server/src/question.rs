@@ -5,6 +5,7 @@ use crate::error::ApiError;
 use crate::model::Ask;
 use crate::queue::{Class, Job};
 use serde::Serialize;
+use tdb_api::stream::{EffectsFold, Fold, FoldEvents, PatchFold};
 use tdb_api::wire::FieldPath;
 use tdb_api::{
     BatchedRequest, BatchedResponse, BatchedTdbRequest, CircuitRequest, CircuitResponse, ComponentRequest,
@@ -14,12 +15,13 @@ use tdb_api::{
     LogitLensRequest, LogitLensResponse, MultipleTopKDerivedScalarsRequest, MultipleTopKDerivedScalarsResponse,
     NodeAblation, PatchRequest, PatchResponse, ProcessingRequestSpec, SampleRequest, Single, TdbRequestSpec,
 };
+use tdb_scalars::{Collector, Observer};
 
 /// What a byte of a prompt weighs that is run forward and back, beside an entry of a list.
 const RUN: u64 = 16;
 
-/// What a byte of a prompt weighs in so many runs that differ from one in a few activations: a thirtieth of that each, as
-/// measured on GPT-2 small's shape.
+/// What a byte of a prompt weighs in so many runs that differ from one in a few activations: a thirtieth of that each,
+/// as measured on GPT-2 small's shape.
 const fn varied(runs: u64) -> u64 {
     runs.saturating_mul(RUN) / 32
 }
@@ -49,8 +51,15 @@ pub trait Question: Send + 'static {
 
 /// A question whose answer is sent part by part.
 pub trait Streamed: Question {
-    /// Sends the parts to the job.
-    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError>;
+    /// Sends the parts to the observer.
+    fn send(&self, model: &dyn Ask, observer: &dyn Observer) -> Result<(), ApiError>;
+
+    /// What is sent, added up by `fold`.
+    fn whole<F: FoldEvents + Send>(&self, fold: F, model: &dyn Ask, job: &Job) -> Result<F::Answer, ApiError> {
+        let parts = Collector::new(job, fold);
+        self.send(model, &parts)?;
+        Ok(parts.finish()?)
+    }
 }
 
 /// Refuses prompts with more tokens than the limit. Done on a compute thread: tokenizing is work.
@@ -157,13 +166,13 @@ impl Question for BatchedTdbRequest {
     }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<BatchedResponse, ApiError> {
-        model.batched_tdb(&self, job)
+        Ok(self.whole(Fold::new(self.sub_requests.len()), model, job)?.response)
     }
 }
 
 impl Streamed for BatchedTdbRequest {
-    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
-        model.send_batched_tdb(&self, job)
+    fn send(&self, model: &dyn Ask, observer: &dyn Observer) -> Result<(), ApiError> {
+        model.batched_tdb(self, observer)
     }
 }
 
@@ -258,13 +267,13 @@ impl Question for EffectsRequest {
     }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<EffectsResponse, ApiError> {
-        model.effects(&self, job)
+        self.whole(EffectsFold::default(), model, job)
     }
 }
 
 impl Streamed for EffectsRequest {
-    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
-        model.send_effects(&self, job)
+    fn send(&self, model: &dyn Ask, observer: &dyn Observer) -> Result<(), ApiError> {
+        model.effects(self, observer)
     }
 }
 
@@ -307,7 +316,8 @@ impl Question for PatchRequest {
     }
 
     fn weight(&self) -> u64 {
-        /// Runs of a heat map, of a layer and a token each, for a byte of the prompt: four bytes a token, twelve layers.
+        /// Runs of a heat map, of a layer and a token each, for a byte of the prompt: four bytes a token, twelve
+        /// layers.
         const MAP: u64 = 3;
         let bytes = self.clean_prompt.len().max(self.corrupted_prompt.len()) as u64;
         let maps = self.grids.as_ref().map_or(4, Vec::len) as u64;
@@ -316,19 +326,19 @@ impl Question for PatchRequest {
     }
 
     fn answer(self, model: &dyn Ask, job: &Job) -> Result<PatchResponse, ApiError> {
-        model.patch(&self, job)
+        self.whole(PatchFold::default(), model, job)
     }
 }
 
 impl Streamed for PatchRequest {
-    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
-        model.send_patch(&self, job)
+    fn send(&self, model: &dyn Ask, observer: &dyn Observer) -> Result<(), ApiError> {
+        model.patch(self, observer)
     }
 }
 
 impl Streamed for SampleRequest {
-    fn send(self, model: &dyn Ask, job: &Job) -> Result<(), ApiError> {
-        model.sample(&self, job)
+    fn send(&self, model: &dyn Ask, observer: &dyn Observer) -> Result<(), ApiError> {
+        model.sample(self, observer)
     }
 }
 

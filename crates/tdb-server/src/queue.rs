@@ -1,10 +1,10 @@
 //! Admission and compute.
 //!
-//! A request takes a compute thread if one is free, or waits, or is told "busy" at once. Turns go to the client for whom
-//! least is computed, then to the one who has not had one for longest; when no place is left to wait, a client with many
-//! requests there makes room for one with fewer. Large requests have compute threads of their own, so that small ones
-//! never wait behind them. When its client goes away, a request leaves the queue, or a flag tells the engine to stop,
-//! which it does within a layer's work.
+//! A request takes a compute thread if one is free, or waits, or is told "busy" at once. Turns go to the client for
+//! whom least is computed, then to the one who has not had one for longest; when no place is left to wait, a client
+//! with many requests there makes room for one with fewer. Large requests have compute threads of their own, so that
+//! small ones never wait behind them. When its client goes away, a request leaves the queue, or a flag tells the engine
+//! to stop, which it does within a layer's work.
 
 use crate::config::Limits;
 use crate::connection::Client;

@@ -24,8 +24,8 @@ impl<T: Serialize + Send> Reply<T> for T {
 
 /// A `T` that is written as JSON already, and how long it took to compute.
 ///
-/// Answers have up to megabytes: they are written on the compute threads, because those of the connections have others to
-/// serve.
+/// Answers have up to megabytes: they are written on the compute threads, because those of the connections have others
+/// to serve.
 #[derive(Debug)]
 pub struct Written<T> {
     json: Pieces,

@@ -1,5 +1,5 @@
-//! From a listening socket to answered requests: connections are limited in number and in how long their clients may let
-//! them wait, hang-ups are noticed, and the end is orderly.
+//! From a listening socket to answered requests: connections are limited in number and in how long their clients may
+//! let them wait, hang-ups are noticed, and the end is orderly.
 
 use std::convert::Infallible;
 use std::io;
@@ -149,8 +149,8 @@ async fn answer(
     routes.oneshot(request).await
 }
 
-/// Until there is no sense in keeping the connection. The HTTP library itself notices a hang-up only while it reads, which
-/// it does not while it has unread bytes of the client and an answer to wait for.
+/// Until there is no sense in keeping the connection. The HTTP library itself notices a hang-up only while it reads,
+/// which it does not while it has unread bytes of the client and an answer to wait for.
 async fn given_up(stream: &TcpStream, connection: &Connection, app: &App) -> Dropped {
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,5 +1,5 @@
-//! A TCP connection for the HTTP library, with two things added: a write that makes no progress ends, and the connection
-//! can be asked whether its client is gone while the library does not read.
+//! A TCP connection for the HTTP library, with two things added: a write that makes no progress ends, and the
+//! connection can be asked whether its client is gone while the library does not read.
 
 use std::io;
 use std::net::Shutdown;

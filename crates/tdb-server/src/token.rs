@@ -1,5 +1,5 @@
-//! The token that clients have to know where others can connect: in the printed link, then in a cookie; programs send it
-//! as `Authorization: Bearer`.
+//! The token that clients have to know where others can connect: in the printed link, then in a cookie; programs send
+//! it as `Authorization: Bearer`.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};

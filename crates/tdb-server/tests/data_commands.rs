@@ -1,4 +1,5 @@
-//! `tdb fetch`, `tdb cache` and `tdb explain` as a person meets them: what they print, and a sentence when it goes wrong.
+//! `tdb fetch`, `tdb cache` and `tdb explain` as a person meets them: what they print, and a sentence when it goes
+//! wrong.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 

@@ -1,5 +1,5 @@
-//! `tdb collate` and `tdb train-sae` as a person uses them, with text of their own: what comes out is right, whole after a
-//! kill and the same however it was cut up, and what goes wrong is a sentence.
+//! `tdb collate` and `tdb train-sae` as a person uses them, with text of their own: what comes out is right, whole
+//! after a kill and the same however it was cut up, and what goes wrong is a sentence.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 

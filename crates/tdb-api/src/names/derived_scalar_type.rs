@@ -66,8 +66,10 @@ wire_enum! {
         PreviousLayerResidPostMlp = "previous_layer_resid_post_mlp",
         MlpWriteToFinalActivationResidualGrad = "mlp_write_to_final_activation_residual_grad",
         UnflattenedAttnWriteToFinalActivationResidualGrad = "unflattened_attn_write_to_final_activation_residual_grad",
-        OnlineAutoencoderWriteToFinalActivationResidualGrad = "online_autoencoder_write_to_final_activation_residual_grad",
-        ResidPostEmbeddingProjToFinalActivationResidualGrad = "resid_post_embedding_proj_to_final_activation_residual_grad",
+        OnlineAutoencoderWriteToFinalActivationResidualGrad =
+            "online_autoencoder_write_to_final_activation_residual_grad",
+        ResidPostEmbeddingProjToFinalActivationResidualGrad =
+            "resid_post_embedding_proj_to_final_activation_residual_grad",
         AutoencoderLatentGradWrtResidualInput = "autoencoder_latent_grad_wrt_residual_input",
         AutoencoderLatentGradWrtMlpPostActInput = "autoencoder_latent_grad_wrt_mlp_post_act_input",
         AttnWriteToLatent = "attn_write_to_latent",
@@ -102,15 +104,18 @@ wire_enum! {
         OnlineMlpAutoencoderWriteNorm = "online_mlp_autoencoder_write_norm",
         OnlineMlpAutoencoderActTimesGrad = "online_mlp_autoencoder_act_times_grad",
         OnlineMlpAutoencoderWriteToFinalResidualGrad = "online_mlp_autoencoder_write_to_final_residual_grad",
-        OnlineMlpAutoencoderWriteToFinalActivationResidualGrad = "online_mlp_autoencoder_write_to_final_activation_residual_grad",
+        OnlineMlpAutoencoderWriteToFinalActivationResidualGrad =
+            "online_mlp_autoencoder_write_to_final_activation_residual_grad",
         AttentionAutoencoderLatent = "attention_autoencoder_latent",
         AttentionAutoencoderWriteNorm = "attention_autoencoder_write_norm",
         OnlineAttentionAutoencoderLatent = "online_attention_autoencoder_latent",
         OnlineAttentionAutoencoderWrite = "online_attention_autoencoder_write",
         OnlineAttentionAutoencoderWriteNorm = "online_attention_autoencoder_write_norm",
         OnlineAttentionAutoencoderActTimesGrad = "online_attention_autoencoder_act_times_grad",
-        OnlineAttentionAutoencoderWriteToFinalResidualGrad = "online_attention_autoencoder_write_to_final_residual_grad",
-        OnlineAttentionAutoencoderWriteToFinalActivationResidualGrad = "online_attention_autoencoder_write_to_final_activation_residual_grad",
+        OnlineAttentionAutoencoderWriteToFinalResidualGrad =
+            "online_attention_autoencoder_write_to_final_residual_grad",
+        OnlineAttentionAutoencoderWriteToFinalActivationResidualGrad =
+            "online_attention_autoencoder_write_to_final_activation_residual_grad",
         ResidualAutoencoderLatent = "residual_autoencoder_latent",
         ResidualAutoencoderWriteNorm = "residual_autoencoder_write_norm",
         OnlineResidualAutoencoderLatent = "online_residual_autoencoder_latent",
@@ -118,7 +123,8 @@ wire_enum! {
         OnlineResidualAutoencoderWriteNorm = "online_residual_autoencoder_write_norm",
         OnlineResidualAutoencoderActTimesGrad = "online_residual_autoencoder_act_times_grad",
         OnlineResidualAutoencoderWriteToFinalResidualGrad = "online_residual_autoencoder_write_to_final_residual_grad",
-        OnlineResidualAutoencoderWriteToFinalActivationResidualGrad = "online_residual_autoencoder_write_to_final_activation_residual_grad",
+        OnlineResidualAutoencoderWriteToFinalActivationResidualGrad =
+            "online_residual_autoencoder_write_to_final_activation_residual_grad",
         OnlineResidualAutoencoderError = "online_residual_autoencoder_error",
         MlpAutoencoderErrorNodeNorm = "mlp_autoencoder_error_node_norm",
         MlpAutoencoderErrorNodeWriteNorm = "mlp_autoencoder_error_node_write_norm",
@@ -127,11 +133,13 @@ wire_enum! {
         AttentionAutoencoderErrorNodeNorm = "attention_autoencoder_error_node_norm",
         AttentionAutoencoderErrorNodeWriteNorm = "attention_autoencoder_error_node_write_norm",
         AttentionAutoencoderErrorNodeActTimesGrad = "attention_autoencoder_error_node_act_times_grad",
-        AttentionAutoencoderErrorNodeWriteToFinalResidualGrad = "attention_autoencoder_error_node_write_to_final_residual_grad",
+        AttentionAutoencoderErrorNodeWriteToFinalResidualGrad =
+            "attention_autoencoder_error_node_write_to_final_residual_grad",
         ResidualAutoencoderErrorNodeNorm = "residual_autoencoder_error_node_norm",
         ResidualAutoencoderErrorNodeWriteNorm = "residual_autoencoder_error_node_write_norm",
         ResidualAutoencoderErrorNodeActTimesGrad = "residual_autoencoder_error_node_act_times_grad",
-        ResidualAutoencoderErrorNodeWriteToFinalResidualGrad = "residual_autoencoder_error_node_write_to_final_residual_grad",
+        ResidualAutoencoderErrorNodeWriteToFinalResidualGrad =
+            "residual_autoencoder_error_node_write_to_final_residual_grad",
         MlpTranscoderSkipNorm = "mlp_transcoder_skip_norm",
         MlpTranscoderSkipWriteNorm = "mlp_transcoder_skip_write_norm",
         MlpTranscoderSkipActTimesGrad = "mlp_transcoder_skip_act_times_grad",

@@ -3,8 +3,8 @@
 use super::PageState;
 use crate::{AlignedTokens, BatchedTdbRequest, MirroredNodeIndex};
 
-/// Pairs as a person writes them: `0:0 3:4`, separated by spaces or commas; a number alone stands for itself. What is no
-/// number becomes −1, which is no token.
+/// Pairs as a person writes them: `0:0 3:4`, separated by spaces or commas; a number alone stands for itself. What is
+/// no number becomes −1, which is no token.
 pub fn token_pairs(text: &str) -> Vec<(i64, i64)> {
     let number = |text: &str| text.trim().parse().unwrap_or(-1);
     let pair = |word: &str| match word.split_once(':') {
@@ -24,8 +24,8 @@ impl PageState {
     /// [`PageState::alignment`] for pairs from the first token on.
     pub const FROM_START: &'static str = "start";
 
-    /// The request for prompts with so many tokens: two of unequal length are compared by pairs of tokens, from the end if
-    /// nothing else is said.
+    /// The request for prompts with so many tokens: two of unequal length are compared by pairs of tokens, from the end
+    /// if nothing else is said.
     ///
     /// # Errors
     /// With the traced node, if it has no partner in the second prompt.

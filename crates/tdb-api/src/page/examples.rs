@@ -1,7 +1,7 @@
 //! Questions about the embedded model that have an instructive answer, with statements about it that can be tried.
 //!
-//! Each statement stands beside the intervention that shows it and the number that comes out, so that a page can open it
-//! and a test confirms it (`tests/tests/statements.rs`). They hold for the embedded model alone.
+//! Each statement stands beside the intervention that shows it and the number that comes out, so that a page can open
+//! it and a test confirms it (`tests/tests/statements.rs`). They hold for the embedded model alone.
 
 use super::{PageState, SideState};
 use crate::{AttentionTraceType, NodeAblation, NodeIndex, NodeToTrace, NodeType, PassType};

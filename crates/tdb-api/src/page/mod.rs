@@ -1,8 +1,8 @@
 //! What stands in a URL: the state of the debugger's page, the address of a node's page, the name of a model. And what
 //! the pages keep.
 //!
-//! Pure functions between these and text. The parameter names and forms are those of the interface's first client, so that
-//! links made for it open here, and links made here open there.
+//! Pure functions between these and text. The parameter names and forms are those of the interface's first client, so
+//! that links made for it open here, and links made here open there.
 
 mod align;
 mod examples;

@@ -1,7 +1,7 @@
 //! The state of the debugger's page as the parameters of a URL.
 //!
-//! A parameter stands there only when it differs from its default. Prompts and component types stand as they are, the rest
-//! as JSON.
+//! A parameter stands there only when it differs from its default. Prompts and component types stand as they are, the
+//! rest as JSON.
 
 use super::state::{PageState, SideState};
 use crate::wire::{Decode, from_value};
@@ -20,7 +20,8 @@ pub struct QueryProblem {
 }
 
 impl PageState {
-    /// Reads a query string, with or without its question mark. What cannot be understood keeps its default and is told.
+    /// Reads a query string, with or without its question mark. What cannot be understood keeps its default and is
+    /// told.
     pub fn from_query(query: &str) -> (Self, Vec<QueryProblem>) {
         let mut state = Self::default();
         let mut right = SideState::default();

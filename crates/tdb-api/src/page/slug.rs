@@ -28,9 +28,9 @@ impl ModelSlug {
         Some(Self { model, autoencoders: mlp.into_iter().chain(attention).chain(residual).collect() })
     }
 
-    /// The name of the set of records that a node of this type belongs to: the model's, or for latents the model's and the
-    /// fitting autoencoder's. `None` if there is no such autoencoder in the slug. Names of published autoencoders say what they
-    /// are on; of others the one on the MLP comes first.
+    /// The name of the set of records that a node of this type belongs to: the model's, or for latents the model's and
+    /// the fitting autoencoder's. `None` if there is no such autoencoder in the slug. Names of published autoencoders
+    /// say what they are on; of others the one on the MLP comes first.
     pub fn dataset_name(&self, node_type: NodeType) -> Option<String> {
         let of_mlp = |name: &&String| name.contains("resid-delta-mlp") || name.contains("mlp-post-act");
         let of_attention = |name: &&String| name.contains("resid-delta-attn");

@@ -22,8 +22,8 @@ pub struct PageState {
     pub left: SideState,
     /// The right prompt, when two are compared.
     pub right: Option<SideState>,
-    /// Which tokens of the two prompts stand for each other: empty for pairs from the end, [`PageState::FROM_START`], or
-    /// pairs (see [`token_pairs`](super::token_pairs)).
+    /// Which tokens of the two prompts stand for each other: empty for pairs from the end, [`PageState::FROM_START`],
+    /// or pairs (see [`token_pairs`](super::token_pairs)).
     pub alignment: String,
     /// Parameters of the URL that are not ours, kept as they are.
     pub other: Vec<(String, String)>,
@@ -70,8 +70,8 @@ impl Default for PageState {
 impl PageState {
     /// The request that this state stands for.
     ///
-    /// One prompt without ablations is one side. One prompt with ablations is two: with them, and without as the baseline.
-    /// Two prompts are two sides, both with the left one's ablations and trace.
+    /// One prompt without ablations is one side. One prompt with ablations is two: with them, and without as the
+    /// baseline. Two prompts are two sides, both with the left one's ablations and trace.
     pub fn to_request(&self) -> BatchedTdbRequest {
         let left = self.side(&self.left, &self.left.node_ablations);
         let right = match &self.right {

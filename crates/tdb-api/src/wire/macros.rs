@@ -6,11 +6,15 @@
 
 /// A struct whose fields are written in camelCase, all of them, in the order of their declaration.
 ///
-/// An attribute of serde about writing may stand before a field. `field: Type = value` gives the value that an absent field
-/// has; a field of type `Option` may be absent anyway.
+/// An attribute of serde about writing may stand before a field. `field: Type = value` gives the value that an absent
+/// field has; a field of type `Option` may be absent anyway.
 macro_rules! wire_struct {
     ($(#[doc = $doc:literal])* pub struct $name:ident {
-        $($(#[doc = $field_doc:literal])* $(#[serde($($attribute:tt)+)])? pub $field:ident : $type:ty $(= $default:expr)?,)*
+        $(
+            $(#[doc = $field_doc:literal])*
+            $(#[serde($($attribute:tt)+)])?
+            pub $field:ident : $type:ty $(= $default:expr)?,
+        )*
     }) => {
         $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize)]

@@ -2,8 +2,9 @@
 //!
 //! Requests come from clients written for the reference's server, whose validation is lenient in known ways: keys in
 //! camelCase or snake_case, unknown keys ignored, `"1"` or `1.9` where an integer is wanted. It also reports all that
-//! is wrong with a body (up to [`MOST_ERRORS`]), each with its place. [`Decode`] does both; `serde::Deserialize` of every wire type goes through
-//! it, so that there is one set of rules. [`Describe`] yields the JSON schema of the same types for the OpenAPI document.
+//! is wrong with a body (up to [`MOST_ERRORS`]), each with its place. [`Decode`] does both; `serde::Deserialize` of
+//! every wire type goes through it, so that there is one set of rules. [`Describe`] yields the JSON schema of the same
+//! types for the OpenAPI document.
 
 mod decode;
 mod describe;

@@ -4,11 +4,11 @@ mod estimates;
 mod nodes;
 mod sample;
 
-use tdb_api::stream::TdbEvent;
+use tdb_api::stream::{EffectsFold, TdbEvent};
 use tdb_api::wire::FieldPath;
 use tdb_api::{
-    AblateTo, EffectsFold, EffectsRequest, EffectsResponse, InferenceRequestSpec, LossFnConfig, LossFnName,
-    MirroredNodeIndex, NodeEffect, Price, SampledBound, TokenRef,
+    AblateTo, EffectsRequest, EffectsResponse, InferenceRequestSpec, LossFnConfig, LossFnName, MirroredNodeIndex,
+    NodeEffect, Price, SampledBound, TokenRef,
 };
 use tdb_model::{ForwardOptions, Gradients, Intervention, Patch, Run, Site, Slot, Values};
 

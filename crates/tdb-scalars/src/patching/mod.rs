@@ -2,8 +2,8 @@
 
 mod cells;
 
-use tdb_api::stream::TdbEvent;
-use tdb_api::{Check, PatchDirection, PatchFold, PatchRequest, PatchResponse, PatchRuns, PatchedCell, TokenPair};
+use tdb_api::stream::{PatchFold, TdbEvent};
+use tdb_api::{Check, PatchDirection, PatchRequest, PatchResponse, PatchRuns, PatchedCell, TokenPair};
 use tdb_model::{ForwardOptions, Run};
 
 use crate::alignment::Alignment;

@@ -23,8 +23,9 @@ pub struct Args {
     /// Model: a registered name or a folder. Without it, the small model inside the program, with its autoencoders
     #[arg(long, value_name = "NAME|FOLDER")]
     pub model: Option<String>,
-    /// Plain text (documents separated by empty lines, or by <|endoftext|>), JSON (lines or a list) or Parquet files; the
-    /// latter two have their text in `text`. Packed with gzip or zstd as well. A file of a store (s3://…) is fetched once
+    /// Plain text (documents separated by empty lines, or by <|endoftext|>), JSON (lines or a list) or Parquet files;
+    /// the latter two have their text in `text`. Packed with gzip or zstd as well. A file of a store (s3://…) is
+    /// fetched once
     #[arg(value_name = "TEXT", required = true)]
     pub text: Vec<String>,
     /// Where everything goes: summaries/, records/, explanations/, if wanted files/, and registry.toml, with which
@@ -37,8 +38,8 @@ pub struct Args {
     /// Autoencoders on the attention layers' output, likewise
     #[arg(long, value_name = "NAME|FOLDER")]
     pub attn_autoencoder: Option<String>,
-    /// Dictionary at any site, likewise; may be repeated for other sites. What its files do not say is written after it,
-    /// as for `tdb serve`
+    /// Dictionary at any site, likewise; may be repeated for other sites. What its files do not say is written after
+    /// it, as for `tdb serve`
     #[arg(long, value_name = "NAME|FOLDER[,KEY=VALUE]")]
     pub dictionary: Vec<String>,
     /// Only these scalars, by name; without it, all that the model has
@@ -65,7 +66,8 @@ pub struct Args {
     /// Of all those, how many top, random and per-quantile examples the files of layers show; the explanations use all
     #[arg(long, value_name = "TOP,RANDOM,PER_QUANTILE")]
     pub show: Option<String>,
-    /// Let what units do at the first token of an example count among their largest values. Many fire there whatever it is
+    /// Let what units do at the first token of an example count among their largest values. Many fire there whatever it
+    /// is
     #[arg(long)]
     pub first_counts: bool,
     /// Documents that may be left out because they cannot be read; one more ends the run

@@ -6,7 +6,8 @@ use tdb_model::checkpoint::DictionaryOptions;
 use tdb_model::{AutoencoderSite, Normalization};
 
 /// How it is written, for messages and `--help`.
-pub const SYNTAX: &str = "NAME|FOLDER|hf:OWNER/NAME[@REVISION][/PATH][,site=SITE][,layer=LAYER][,normalization=NORMALIZATION][,factor=NUMBER]";
+pub const SYNTAX: &str = "NAME|FOLDER|hf:OWNER/NAME[@REVISION][/PATH][,site=SITE][,layer=LAYER]\
+                          [,normalization=NORMALIZATION][,factor=NUMBER]";
 
 /// A name or path with what was said after it.
 #[derive(Clone, Debug, PartialEq)]

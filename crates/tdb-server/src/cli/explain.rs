@@ -12,10 +12,10 @@ use tdb_explain::{Client, ClientConfig, Error, Explainer, ScoreMethod, date, is_
 
 /// Write and score explanations of many nodes, with a language model or without
 ///
-/// A language model is asked over OpenAI's chat protocol: a key in OPENAI_API_KEY, or the address of any server that speaks
-/// it. With `--method offline-statistics` nobody is asked: the nodes' own records say what they respond to. Nodes that have an
-/// explanation (for the latter, one of its kind) are left out, so a run that was stopped goes on when the same command is given
-/// again; explanations whose scores are missing are scored then.
+/// A language model is asked over OpenAI's chat protocol: a key in OPENAI_API_KEY, or the address of any server that
+/// speaks it. With `--method offline-statistics` nobody is asked: the nodes' own records say what they respond to.
+/// Nodes that have an explanation (for the latter, one of its kind) are left out, so a run that was stopped goes on
+/// when the same command is given again; explanations whose scores are missing are scored then.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Set of records, by name; with the scalar after a colon where a name has several

@@ -19,8 +19,8 @@ pub struct Args {
     /// Models: registered names, or owner/name[@revision] of Hugging Face's hub
     #[arg(value_name = "MODEL")]
     pub models: Vec<String>,
-    /// Autoencoders of these models, by name, separated by commas; or "all". Folders of Hugging Face's hub, of any model:
-    /// hf:owner/name[@revision]/path
+    /// Autoencoders of these models, by name, separated by commas; or "all". Folders of Hugging Face's hub, of any
+    /// model: hf:owner/name[@revision]/path
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub autoencoders: Vec<String>,
     /// Sets of records, by name, with the explanations of the same nodes

@@ -55,8 +55,8 @@ fn registry(args: &DataArgs, embedded: EmbeddedRecords) -> anyhow::Result<Regist
     Ok(registry)
 }
 
-/// The library of what the registry lists. Explanations written here go to the folder `TDB_EXPLANATIONS`, or to one in the
-/// platform's folder for data.
+/// The library of what the registry lists. Explanations written here go to the folder `TDB_EXPLANATIONS`, or to one in
+/// the platform's folder for data.
 pub fn open(args: &DataArgs, embedded: EmbeddedRecords) -> anyhow::Result<Library> {
     let registry = registry(args, embedded)?;
     let fetcher = fetcher(args, &registry)?;

@@ -1,8 +1,8 @@
 //! From a name to a model with its autoencoders.
 //!
 //! A name is looked up in this order: as a folder below `--models`, in the registry, as a path, on Hugging Face's hub.
-//! Autoencoders in the registry and as a path, as the folder `autoencoders/<name>/` of the model's, or as a folder of the
-//! hub, `hf:owner/name/path`.
+//! Autoencoders in the registry and as a path, as the folder `autoencoders/<name>/` of the model's, or as a folder of
+//! the hub, `hf:owner/name/path`.
 
 use super::library::EmbeddedRecords;
 use super::{device, dictionary, embedded, fetch};
@@ -17,8 +17,8 @@ use tokio::runtime::Handle;
 /// The model that answers, with its dictionaries
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelArgs {
-    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub. Without
-    /// it, the small model inside the program
+    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub.
+    /// Without it, the small model inside the program
     #[arg(long, alias = "model_name", alias = "model-name", value_name = "NAME|FOLDER")]
     pub model: Option<String>,
     /// Autoencoder on the MLP layers: a registered name, a folder below the model's autoencoders/, or a path
@@ -39,9 +39,9 @@ pub struct ModelArgs {
     /// (docs/gpu.md), else the processor
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: device::Wanted,
-    /// How weights are kept in memory. Auto: 16-bit ones stay as they are in their files where the model has more than 500
-    /// million of them (half the memory, and slower by a tenth to a fifth), else they become 32-bit ones. bf16 and f16
-    /// round 32-bit weights, which changes what the model computes
+    /// How weights are kept in memory. Auto: 16-bit ones stay as they are in their files where the model has more than
+    /// 500 million of them (half the memory, and slower by a tenth to a fifth), else they become 32-bit ones. bf16 and
+    /// f16 round 32-bit weights, which changes what the model computes
     #[arg(long, value_name = "TYPE", value_enum, default_value_t)]
     pub weights: WeightsAs,
 }

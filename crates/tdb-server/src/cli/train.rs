@@ -10,8 +10,9 @@ use tdb_train::{Recipe, Start, TrainOptions, train};
 
 /// Train a small GPT-2 on text that the program generates
 ///
-/// The defaults make a model of the embedded model's kind; docs/embedded-model.md says how that one was made. A run that
-/// was interrupted goes on where it was last saved when the same command is given again, and ends with the same bytes.
+/// The defaults make a model of the embedded model's kind; docs/embedded-model.md says how that one was made. A run
+/// that was interrupted goes on where it was last saved when the same command is given again, and ends with the same
+/// bytes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder for the model: config.json, model.safetensors, tokenizer.json

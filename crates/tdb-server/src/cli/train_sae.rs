@@ -64,8 +64,8 @@ pub struct Args {
     /// Tokens per sequence; if not given, the model's context, but no more than 1024
     #[arg(long)]
     pub context: Option<usize>,
-    /// Put this token before every sequence of the given text, none if empty; if not given, the one that the model's texts
-    /// begin with
+    /// Put this token before every sequence of the given text, none if empty; if not given, the one that the model's
+    /// texts begin with
     #[arg(long)]
     pub first: Option<String>,
     #[arg(long, default_value_t = 1)]

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 use tdb_api::stream::TdbEvent;
 use tdb_api::{
     AutoencoderInfo, BatchedRequest, BatchedResponse, BatchedTdbRequest, DictionaryFidelityRequest,
-    DictionaryFidelityResponse, EffectsRequest, EffectsResponse, IndexMap, InferenceAndTokenData, InferenceResponse,
-    InferenceResponseAndResponseDict, ModelInfoResponse, ModelShape, PatchRequest, PatchResponse, SuggestedQuestion,
-    Token,
+    DictionaryFidelityResponse, InferenceAndTokenData, ModelInfoResponse, ModelShape, SuggestedQuestion, Token,
 };
 use tdb_scalars::Observer;
 use tdb_server::queue::Job;
@@ -71,9 +69,9 @@ impl FakeModel {
         }
     }
 
-    fn wait(&self, job: &Job) -> Result<(), ApiError> {
+    fn wait(&self, observer: &dyn Observer) -> Result<(), ApiError> {
         while !self.released.load(Ordering::SeqCst) {
-            if job.is_cancelled() {
+            if observer.is_cancelled() {
                 self.cancelled.fetch_add(1, Ordering::SeqCst);
                 return Err(ApiError::Cancelled);
             }
@@ -140,40 +138,32 @@ impl Ask for FakeModel {
         Ok(DictionaryFidelityResponse { cross_entropy: 0.0, logit_difference: None, dictionaries: Vec::new() })
     }
 
-    fn effects(&self, _: &EffectsRequest, _: &Job) -> Result<EffectsResponse, ApiError> {
-        Err(ApiError::Bad("not asked for here".into()))
-    }
-
-    fn patch(&self, _: &PatchRequest, _: &Job) -> Result<PatchResponse, ApiError> {
-        Err(ApiError::Bad("not asked for here".into()))
-    }
-
-    fn send_batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<(), ApiError> {
-        self.batched_tdb(request, job).map(drop)
-    }
-
-    fn batched_tdb(&self, request: &BatchedTdbRequest, job: &Job) -> Result<BatchedResponse, ApiError> {
+    fn batched_tdb(&self, request: &BatchedTdbRequest, observer: &dyn Observer) -> Result<(), ApiError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.computing.fetch_add(1, Ordering::SeqCst);
         let prompt = request.sub_requests[0].prompt.as_str();
         if prompt.contains("tokens") {
-            job.event(TdbEvent::Tokens { side: 0, tokens_as_ints: vec![], tokens_as_strings: vec![] });
+            observer.event(TdbEvent::Tokens { side: 0, tokens_as_ints: vec![], tokens_as_strings: vec![] });
         }
         let outcome = match prompt {
             "panic" => panic!("as asked"),
             "refuse" => Err(ApiError::Bad("that cannot be".into())),
-            prompt if prompt.contains("wait") => self.wait(job),
+            prompt if prompt.contains("wait") => self.wait(observer),
             _ => Ok(()),
         };
         self.computing.fetch_sub(1, Ordering::SeqCst);
         let bytes = prompt.strip_prefix("large ").and_then(|bytes| bytes.parse().ok()).unwrap_or(0);
-        outcome.map(|()| answer_of(bytes))
+        outcome?;
+        for side in 0..request.sub_requests.len() {
+            observer.event(TdbEvent::Inference { side, data: run_of(bytes) });
+        }
+        Ok(())
     }
 }
 
-/// An answer of about so many bytes.
-fn answer_of(bytes: usize) -> BatchedResponse {
-    let data = InferenceAndTokenData {
+/// A run that is told in about so many bytes.
+fn run_of(bytes: usize) -> InferenceAndTokenData {
+    InferenceAndTokenData {
         inference_time: 0.0,
         memory_used_before: None,
         memory_used_after: None,
@@ -182,13 +172,7 @@ fn answer_of(bytes: usize) -> BatchedResponse {
         activation_value_for_backward_pass: None,
         tokens_as_ints: vec![],
         tokens_as_strings: vec!["x".repeat(bytes)],
-    };
-    let response = InferenceResponseAndResponseDict {
-        inference_response: InferenceResponse { inference_and_token_data: data },
-        checks: None,
-        processing_response_data_by_name: IndexMap::new(),
-    };
-    BatchedResponse { inference_sub_responses: if bytes > 0 { vec![response] } else { vec![] } }
+    }
 }
 
 /// A server that listens on a port of its own.

@@ -8,8 +8,8 @@ use super::Args;
 use crate::cli::dictionary;
 
 impl Args {
-    /// The same with paths from the root and one date for all, to be sent to a process that runs in another folder. What
-    /// concerns this machine alone (threads, where data is found) is not sent.
+    /// The same with paths from the root and one date for all, to be sent to a process that runs in another folder.
+    /// What concerns this machine alone (threads, where data is found) is not sent.
     ///
     /// # Errors
     /// If a path cannot be resolved, or a dictionary is not described as it must be.
