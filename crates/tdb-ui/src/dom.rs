@@ -154,6 +154,19 @@ pub fn lowercase(text: &str) -> String {
     text.to_lowercase()
 }
 
+/// The number that a text is. The browser has the tables for it, as it has those of alphabets.
+pub fn number(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let is_part = |b| matches!(b, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+    if text.is_empty() || !text.bytes().all(is_part) {
+        return None;
+    }
+    #[cfg(target_arch = "wasm32")]
+    return Some(JsValue::from_str(text).unchecked_into_f64()).filter(|number| !number.is_nan());
+    #[cfg(not(target_arch = "wasm32"))]
+    text.parse().ok()
+}
+
 /// True when the keyboard belongs to a field where letters are typed.
 pub fn is_typing() -> bool {
     let Some(element) = document().and_then(|d| d.active_element()) else { return false };

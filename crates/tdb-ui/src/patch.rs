@@ -9,8 +9,8 @@ mod state;
 use leptos::prelude::*;
 use tdb_api::page::{PageState, pairs_as_text};
 use tdb_api::routes::PatchStream;
-use tdb_api::stream::FoldEvents;
-use tdb_api::{Check, PatchFold, PatchGroup, PatchRequest, PatchRuns, PatchedCell, TokenRef};
+use tdb_api::stream::{FoldEvents, PatchFold};
+use tdb_api::{Check, PatchGroup, PatchRequest, PatchRuns, PatchedCell, TokenRef};
 
 use crate::client::{self, Abort, Kind, Problem};
 use crate::context::{expect_context, provide_context};
@@ -20,7 +20,7 @@ use crate::json::Json;
 use crate::server::Server;
 use crate::signals::{Change, Memo, RwSignal, See, Signal};
 use crate::tasks::spawn;
-use crate::ui::{JsonButton, Ledger, Notices, ProblemCard, dynamic, follows, press};
+use crate::ui::{JsonButton, Ledger, Notices, ProblemCard, button, dynamic, follows, press};
 use state::{Asked, Parts, PathEnd, Place};
 
 /// Milliseconds between two drawings of what has come.
@@ -202,7 +202,8 @@ impl Bench {
     }
 }
 
-/// The address of the bench for a question: the right prompt is the corrupted one, or else one with the tokens exchanged.
+/// The address of the bench for a question: the right prompt is the corrupted one, or else one with the tokens
+/// exchanged.
 pub fn address(slug: &str, page: &PageState, lens: Option<[usize; 2]>) -> String {
     let first = |tokens: &[TokenRef]| tokens.first().map(|token| token.text().to_owned()).unwrap_or_default();
     let mut asked = Asked {
@@ -260,8 +261,8 @@ pub fn PatchPage(slug: String) -> impl IntoView {
         <div class="page stack patch-page">
             <h1>"Patch bench"</h1>
             <p class="quiet">
-                "Two prompts that the model answers differently. Each cell is a run of one prompt with an activation of the other's \
-                    run in its place: where does that restore the answer, or break it?"
+                "Two prompts that the model answers differently. Each cell is a run of one prompt with an activation \
+                    of the other's run in its place: where does that restore the answer, or break it?"
             </p>
             <form::Form />
             {dynamic(move || bench.maps.see(|maps| maps.problem.clone()).map(|problem| view! {
@@ -288,7 +289,7 @@ fn Runs() -> impl IntoView {
         });
     };
     let json = Callback::new(move |()| bench.export());
-    let checks = Signal::derive(move || bench.maps.see(|maps| maps.answer.checks.clone()));
+    let checks = Signal::derive(move || bench.maps.see(|maps| maps.answer.told.checks.clone()));
     view! {
         <section class="row" id="patch-runs" aria-label="The two runs">
             {dynamic(move || bench.maps.see(figures))}
@@ -302,7 +303,7 @@ fn Runs() -> impl IntoView {
             >
                 "Undo"
             </button>
-            <button type="button" class="button small" on:click=press(copy)>"Copy link"</button>
+            {button("button small", "Copy link", copy)}
             <JsonButton what="the patches" value=json />
         </section>
         <Ledger checks=checks />
@@ -310,7 +311,7 @@ fn Runs() -> impl IntoView {
 }
 
 fn figures(maps: &Found) -> AnyView {
-    let progress = match (&maps.answer.price, maps.done, &maps.problem) {
+    let progress = match (&maps.answer.told.price, maps.done, &maps.problem) {
         (Some(price), false, None) => {
             Some(format!("{} of {} runs, about {:.1} s", maps.answer.cells.len(), price.runs, price.seconds))
         }
@@ -356,7 +357,7 @@ impl Bench {
             runs: maps.runs,
             cells: cells(self.maps),
             chosen: cells(self.drilled),
-            checks: maps.checks,
+            checks: maps.told.checks,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! A request that follows its inputs: cancelled when they change, never answered late, tied to what it was asked for.
 //!
-//! What is asked is compiled once, over requests as they are sent and answers of any type: a copy for each route would be
-//! a tenth of what a browser has to load.
+//! What is asked is compiled once, over requests as they are sent and answers of any type: a copy for each route would
+//! be a tenth of what a browser has to load.
 
 use std::any::Any;
 use std::sync::Arc;

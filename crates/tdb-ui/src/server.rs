@@ -44,8 +44,8 @@ impl Facts {
         ModelSlug::from_info(&self.model)
     }
 
-    /// The text of the token that texts begin with in the way of this model's kind; empty if there is none. The reference's
-    /// server, which does not tell, has GPT-2s.
+    /// The text of the token that texts begin with in the way of this model's kind; empty if there is none. The
+    /// reference's server, which does not tell, has GPT-2s.
     pub fn beginning_of_text(&self) -> String {
         match &self.server {
             Some(server) => server.beginning_of_text.as_ref().map(|token| token.text.clone()).unwrap_or_default(),

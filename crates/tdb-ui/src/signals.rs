@@ -1,6 +1,6 @@
-//! Values that are followed: signals, memos, and either of them. As the framework's, which are compiled anew for each type of
-//! value and each closure that they are given; these hold values of one type, so that the framework's are compiled once. The
-//! pages are a tenth smaller for it.
+//! Values that are followed: signals, memos, and either of them. As the framework's, which are compiled anew for each
+//! type of value and each closure that they are given; these hold values of one type, so that the framework's are
+//! compiled once. The pages are a tenth smaller for it.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -180,20 +180,25 @@ impl<T: Send + Sync + 'static> RwSignal<T> {
         RwSignal::put(self.0, Arc::new(value))
     }
 
-    /// None if the signal went away with its owner, or is looked at just now.
-    pub fn try_update<U>(&self, f: impl FnOnce(&mut T) -> U) -> Option<U> {
-        let mut value = RwSignal::taken(self.0)?;
-        let out = Arc::get_mut(&mut value).and_then(|value| value.downcast_mut()).map(f);
-        RwSignal::put(self.0, value);
-        out
-    }
-
     pub fn dispose(self) {
         self.0.dispose();
     }
 }
 
-impl<T: Send + Sync + 'static> Change for RwSignal<T> {
+impl<T: Clone + Send + Sync + 'static> RwSignal<T> {
+    /// None if the signal went away with its owner. Whoever looks at the signal just now keeps the value as it was.
+    pub fn try_update<U>(&self, f: impl FnOnce(&mut T) -> U) -> Option<U> {
+        let mut value = RwSignal::taken(self.0)?;
+        if Arc::get_mut(&mut value).is_none() {
+            value = Arc::new(typed::<T>(&value).clone());
+        }
+        let out = Arc::get_mut(&mut value).and_then(|value| value.downcast_mut()).map_or_else(|| absent(), f);
+        RwSignal::put(self.0, value);
+        Some(out)
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Change for RwSignal<T> {
     type Value = T;
 
     fn change(&self, f: impl FnOnce(&mut T)) {
@@ -262,11 +267,39 @@ impl From<&str> for Signal<String> {
     }
 }
 
-/// Runs a function now, and again whenever a signal changes that it looked at. As the framework's `Effect`, compiled once.
+/// Runs a function now, and again whenever a signal changes that it looked at. As the framework's `Effect`, compiled
+/// once.
 pub fn effect(run: impl FnMut() + 'static) {
     run_effect(Box::new(run));
 }
 
 fn run_effect(mut run: Box<dyn FnMut()>) {
     Effect::new(move |_: Option<()>| run());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leptos::prelude::Owner;
+
+    #[test]
+    fn a_signal_may_be_changed_while_it_is_looked_at() {
+        Owner::new().with(|| {
+            let signal = RwSignal::new(vec![1]);
+            let seen = signal.peek(|before| {
+                signal.change(|value| value.push(2));
+                before.clone()
+            });
+            assert_eq!((seen, signal.get_untracked()), (vec![1], vec![1, 2]));
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a signal has a value of its type")]
+    fn a_signal_is_not_changed_while_it_is_changed() {
+        Owner::new().with(|| {
+            let signal = RwSignal::new(1);
+            signal.change(|_| signal.change(|value| *value += 1));
+        });
+    }
 }

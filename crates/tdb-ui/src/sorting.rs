@@ -1,4 +1,5 @@
-//! Sorting, compiled once for items of all types: a copy for each type would be a fiftieth of what a browser has to load.
+//! Sorting, compiled once for items of all types: a copy for each type would be a fiftieth of what a browser has to
+//! load.
 
 use std::cmp::Ordering;
 

@@ -12,8 +12,7 @@ use crate::dom::set_title;
 use crate::format;
 use crate::server::{Facts, Health, Server};
 use crate::signals::See;
-use crate::ui::CollectView;
-use crate::ui::dynamic;
+use crate::ui::{CollectView, dynamic};
 
 #[component]
 pub fn StartPage() -> impl IntoView {

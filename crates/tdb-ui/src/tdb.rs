@@ -43,8 +43,7 @@ use crate::dom::{self, set_title};
 use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{See, Signal, effect};
-use crate::ui::{KeepFigure, ProblemCard};
-use crate::ui::{Show, dynamic, follows};
+use crate::ui::{KeepFigure, ProblemCard, Show, dynamic, follows};
 
 #[component]
 pub fn DebuggerPage(slug: String) -> impl IntoView {

@@ -4,8 +4,8 @@
 pub const TERMS: &[(&str, &str)] = &[
     (
         "Prompt",
-        "The text the model reads. The question is always about the token that follows its last one. Many \
-            models saw a token such as <|endoftext|> or <bos> before each text, so their prompts usually begin with it.",
+        "The text the model reads. The question is always about the token that follows its last one. Many models saw a \
+            token such as <|endoftext|> or <bos> before each text, so their prompts usually begin with it.",
     ),
     (
         "Token",
@@ -108,9 +108,9 @@ pub const TERMS: &[(&str, &str)] = &[
     ),
     (
         "Explanation score",
-        "How well somebody who knows only the explanation predicts the activations. A correlation (r) is 1 when perfect \
-            and 0 by chance; the area under the ROC curve (AUC) and the balanced accuracy are 1 when perfect and 0.5 \
-            by chance. Scores of different kinds are not comparable.",
+        "How well somebody who knows only the explanation predicts the activations. A correlation (r) is 1 when \
+            perfect and 0 by chance; the area under the ROC curve (AUC) and the balanced accuracy are 1 when perfect \
+            and 0.5 by chance. Scores of different kinds are not comparable.",
     ),
     ("Attended to", "The token that a head reads, or that an attention latent's activation comes from."),
     ("Attended from", "The token that the node sits at; for a head the token that reads."),

@@ -2,6 +2,7 @@
 
 mod card;
 mod combobox;
+mod controls;
 mod dialog;
 mod dynamic;
 mod events;
@@ -20,6 +21,7 @@ mod virtual_list;
 
 pub use card::CardHead;
 pub use combobox::Combobox;
+pub use controls::{button, checkbox, choice, icon_button, menu_item};
 pub use dialog::Dialog;
 pub use dynamic::{CollectView, Show, dynamic, follows};
 pub use events::{dragged, entered, keyed, press, sent};

@@ -7,6 +7,7 @@ use tdb_api::numbers::sum;
 use tdb_api::wire::from_json;
 
 use crate::answer::{Answer, Compared, Metric, Row, Values};
+use crate::dom;
 use crate::dom::lowercase;
 use crate::json::Json;
 use crate::names;
@@ -210,7 +211,7 @@ impl ViewState {
                 let mut words = value.splitn(3, '.');
                 let metric = words.next().and_then(metric_of);
                 let op = words.next().and_then(|w| Op::ALL.iter().find(|(_, word, _)| *word == w)).map(|(op, ..)| *op);
-                let bound = words.next().and_then(|w| w.parse().ok());
+                let bound = words.next().and_then(dom::number);
                 self.number = metric.zip(op).zip(bound).map(|((metric, op), bound)| NumberFilter { metric, op, bound });
             }
             "group" => self.grouped = Grouping::of(value),

@@ -7,9 +7,7 @@ use crate::client;
 use crate::dom;
 use crate::server::{Health, Server};
 use crate::signals::RwSignal;
-use crate::ui::{Dialog, Notices};
-use crate::ui::{dynamic, follows};
-use crate::ui::{entered, press, sent};
+use crate::ui::{Dialog, Notices, button, dynamic, entered, follows, icon_button, press, sent};
 
 const THEME_KEY: &str = "tdb.theme";
 
@@ -46,18 +44,8 @@ pub fn Header() -> impl IntoView {
                 >
                     "Find "<span class="wide-only">"a node "<kbd>"Ctrl K"</kbd></span>
                 </button>
-                <button type="button" class="button small plain" on:click=press(move |_| help.terms.set(true))>
-                    "Terms"
-                </button>
-                <button
-                    type="button"
-                    class="button small plain icon"
-                    aria-label="Keyboard shortcuts"
-                    title="Keyboard shortcuts (?)"
-                    on:click=press(move |_| help.shortcuts.set(true))
-                >
-                    "?"
-                </button>
+                {button("button small plain", "Terms", move |_| help.terms.set(true))}
+                {icon_button("Keyboard shortcuts", "?", "?", || false, move |_| help.shortcuts.set(true))}
                 <ThemeButton />
                 <ServerButton />
             </nav>
@@ -154,7 +142,12 @@ fn ServerButton() -> impl IntoView {
                 })}
                 {dynamic(move || server.facts.get().and_then(|f| f.server).map(|s| view! {
                     <p class="quiet">
-                        {format!("tdb {}, at most {} tokens a prompt, {} workers", s.version, s.limits.max_prompt_tokens, s.limits.workers)}
+                        {format!(
+                            "tdb {}, at most {} tokens a prompt, {} workers",
+                            s.version,
+                            s.limits.max_prompt_tokens,
+                            s.limits.workers
+                        )}
                     </p>
                 }))}
                 <label class="stack">

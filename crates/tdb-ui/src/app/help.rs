@@ -7,9 +7,7 @@ use crate::context::{expect_context, provide_context};
 use crate::dom;
 use crate::signals::RwSignal;
 use crate::terms::TERMS;
-use crate::ui::CollectView;
-use crate::ui::Dialog;
-use crate::ui::press;
+use crate::ui::{CollectView, Dialog, button};
 
 #[derive(Clone, Copy)]
 pub struct Help {
@@ -109,9 +107,5 @@ pub fn HelpDialogs() -> impl IntoView {
 #[component]
 pub fn TermsLink() -> impl IntoView {
     let help = Help::get();
-    view! {
-        <button type="button" class="button plain small" on:click=press(move |_| help.terms.set(true))>
-            "Terms used here"
-        </button>
-    }
+    button("button plain small", "Terms used here", move |_| help.terms.set(true))
 }

@@ -6,8 +6,7 @@ use tdb_api::page::ModelSlug;
 use crate::context::{expect_context, provide_context};
 use crate::server::{Facts, Health, Server};
 use crate::signals::{Change, Memo, RwSignal, See, Signal};
-use crate::ui::press;
-use crate::ui::{Show, dynamic};
+use crate::ui::{Show, button, dynamic};
 
 /// Addresses' models that the person chose to see with the model served, for the rest of the visit.
 #[derive(Clone, Copy)]
@@ -54,13 +53,11 @@ pub fn OnServedModel(#[prop(into)] slug: Signal<String>, children: ChildrenFn) -
                     })}
                 </span>
                 <Show when=move || !is_chosen()>
-                    <button
-                        type="button"
-                        class="button small"
-                        on:click=press(move |_| chosen.change(|all| all.push(slug.get_untracked())))
-                    >
-                        "Show anyway"
-                    </button>
+                    {button(
+                        "button small",
+                        "Show anyway",
+                        move |_| chosen.change(|all| all.push(slug.get_untracked())),
+                    )}
                     <a class="button small primary" href="/">"Start page"</a>
                 </Show>
             </div>

@@ -13,10 +13,7 @@ use crate::names::{component_name, node_path, parse_jump, type_class, type_label
 use crate::remote::{Remote, follow};
 use crate::server::Server;
 use crate::signals::{Memo, Peek, RwSignal, See};
-use crate::ui::CollectView;
-use crate::ui::Dialog;
-use crate::ui::{dynamic, follows};
-use crate::ui::{entered, press, sent};
+use crate::ui::{CollectView, Dialog, dynamic, entered, follows, press, sent};
 
 #[derive(Clone, Copy)]
 pub struct Palette(RwSignal<bool>);

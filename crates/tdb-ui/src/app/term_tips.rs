@@ -42,7 +42,14 @@ pub fn TermTips() -> impl IntoView {
         Some(format!("left:{}px;top:{y}px", x.min(width - 316.0).max(4.0)))
     };
     view! {
-        <div class="term-tip" role="tooltip" id="term-tip" node_ref=node hidden=follows(move || shown.see(Option::is_none)) style=place>
+        <div
+            class="term-tip"
+            role="tooltip"
+            id="term-tip"
+            node_ref=node
+            hidden=follows(move || shown.see(Option::is_none))
+            style=place
+        >
             {dynamic(move || shown.get().map(|(term, ..)| {
                 let (formula, unit) = terms::formula(&term).unzip();
                 view! {

@@ -9,9 +9,7 @@ use crate::format;
 use crate::remote::{Remote, follow};
 use crate::signals::{Memo, RwSignal, See, effect};
 use crate::tdb::patterns::PatternsOn;
-use crate::ui::CollectView;
-use crate::ui::ProblemCard;
-use crate::ui::{Show, dynamic};
+use crate::ui::{CollectView, ProblemCard, Show, dynamic};
 
 #[component]
 pub fn HeadAttention() -> impl IntoView {
@@ -31,11 +29,15 @@ pub fn HeadAttention() -> impl IntoView {
                 {dynamic(move || match state.get() {
                     Remote::Ready(scores) => {
                         let (n, sampled) = (scores.repeated_tokens, scores.sampled_tokens);
-                        let copying = format!("share of {sampled} words that are among the 5 most promoted when they are attended to, from the embedding alone");
+                        let copying = format!("share of {sampled} words that are among the 5 most promoted when they \
+                            are attended to, from the embedding alone");
+                        let previous = (scores.previous_token, scores.previous_token_chance);
+                        let duplicate = "mean attention to the earlier occurrence of the same token";
+                        let induction = "mean attention to the token after the earlier occurrence";
                         let badges = [
-                            ("Previous token", scores.previous_token, scores.previous_token_chance, "mean attention to the token before"),
-                            ("Duplicate token", scores.duplicate_token, scores.repeat_chance, "mean attention to the earlier occurrence of the same token"),
-                            ("Induction", scores.induction, scores.repeat_chance, "mean attention to the token after the earlier occurrence"),
+                            ("Previous token", previous.0, previous.1, "mean attention to the token before"),
+                            ("Duplicate token", scores.duplicate_token, scores.repeat_chance, duplicate),
+                            ("Induction", scores.induction, scores.repeat_chance, induction),
                             ("Copying", scores.copying, scores.copying_chance, &copying),
                         ];
                         view! {
@@ -49,7 +51,9 @@ pub fn HeadAttention() -> impl IntoView {
                                 }).collect_view()}
                             </ul>
                             <p class="quiet small-text">
-                                {format!("The first three are taken over {n} random words of the vocabulary, written twice. A model that was taught few kinds of text can be near chance there although the head does so on texts of those kinds: run one below.")}
+                                {format!("The first three are taken over {n} random words of the vocabulary, written \
+                                    twice. A model that was taught few kinds of text can be near chance there although \
+                                    the head does so on texts of those kinds: run one below.")}
                             </p>
                         }.into_any()
                     }

@@ -7,15 +7,13 @@ use tdb_api::{NodeType, TokenAndAttentionScalars, TokenAndScalar};
 use super::Node;
 use super::heat_text::{PairMap, line, peak};
 use crate::client::Kind;
+use crate::dom;
 use crate::format;
 use crate::json::Json;
 use crate::records::{self, Record};
 use crate::remote::{Remote, follow_question};
 use crate::signals::{Change, Memo, RwSignal};
-use crate::ui::CollectView;
-use crate::ui::{JsonButton, ProblemCard, SequentialLegend};
-use crate::ui::{Show, dynamic};
-use crate::ui::{entered, press};
+use crate::ui::{CollectView, JsonButton, ProblemCard, SequentialLegend, Show, button, dynamic, entered};
 
 const FEW: [usize; 2] = [6, 3];
 
@@ -54,7 +52,9 @@ pub fn Examples() -> impl IntoView {
                             max="100"
                             prop:value="0"
                             aria-label="Smallest peak activation of the examples shown, in percent of the largest"
-                            on:input=entered(move |e| least.set(event_target_value(&e).parse().unwrap_or(0.0) / 100.0))
+                            on:input=entered(move |e| {
+                                least.set(dom::number(&event_target_value(&e)).unwrap_or_default() / 100.0);
+                            })
                         />
                         <span class="num">{dynamic(move || most.get().map(|m| format::number(m * least.get())))}</span>
                     </label>
@@ -155,9 +155,7 @@ fn part(node: Node, title: &'static str, examples: Vec<Example>, few: usize, all
             .then(|| {
                 view! {
                     <div>
-                        <button type="button" class="button small" on:click=press(move |_| all.change(|a| *a = !*a))>
-                            {label}
-                        </button>
+                        {button("button small", label, move |_| all.change(|a| *a = !*a))}
                     </div>
                 }
             })}

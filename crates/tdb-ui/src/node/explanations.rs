@@ -14,10 +14,7 @@ use crate::remote::{Remote, follow};
 use crate::server::Server;
 use crate::signals::{RwSignal, See, effect};
 use crate::tasks::spawn;
-use crate::ui::CollectView;
-use crate::ui::{CardHead, ProblemCard};
-use crate::ui::{Show, dynamic, follows};
-use crate::ui::{entered, press, sent};
+use crate::ui::{CardHead, CollectView, ProblemCard, Show, dynamic, entered, follows, press, sent};
 
 /// Examples that a score is taken over: it has to be there soon.
 const SCORED_ON: i64 = 2;

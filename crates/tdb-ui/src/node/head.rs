@@ -10,8 +10,7 @@ use crate::dom;
 use crate::names::{component_name, node_path, parse_jump, type_label};
 use crate::server::Server;
 use crate::signals::{RwSignal, See};
-use crate::ui::{dynamic, follows};
-use crate::ui::{entered, sent};
+use crate::ui::{dynamic, entered, follows, sent};
 
 #[component]
 pub fn Head() -> impl IntoView {
@@ -84,10 +83,15 @@ pub fn Head() -> impl IntoView {
     view! {
         <div class="node-head">
             <h1 id="node-name">
-                {dynamic(move || node.address.get().map(|a| component_name(a.kind.node_type, a.layer_index, a.node_index)))}
+                {dynamic(move || {
+                    node.address.get().map(|a| component_name(a.kind.node_type, a.layer_index, a.node_index))
+                })}
             </h1>
             <span class="quiet">
-                {dynamic(move || node.address.get().map(|a| format!("{}, layer {}, index {}, of {}", type_label(a.kind.node_type), a.layer_index, a.node_index, a.slug.model)))}
+                {dynamic(move || node.address.get().map(|a| {
+                    let (what, model) = (type_label(a.kind.node_type), &a.slug.model);
+                    format!("{what}, layer {}, index {}, of {model}", a.layer_index, a.node_index)
+                }))}
             </span>
             <span class="grow"></span>
             <nav class="row" aria-label="Neighbours">

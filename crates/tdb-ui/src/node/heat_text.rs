@@ -7,10 +7,7 @@ use tdb_api::{TokenAndAttentionScalars, TokenAndScalar};
 use crate::format;
 use crate::signals::{Change, RwSignal};
 use crate::sorting::sort;
-use crate::ui::CollectView;
-use crate::ui::fill_style;
-use crate::ui::{dynamic, follows};
-use crate::ui::{keyed, press};
+use crate::ui::{CollectView, dynamic, fill_style, follows, keyed, press};
 
 /// Line breaks are marked and break the line; other characters without a shape are spelt out.
 fn shown(token: &str) -> AnyView {

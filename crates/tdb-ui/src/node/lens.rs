@@ -14,10 +14,7 @@ use crate::remote::{Remote, follow};
 use crate::requests;
 use crate::server::Server;
 use crate::signals::{Change, Memo, RwSignal, See};
-use crate::ui::CollectView;
-use crate::ui::press;
-use crate::ui::{CardHead, ProblemCard, token_text};
-use crate::ui::{Show, dynamic};
+use crate::ui::{CardHead, CollectView, ProblemCard, Show, button, dynamic, token_text};
 
 const FEW: usize = 20;
 /// Tokens asked for at either end, where there are so many.
@@ -131,9 +128,11 @@ fn LensSide(input: bool) -> impl IntoView {
                         <h3>{down}</h3>
                         <div class="list">{list(&tokens.bottom)}</div>
                         <div>
-                            <button type="button" class="button small" on:click=press(move |_| all.change(|a| *a = !*a))>
-                                {dynamic(move || if all.get() { "Show fewer" } else { "Show all" })}
-                            </button>
+                            {button(
+                                "button small",
+                                dynamic(move || if all.get() { "Show fewer" } else { "Show all" }),
+                                move |_| all.change(|a| *a = !*a),
+                            )}
                         </div>
                     }
                     .into_any(),

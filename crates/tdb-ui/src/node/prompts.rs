@@ -16,9 +16,7 @@ use crate::format;
 use crate::remote::{Question, Remote, follow_question};
 use crate::requests;
 use crate::signals::{Memo, RwSignal, See, Signal, effect};
-use crate::ui::{ProblemCard, SequentialLegend};
-use crate::ui::{dynamic, follows};
-use crate::ui::{entered, keyed, press, sent};
+use crate::ui::{ProblemCard, SequentialLegend, button, dynamic, entered, follows, keyed, sent};
 
 #[component]
 pub fn Prompts() -> impl IntoView {
@@ -88,13 +86,11 @@ pub fn Prompts() -> impl IntoView {
                                 <OnPrompt prompt=prompt />
                                 <div class="foot">
                                     <span></span>
-                                    <button
-                                        type="button"
-                                        class="button small plain"
-                                        on:click=press(move |_| remove.with_value(|r| r(gone.clone())))
-                                    >
-                                        "Remove"
-                                    </button>
+                                    {button(
+                                        "button small plain",
+                                        "Remove",
+                                        move |_| remove.with_value(|r| r(gone.clone())),
+                                    )}
                                 </div>
                             </div>
                         }

@@ -9,8 +9,7 @@ use tdb_api::{HeadCircuit, HeadReadingsRequest, HeadReadingsResponse, TokenAndSc
 use super::Node;
 use crate::format;
 use crate::remote::{Remote, follow};
-use crate::ui::dynamic;
-use crate::ui::{CardHead, ProblemCard, token_html};
+use crate::ui::{CardHead, ProblemCard, dynamic, token_html};
 
 /// Tokens at either end, of those that the server tells.
 const SHOWN: usize = 5;

@@ -9,9 +9,7 @@ use super::heat_text::line;
 use super::{Node, histogram};
 use crate::format;
 use crate::remote::{Remote, follow};
-use crate::ui::CollectView;
-use crate::ui::dynamic;
-use crate::ui::{CardHead, ProblemCard};
+use crate::ui::{CardHead, CollectView, ProblemCard, dynamic};
 
 const NO_HISTOGRAM: &str = "This record has no histogram: it is of an older format, or of one that has none.";
 

@@ -10,8 +10,7 @@ use super::{Node, histogram};
 use crate::format;
 use crate::names::{component_name, node_path};
 use crate::remote::{Remote, follow};
-use crate::ui::dynamic;
-use crate::ui::{CardHead, ProblemCard, sign_class};
+use crate::ui::{CardHead, ProblemCard, dynamic, sign_class};
 
 #[component]
 pub fn Weights() -> impl IntoView {
@@ -56,8 +55,8 @@ fn draw(weights: &ComponentWeightsResponse, slug: &str) -> String {
     }
     let _ = write!(
         out,
-        "</div><h3>Effect of an activation of 1 on all logits</h3>{}<p class=\"quiet small-text\">Write magnitude of an \
-         activation of 1: {}</p>",
+        "</div><h3>Effect of an activation of 1 on all logits</h3>{}<p class=\"quiet small-text\">Write magnitude of \
+         an activation of 1: {}</p>",
         histogram::draw(&weights.logit_effects, "tokens of the vocabulary"),
         format::number(weights.write_norm)
     );

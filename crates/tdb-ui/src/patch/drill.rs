@@ -1,4 +1,5 @@
-//! What the chosen cell consists of, each part patched alone, and paths from it; or several chosen cells patched together.
+//! What the chosen cell consists of, each part patched alone, and paths from it; or several chosen cells patched
+//! together.
 
 use leptos::prelude::*;
 use tdb_api::{AttentionTraceType, PatchGroup, PatchedCell};
@@ -8,8 +9,7 @@ use super::{Bench, Found};
 use crate::format;
 use crate::signals::See;
 use crate::sorting::sort;
-use crate::ui::CollectView;
-use crate::ui::{dynamic, entered, fill_style, follows, sign_class};
+use crate::ui::{CollectView, choice, dynamic, entered, fill_style, follows, sign_class};
 
 #[component]
 pub fn Drill() -> impl IntoView {
@@ -78,29 +78,28 @@ fn paths(bench: Bench, place: Place) -> AnyView {
     let options = move || {
         let layers = bench.parts.see(|parts| parts.reached(place));
         let all = layers.flat_map(|layer| through.map(|(through, word)| (PathEnd { layer, through }, word)));
-        all.map(|(to, word)| {
-            view! {
-                <option value=to.word() selected=follows(move || end() == Some(to))>
-                    {format!("{word} of layer {}", to.layer)}
-                </option>
-            }
-        })
-        .collect_view()
+        all.map(|(to, word)| choice(to.word(), format!("{word} of layer {}", to.layer), move || end() == Some(to)))
+            .collect_view()
     };
     let has_any = move || bench.parts.see(|parts| !parts.reached(place).is_empty());
     dynamic(move || {
-        has_any().then(|| view! {
-            <label class="check" title="The change of what it writes reaches one head through this input, and nothing else">
-                "Paths to the"
-                <select
-                    id="paths"
-                    class="field"
-                    on:change=entered(move |e| bench.lead_to(PathEnd::parse(&event_target_value(&e))))
+        has_any().then(|| {
+            view! {
+                <label
+                    class="check"
+                    title="The change of what it writes reaches one head through this input, and nothing else"
                 >
-                    <option value="" selected=follows(move || end().is_none())>"– no paths –"</option>
-                    {options()}
-                </select>
-            </label>
+                    "Paths to the"
+                    <select
+                        id="paths"
+                        class="field"
+                        on:change=entered(move |e| bench.lead_to(PathEnd::parse(&event_target_value(&e))))
+                    >
+                        {choice("", "– no paths –", move || end().is_none())}
+                        {options()}
+                    </select>
+                </label>
+            }
         })
     })
     .into_any()

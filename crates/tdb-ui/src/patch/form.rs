@@ -6,7 +6,7 @@ use tdb_api::{PatchDirection, PatchMetric};
 use super::Bench;
 use super::state::Asked;
 use crate::signals::{Change, See};
-use crate::ui::{entered, follows, press, sent};
+use crate::ui::{choice, entered, follows, press, sent};
 
 #[component]
 pub fn Form() -> impl IntoView {
@@ -87,14 +87,9 @@ pub fn Form() -> impl IntoView {
                             set(&|draft| draft.metric = metric.clone().unwrap_or(draft.metric));
                         })
                     >
-                        {metrics.map(|(metric, label)| view! {
-                            <option
-                                value=metric.as_str()
-                                selected=follows(move || bench.draft.see(|draft| draft.metric == metric))
-                            >
-                                {label}
-                            </option>
-                        })}
+                        {metrics.map(|(metric, label)| {
+                            choice(metric.as_str(), label, move || bench.draft.see(|draft| draft.metric == metric))
+                        }).collect_view()}
                     </select>
                 </label>
                 <label class="stack tight">
@@ -108,14 +103,10 @@ pub fn Form() -> impl IntoView {
                             set(&|draft| draft.direction = direction.clone().unwrap_or(draft.direction));
                         })
                     >
-                        {directions.map(|(direction, label)| view! {
-                            <option
-                                value=direction.as_str()
-                                selected=follows(move || bench.draft.see(|draft| draft.direction == direction))
-                            >
-                                {label}
-                            </option>
-                        })}
+                        {directions.map(|(direction, label)| {
+                            let is_chosen = move || bench.draft.see(|draft| draft.direction == direction);
+                            choice(direction.as_str(), label, is_chosen)
+                        }).collect_view()}
                     </select>
                 </label>
                 {token("alignment", "Alignment (clean:corrupted …)", |a| &a.alignment, |a| &mut a.alignment)}

@@ -39,9 +39,9 @@ pub fn Lenses() -> impl IntoView {
             <div class="card-head"><h2>"Logit lens of both runs"</h2></div>
             <div class="card-body stack">
                 <p class="quiet small-text">
-                    "What the residual stream before each layer would predict if the layers above did nothing. Drag a cell \
-                        onto the other run to put its residual stream there, at the same layer and any token; or press it, \
-                        for the token that stands for its own. What the patch can reach is shaded."
+                    "What the residual stream before each layer would predict if the layers above did nothing. Drag a \
+                        cell onto the other run to put its residual stream there, at the same layer and any token; or \
+                        press it, for the token that stands for its own. What the patch can reach is shaded."
                 </p>
                 <Grid clean=true held=held />
                 <Grid clean=false held=held />

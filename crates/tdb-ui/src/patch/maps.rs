@@ -7,8 +7,7 @@ use super::state::Place;
 use super::{Bench, Found};
 use crate::format;
 use crate::signals::{Memo, See, Signal};
-use crate::ui::CollectView;
-use crate::ui::{DivergingLegend, dynamic, fill_style, follows, press, sign_class, token_text};
+use crate::ui::{CollectView, DivergingLegend, dynamic, fill_style, follows, press, sign_class, token_text};
 
 const MAPS: [(PatchGroup, &str, &str); 4] = [
     (PatchGroup::Residual, "Residual stream before each layer", "map-residual"),
@@ -25,8 +24,8 @@ pub fn Maps() -> impl IntoView {
         <section class="stack" aria-label="Heat maps">
             <div class="row">
                 <span class="quiet">
-                    "1 is the whole difference between the two runs. Press a cell to open it; with Ctrl or Shift, to patch \
-                        several at once."
+                    "1 is the whole difference between the two runs. Press a cell to open it; with Ctrl or Shift, to \
+                        patch several at once."
                 </span>
                 <DivergingLegend most=most />
             </div>

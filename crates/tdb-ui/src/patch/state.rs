@@ -100,7 +100,8 @@ impl Parts {
         }
     }
 
-    /// Layers whose heads a path from a cell can lead to; none from the middle of the residual stream, which is no node.
+    /// Layers whose heads a path from a cell can lead to; none from the middle of the residual stream, which is no
+    /// node.
     pub fn reached(&self, place: Place) -> std::ops::Range<i64> {
         match place.group {
             PatchGroup::Residual if place.layer > 0 => 0..0,
@@ -333,7 +334,8 @@ impl Asked {
         (!pairs.is_empty()).then_some(pairs)
     }
 
-    /// The prompt with target and distractor exchanged wherever they stand: it has as many tokens, and the other answer.
+    /// The prompt with target and distractor exchanged wherever they stand: it has as many tokens, and the other
+    /// answer.
     pub fn swapped(&self) -> Option<String> {
         let (target, distractor) = (self.target.trim(), self.distractor.trim());
         if target.is_empty() || distractor.is_empty() {

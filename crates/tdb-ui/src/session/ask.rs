@@ -251,7 +251,8 @@ impl Session {
 fn no_partner(node: &NodeIndex) -> Problem {
     let name = names::node_name(node);
     let message = format!(
-        "The traced node, {name}, stands at a token without a partner in the right prompt. Align the tokens in another way, or end the trace."
+        "The traced node, {name}, stands at a token without a partner in the right prompt. Align the tokens in another \
+         way, or end the trace."
     );
     Problem::refused(400, &message, None)
 }

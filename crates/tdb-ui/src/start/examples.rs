@@ -5,9 +5,7 @@ use tdb_api::page::{EXAMPLES, EXAMPLES_MODEL, Example, Statement};
 
 use crate::server::{Facts, Server};
 use crate::signals::{Memo, See};
-use crate::ui::CollectView;
-use crate::ui::Show;
-use crate::ui::token_text;
+use crate::ui::{CollectView, Show, token_text};
 
 /// The address of a question, or of a statement about it; the prompt begins as the model's texts do.
 fn href(base: &str, beginning: &str, example: &Example, statement: Option<&Statement>) -> String {

@@ -12,10 +12,7 @@ use crate::remote::{Remote, follow};
 use crate::server::Server;
 use crate::signals::{Memo, Peek, RwSignal, See};
 use crate::sorting::sort;
-use crate::ui::CollectView;
-use crate::ui::{ProblemCard, number_field};
-use crate::ui::{dynamic, follows};
-use crate::ui::{entered, sent};
+use crate::ui::{CollectView, ProblemCard, dynamic, entered, follows, number_field, sent};
 
 #[derive(Clone, PartialEq)]
 struct Dataset {
@@ -108,7 +105,9 @@ pub fn Picker() -> impl IntoView {
             </label>
             {field("Layer", "pick-layer", layer)}
             {field("Index", "pick-index", unit)}
-            <button class="button primary" type="submit" id="pick" disabled=follows(move || check().is_err())>"Open"</button>
+            <button class="button primary" type="submit" id="pick" disabled=follows(move || check().is_err())>
+                "Open"
+            </button>
         </form>
         <p class="small-text" aria-live="polite">
             {dynamic(move || match check() {

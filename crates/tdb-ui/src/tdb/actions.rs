@@ -14,10 +14,7 @@ use crate::names::{self, node_path};
 use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{Peek, RwSignal, See, effect};
-use crate::ui::CollectView;
-use crate::ui::Notices;
-use crate::ui::dynamic;
-use crate::ui::{keyed, press};
+use crate::ui::{CollectView, Notices, dynamic, keyed, menu_item, press};
 
 /// A menu that floats over the table, so that no scrolling box cuts it off.
 #[derive(Clone, Copy)]
@@ -184,7 +181,13 @@ pub fn RowMenuView() -> impl IntoView {
                     on:focusout=on_leave
                 >
                     {(!open.traces_only).then(|| view! {
-                        <button type="button" role="menuitem" disabled=reason.is_some() title=reason on:click=press(ablate)>
+                        <button
+                            type="button"
+                            role="menuitem"
+                            disabled=reason.is_some()
+                            title=reason
+                            on:click=press(ablate)
+                        >
                             "Ablate"
                             <span class="hint">"a"</span>
                         </button>
@@ -199,47 +202,37 @@ pub fn RowMenuView() -> impl IntoView {
                                 let held = node.clone();
                                 means::find(session, notices, slug.clone(), node.clone(), *over, move |mean| {
                                     let (value, source) = &mean;
-                                    let held_at = format!("{} is held at {}", names::node_name(&held), format::number(*value));
-                                    notices.say(format!("{held_at}: {source}."));
+                                    let (name, value) = (names::node_name(&held), format::number(*value));
+                                    notices.say(format!("{name} is held at {value}: {source}."));
                                     session.remember_source(&held, &mean);
                                     session.ablate(held, mean.0);
                                 });
                             };
-                            view! {
-                                <button type="button" role="menuitem" on:click=press(to_mean)>"Ablate to the "{words}</button>
-                            }
+                            menu_item(format!("Ablate to the {words}"), to_mean)
                         }).collect_view()}
                     })}
                     {(!open.traces_only).then(|| {
                         let pinned = node.clone();
                         let is_pinned = session.view.see(|v| v.pinned().contains(&pinned));
-                        view! {
-                            <button type="button" role="menuitem" on:click=press(move |_| {
-                                close();
-                                session.toggle_pin(pinned.clone());
-                            })>
-                                {if is_pinned { "Unpin from the circuit" } else { "Pin to the circuit" }}
-                                <span class="hint">"p"</span>
-                            </button>
-                        }
+                        let words = if is_pinned { "Unpin from the circuit" } else { "Pin to the circuit" };
+                        menu_item(view! { {words}<span class="hint">"p"</span> }, move |_| {
+                            close();
+                            session.toggle_pin(pinned.clone());
+                        })
                     })}
                     {traces(node.node_type).into_iter().map(|(through, label)| {
                         let node = node.clone();
-                        view! {
-                            <button type="button" role="menuitem" on:click=press(move |_| {
-                                close();
-                                session.trace(node.clone(), through);
-                            })>{label}</button>
-                        }
+                        menu_item(label, move |_| {
+                            close();
+                            session.trace(node.clone(), through);
+                        })
                     }).collect_view()}
                     {(is_gated() && node.node_type == NodeType::MlpNeuron).then(|| {
                         let node = node.clone();
-                        view! {
-                            <button type="button" role="menuitem" on:click=move |_| {
-                                close();
-                                session.trace_up(node.clone());
-                            }>"Trace what its gate is multiplied with"</button>
-                        }
+                        menu_item("Trace what its gate is multiplied with", move |_| {
+                            close();
+                            session.trace_up(node.clone());
+                        })
                     })}
                     {(!open.traces_only).then(|| href.map(|href| view! {
                         <a role="menuitem" tabindex="0" href=href target="_blank" rel="noopener">

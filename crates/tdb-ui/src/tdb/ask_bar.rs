@@ -16,8 +16,7 @@ use crate::format;
 use crate::session::Session;
 use crate::signals::{Change, Memo, RwSignal, See, Signal};
 use crate::token_cache::{TokenCache, Tokens};
-use crate::ui::{Show, dynamic, follows};
-use crate::ui::{entered, press, sent};
+use crate::ui::{Show, button, choice, dynamic, entered, follows, icon_button, press, sent};
 
 #[component]
 pub fn AskBar() -> impl IntoView {
@@ -54,38 +53,18 @@ pub fn AskBar() -> impl IntoView {
             <div class="ask-foot">
                 <SubmitButton />
                 <span class="grow"></span>
-                <button
-                    type="button"
-                    class="button small plain icon"
-                    aria-label="Undo"
-                    title="Undo (Ctrl+Z)"
-                    disabled=follows(move || !session.can_undo())
-                    on:click=press(move |_| session.undo())
-                >
-                    "↶"
-                </button>
-                <button
-                    type="button"
-                    class="button small plain icon"
-                    aria-label="Redo"
-                    title="Redo (Ctrl+Shift+Z)"
-                    disabled=follows(move || !session.can_redo())
-                    on:click=press(move |_| session.redo())
-                >
-                    "↷"
-                </button>
+                {icon_button("Undo", "Ctrl+Z", "↶", move || !session.can_undo(), move |_| session.undo())}
+                {icon_button("Redo", "Ctrl+Shift+Z", "↷", move || !session.can_redo(), move |_| session.redo())}
                 {dynamic(move || if two.get() {
-                    view! {
-                        <button type="button" class="button small plain" on:click=press(remove)>"Remove second prompt"</button>
-                    }.into_any()
+                    button("button small plain", "Remove second prompt", remove)
                 } else {
-                    view! {
-                        <button type="button" class="button small plain" on:click=press(add)>"Add second prompt"</button>
-                    }.into_any()
+                    button("button small plain", "Add second prompt", add)
                 })}
                 <a
                     class="button small plain"
-                    href=follows(move || session.page.see(|page| crate::patch::address(&Slug::text(), page, lens(left, right))))
+                    href=follows(move || {
+                        session.page.see(|page| crate::patch::address(&Slug::text(), page, lens(left, right)))
+                    })
                     title="Patch activations between this prompt and another one"
                 >
                     "Patch"
@@ -125,7 +104,11 @@ fn SideFields(right: bool, tokens: Signal<Option<Tokens>>) -> impl IntoView {
     view! {
         <fieldset class="ask-side" class:is-right=right>
             <legend class="visually-hidden">
-                {dynamic(move || if two() { if right { "Right question" } else { "Left question" } } else { "Question" })}
+                {dynamic(move || match (two(), right) {
+                    (false, _) => "Question",
+                    (true, false) => "Left question",
+                    (true, true) => "Right question",
+                })}
             </legend>
             <PromptEditor right=right label=Signal::derive(move || name().to_owned()) tokens=tokens />
             <div class="asked-tokens">
@@ -157,6 +140,7 @@ fn Align(left: Signal<Option<Tokens>>, right: Signal<Option<Tokens>>) -> impl In
     let lens = Memo::new(move |_| lens(left, right));
     let words = Memo::new(move |_| session.page.see(|page| page.alignment.clone()));
     let shows = move || !words.get().is_empty() || lens.get().is_some_and(|[left, right]| left != right);
+    let from_start = move || words.see(|words| words == PageState::FROM_START);
     let by_hand = move || words.see(|words| !words.is_empty() && words != PageState::FROM_START);
     let choose = move |event| {
         let choice = event_target_value(&event);
@@ -176,15 +160,15 @@ fn Align(left: Signal<Option<Tokens>>, right: Signal<Option<Tokens>>) -> impl In
                     {dynamic(move || lens.get().map(|[left, right]| format!("{left} and {right} tokens. ")))}
                     "Nodes are compared by tokens "
                 </span>
-                <select class="field" id="align" aria-label="Which tokens stand for each other" on:change=entered(choose)>
-                    <option value="" selected=follows(move || words.see(String::is_empty))>"counted from the end"</option>
-                    <option
-                        value=PageState::FROM_START
-                        selected=follows(move || words.see(|words| words == PageState::FROM_START))
-                    >
-                        "counted from the start"
-                    </option>
-                    <option value=BY_HAND selected=follows(by_hand)>"paired by hand"</option>
+                <select
+                    class="field"
+                    id="align"
+                    aria-label="Which tokens stand for each other"
+                    on:change=entered(choose)
+                >
+                    {choice("", "counted from the end", move || words.see(String::is_empty))}
+                    {choice(PageState::FROM_START, "counted from the start", from_start)}
+                    {choice(BY_HAND, "paired by hand", by_hand)}
                 </select>
                 <Show when=by_hand>
                     <input
@@ -234,9 +218,7 @@ fn SubmitButton() -> impl IntoView {
                             format!("{} {}", busy.words(), format::duration((waited / 100.0).floor() * 100.0))
                         }))}
                     </span>
-                    <button type="button" class="button small" on:click=press(move |_| session.cancel())>
-                        "Cancel"
-                    </button>
+                    {button("button small", "Cancel", move |_| session.cancel())}
                 </span>
             </Show>
             <span aria-live="polite">

@@ -12,9 +12,7 @@ use crate::remote::{Remote, follow};
 use crate::requests;
 use crate::session::Session;
 use crate::signals::See;
-use crate::ui::dynamic;
-use crate::ui::press;
-use crate::ui::{ProblemCard, SaveFigure, Triangle};
+use crate::ui::{ProblemCard, SaveFigure, Triangle, button, dynamic};
 
 #[component]
 pub fn AttentionPattern(
@@ -40,13 +38,7 @@ pub fn AttentionPattern(
         <div class="pattern" id=id.clone()>
             <div class="row">
                 <span class="label">"Attention pattern, baseline (rows: query, columns: key)"</span>
-                <button
-                    type="button"
-                    class="button small plain"
-                    on:click=press(move |_| tools.show_head(layer, head))
-                >
-                    "Enlarge"
-                </button>
+                {button("button small plain", "Enlarge", move |_| tools.show_head(layer, head))}
                 <SaveFigure what="the attention pattern" of=format!("#{id} .matrix") file="attention" />
             </div>
             {dynamic(move || match state.get() {

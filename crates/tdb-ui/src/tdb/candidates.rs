@@ -14,10 +14,9 @@ use crate::signals::{Change, Memo, Peek, RwSignal, See};
 use crate::sorting::sort;
 use crate::tasks::spawn;
 use crate::token_cache::TokenCache;
-use crate::ui::CollectView;
-use crate::ui::press;
-use crate::ui::{JsonButton, Menu, Tip, sign_class, token_text};
-use crate::ui::{Show, dynamic, follows};
+use crate::ui::{
+    CollectView, JsonButton, Menu, Show, Tip, button, dynamic, follows, menu_item, press, sign_class, token_text,
+};
 
 const FEW: usize = 10;
 
@@ -74,10 +73,18 @@ pub fn Candidates() -> impl IntoView {
                 (column, false) if column == at => "ascending",
                 _ => "none",
             })>
-                <button type="button" class="sort" on:click=press(move |_| sort.change(|s| *s = (at, s.0 != at || !s.1)))>
+                <button
+                    type="button"
+                    class="sort"
+                    on:click=press(move |_| sort.change(|s| *s = (at, s.0 != at || !s.1)))
+                >
                     {label}
                     <span aria-hidden="true">
-                        {dynamic(move || match sort.get() { (c, true) if c == at => " ▾", (c, false) if c == at => " ▴", _ => "" })}
+                        {dynamic(move || match sort.get() {
+                            (column, true) if column == at => " ▾",
+                            (column, false) if column == at => " ▴",
+                            _ => "",
+                        })}
                     </span>
                 </button>
             </th>
@@ -130,18 +137,14 @@ pub fn Candidates() -> impl IntoView {
                 <Show when=move || !session.answer.see(|a| a.candidates_are_at_the_end())>
                     <p class="small-text quiet">
                         "At the traced node's token. Targets and distractors are asked about after the last token. "
-                        <button type="button" class="button small" on:click=press(move |_| session.trace_back(None))>
-                            "Back to the logits"
-                        </button>
+                        {button("button small", "Back to the logits", move |_| session.trace_back(None))}
                     </p>
                 </Show>
                 {dynamic(move || {
                     let n = lines.see(Vec::len);
-                    (n > FEW).then(|| view! {
-                        <button type="button" class="button small plain" on:click=press(move |_| all.change(|a| *a = !*a))>
-                            {dynamic(move || if all.get() { "Show fewer".to_owned() } else { format!("Show all {n}") })}
-                        </button>
-                    })
+                    let label = move || if all.get() { "Show fewer".to_owned() } else { format!("Show all {n}") };
+                    let more = || button("button small plain", dynamic(label), move |_| all.change(|a| *a = !*a));
+                    (n > FEW).then(more)
                 })}
             </div>
         </section>
@@ -228,15 +231,9 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool) -> impl Int
             <th scope="row">
                 <span class="token">{token_text(&token)}</span>
                 <Menu label="⋯" name=name class="button plain icon small pick" left=true>
-                    <button type="button" role="menuitem" on:click=press(move |_| pick.run((false, false)))>
-                        "Use as target"
-                    </button>
-                    <button type="button" role="menuitem" on:click=press(move |_| pick.run((true, false)))>
-                        "Use as distractor"
-                    </button>
-                    <button type="button" role="menuitem" on:click=press(move |_| pick.run((false, true)))>
-                        "Add to targets"
-                    </button>
+                    {menu_item("Use as target", move |_| pick.run((false, false)))}
+                    {menu_item("Use as distractor", move |_| pick.run((true, false)))}
+                    {menu_item("Add to targets", move |_| pick.run((false, true)))}
                 </Menu>
                 {line.role.map(|r| {
                     let rank = line.candidate.rank.map(|n| format!(", rank {n}"));
@@ -246,15 +243,18 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool) -> impl Int
             {number(line.candidate.logits[0], false)}
             {two.then(|| number(line.candidate.logit_difference(), true))}
             {two.then(|| number(line.candidate.logits[1], false))}
-            {probabilities.then(|| line.candidate.probabilities.into_iter().take(if two { 2 } else { 1 }).map(|p| match p {
-                Some(p) => view! {
-                    <td class="num share" title=format::full(p) data-value=format::full(p)>
-                        <span class="share-bar" style=format!("--v:{:.3}", share(p, 1.0))></span>
-                        <span>{format::percent(p)}</span>
-                    </td>
-                }.into_any(),
-                None => view! { <td class="num"></td> }.into_any(),
-            }).collect_view())}
+            {probabilities.then(|| {
+                let shown = line.candidate.probabilities.into_iter().take(if two { 2 } else { 1 });
+                shown.map(|p| match p {
+                    Some(p) => view! {
+                        <td class="num share" title=format::full(p) data-value=format::full(p)>
+                            <span class="share-bar" style=format!("--v:{:.3}", share(p, 1.0))></span>
+                            <span>{format::percent(p)}</span>
+                        </td>
+                    }.into_any(),
+                    None => view! { <td class="num"></td> }.into_any(),
+                }).collect_view()
+            })}
         </tr>
     }
 }

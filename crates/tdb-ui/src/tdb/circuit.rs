@@ -1,5 +1,5 @@
-//! The circuit: pinned and traced nodes as a graph, how much of each one's effect goes through each other, and what they do
-//! with all other nodes ablated.
+//! The circuit: pinned and traced nodes as a graph, how much of each one's effect goes through each other, and what
+//! they do with all other nodes ablated.
 
 mod graph;
 
@@ -20,8 +20,9 @@ use crate::remote::{Remote, follow};
 use crate::session::Session;
 use crate::signals::{Memo, RwSignal, See, Signal, effect};
 use crate::sorting::sort;
-use crate::ui::CollectView;
-use crate::ui::{CardHead, ProblemCard, SaveFigure, Show, dynamic, entered, follows, press};
+use crate::ui::{
+    CardHead, CollectView, ProblemCard, SaveFigure, Show, button, choice, dynamic, entered, follows, press,
+};
 use graph::{Edge, Graph};
 
 /// So many nodes are pinned at once.
@@ -44,6 +45,8 @@ pub struct Circuit {
     /// The smallest edge that is shown, as a share of the logit difference.
     least: RwSignal<f64>,
     found: Signal<Remote<CircuitResponse>>,
+    /// What is drawn, with the edges that are large enough.
+    graph: Memo<Graph>,
     again: Callback<()>,
 }
 
@@ -76,25 +79,22 @@ impl Circuit {
                 ablate_to: set_to.get(),
             })
         });
-        provide_context(Self { session, nodes, set_to, least: RwSignal::new(LEAST), found, again });
+        let least = RwSignal::new(LEAST);
+        let graph = Memo::new(move |_| {
+            let (edges, is_known) = found.see(|found| match found {
+                Remote::Ready(found) => (edges(found, least.get()), !found.edges.is_empty()),
+                _ => Default::default(),
+            });
+            Graph { nodes: nodes.get(), tokens: session.answer.see(|a| a.tokens().to_vec()), edges, is_known }
+        });
+        provide_context(Self { session, nodes, set_to, least, found, graph, again });
     }
 
     fn get() -> Self {
         expect_context()
     }
 
-    /// What is drawn, with the edges that are large enough.
-    fn graph(self, room: usize) -> Graph {
-        let found = self.found.get();
-        let (edges, all) = match &found {
-            Remote::Ready(found) => (edges(found, self.least.get()), found.edges.len()),
-            _ => Default::default(),
-        };
-        let tokens = self.session.answer.see(|a| a.tokens().to_vec());
-        Graph { nodes: self.nodes.get(), tokens, edges, is_known: all > 0, room }
-    }
-
-    /// The graph in a box that shows its right end, where the output is.
+    /// The graph, so wide, in a box that shows its right end, where the output is.
     fn drawing(self, room: usize, class: &'static str) -> AnyView {
         let scroll = NodeRef::<html::Div>::new();
         effect(move || {
@@ -109,7 +109,7 @@ impl Circuit {
                 role="group"
                 aria-label="Circuit"
                 node_ref=scroll
-                inner_html=move || self.graph(room).svg()
+                inner_html=move || self.graph.see(|graph| graph.svg(room))
             ></div>
         }
         .into_any()
@@ -117,9 +117,10 @@ impl Circuit {
 
     /// Unpins the nodes from which no shown edges lead to the output.
     fn prune(self) {
-        let reaching = self.graph(ALONE).reaching();
-        let nodes = self.nodes.get_untracked();
-        let kept = nodes.into_iter().zip(reaching).filter(|(_, reaches)| *reaches).map(|(node, _)| node).collect();
+        let graph = self.graph.get_untracked();
+        let reaching = graph.reaching();
+        let kept =
+            graph.nodes.into_iter().zip(reaching).filter(|(_, reaches)| *reaches).map(|(node, _)| node).collect();
         self.session.pin(kept);
     }
 }
@@ -158,9 +159,7 @@ pub fn CircuitCard() -> impl IntoView {
                         output. An edge is the part of the lower node's estimated total effect that goes through \
                         the upper one."
                 >
-                    <button type="button" class="button small plain" on:click=press(move |_| tools.show_circuit())>
-                        "Enlarge"
-                    </button>
+                    {button("button small plain", "Enlarge", move |_| tools.show_circuit())}
                     <SaveFigure what="the circuit" of="#circuit svg" file="circuit" />
                 </CardHead>
                 {circuit.drawing(BESIDE, "card-body heat-scroll circuit-graph")}
@@ -200,7 +199,7 @@ pub fn CircuitView() -> impl IntoView {
                         max="30"
                         prop:value=follows(move || (circuit.least.get() * 100.0).to_string())
                         on:input=entered(move |e| {
-                            circuit.least.set(event_target_value(&e).parse::<f64>().unwrap_or_default() / 100.0);
+                            circuit.least.set(dom::number(&event_target_value(&e)).unwrap_or_default() / 100.0);
                         })
                     />
                     {move || format!("{:.0} % of the logit difference", circuit.least.get() * 100.0)}
@@ -217,24 +216,25 @@ pub fn CircuitView() -> impl IntoView {
                 <label class="row small-text">
                     "All other nodes set to "
                     <select class="field" id="circuit-to" on:change=entered(set)>
-                        {SET_TO.map(|(to, words)| view! {
-                            <option value=to.as_str() selected=follows(move || circuit.set_to.get() == to)>{words}</option>
-                        })}
+                        {SET_TO
+                            .map(|(to, words)| choice(to.as_str(), words, move || circuit.set_to.get() == to))
+                            .collect_view()}
                     </select>
                 </label>
                 <span class="grow"></span>
                 <SaveFigure what="the circuit" of="#circuit-view svg" file="circuit" />
             </div>
             <p class="quiet small-text">
-                "Pin rows of the node table with "<kbd>"p"</kbd>" or from their menu; traced nodes are here by themselves. An \
-                    edge is the part of the lower node's estimated total effect that goes through the upper one, to \
-                    first order, in units of the logit difference. What is not drawn goes through other nodes."
+                "Pin rows of the node table with "<kbd>"p"</kbd>" or from their menu; traced nodes are here by \
+                    themselves. An edge is the part of the lower node's estimated total effect that goes through the \
+                    upper one, to first order, in units of the logit difference. What is not drawn goes through other \
+                    nodes."
             </p>
             <div>{dynamic(move || figures(circuit))}</div>
             {circuit.drawing(ALONE, "heat-scroll circuit-graph")}
             <div class="circuit-lists">
                 <ul class="chips" id="pinned" aria-label="Nodes of the circuit">{dynamic(move || chips(circuit))}</ul>
-                <div inner_html=move || table(&circuit.graph(ALONE))></div>
+                <div inner_html=move || circuit.graph.see(table)></div>
             </div>
         </div>
     }
@@ -271,10 +271,11 @@ fn figures(circuit: Circuit) -> AnyView {
             class="circuit-figures"
             data-kept=format::full(found.kept)
             data-removed=format::full(found.removed)
-            title="Faithfulness: (these nodes alone − no node) / (all nodes − no node). Embeddings and biases are never ablated."
+            title="Faithfulness: (these nodes alone − no node) / (all nodes − no node). Embeddings and biases are \
+                   never ablated."
         >
-            "These nodes alone, all others set to "{to}": "<strong>{kept}</strong>" of "{all}{share}". Without these nodes: "
-            {removed}". Without any node: "{empty}"."
+            "These nodes alone, all others set to "{to}": "<strong>{kept}</strong>" of "{all}{share}
+            ". Without these nodes: "{removed}". Without any node: "{empty}"."
         </p>
     }
     .into_any()
@@ -326,7 +327,8 @@ fn table(graph: &Graph) -> String {
         let (weight, full) = (format::signed(edge.weight), format::full(edge.weight));
         let _ = write!(
             out,
-            "<tr><td>{}</td><td>{to}{}</td><td class=\"num\" data-weight=\"{full}\" title=\"{full}\">{weight}</td></tr>",
+            "<tr><td>{}</td><td>{to}{}</td><td class=\"num\" data-weight=\"{full}\" \
+             title=\"{full}\">{weight}</td></tr>",
             name(edge.from),
             format::html(&edge.words())
         );

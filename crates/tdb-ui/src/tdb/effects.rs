@@ -10,10 +10,10 @@ use crate::format;
 use crate::json::Json;
 use crate::session::Session;
 use crate::signals::{Change, Peek, See, effect};
-use crate::ui::CollectView;
-use crate::ui::press;
-use crate::ui::{CardHead, DivergingLegend, JsonButton, SaveFigure, fill_style, sign_class, token_text};
-use crate::ui::{dynamic, follows};
+use crate::ui::{
+    CardHead, CollectView, DivergingLegend, JsonButton, SaveFigure, dynamic, fill_style, follows, press, sign_class,
+    token_text,
+};
 
 type Part = (&'static str, &'static str, fn(&TokenEffects) -> &[f64]);
 
@@ -125,7 +125,9 @@ fn side_view(session: Session, answer: &Answer, at: usize, title: Option<&'stati
                     <button
                         type="button"
                         class="heat-token"
-                        aria-pressed=follows(move || session.view.see(|v| left.is_some_and(|i| v.tokens.contains(&i))).to_string())
+                        aria-pressed=follows(move || {
+                            session.view.see(|v| left.is_some_and(|i| v.tokens.contains(&i))).to_string()
+                        })
                         title=format!("{name}{remark}")
                         disabled=left.is_none()
                         on:click=press(move |_| session.view.change(|v| {

@@ -3,8 +3,8 @@
 use leptos::prelude::*;
 use tdb_api::page::ModelSlug;
 use tdb_api::routes::EffectsStream;
-use tdb_api::stream::FoldEvents;
-use tdb_api::{AblateTo, Check, EffectsFold, EffectsRequest, NodeEffect, NodeIndex, NodeType};
+use tdb_api::stream::{EffectsFold, FoldEvents};
+use tdb_api::{AblateTo, Check, EffectsRequest, NodeEffect, NodeIndex, NodeType};
 
 use super::Slug;
 use crate::answer::{Answer, Compared};
@@ -15,8 +15,7 @@ use crate::format;
 use crate::session::Session;
 use crate::signals::{Memo, Peek, RwSignal, See, Signal, effect};
 use crate::tasks::spawn;
-use crate::ui::CollectView;
-use crate::ui::{Ledger, Show, dynamic, entered, follows, sign_class};
+use crate::ui::{CollectView, Ledger, Show, choice, dynamic, entered, follows, sign_class};
 
 const STORED: &str = "tdb.exact";
 
@@ -108,7 +107,7 @@ impl ExactEffects {
 
     /// The checks of the answer, as they stand now.
     pub fn checks(self) -> Vec<Check> {
-        self.found.peek(|found| found.answer.checks.clone())
+        self.found.peek(|found| found.answer.told.checks.clone())
     }
 
     fn follow(self, session: Session) {
@@ -217,8 +216,8 @@ fn cell(effect: Option<NodeEffect>, is_missing: bool) -> String {
         false => ("", "", ""),
     };
     format!(
-        "<div class=\"cell num exact {}{class}\" role=\"gridcell\" title=\"Exact {full}, set to {}; estimated {}; difference \
-         {}{remark}\" data-value=\"{full}\" data-parts=\"{}\" data-exact=\"\">{}{mark}</div>",
+        "<div class=\"cell num exact {}{class}\" role=\"gridcell\" title=\"Exact {full}, set to {}; estimated {}; \
+         difference {}{remark}\" data-value=\"{full}\" data-parts=\"{}\" data-exact=\"\">{}{mark}</div>",
         sign_class(effect.exact),
         words(effect.ablated_to),
         format::full(effect.estimate),
@@ -228,7 +227,8 @@ fn cell(effect: Option<NodeEffect>, is_missing: bool) -> String {
     )
 }
 
-/// What is below the table: the price while it is computed, how many estimates are off, what was not looked at, the checks.
+/// What is below the table: the price while it is computed, how many estimates are off, what was not looked at, the
+/// checks.
 #[component]
 pub fn ExactFooter() -> impl IntoView {
     let exact = ExactEffects::get();
@@ -247,7 +247,7 @@ pub fn ExactFooter() -> impl IntoView {
             }
             let nodes = found.answer.nodes.len();
             if !found.done {
-                let price = found.answer.price.as_ref();
+                let price = found.answer.told.price.as_ref();
                 let price = price.map(|p| format!("{} runs, about {:.1} s; ", p.runs, p.seconds)).unwrap_or_default();
                 return view! { <span>{price}{nodes}" nodes are done."</span> }.into_any();
             }
@@ -273,7 +273,7 @@ pub fn ExactFooter() -> impl IntoView {
                 <ExactChoices />
             </Show>
             <span class="grow small-text foot-text" aria-live="polite">{dynamic(text)}</span>
-            <Ledger checks=Signal::derive(move || exact.found.see(|found| found.answer.checks.clone())) />
+            <Ledger checks=Signal::derive(move || exact.found.see(|found| found.answer.told.checks.clone())) />
         </div>
     }
 }
@@ -296,18 +296,15 @@ fn ExactChoices() -> impl IntoView {
         <label class="row small-text">
             "Set to "
             <select class="field" id="exact-to" on:change=entered(set)>
-                {SET_TO.iter().map(|(to, words)| view! {
-                    <option value=to.as_str() selected=follows(move || exact.set_to.get() == *to)>{*words}</option>
-                }).collect_view()}
+                {SET_TO.map(|(to, words)| choice(to.as_str(), words, move || exact.set_to.get() == to)).collect_view()}
             </select>
         </label>
         <Show when=move || session.answer.see(|answer| answer.is_two_sided())>
             <label class="row small-text">
                 "Side "
                 <select class="field" id="exact-side" on:change=entered(choose)>
-                    {[Compared::Left, Compared::Right].map(|side| view! {
-                        <option value=side.label() selected=follows(move || exact.side.get() == side)>{side.label()}</option>
-                    }).collect_view()}
+                    {[Compared::Left, Compared::Right]
+                        .map(|side| choice(side.label(), side.label(), move || exact.side.get() == side)).collect_view()}
                 </select>
             </label>
         </Show>

@@ -168,7 +168,8 @@ mod tests {
                     "nodeType": "mlp_neuron", "tensorIndices": [1, 7], "layerIndex": 3, "passType": "forward"
                 }],
                 "activationsByGroupId": {
-                    "activation": [0.10000000149011612], "write_norm": [2], "direction_write": [-0.5], "act_times_grad": [0]
+                    "activation": [0.10000000149011612], "write_norm": [2], "direction_write": [-0.5],
+                    "act_times_grad": [0]
                 },
                 "intermediateSumActivationsByDstByGroupId": {}
             }}

@@ -12,8 +12,7 @@ use crate::remote::{Remote, follow};
 use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{Memo, See};
-use crate::ui::CollectView;
-use crate::ui::{Show, dynamic};
+use crate::ui::{CollectView, Show, dynamic};
 
 /// Of the dictionaries whose latents the table shows.
 #[component]

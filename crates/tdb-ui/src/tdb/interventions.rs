@@ -6,14 +6,12 @@ use tdb_api::{AttentionTraceType, MlpTraceType, NodeIndex, NodeToTrace, NodeType
 use super::means::MeanValues;
 use crate::answer::Answer;
 use crate::client::capital;
+use crate::dom;
 use crate::format;
 use crate::names;
 use crate::session::Session;
 use crate::signals::{Change, Memo, Peek, RwSignal, See, Signal};
-use crate::ui::CollectView;
-use crate::ui::Tip;
-use crate::ui::{Show, dynamic, follows};
-use crate::ui::{entered, press};
+use crate::ui::{CollectView, Show, Tip, button, dynamic, entered, follows, press};
 
 /// Name and place of a node in words: `attn_L2_1 at “,” (6)`.
 pub fn describe(node: &NodeIndex, answer: &Answer) -> String {
@@ -73,9 +71,7 @@ pub fn Interventions() -> impl IntoView {
                     "Add"
                 </button>
                 <Show when=move || ablations.see(|a| a.len() > 1)>
-                    <button type="button" class="button small plain" on:click=press(move |_| session.clear_ablations())>
-                        "Clear all"
-                    </button>
+                    {button("button small plain", "Clear all", move |_| session.clear_ablations())}
                 </Show>
             </div>
             <Show when=move || adding.get()>
@@ -90,7 +86,7 @@ pub fn Interventions() -> impl IntoView {
                             let set = {
                                 let node = ablation.node_index.clone();
                                 move |text: String| {
-                                    if let Ok(value) = text.trim().parse::<f64>()
+                                    if let Some(value) = dom::number(&text)
                                         && value.is_finite()
                                     {
                                         session.ablate(node.clone(), value);
@@ -147,24 +143,18 @@ fn Trace() -> impl IntoView {
                 <div class="card-head">
                     <h2>"Trace"</h2>
                     <span class="grow"></span>
-                    <button type="button" class="button small plain" on:click=press(move |_| session.trace_back(None))>
-                        "Clear"
-                    </button>
+                    {button("button small plain", "Clear", move |_| session.trace_back(None))}
                 </div>
                 <div class="card-body stack">
                     <p>{question}</p>
                     <ol class="trail" aria-label="Way of the trace">
                         <li>
-                            <button type="button" class="chip" on:click=press(move |_| session.trace_back(None))>
-                                "logits"
-                            </button>
+                            {button("chip", "logits", move |_| session.trace_back(None))}
                         </li>
                         {dynamic(move || trail().into_iter().enumerate().map(|(i, (node, _))| view! {
                             <li>
                                 "← "
-                                <button type="button" class="chip" on:click=press(move |_| session.trace_back(Some(i)))>
-                                    {short(&node)}
-                                </button>
+                                {button("chip", short(&node), move |_| session.trace_back(Some(i)))}
                             </li>
                         }).collect_view())}
                         {dynamic(move || session.page.get().left.upstream_node_to_trace.map(|node| view! {
@@ -229,7 +219,7 @@ fn AddAblation() -> impl IntoView {
         let unit = index(&unit.get_untracked(), units, "index")?;
         let n = session.answer.peek(|a| a.tokens().len());
         let places = ranges(&places.get_untracked(), n)?;
-        let value: f64 = value.get_untracked().trim().parse().map_err(|_| "The value is not a number.".to_owned())?;
+        let value = dom::number(&value.get_untracked()).ok_or("The value is not a number.")?;
         let node = |at: Option<i64>| NodeIndex {
             node_type: kind.get_untracked(),
             tensor_indices: match kind.get_untracked() {
@@ -288,7 +278,7 @@ fn AddAblation() -> impl IntoView {
                 {field("Index", unit, "all")}
                 {field("Tokens", places, "all, 2, 3-5")}
                 {field("Value", value, "0")}
-                <button type="button" class="button" on:click=press(add)>"Ablate"</button>
+                {button("button", "Ablate", add)}
             </div>
             <MeanValues node=single value=value />
             {dynamic(move || wrong.get().map(|w| view! { <div class="field-error" role="alert">{w}</div> }))}

@@ -17,10 +17,10 @@ use crate::requests;
 use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{Change, RwSignal, See, effect};
-use crate::ui::CollectView;
-use crate::ui::{DivergingLegend, ProblemCard, SaveFigure, Tip, fill_style, sign_class};
-use crate::ui::{Show, dynamic, follows};
-use crate::ui::{entered, press};
+use crate::ui::{
+    CollectView, DivergingLegend, ProblemCard, SaveFigure, Show, Tip, dynamic, entered, fill_style, follows, press,
+    sign_class,
+};
 
 /// What the map can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,14 +194,32 @@ fn draw(session: Session, tokens: &[String], rows: Vec<MapRow>) -> AnyView {
                 .into_iter()
                 .enumerate()
                 .map(|(i, v)| {
-                    let sign = if v > 0.0 { "+" } else if v < 0.0 { "−" } else { "" };
-                    let label = format!("{sign} {name} at {} ({i}): {}", tokens.get(i).map(|t: &String| format::quoted(t)).unwrap_or_default(), format::full(v));
+                    let sign = if v > 0.0 {
+                        "+"
+                    } else if v < 0.0 {
+                        "−"
+                    } else {
+                        ""
+                    };
+                    let label = format!(
+                        "{sign} {name} at {} ({i}): {}",
+                        tokens.get(i).map(|t: &String| format::quoted(t)).unwrap_or_default(),
+                        format::full(v)
+                    );
                     view! {
                         <td class=format!("fill {}", sign_class(v)) style=fill_style(v, most)>
-                            <button type="button" class="map-cell" title=label.clone() aria-label=label on:click=press(move |_| session.view.change(|view| {
-                                view.layers = if layer < 0 { Vec::new() } else { vec![layer] };
-                                view.tokens = vec![i];
-                            }))>{sign}</button>
+                            <button
+                                type="button"
+                                class="map-cell"
+                                title=label.clone()
+                                aria-label=label
+                                on:click=press(move |_| session.view.change(|view| {
+                                    view.layers = if layer < 0 { Vec::new() } else { vec![layer] };
+                                    view.tokens = vec![i];
+                                }))
+                            >
+                                {sign}
+                            </button>
                         </td>
                     }
                 })

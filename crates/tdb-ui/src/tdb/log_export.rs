@@ -55,7 +55,8 @@ pub fn html(all: &[Entry], server: &str) -> String {
             format!("<p><a href=\"{}\">Open</a></p>", format::html(&format!("{server}{}", e.url)))
         };
         format!(
-            "<section><h2>{}</h2><p>{}</p><dl>{}</dl><p><strong>{}</strong></p>{link}{}<p><small>{}</small></p></section>",
+            "<section><h2>{}</h2><p>{}</p><dl>{}</dl><p><strong>{}</strong></p>{link}{}<p><small>{}</small></p>\
+             </section>",
             format::html(&e.title),
             format::html(&e.note),
             e.facts.iter().map(row).collect::<String>(),

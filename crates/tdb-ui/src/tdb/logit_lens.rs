@@ -11,10 +11,7 @@ use crate::format;
 use crate::remote::{Remote, follow};
 use crate::session::Session;
 use crate::signals::{RwSignal, See};
-use crate::ui::CollectView;
-use crate::ui::entered;
-use crate::ui::{ProblemCard, SaveFigure};
-use crate::ui::{Show, dynamic};
+use crate::ui::{CollectView, ProblemCard, SaveFigure, Show, dynamic, entered};
 
 /// Tokens at the end of the prompt that are asked about: each costs an unembedding in each layer.
 const LAST: i64 = 40;
@@ -79,14 +76,20 @@ pub fn LogitLens() -> impl IntoView {
                 <SaveFigure what="the logit lens" of="#logit-lens table" file="logit-lens" />
             </div>
             <p class="quiet small-text">
-                "The residual stream after each layer through the final norm and the unembedding, as if the layers above \
-                    did nothing. The top row is what the model predicts. Colour: probability."
+                "The residual stream after each layer through the final norm and the unembedding, as if the layers \
+                    above did nothing. The top row is what the model predicts. Colour: probability."
             </p>
             {dynamic(move || match state.get() {
                 Remote::Ready(lens) => {
                     let table = draw(&lens, &shown.get());
                     view! {
-                        <div class="heat-scroll" tabindex="0" role="group" aria-label="Logit lens" inner_html=table></div>
+                        <div
+                            class="heat-scroll"
+                            tabindex="0"
+                            role="group"
+                            aria-label="Logit lens"
+                            inner_html=table
+                        ></div>
                     }.into_any()
                 }
                 Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),

@@ -15,10 +15,7 @@ use crate::requests;
 use crate::session::Session;
 use crate::signals::{Peek, RwSignal, See, Signal};
 use crate::tasks::spawn;
-use crate::ui::CollectView;
-use crate::ui::Notices;
-use crate::ui::dynamic;
-use crate::ui::press;
+use crate::ui::{CollectView, Notices, button, dynamic};
 
 /// What the mean is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +75,8 @@ async fn over_prompt(page: &NodePage, prompt: String) -> Result<Mean, String> {
     Ok((mean, format!("mean over the {} tokens of this prompt, unablated", values.len())))
 }
 
-/// The mean over the whole text that the record was collated on; where the record does not tell it, over its random texts.
+/// The mean over the whole text that the record was collated on; where the record does not tell it, over its random
+/// texts.
 async fn over_data_set(page: &NodePage) -> Result<Mean, String> {
     let node = stored_node(page).ok_or("No data set has it.")?;
     let summary = client::call::<routes::RecordSummary>(&node, None).await.map_err(|p| p.message)?;
@@ -121,16 +119,14 @@ pub fn MeanValues(#[prop(into)] node: Signal<Option<NodeIndex>>, value: RwSignal
             <div class="row means">
                 {Over::all(node.node_type).iter().map(|over| {
                     let (node, words) = (node.clone(), over.words(node.node_type));
-                    view! {
-                        <button type="button" class="button small" on:click=press(move |_| {
-                            let held = node.clone();
-                            find(session, notices, slug.get_value(), node.clone(), *over, move |mean| {
-                                let _ = value.try_set(mean.0.to_string());
-                                session.remember_source(&held, &mean);
-                                let _ = found.try_set(Some(mean));
-                            });
-                        })>{words}</button>
-                    }
+                    button("button small", words, move |_| {
+                        let held = node.clone();
+                        find(session, notices, slug.get_value(), node.clone(), *over, move |mean| {
+                            let _ = value.try_set(mean.0.to_string());
+                            session.remember_source(&held, &mean);
+                            let _ = found.try_set(Some(mean));
+                        });
+                    })
                 }).collect_view()}
             </div>
         }))}

@@ -14,10 +14,7 @@ use crate::format;
 use crate::json::Json;
 use crate::session::{RunRecord, Session};
 use crate::signals::{Change, Memo, Peek, RwSignal, See, effect};
-use crate::ui::CollectView;
-use crate::ui::Menu;
-use crate::ui::{dynamic, follows};
-use crate::ui::{entered, press, sent};
+use crate::ui::{CollectView, Menu, button, dynamic, entered, follows, icon_button, menu_item, sent};
 
 const KEY: &str = "tdb.log";
 /// Entries that are kept; the oldest go first.
@@ -157,13 +154,11 @@ pub fn LogView() -> impl IntoView {
                 />
                 <button class="button small" type="submit">"Add note"</button>
                 <Menu label="Export" class="button small">
-                    <button type="button" role="menuitem" on:click=press(move |_| export("md"))>"Markdown"</button>
-                    <button type="button" role="menuitem" on:click=press(move |_| export("html"))>"HTML"</button>
-                    <button type="button" role="menuitem" on:click=press(move |_| export("ipynb"))>"Notebook (.ipynb)"</button>
+                    {menu_item("Markdown", move |_| export("md"))}
+                    {menu_item("HTML", move |_| export("html"))}
+                    {menu_item("Notebook (.ipynb)", move |_| export("ipynb"))}
                 </Menu>
-                <button type="button" class="button small plain" on:click=press(move |_| log.entries.set(Vec::new()))>
-                    "Clear"
-                </button>
+                {button("button small plain", "Clear", move |_| log.entries.set(Vec::new()))}
             </form>
             <p class="quiet small-text">
                 "Kept in this browser. Choose two entries to see only what differs."
@@ -208,14 +203,9 @@ pub fn LogView() -> impl IntoView {
                                     prop:value=entry.note.clone()
                                     on:input=entered(move |e| edit(id, &|entry| entry.note = event_target_value(&e)))
                                 />
-                                <button
-                                    type="button"
-                                    class="button small plain icon"
-                                    aria-label=format!("Delete {}", entry.title)
-                                    on:click=press(move |_| log.entries.change(|all| all.retain(|e| e.id != id)))
-                                >
-                                    "✕"
-                                </button>
+                                {icon_button(format!("Delete {}", entry.title), "", "✕", || false, move |_| {
+                                    log.entries.change(|all| all.retain(|e| e.id != id));
+                                })}
                             </div>
                             <div class="small-text quiet">{facts(&entry)}</div>
                             <div class="log-figure" inner_html=entry.svg></div>

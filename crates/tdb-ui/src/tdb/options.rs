@@ -8,16 +8,13 @@ use crate::dom;
 use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{Change, Memo, Peek, RwSignal, See};
-use crate::ui::CollectView;
-use crate::ui::Dialog;
-use crate::ui::{Show, dynamic, follows};
-use crate::ui::{entered, press};
+use crate::ui::{CollectView, Dialog, Show, button, checkbox, choice, dynamic, entered, follows};
 use crate::view::{COLUMNS, PANELS};
 
 /// Why there is a cut.
-const CUT: &str = "Dictionaries of several layers describe the same stream at different times, so that direct effects add \
-                   up for one layer only. Nodes that write before the cut are left out: its latents and their error stand \
-                   for them.";
+const CUT: &str = "Dictionaries of several layers describe the same stream at different times, so that direct effects \
+                   add up for one layer only. Nodes that write before the cut are left out: its latents and their \
+                   error stand for them.";
 
 #[component]
 pub fn Options() -> impl IntoView {
@@ -66,26 +63,10 @@ pub fn Options() -> impl IntoView {
     view! {
         // Autoencoders change what the rows are, so their switches stand in the open.
         <Show when=move || has(true) || mlp_on()>
-            <label class="check">
-                <input
-                    type="checkbox"
-                    id="mlp-autoencoders"
-                    prop:checked=follows(mlp_on)
-                    on:change=entered(move |e| set_mlp(event_target_checked(&e)))
-                />
-                "MLP autoencoders"
-            </label>
+            {checkbox("mlp-autoencoders", "MLP autoencoders", mlp_on, set_mlp)}
         </Show>
         <Show when=move || has(false) || attention_on()>
-            <label class="check">
-                <input
-                    type="checkbox"
-                    id="attention-autoencoders"
-                    prop:checked=follows(attention_on)
-                    on:change=entered(move |e| set_attention(event_target_checked(&e)))
-                />
-                "Attention autoencoders"
-            </label>
+            {checkbox("attention-autoencoders", "Attention autoencoders", attention_on, set_attention)}
         </Show>
         <Show when=move || !layers.get().is_empty() || cut().is_some()>
             <label class="check" title=CUT>
@@ -96,10 +77,12 @@ pub fn Options() -> impl IntoView {
                     aria-describedby="residual-cut-reason"
                     on:change=entered(move |e| set_cut(event_target_value(&e)))
                 >
-                    <option value="" selected=follows(move || cut().is_none())>"none"</option>
-                    {dynamic(move || layers.get().into_iter().map(|layer| view! {
-                        <option value=layer.to_string() selected=follows(move || cut() == Some(layer))>{layer}</option>
-                    }).collect_view())}
+                    {choice("", "none", move || cut().is_none())}
+                    {dynamic(move || {
+                        let layers = layers.get().into_iter();
+                        layers.map(|layer| choice(layer.to_string(), layer.to_string(), move || cut() == Some(layer)))
+                            .collect_view()
+                    })}
                 </select>
             </label>
             <Show when=move || cut().is_some()>
@@ -118,58 +101,33 @@ pub fn Options() -> impl IntoView {
             />
         </label>
         {dynamic(move || problem().map(|p| view! { <span class="field-error" role="alert">{p}</span> }))}
-        <button type="button" class="button small plain" on:click=press(move |_| open.set(true))>
-            "Display"
-        </button>
+        {button("button small plain", "Display", move |_| open.set(true))}
         <Dialog open=open title="Display">
             <div class="stack">
                 {PANELS.iter().map(|(key, label)| {
-                    let key = *key;
-                    view! {
-                        <label class="check">
-                            <input
-                                type="checkbox"
-                                prop:checked=follows(move || session.view.see(|v| v.shows(key)))
-                                on:change=entered(move |e| {
-                                    let on = event_target_checked(&e);
-                                    session.view.change(|v| {
-                                        v.hidden.retain(|h| h != key);
-                                        if !on {
-                                            v.hidden.push(key.to_owned());
-                                        }
-                                    });
-                                })
-                            />
-                            {*label}
-                        </label>
-                    }
+                    checkbox("", label, move || session.view.see(|v| v.shows(key)), move |on| {
+                        session.view.change(|v| {
+                            v.hidden.retain(|h| h != key);
+                            if !on {
+                                v.hidden.push((*key).to_owned());
+                            }
+                        });
+                    })
                 }).collect_view()}
                 <h3>"Columns of the node table"</h3>
                 {COLUMNS.iter().map(|(key, label, _)| {
-                    let key = *key;
-                    view! {
-                        <label class="check">
-                            <input
-                                type="checkbox"
-                                prop:checked=follows(move || session.view.see(|v| v.shows_column(key, dom::is_narrow())))
-                                on:change=entered(move |_| session.view.change(|v| v.toggle_column(key, dom::is_narrow())))
-                            />
-                            {*label}
-                        </label>
-                    }
+                    let is_shown = move || session.view.see(|v| v.shows_column(key, dom::is_narrow()));
+                    checkbox("", label, is_shown, move |_| {
+                        session.view.change(|v| v.toggle_column(key, dom::is_narrow()));
+                    })
                 }).collect_view()}
                 <h3>"Rows of the node table"</h3>
-                <label class="check">
-                    <input
-                        type="checkbox"
-                        prop:checked=follows(move || session.page.see(|p| p.hide_early_layers_when_ablating))
-                        on:change=entered(move |e| {
-                            let on = event_target_checked(&e);
-                            session.page.change(|p| p.hide_early_layers_when_ablating = on);
-                        })
-                    />
-                    "Hide earlier layers when ablating"
-                </label>
+                {checkbox(
+                    "",
+                    "Hide earlier layers when ablating",
+                    move || session.page.see(|p| p.hide_early_layers_when_ablating),
+                    move |on| session.page.change(|p| p.hide_early_layers_when_ablating = on),
+                )}
                 <p class="quiet">
                     "An ablation changes nothing in the layers before it; their rows would be the same on both sides."
                 </p>

@@ -14,9 +14,7 @@ use crate::requests;
 use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{Memo, RwSignal, See, Signal};
-use crate::ui::dynamic;
-use crate::ui::press;
-use crate::ui::{ProblemCard, SaveFigure, Triangle};
+use crate::ui::{ProblemCard, SaveFigure, Triangle, dynamic, press};
 
 /// Heads that one run is asked about, and heads in all: the server's own limits.
 const PER_RUN: usize = 64;
@@ -93,7 +91,11 @@ pub fn PatternsOn(#[prop(into)] prompt: Signal<Option<String>>, chosen: RwSignal
             </p>
             {dynamic(move || match state.get() {
                 Remote::Ready(response) => view! {
-                    <div class="patterns" on:click=press(choose) inner_html=small(&response, size().unwrap_or_default(), chosen.get())></div>
+                    <div
+                        class="patterns"
+                        on:click=press(choose)
+                        inner_html=small(&response, size().unwrap_or_default(), chosen.get())
+                    ></div>
                     {chosen.get().and_then(|(layer, head)| {
                         let triangle = values(&response, &name(layer, head))?;
                         let numbers = triangle.tokens.len() <= WRITTEN;
@@ -114,7 +116,9 @@ pub fn PatternsOn(#[prop(into)] prompt: Signal<Option<String>>, chosen: RwSignal
                     })}
                 }.into_any(),
                 Remote::Failed(problem) => view! { <ProblemCard problem=problem retry=again /> }.into_any(),
-                Remote::Idle => view! { <p class="quiet">"The server does not tell how many heads there are."</p> }.into_any(),
+                Remote::Idle => view! {
+                    <p class="quiet">"The server does not tell how many heads there are."</p>
+                }.into_any(),
                 Remote::Loading => view! { <div class="skeleton tall-skeleton"></div> }.into_any(),
             })}
         </div>

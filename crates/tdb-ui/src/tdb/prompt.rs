@@ -8,10 +8,7 @@ use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{Change, Memo, See, Signal};
 use crate::token_cache::Tokens;
-use crate::ui::CollectView;
-use crate::ui::Tip;
-use crate::ui::entered;
-use crate::ui::{dynamic, follows};
+use crate::ui::{CollectView, Tip, dynamic, entered, follows};
 
 #[component]
 pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<Tokens>>) -> impl IntoView {
@@ -70,9 +67,13 @@ pub fn PromptEditor(right: bool, label: Signal<String>, tokens: Signal<Option<To
                 <label class="label" for=id>{dynamic(move || label.get())}</label>
                 <Tip about="the prompt">
                     "The text before the token in question. "
-                    {move || server.facts.get().map(|facts| facts.beginning_of_text()).filter(|b| !b.is_empty()).map(|b| {
-                        format!("This model has seen {b} before every text, so begin with it; it is not put there by itself.")
-                    })}
+                    {move || {
+                        let begin = server.facts.get().map(|facts| facts.beginning_of_text());
+                        begin.filter(|begin| !begin.is_empty()).map(|begin| {
+                            format!("This model has seen {begin} before every text, so begin with it; it is not put \
+                                there by itself.")
+                        })
+                    }}
                 </Tip>
                 <span class="grow"></span>
                 <span class="label" class:field-error=too_long id=format!("{id}-count") aria-live="off">

@@ -2,15 +2,14 @@
 
 use leptos::prelude::*;
 use tdb_api::TokenRef;
+use tdb_api::page::SideState;
 
 use super::interventions::describe;
+use crate::answer::Answer;
 use crate::format;
 use crate::session::Session;
 use crate::signals::See;
-use crate::ui::CollectView;
-use crate::ui::Tip;
-use crate::ui::press;
-use crate::ui::{Show, dynamic};
+use crate::ui::{CollectView, Show, Tip, dynamic, press};
 
 #[component]
 pub fn Runs() -> impl IntoView {
@@ -37,12 +36,7 @@ pub fn Runs() -> impl IntoView {
                         <tbody>
                             {dynamic(move || session.runs.get().into_iter().rev().map(|run| {
                                 let present = session.asked.see(|a| a.as_ref() == Some(&run.page));
-                                let what = session.answer.see(|answer| {
-                                    let ablated = run.page.left.node_ablations.iter().map(|a| format!("{} = {}", describe(&a.node_index, answer), a.value));
-                                    let traced = run.page.left.upstream_node_to_trace.iter().map(|t| format!("trace {}", describe(&t.node_index, answer)));
-                                    let parts: Vec<String> = ablated.chain(traced).collect();
-                                    if parts.is_empty() { run.page.left.target_tokens.iter().map(TokenRef::to_string).collect::<Vec<_>>().join(" ") } else { parts.join("; ") }
-                                });
+                                let what = session.answer.see(|answer| asked(&run.page.left, answer));
                                 let cell = |i: usize| match run.loss[i].or(run.activation[i]) {
                                     Some(v) => view! {
                                         <td class="num" title=format::full(v)>{format::signed(v)}</td>
@@ -54,10 +48,17 @@ pub fn Runs() -> impl IntoView {
                                 view! {
                                     <tr class:present=present>
                                         <th scope="row">
-                                            <button type="button" class="button small plain" aria-current=present.then_some("true") on:click=press(move |_| {
-                                                let view = session.view.get_untracked();
-                                                session.open(page.clone(), view);
-                                            })>{run.id}</button>
+                                            <button
+                                                type="button"
+                                                class="button small plain"
+                                                aria-current=present.then_some("true")
+                                                on:click=press(move |_| {
+                                                    let view = session.view.get_untracked();
+                                                    session.open(page.clone(), view);
+                                                })
+                                            >
+                                                {run.id}
+                                            </button>
                                         </th>
                                         <td class="what" title=format!("{}\n{what}", run.page.left.prompt)>
                                             {what.clone()}
@@ -72,5 +73,16 @@ pub fn Runs() -> impl IntoView {
                 </div>
             </section>
         </Show>
+    }
+}
+
+/// What was ablated and traced; without either, the targets.
+fn asked(side: &SideState, answer: &Answer) -> String {
+    let ablated = side.node_ablations.iter().map(|a| format!("{} = {}", describe(&a.node_index, answer), a.value));
+    let traced = side.upstream_node_to_trace.iter().map(|t| format!("trace {}", describe(&t.node_index, answer)));
+    let parts: Vec<String> = ablated.chain(traced).collect();
+    match parts.is_empty() {
+        true => side.target_tokens.iter().map(TokenRef::to_string).collect::<Vec<_>>().join(" "),
+        false => parts.join("; "),
     }
 }

@@ -12,15 +12,13 @@ use tdb_api::{BatchedTdbRequest, NodeAblation, NodeIndex, NodeType, PassType, Sa
 use super::interventions::describe;
 use super::notebook::Log;
 use crate::client::{self, Abort, Kind, Problem};
+use crate::dom;
 use crate::format;
 use crate::names::parse_jump;
 use crate::session::Session;
 use crate::signals::{Memo, RwSignal, See};
 use crate::tasks::spawn;
-use crate::ui::CollectView;
-use crate::ui::{ProblemCard, number_field};
-use crate::ui::{Show, dynamic, follows};
-use crate::ui::{entered, press, sent};
+use crate::ui::{CollectView, ProblemCard, Show, button, dynamic, entered, follows, number_field, sent};
 
 /// Strengths of the curve.
 const DOSES: usize = 11;
@@ -50,7 +48,7 @@ pub fn Sampling() -> impl IntoView {
     let start = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
         let (Some(side), Ok(_)) = (side.get_untracked(), untrack(held)) else { return };
-        let number = |signal: RwSignal<String>| signal.get_untracked().trim().parse::<f64>().unwrap_or(f64::NAN);
+        let number = |signal: RwSignal<String>| dom::number(&signal.get_untracked()).unwrap_or(f64::NAN);
         let request = SampleRequest {
             prompt: side.prompt,
             node_ablations: Some(side.node_ablations),
@@ -124,13 +122,13 @@ pub fn Sampling() -> impl IntoView {
                 {input("at", "hold-value", held_value)}
                 <button class="button primary" type="submit" disabled=follows(move || running.get())>"Continue"</button>
                 <Show when=move || running.get()>
-                    <button type="button" class="button" on:click=press(move |_| abort.set_value(None))>"Cancel"</button>
+                    {button("button", "Cancel", move |_| abort.set_value(None))}
                 </Show>
             </form>
             <p class="quiet small-text">
-                "Both continuations are drawn with the same seed. A node that is held has this value at every token, also \
-                    at those that are drawn, beside the question's ablations. Temperature 0 takes the likeliest token. \
-                    Colour: probability."
+                "Both continuations are drawn with the same seed. A node that is held has this value at every token, \
+                    also at those that are drawn, beside the question's ablations. Temperature 0 takes the likeliest \
+                    token. Colour: probability."
             </p>
             {dynamic(move || held().err().map(|wrong| view! { <p class="field-error" role="alert">{wrong}</p> }))}
             {dynamic(move || problem.get().map(|p| view! { <ProblemCard problem=p /> }))}
@@ -158,7 +156,7 @@ fn held(name: &str, value: &str) -> Result<Option<NodeAblation>, String> {
     }
     let (node_type, layer, unit) = parse_jump(name, NodeType::MlpNeuron)
         .ok_or("Name a node with layer and index, as mlp_L3_44 or mlp_ae_L1_7.")?;
-    let value: f64 = value.trim().parse().map_err(|_| "Hold it at a number.".to_owned())?;
+    let value = dom::number(value).ok_or("Hold it at a number.")?;
     let (node_type, tensor_indices) = match node_type {
         NodeType::AttentionHead => (node_type, vec![None, None, Some(unit)]),
         // A latent of attention is one by what it reads, too.
@@ -195,7 +193,7 @@ fn Doses(side: Memo<Option<SideState>>) -> impl IntoView {
     let ablations = move || side.see(|s| s.as_ref().map(|s| s.node_ablations.clone()).unwrap_or_default());
     let ask = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
-        let number = |signal: RwSignal<String>| signal.get_untracked().trim().parse::<f64>().ok();
+        let number = |signal: RwSignal<String>| dom::number(&signal.get_untracked());
         let (page, held) = (session.asked.get_untracked(), side.get_untracked());
         let (Some(page), Some(held), Some(low), Some(high)) = (page, held, number(low), number(high)) else { return };
         let at = chosen.get_untracked();

@@ -17,9 +17,7 @@ use crate::remote::{Remote, follow_question};
 use crate::server::Server;
 use crate::session::Session;
 use crate::signals::{Memo, Peek, RwSignal, See, effect};
-use crate::ui::CollectView;
-use crate::ui::{ProblemCard, Tip};
-use crate::ui::{Show, dynamic};
+use crate::ui::{CollectView, ProblemCard, Show, Tip, dynamic};
 
 /// Examples shown, and tokens around the strongest of each.
 const FEW: usize = 4;

@@ -9,8 +9,7 @@ use crate::dom;
 use crate::json::Json;
 use crate::session::Session;
 use crate::tasks::spawn;
-use crate::ui::press;
-use crate::ui::{Menu, Notices};
+use crate::ui::{Menu, Notices, menu_item};
 
 #[component]
 pub fn ShareMenu() -> impl IntoView {
@@ -30,23 +29,19 @@ pub fn ShareMenu() -> impl IntoView {
     let server = client::absolute_server;
     view! {
         <Menu label="Share" class="button small plain">
-            <button type="button" role="menuitem" on:click=press(move |_| copy("Link", link() + &export::as_fragment(&exact.checks())))>"Copy link"</button>
-            <button type="button" role="menuitem" on:click=press(move |_| spawn(async move {
+            {menu_item("Copy link", move |_| copy("Link", link() + &export::as_fragment(&exact.checks())))}
+            {menu_item("Copy short link", move |_| spawn(async move {
                 let link = session.short_link().await.unwrap_or_else(link) + &export::as_fragment(&exact.checks());
                 copy("Short link", link);
-            }))>"Copy short link"</button>
-            <button type="button" role="menuitem" on:click=press(move |_| copy("Command", export::curl(&server(), &body())))>
-                "Copy as curl"
-            </button>
-            <button type="button" role="menuitem" on:click=press(move |_| copy("Python", export::python(&server(), &body())))>
-                "Copy as Python"
-            </button>
-            <button type="button" role="menuitem" on:click=press(move |_| {
+            }))}
+            {menu_item("Copy as curl", move |_| copy("Command", export::curl(&server(), &body())))}
+            {menu_item("Copy as Python", move |_| copy("Python", export::python(&server(), &body())))}
+            {menu_item("Save node table as CSV", move |_| {
                 dom::download("tdb-nodes.csv", "text/csv", &export::csv(session, &exact.checks(), &link()));
-            })>"Save node table as CSV"</button>
-            <button type="button" role="menuitem" on:click=press(move |_| {
+            })}
+            {menu_item("Save everything as JSON", move |_| {
                 dom::download("tdb-answer.json", "application/json", &export::json(session, &exact.checks(), &link()));
-            })>"Save everything as JSON"</button>
+            })}
         </Menu>
     }
 }

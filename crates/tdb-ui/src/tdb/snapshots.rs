@@ -11,10 +11,7 @@ use crate::json::Json;
 use crate::session::{Session, read_query};
 use crate::signals::{Peek, RwSignal, See};
 use crate::tasks::spawn;
-use crate::ui::CollectView;
-use crate::ui::{Dialog, Notices, verdict};
-use crate::ui::{dynamic, follows};
-use crate::ui::{entered, press, sent};
+use crate::ui::{CollectView, Dialog, Notices, button, dynamic, entered, follows, press, sent, verdict};
 
 const KEY: &str = "tdb.snapshots";
 
@@ -123,9 +120,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
                         let (open_it, gone) = (snapshot.clone(), snapshot.name.clone());
                         view! {
                             <li class="row nowrap">
-                                <button type="button" class="button small" on:click=press(move |_| restore(open_it.clone()))>
-                                    "Open"
-                                </button>
+                                {button("button small", "Open", move |_| restore(open_it.clone()))}
                                 <span class="grow">
                                     <strong>{snapshot.name.clone()}</strong>
                                     " "
@@ -133,11 +128,18 @@ pub fn SnapshotsMenu() -> impl IntoView {
                                         {facts(&snapshot)}" "{snapshot.note.clone()}
                                     </span>
                                 </span>
-                                <button type="button" class="button small plain" aria-label=format!("Delete {}", snapshot.name) on:click=press(move |_| {
-                                    let mut list = all.get_untracked();
-                                    list.retain(|s| s.name != gone);
-                                    keep(list);
-                                })>"Delete"</button>
+                                <button
+                                    type="button"
+                                    class="button small plain"
+                                    aria-label=format!("Delete {}", snapshot.name)
+                                    on:click=press(move |_| {
+                                        let mut list = all.get_untracked();
+                                        list.retain(|s| s.name != gone);
+                                        keep(list);
+                                    })
+                                >
+                                    "Delete"
+                                </button>
                             </li>
                         }
                     }).collect_view())}
@@ -146,10 +148,17 @@ pub fn SnapshotsMenu() -> impl IntoView {
                 <p class="quiet">"None yet. They are kept in this browser alone; a file carries them to another."</p>
             }))}
             <div class="row">
-                <button type="button" class="button small" disabled=follows(move || all.see(Vec::is_empty)) on:click=press(move |_| {
-                    let text = Json::of(&all.get_untracked()).pretty();
-                    dom::download("tdb-snapshots.json", "application/json", &text);
-                })>"Export as a file"</button>
+                <button
+                    type="button"
+                    class="button small"
+                    disabled=follows(move || all.see(Vec::is_empty))
+                    on:click=press(move |_| {
+                        let text = Json::of(&all.get_untracked()).pretty();
+                        dom::download("tdb-snapshots.json", "application/json", &text);
+                    })
+                >
+                    "Export as a file"
+                </button>
                 <label class="button small">
                     "Import a file"
                     <input

@@ -14,9 +14,7 @@ use crate::dom;
 use crate::format;
 use crate::session::{Layers, Session};
 use crate::signals::See;
-use crate::ui::CollectView;
-use crate::ui::{JsonButton, token_text};
-use crate::ui::{dynamic, follows};
+use crate::ui::{CollectView, JsonButton, dynamic, follows, token_text};
 use crate::view::{Line, ViewState, arrange};
 
 fn tokens(list: &[TokenRef]) -> AnyView {

@@ -23,9 +23,7 @@ use crate::format;
 use crate::json::Json;
 use crate::session::{Layers, Session};
 use crate::signals::{Change, Memo, Peek, RwSignal, See, effect};
-use crate::ui::{JsonButton, Placed, Tip, Viewport, VirtualList};
-use crate::ui::{dynamic, follows};
-use crate::ui::{keyed, press};
+use crate::ui::{JsonButton, Placed, Tip, Viewport, VirtualList, dynamic, follows, keyed, press};
 use crate::view::{Line, arrange};
 use keys::{Action, Context, LineKind};
 
@@ -404,7 +402,8 @@ pub fn NodeTable() -> impl IntoView {
                 </div>
                 {dynamic(move || {
                     let is_empty = lines.see(Vec::is_empty) && session.busy.see(Option::is_none);
-                    let what = if session.view.see(|v| v.is_filtered()) { "No node passes the filter." } else { "No nodes." };
+                    let is_filtered = session.view.see(|v| v.is_filtered());
+                    let what = if is_filtered { "No node passes the filter." } else { "No nodes." };
                     is_empty.then(|| view! { <p class="quiet empty">{what}</p> })
                 })}
             </div>

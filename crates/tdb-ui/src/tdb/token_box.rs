@@ -9,10 +9,7 @@ use crate::session::Session;
 use crate::signals::{Change, Memo, RwSignal, See, Signal};
 use crate::tasks::spawn;
 use crate::token_cache::{TokenCache, Tokens};
-use crate::ui::CollectView;
-use crate::ui::press;
-use crate::ui::{Combobox, Tip};
-use crate::ui::{Show, dynamic};
+use crate::ui::{CollectView, Combobox, Show, Tip, dynamic, icon_button};
 
 #[component]
 pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
@@ -39,8 +36,8 @@ pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
                 {if distractor {
                     view! {
                         <Tip about="distractors">
-                            "The token to compare with. What favours it counts as negative. Left empty, the target's logit \
-                                itself is asked about."
+                            "The token to compare with. What favours it counts as negative. Left empty, the target's \
+                                logit itself is asked about."
                         </Tip>
                     }.into_any()
                 } else {
@@ -55,25 +52,15 @@ pub fn TokenList(right: bool, distractor: bool) -> impl IntoView {
                 {dynamic(move || (0..count.get()).map(|at| view! {
                     <TokenBox right=right distractor=distractor at=at />
                 }).collect_view())}
-                <button
-                    type="button"
-                    class="button small plain icon"
-                    aria-label=format!("Add a {what} token")
-                    title=format!("Add a {what} token")
-                    on:click=press(move |_| change(&|tokens| tokens.push(TokenRef::default())))
-                >
-                    "+"
-                </button>
+                {icon_button(format!("Add a {what} token"), "", "+", || false, move |_| {
+                    change(&|tokens| tokens.push(TokenRef::default()));
+                })}
                 <Show when=move || { count.get() > least }>
-                    <button
-                        type="button"
-                        class="button small plain icon"
-                        aria-label=format!("Remove the last {what} token")
-                        title=format!("Remove the last {what} token")
-                        on:click=press(move |_| change(&|tokens| { tokens.pop(); }))
-                    >
-                        "−"
-                    </button>
+                    {icon_button(format!("Remove the last {what} token"), "", "−", || false, move |_| {
+                        change(&|tokens| {
+                            tokens.pop();
+                        });
+                    })}
                 </Show>
             </div>
         </div>
@@ -137,7 +124,9 @@ fn TokenBox(right: bool, distractor: bool, at: usize) -> impl IntoView {
             />
             <div class="token-note" id=problem_id aria-live="polite">
                 {dynamic(move || problem.get().map(|p| view! { <span class="field-error">{p}</span> }))}
-                {dynamic(move || by_id().map(|id| view! { <span class="field-warning">{format!("token {id}")}</span> }))}
+                {dynamic(move || by_id().map(|id| view! {
+                    <span class="field-warning">{format!("token {id}")}</span>
+                }))}
                 {dynamic(move || warning().map(|w| view! { <span class="field-warning">{w}</span> }))}
             </div>
         </div>

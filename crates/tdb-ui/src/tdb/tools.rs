@@ -5,10 +5,7 @@ use leptos::prelude::*;
 use super::{circuit::CircuitView, logit_lens::LogitLens, notebook::LogView, patterns::Patterns, sampling::Sampling};
 use crate::context::{expect_context, provide_context};
 use crate::signals::{RwSignal, Signal};
-use crate::ui::CollectView;
-use crate::ui::Dialog;
-use crate::ui::dynamic;
-use crate::ui::press;
+use crate::ui::{CollectView, Dialog, dynamic, press};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tool {

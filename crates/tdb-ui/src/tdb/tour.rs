@@ -5,8 +5,7 @@ use tdb_api::page::TOUR;
 
 use crate::session::Session;
 use crate::signals::{Change, Memo, See};
-use crate::ui::press;
-use crate::ui::{Show, dynamic};
+use crate::ui::{Show, button, dynamic};
 use crate::view::ViewState;
 
 /// Goes to a step, counted from 1; beyond the last one the tour ends where it is.
@@ -34,17 +33,15 @@ pub fn Tour() -> impl IntoView {
                         <span class="quiet">{format!("step {step} of {}", TOUR.len())}</span>
                         <span class="grow"></span>
                         <Show when=move || { step > 1 }>
-                            <button type="button" class="button small" on:click=press(move |_| go(session, step - 1))>
-                                "Back"
-                            </button>
+                            {button("button small", "Back", move |_| go(session, step - 1))}
                         </Show>
-                        <button type="button" class="button small primary" on:click=press(move |_| go(session, step + 1))>
-                            {if step < TOUR.len() { "Next" } else { "Done" }}
-                        </button>
+                        {button(
+                            "button small primary",
+                            if step < TOUR.len() { "Next" } else { "Done" },
+                            move |_| go(session, step + 1),
+                        )}
                         <Show when=move || { step < TOUR.len() }>
-                            <button type="button" class="button small plain" on:click=press(move |_| go(session, 0))>
-                                "Skip the tour"
-                            </button>
+                            {button("button small plain", "Skip the tour", move |_| go(session, 0))}
                         </Show>
                     </div>
                     <p class="card-body" aria-live="polite">{here.statement.text()}</p>

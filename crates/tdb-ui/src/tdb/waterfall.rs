@@ -12,9 +12,7 @@ use crate::format;
 use crate::json::Json;
 use crate::session::Session;
 use crate::signals::{Change, See};
-use crate::ui::press;
-use crate::ui::{CardHead, JsonButton, SaveFigure, sign_class};
-use crate::ui::{Show, dynamic, follows};
+use crate::ui::{CardHead, JsonButton, SaveFigure, Show, dynamic, follows, press, sign_class};
 
 /// A part's name in full, and short with its layer.
 fn name(term: &Contribution) -> (String, String) {
@@ -81,7 +79,10 @@ pub fn Waterfall() -> impl IntoView {
                     on:click=press(filter)
                     inner_html=move || {
                         let ablated = session.asked.see(|a| a.as_ref().is_some_and(|a| a.right.is_none()));
-                        let titles = if ablated { ["Left: ablated", "Right: baseline"] } else { ["Left prompt", "Right prompt"] };
+                        let titles = match ablated {
+                            true => ["Left: ablated", "Right: baseline"],
+                            false => ["Left prompt", "Right prompt"],
+                        };
                         draw(&told(), titles)
                     }
                 ></div>

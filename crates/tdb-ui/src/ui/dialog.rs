@@ -49,7 +49,12 @@ pub fn Dialog(
         >
             <div class="dialog-head">
                 <h2 class="grow">{dynamic(move || title.get())}</h2>
-                <button type="button" class="button plain icon" aria-label="Close" on:click=press(move |_| open.set(false))>
+                <button
+                    type="button"
+                    class="button plain icon"
+                    aria-label="Close"
+                    on:click=press(move |_| open.set(false))
+                >
                     "✕"
                 </button>
             </div>

@@ -1,4 +1,5 @@
-//! Handlers of events, boxed: what the framework does with a handler is compiled once for all of them, not once for each.
+//! Handlers of events, boxed: what the framework does with a handler is compiled once for all of them, not once for
+//! each.
 
 use web_sys::{DragEvent, Event, KeyboardEvent, MouseEvent, SubmitEvent};
 

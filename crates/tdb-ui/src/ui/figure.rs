@@ -7,7 +7,7 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{CanvasRenderingContext2d, CssStyleDeclaration, Element, HtmlCanvasElement, HtmlImageElement, Node};
 
-use super::press;
+use super::menu_item;
 use super::{Menu, Notices};
 use crate::context::use_context;
 use crate::dom;
@@ -57,17 +57,15 @@ pub fn SaveFigure(
     };
     view! {
         <Menu label="Save" name=format!("Save {what} as a figure") class="button small plain">
-            <button type="button" role="menuitem" on:click=press(svg)>"Save as SVG"</button>
-            <button type="button" role="menuitem" on:click=press(png)>"Save as PNG"</button>
-            {keep.map(|keep| view! {
-                <button type="button" role="menuitem" on:click=press(move |_| match draw() {
+            {menu_item("Save as SVG", svg)}
+            {menu_item("Save as PNG", png)}
+            {keep.map(|keep| menu_item("Add to the log", move |_| match draw() {
                     Some(figure) => {
                         keep.0.run((what, figure.svg));
                         notices.say("The figure is in the log.");
                     }
                     None => notices.say("There is no figure to keep."),
-                })>"Add to the log"</button>
-            })}
+                }))}
         </Menu>
     }
 }
@@ -242,7 +240,7 @@ impl Pen {
             return;
         }
         let Some(colour) = self.colour(&property(style, "color")) else { return };
-        let size: f64 = property(style, "font-size").trim_end_matches("px").parse().unwrap_or(12.0);
+        let size = dom::number(property(style, "font-size").trim_end_matches("px")).unwrap_or(12.0);
         let family = property(style, "font-family").replace('"', "'");
         let weight = property(style, "font-weight");
         let _ = write!(

@@ -30,7 +30,9 @@ pub fn DivergingLegend(#[prop(into)] most: Signal<f64>) -> impl IntoView {
         <span
             class="legend"
             role="img"
-            aria-label=follows(move || format!("Scale from minus {0} (orange) to plus {0} (blue)", format::number(most.get())))
+            aria-label=follows(move || {
+                format!("Scale from minus {0} (orange) to plus {0} (blue)", format::number(most.get()))
+            })
         >
             <span>{dynamic(move || format::signed(-most.get()))}</span>
             <span class="legend-bar diverging"></span>

@@ -6,6 +6,7 @@ use leptos::prelude::*;
 use serde_json::Value;
 
 use super::CollectView;
+use super::button;
 use super::dynamic;
 use super::press;
 use super::{Dialog, Notices};
@@ -53,12 +54,8 @@ pub fn JsonButton(
         </button>
         <Dialog open=open title=format!("JSON of {what}")>
             <div class="row">
-                <button type="button" class="button small" on:click=press(copy)>
-                    "Copy"
-                </button>
-                <button type="button" class="button small" on:click=press(save)>
-                    "Save as a file"
-                </button>
+                {button("button small", "Copy", copy)}
+                {button("button small", "Save as a file", save)}
             </div>
             {dynamic(move || view! { <JsonTree json=shown.get() /> })}
         </Dialog>
@@ -93,8 +90,8 @@ fn branch(label: String, root: Arc<Json>, path: Vec<Step>, depth: usize) -> AnyV
         >
             <summary>{key}<span class="count">{count}</span></summary>
             {dynamic(move || {
-                open.get()
-                    .then(|| children.iter().map(|(label, path)| branch(label.clone(), root.clone(), path.clone(), depth + 1)).collect_view())
+                let child = |(label, path): &(String, Vec<Step>)| branch(label.clone(), root.clone(), path.clone(), depth + 1);
+                open.get().then(|| children.iter().map(child).collect_view())
             })}
         </details>
     }

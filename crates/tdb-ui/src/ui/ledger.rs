@@ -32,8 +32,8 @@ pub fn Ledger(#[prop(into)] checks: Signal<Vec<Check>>) -> impl IntoView {
                         <summary>{mark}{verdict(&checks)}</summary>
                         <ul>{checks.into_iter().map(line).collect_view()}</ul>
                         <p class="quiet small-text">
-                            "The formulas are held in the tests against the answers recorded from OpenAI's transformer-debugger, \
-                                within 0.0002 + 0.1 %."
+                            "The formulas are held in the tests against the answers recorded from OpenAI's \
+                                transformer-debugger, within 0.0002 + 0.1 %."
                         </p>
                     </details>
                 }

@@ -2,7 +2,7 @@
 
 use leptos::prelude::*;
 
-use super::press;
+use super::button;
 use crate::client::{Kind, Problem, capital};
 
 fn heading(problem: &Problem) -> &'static str {
@@ -27,11 +27,9 @@ pub fn ProblemCard(problem: Problem, #[prop(optional)] retry: Option<Callback<()
                 {capital(&problem.message)}
             </div>
             // What the server refuses once it refuses again.
-            {retry.filter(|_| !matches!(problem.kind, Kind::Refused(400..=428 | 430..=499))).map(|retry| view! {
-                <button type="button" class="button small" on:click=press(move |_| retry.run(()))>
-                    "Try again"
-                </button>
-            })}
+            {retry
+                .filter(|_| !matches!(problem.kind, Kind::Refused(400..=428 | 430..=499)))
+                .map(|retry| button("button small", "Try again", move |_| retry.run(())))}
         </div>
     }
 }

@@ -59,7 +59,8 @@ pub struct Sight {
 }
 
 impl Sight {
-    /// Where the box has to scroll to for an item to be in sight, if it is not; the top of one that is larger than the box.
+    /// Where the box has to scroll to for an item to be in sight, if it is not; the top of one that is larger than the
+    /// box.
     pub fn reveal<T>(self, item: &Placed<T>, height: f64) -> Option<f64> {
         let needed = item.top + height + self.head;
         if item.top < self.top {

@@ -41,6 +41,7 @@ impl Edge {
     }
 }
 
+#[derive(Clone, PartialEq)]
 pub struct Graph {
     pub nodes: Vec<NodeIndex>,
     pub tokens: Vec<String>,
@@ -48,8 +49,6 @@ pub struct Graph {
     pub edges: Vec<Edge>,
     /// Whether there are edges at all; without them only nodes are drawn.
     pub is_known: bool,
-    /// The width to be filled.
-    pub room: usize,
 }
 
 impl Graph {
@@ -68,8 +67,9 @@ impl Graph {
         }
     }
 
-    pub fn svg(&self) -> String {
-        let columns = self.columns();
+    /// Drawn as wide as there is room, or wider.
+    pub fn svg(&self, room: usize) -> String {
+        let columns = self.columns(room);
         let n = columns.widths.len();
         let lines = self.lines();
         let height_of = |line: usize| (lines.count - line) * LINE + 16;
@@ -88,8 +88,8 @@ impl Graph {
         let output = (x_of(Some(n - 1)), 16);
         let described: Vec<String> = self.nodes.iter().map(names::node_name).collect();
         let mut out = format!(
-            "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"Output, \
-             from {}\">",
+            "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" role=\"img\" \
+             aria-label=\"Output, from {}\">",
             described.join(", from ")
         );
         for (name, line) in &lines.names {
@@ -166,9 +166,9 @@ impl Graph {
     }
 
     /// As wide as there is room for, wider where nodes stand; tokens without nodes need no more than their text.
-    fn columns(&self) -> Columns {
+    fn columns(&self, room: usize) -> Columns {
         let n = self.tokens.len().max(1);
-        let even = (self.room / n).clamp(COLUMN.0, COLUMN.1);
+        let even = (room / n).clamp(COLUMN.0, COLUMN.1);
         // Narrow columns have their tokens written upwards.
         let upwards = even < WIDE;
         if upwards {
@@ -179,12 +179,12 @@ impl Graph {
             weights[token] = (weights[token] + 2).min(7);
         }
         let all: usize = weights.iter().sum();
-        let widths = weights.iter().map(|weight| (self.room * weight / all).clamp(WIDE, WIDEST)).collect();
+        let widths = weights.iter().map(|weight| (room * weight / all).clamp(WIDE, WIDEST)).collect();
         Columns { widths, upwards }
     }
 
-    /// The lines that nodes stand on, from the bottom of the model up: one for each part of a layer, and more where nodes
-    /// stand at one token.
+    /// The lines that nodes stand on, from the bottom of the model up: one for each part of a layer, and more where
+    /// nodes stand at one token.
     fn lines(&self) -> Lines {
         let part = |node: &NodeIndex| (node.layer_index.unwrap_or(-1), LayerPart::of(node.node_type));
         let mut order: Vec<usize> = (0..self.nodes.len()).collect();
@@ -268,7 +268,6 @@ mod tests {
             tokens: ["a", " <b"].map(str::to_owned).to_vec(),
             edges: edges.iter().map(edge).collect(),
             is_known: true,
-            room: 300,
         }
     }
 
@@ -288,14 +287,14 @@ mod tests {
 
     #[test]
     fn a_column_in_which_nodes_stand_is_wider() {
-        let columns = graph(&[]).columns();
+        let columns = graph(&[]).columns(300);
         assert_eq!((columns.upwards, columns.widths.as_slice()), (false, &[WIDE, WIDEST][..]));
         assert_eq!(columns.middle(1), LEFT + columns.widths[0] + columns.widths[1] / 2);
     }
 
     #[test]
     fn text_of_the_prompt_is_no_markup() {
-        let svg = graph(&[(0, Some(1)), (1, None)]).svg();
+        let svg = graph(&[(0, Some(1)), (1, None)]).svg(300);
         assert!(svg.contains("&lt;b") && !svg.contains("<b"), "{svg}");
         assert_eq!(svg.matches("<line").count(), 2);
         assert_eq!(svg.matches("faint").count(), 2, "the third node and its name");

@@ -6,9 +6,7 @@ use tdb_api::ComponentTypeForAttention;
 use super::Table;
 use crate::answer::{Compared, Metric};
 use crate::signals::{Change, See, Signal};
-use crate::ui::CollectView;
-use crate::ui::press;
-use crate::ui::{Show, dynamic, follows};
+use crate::ui::{CollectView, Show, dynamic, follows, press};
 use crate::view::{Sort, SortBy};
 
 /// The columns' widths as a custom property: head and rows share it.
@@ -113,9 +111,9 @@ pub fn Head(table: Table) -> impl IntoView {
                     <div
                         class="cell head num"
                         role="columnheader"
-                        title="What the objective loses when this node alone is set to zero, or to a mean as chosen below the \
-                            table, computed by a run without it. ≠ marks where the estimated total effect parts from it by more \
-                            than 20 % and 2 % of the objective."
+                        title="What the objective loses when this node alone is set to zero, or to a mean as chosen \
+                            below the table, computed by a run without it. ≠ marks where the estimated total effect \
+                            parts from it by more than 20 % and 2 % of the objective."
                     >
                         <span class="sort-label">
                             {move || table.exact.heading(table.shape.see(|s| s.two_sided))}
@@ -191,12 +189,17 @@ fn SortHead(
         session.view.change(|v| v.sort = Order::next(Order::of(v.sort, by), by));
     };
     view! {
-        <div class=format!("cell head {class}") role="columnheader" data-term=term aria-sort=follows(move || match order() {
-            Some(Order::Descending) => "descending",
-            Some(Order::Ascending) => "ascending",
-            Some(Order::Size) => "other",
-            None => "none",
-        })>
+        <div
+            class=format!("cell head {class}")
+            role="columnheader"
+            data-term=term
+            aria-sort=follows(move || match order() {
+                Some(Order::Descending) => "descending",
+                Some(Order::Ascending) => "ascending",
+                Some(Order::Size) => "other",
+                None => "none",
+            })
+        >
             <button type="button" class="sort" aria-describedby="term-tip" on:click=press(sort)>
                 {dynamic(move || label.get())}
                 <span aria-hidden="true">

@@ -13,10 +13,7 @@ use crate::answer::Compared;
 use crate::dom;
 use crate::format;
 use crate::signals::{Change, Peek, RwSignal, See, Signal};
-use crate::ui::CollectView;
-use crate::ui::token_text;
-use crate::ui::{dynamic, follows};
-use crate::ui::{entered, press};
+use crate::ui::{CollectView, button, dynamic, entered, follows, token_text};
 
 #[component]
 pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
@@ -43,7 +40,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
     let ablate = {
         let node = node.clone();
         move |_| {
-            if let Ok(v) = value.get_untracked().trim().parse::<f64>() {
+            if let Some(v) = dom::number(&value.get_untracked()) {
                 session.ablate(node.clone(), v);
             }
         }
@@ -53,7 +50,7 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
         let last = node.tensor_indices.len().saturating_sub(1);
         node.tensor_indices[..last].fill(None);
         move |_| {
-            if let Ok(v) = value.get_untracked().trim().parse::<f64>() {
+            if let Some(v) = dom::number(&value.get_untracked()) {
                 session.ablate(node.clone(), v);
             }
         }
@@ -86,23 +83,15 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                                     on:input=entered(move |e| value.set(event_target_value(&e)))
                                 />
                             </label>
-                            <button type="button" class="button small" on:click=press(ablate)>"Ablate"</button>
-                            <button type="button" class="button small" on:click=press(everywhere)>"at every token"</button>
+                            {button("button small", "Ablate", ablate)}
+                            {button("button small", "at every token", everywhere)}
                         </div>
                         <MeanValues node=Signal::stored(Some(averaged.clone())) value=value />
                     })}
                     <div class="row">
                         {ways.into_iter().map(|(through, label)| {
                             let node = node.clone();
-                            view! {
-                                <button
-                                    type="button"
-                                    class="button small"
-                                    on:click=press(move |_| session.trace(node.clone(), through))
-                                >
-                                    {label}
-                                </button>
-                            }
+                            button("button small", label, move |_| session.trace(node.clone(), through))
                         }).collect_view()}
                         {href.map(|href| view! {
                             <a class="button small" href=href target="_blank" rel="noopener">"Open page"</a>
@@ -122,9 +111,12 @@ pub fn Detail(table: Table, row: usize, top: f64) -> impl IntoView {
                         if lists.iter().all(Vec::is_empty) {
                             return view! { <p class="quiet">"No token readings for this node."</p> }.into_any();
                         }
-                        (0..shown).flat_map(|side| lists[side].iter().map(move |l| (side, l.clone())).collect::<Vec<_>>()).map(|(side, (label, tokens))| {
-                            let side = match (two && !same, side) { (false, _) => "", (_, 0) => "Left: ", _ => "Right: " };
-                            view! { <Reading label=format!("{side}{label}") tokens=tokens /> }
+                        let names = if two && !same { ["Left: ", "Right: "] } else { [""; 2] };
+                        let of_side = |side: usize| {
+                            lists[side].iter().map(move |(label, tokens)| (format!("{}{label}", names[side]), tokens))
+                        };
+                        (0..shown).flat_map(of_side).map(|(label, tokens)| view! {
+                            <Reading label=label tokens=tokens.clone() />
                         }).collect_view().into_any()
                     })}
                     {is_head.then(|| view! { <AttentionPattern node=head right=right /> })}

@@ -5,13 +5,12 @@ use tdb_api::NodeType;
 
 use super::Table;
 use crate::answer::{Compared, Metric};
+use crate::dom;
 use crate::format;
 use crate::names;
 use crate::signals::{Change, Memo, Peek, RwSignal, See};
 use crate::sorting::sort;
-use crate::ui::CollectView;
-use crate::ui::{Show, dynamic, follows};
-use crate::ui::{entered, press};
+use crate::ui::{CollectView, Show, button, choice, dynamic, entered, follows, press};
 use crate::view::{Grouping, NumberFilter, Op};
 
 #[component]
@@ -35,20 +34,27 @@ pub fn Filters(table: Table) -> impl IntoView {
             aria-label="Rows: each node, or sums"
             on:change=entered(move |e| session.view.change(|v| v.grouped = Grouping::of(&event_target_value(&e))))
         >
-            {Grouping::ALL.into_iter().map(|(grouping, word, label)| view! {
-                <option value=word selected=follows(move || session.view.see(|v| v.grouped == grouping))>{label}</option>
+            {Grouping::ALL.into_iter().map(|(grouping, word, label)| {
+                choice(word, label, move || session.view.see(|v| v.grouped == grouping))
             }).collect_view()}
         </select>
         <Show when=two>
             <span class="row nowrap" role="group" aria-label="Columns shown">
                 {[Compared::Left, Compared::Diff, Compared::Right].into_iter().map(|side| view! {
-                    <button type="button" class="chip" aria-pressed=follows(move || session.view.see(|v| v.sides.contains(&side)).to_string()) on:click=press(move |_| session.view.change(|v| {
-                        match v.sides.iter().position(|s| *s == side) {
-                            Some(at) if v.sides.len() > 1 => { v.sides.remove(at); }
-                            Some(_) => {}
-                            None => v.sides.push(side),
-                        }
-                    }))>{side.label()}</button>
+                    <button
+                        type="button"
+                        class="chip"
+                        aria-pressed=follows(move || session.view.see(|v| v.sides.contains(&side)).to_string())
+                        on:click=press(move |_| session.view.change(|v| {
+                            match v.sides.iter().position(|s| *s == side) {
+                                Some(at) if v.sides.len() > 1 => { v.sides.remove(at); }
+                                Some(_) => {}
+                                None => v.sides.push(side),
+                            }
+                        }))
+                    >
+                        {side.label()}
+                    </button>
                 }).collect_view()}
             </span>
         </Show>
@@ -93,7 +99,7 @@ pub fn Chips(table: Table) -> impl IntoView {
     let metric = RwSignal::new(session.view.peek(|v| v.number.map_or(Metric::DirectEffect, |n| n.metric)));
     let op = RwSignal::new(session.view.peek(|v| v.number.map_or(Op::SizeAbove, |n| n.op)));
     let apply = move || {
-        let number = bound.get_untracked().trim().parse::<f64>().ok().filter(|b| b.is_finite());
+        let number = dom::number(&bound.get_untracked()).filter(|b| b.is_finite());
         session.view.change(|v| {
             v.number =
                 number.map(|bound| NumberFilter { metric: metric.get_untracked(), op: op.get_untracked(), bound })
@@ -145,8 +151,8 @@ pub fn Chips(table: Table) -> impl IntoView {
                         apply();
                     }
                 })>
-                    {Metric::ALL.into_iter().map(|m| view! {
-                        <option value=m.wire() selected=m == metric.get_untracked()>{m.label()}</option>
+                    {Metric::ALL.into_iter().map(|m| {
+                        choice(m.wire(), m.label(), move || m == metric.get_untracked())
                     }).collect_view()}
                 </select>
                 <select class="field" aria-label="Kind of the number filter" on:change=entered(move |e| {
@@ -155,8 +161,8 @@ pub fn Chips(table: Table) -> impl IntoView {
                         apply();
                     }
                 })>
-                    {Op::ALL.into_iter().map(|(o, word, label)| view! {
-                        <option value=word selected=o == op.get_untracked()>{label}</option>
+                    {Op::ALL.into_iter().map(|(o, word, label)| {
+                        choice(word, label, move || o == op.get_untracked())
                     }).collect_view()}
                 </select>
                 <input
@@ -169,13 +175,11 @@ pub fn Chips(table: Table) -> impl IntoView {
                 />
             </span>
             <Show when=move || session.view.see(|v| v.is_filtered())>
-                <button
-                    type="button"
-                    class="button small plain"
-                    on:click=press(move |_| { session.view.change(|v| v.clear_filters()); bound.set(String::new()); })
-                >
-                    "Clear filters"
-                </button>
+                {button(
+                    "button small plain",
+                    "Clear filters",
+                    move |_| { session.view.change(|v| v.clear_filters()); bound.set(String::new()); },
+                )}
             </Show>
         </div>
     }

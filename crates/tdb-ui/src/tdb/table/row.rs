@@ -1,6 +1,6 @@
-//! One line of the table. Its cells are written as HTML, and their buttons have no handlers of their own: a table that scrolls
-//! draws hundreds of lines a second, and a browser reads HTML sooner than it is told of one element after the other. The
-//! table handles presses on all lines ([`super::Table::on_press`]).
+//! One line of the table. Its cells are written as HTML, and their buttons have no handlers of their own: a table that
+//! scrolls draws hundreds of lines a second, and a browser reads HTML sooner than it is told of one element after the
+//! other. The table handles presses on all lines ([`super::Table::on_press`]).
 
 use std::fmt::Write as _;
 
@@ -99,8 +99,8 @@ fn button(out: &mut String, does: &str, label: &str, title: &str, sign: &str) {
     let title = if title.is_empty() { String::new() } else { format!(" title=\"{title}\"") };
     let _ = write!(
         out,
-        "<button type=\"button\" class=\"{class}\" tabindex=\"-1\" data-do=\"{does}\" aria-label=\"{label}\"{title}>{sign}\
-         </button>"
+        "<button type=\"button\" class=\"{class}\" tabindex=\"-1\" data-do=\"{does}\" \
+         aria-label=\"{label}\"{title}>{sign}</button>"
     );
 }
 
@@ -122,7 +122,8 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> String {
             button(&mut out, OPEN, &format!("Details of {name}, {count} nodes"), "", "");
             let _ = write!(
                 out,
-                "{}<span class=\"quiet times\" title=\"The sums are of these nodes, which the table lists\">{count} listed</span>",
+                "{}<span class=\"quiet times\" title=\"The sums are of these nodes, which the table lists\">{count} \
+                 listed</span>",
                 named(answer.rows[rows[0]].node.node_type, &name, None),
             );
         }
@@ -136,8 +137,8 @@ fn name_cell(table: Table, line: &Line, answer: &Answer) -> String {
                 let side = side.label();
                 let _ = write!(
                     out,
-                    "<span class=\"quiet times\" data-only=\"{side}\" title=\"One of its tokens has no partner in the other \
-                     prompt\">{side} only</span>"
+                    "<span class=\"quiet times\" data-only=\"{side}\" title=\"One of its tokens has no partner in the \
+                     other prompt\">{side} only</span>"
                 );
             }
             name_actions(&mut out, row, &name);
@@ -199,8 +200,8 @@ fn place_cells(out: &mut String, session: Session, shape: &Shape, line: &Line, a
     }
 }
 
-/// What the component looks for, in words; asked for when it is first wanted. A component's line says it for its members; a
-/// layer has none of its own.
+/// What the component looks for, in words; asked for when it is first wanted. A component's line says it for its
+/// members; a layer has none of its own.
 fn explained(table: Table, line: &Line, answer: &Answer) -> Option<Explained> {
     let row = match line {
         Line::Group { name, rows, .. } => rows.first().filter(|r| answer.rows[**r].name == *name).copied(),
