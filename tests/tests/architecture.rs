@@ -121,6 +121,45 @@ fn only_the_error_module_makes_statuses_of_errors() -> Result<()> {
     ensure_none(&lines_with("tdb-server/src", &["error.rs"], &words)?)
 }
 
+/// What rustfmt does not break: comments, strings, macros and, above all, views.
+#[test]
+fn lines_have_at_most_120_columns() -> Result<()> {
+    let (mut lines, mut long) = (0, Vec::new());
+    for folder in ["tdb-api/src", "tdb-server/src", "tdb-ui/src"] {
+        let root = root().join("crates").join(folder);
+        for path in files(&root)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "rs")) {
+            for (i, line) in fs::read_to_string(&path)?.lines().enumerate() {
+                lines += 1;
+                if line.chars().count() > 120 {
+                    long.push(format!("{}:{} has {} columns", path.display(), i + 1, line.chars().count()));
+                }
+            }
+        }
+    }
+    ensure!(lines > 10_000, "only {lines} lines were found");
+    ensure_none(&long)
+}
+
+#[test]
+fn only_the_tokens_of_the_design_have_colours() -> Result<()> {
+    let root = root().join("crates/tdb-ui/static");
+    let hex = |text: &str| {
+        let digits = text.chars().take_while(char::is_ascii_hexdigit).count();
+        matches!(digits, 3 | 4 | 6 | 8) && !text[digits..].starts_with(|c: char| c.is_alphanumeric() || c == '-')
+    };
+    let has_colour =
+        |line: &str| line.split('#').skip(1).any(hex) || ["rgb", "hsl", "oklch"].iter().any(|name| line.contains(name));
+    let lines = |name: &str| -> Result<Vec<String>> {
+        Ok(fs::read_to_string(root.join(name))?.lines().map(str::to_owned).collect())
+    };
+    ensure!(lines("tokens.css")?.iter().any(|line| has_colour(line)), "no colour is recognised");
+    for name in ["base.css", "pages.css"] {
+        let found: Vec<_> = lines(name)?.into_iter().filter(|line| has_colour(line)).collect();
+        ensure_none(&found)?;
+    }
+    Ok(())
+}
+
 /// The framework's signals are compiled anew for each type of value; those of the pages' `signals.rs` hold one type.
 #[test]
 fn the_pages_follow_values_by_their_own_signals() -> Result<()> {

@@ -1,8 +1,8 @@
-//! The module's functions in an order that compresses well: those of like instructions beside each other, and those that do
-//! the same once.
+//! The module's functions in an order that compresses well: those of like instructions beside each other, and those
+//! that do the same once.
 //!
-//! Generic code is compiled once for each type, so that many functions are nearly the same; a compressor finds what they
-//! share cheaper when they are neighbours.
+//! Generic code is compiled once for each type, so that many functions are nearly the same; a compressor finds what
+//! they share cheaper when they are neighbours.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -86,8 +86,8 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Of each function the first that does the same: of the same type, with the same instructions, and calls of functions that
-/// do the same.
+/// Of each function the first that does the same: of the same type, with the same instructions, and calls of functions
+/// that do the same.
 fn same_as(types: &[u32], bodies: &[Body<'_>], imported: u32) -> Vec<usize> {
     let mut same: Vec<usize> = (0..bodies.len()).collect();
     loop {
