@@ -304,7 +304,8 @@ fn ExactChoices() -> impl IntoView {
                 "Side "
                 <select class="field" id="exact-side" on:change=entered(choose)>
                     {[Compared::Left, Compared::Right]
-                        .map(|side| choice(side.label(), side.label(), move || exact.side.get() == side)).collect_view()}
+                        .map(|side| choice(side.label(), side.label(), move || exact.side.get() == side))
+                        .collect_view()}
                 </select>
             </label>
         </Show>

@@ -90,7 +90,9 @@ fn branch(label: String, root: Arc<Json>, path: Vec<Step>, depth: usize) -> AnyV
         >
             <summary>{key}<span class="count">{count}</span></summary>
             {dynamic(move || {
-                let child = |(label, path): &(String, Vec<Step>)| branch(label.clone(), root.clone(), path.clone(), depth + 1);
+                let child = |(label, path): &(String, Vec<Step>)| {
+                    branch(label.clone(), root.clone(), path.clone(), depth + 1)
+                };
                 open.get().then(|| children.iter().map(child).collect_view())
             })}
         </details>
