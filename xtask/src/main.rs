@@ -34,10 +34,13 @@ cargo xtask bench dictionaries [LATENTS ...]
 cargo xtask bench cluster                  what tdb-cluster costs beside tdb collate, with one worker and with two (compiles
                                            DataFusion)
 cargo xtask bench browser [RUNS]           first paint, bytes, scrolling and typing in Chromium beside their targets
-cargo xtask fuzz [TARGET] [--seconds N] [--seed N]
-                                           damaged input for every reader, an hour each; stops at the first panic
+cargo xtask fuzz [TARGET ...] [--seconds N] [--seed N] [--blind]
+                                           damaged input for every reader, an hour each; stops at the first panic. With a
+                                           C++ compiler guided by the code that is reached, else changed blindly
 cargo xtask bench load [--seconds N] [--clients N] [--binary TDB]
                                            ten minutes of a hundred clients: valid, invalid, gone, slow, not reading
+cargo xtask bench beside [--runs N] [--binary TDB]
+                                           small questions alone, and beside giant ones of another address
 cargo xtask screenshots [DIR] [--docs]     pictures of the pages, light and dark; --docs renews those in docs";
 
 fn main() -> Result<()> {

@@ -4,7 +4,6 @@
 //! once more. With `--against` two servers answer the same requests in turn; with `--pid` the processor time of one that was not
 //! started here is known, too.
 
-use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use tdb_testkit::checkpoint::{self, Parts};
 use tdb_testkit::http;
 use tdb_testkit::presets;
+use tdb_testkit::process::{memory, processor_seconds};
 use tdb_testkit::server::Server;
 
 use super::floor::{Machine, Work};
@@ -57,7 +57,7 @@ enum Kind {
 
 /// Which nodes are latents instead of neurons and heads.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Latents {
+pub(super) enum Latents {
     None,
     Mlp,
     Both,
@@ -293,11 +293,12 @@ fn compare(options: &Options, binary: &Path, other: &str, work: &Path) -> Result
             println!("| {name} | ready | {ready:.3} | {theirs:.3} | {ratio:.2} | | | {} |", peaks());
         }
         for request in options.requests(config) {
+            let work_of = |pid: Option<u32>| processor_seconds(Some(pid?));
             let before = [work_of(Some(server.pid())), work_of(other.pid())];
             let pairs = pairs(request, options.runs, [server.address, other.address()])
                 .with_context(|| format!("{} {}", config.name, request.name))?;
             let work = [work_of(Some(server.pid())), work_of(other.pid())];
-            let spent = |i: usize| Some((work[i]? - before[i]?) as f64).filter(|ticks| *ticks > 0.0);
+            let spent = |i: usize| Some(work[i]? - before[i]?).filter(|seconds| *seconds > 0.0);
             let work_ratio = spent(1).zip(spent(0)).map(|(theirs, ours)| theirs / ours);
             let ratio = quartiles(pairs.iter().map(|[ours, theirs]| theirs / ours));
             println!(
@@ -329,14 +330,6 @@ fn quartiles(numbers: impl Iterator<Item = f64>) -> [f64; 3] {
     let mut sorted: Vec<f64> = numbers.collect();
     sorted.sort_by(f64::total_cmp);
     [1, 2, 3].map(|part| sorted[(sorted.len() - 1) * part / 4])
-}
-
-/// Processor time that a server has used so far, in the system's ticks, where the system tells.
-fn work_of(pid: Option<u32>) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/stat", pid?)).ok()?;
-    // The name in parentheses may hold spaces; what follows it starts with the third field.
-    let fields: Vec<&str> = status.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
 /// Seconds of both servers for the same requests, sent in turn; who comes first alternates.
@@ -423,10 +416,7 @@ fn timed(server: SocketAddr, path: &str, body: &str) -> Result<f64> {
 
 /// The largest resident set so far, where the system tells.
 fn peak_mb(pid: u32) -> String {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let kb = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kb.map_or_else(String::new, |kb| (kb / 1024).to_string())
+    memory(Some(pid), "VmHWM").map_or_else(String::new, |bytes| (bytes >> 20).to_string())
 }
 
 /// Words of one GPT-2 token each, with their space.
@@ -443,7 +433,7 @@ fn prompt(n: usize, variant: usize) -> String {
     text
 }
 
-fn tdb_spec(tokens: usize, latents: Latents, variant: usize) -> Value {
+pub(super) fn tdb_spec(tokens: usize, latents: Latents, variant: usize) -> Value {
     let mlp = if latents == Latents::None { "neuron" } else { "autoencoder_latent" };
     let attention = if latents == Latents::Both { "autoencoder_latent" } else { "attention_head" };
     json!({

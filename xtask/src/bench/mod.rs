@@ -1,5 +1,6 @@
 //! Benchmarks.
 
+mod beside;
 mod browser;
 mod dictionaries;
 mod effects;
@@ -14,11 +15,12 @@ pub fn run(args: &[String]) -> Result<()> {
         Some((what, rest)) if what == "http" => http::run(rest),
         Some((what, rest)) if what == "browser" => browser::run(rest),
         Some((what, rest)) if what == "load" => load::run(rest),
+        Some((what, rest)) if what == "beside" => beside::run(rest),
         Some((what, rest)) if what == "effects" => effects::run(rest),
         Some((what, rest)) if what == "dictionaries" => dictionaries::run(rest),
         Some((what, rest)) if what == "cluster" => crate::cluster::bench(rest),
         Some((what, _)) => {
-            bail!("bench {what}: the benchmarks are: http, browser, load, effects, dictionaries, cluster")
+            bail!("bench {what}: the benchmarks are: http, browser, load, beside, effects, dictionaries, cluster")
         }
         None => http::run(&[]).and_then(|()| browser::run(&[])),
     }
