@@ -17,7 +17,7 @@ const CRATES: [(&str, &[&str]); 11] = [
     ("tdb-data", &["tdb-api"]),
     ("tdb-explain", &["tdb-data"]),
     ("tdb-collate", &["tdb-data", "tdb-model"]),
-    ("tdb-train", &["tdb-model"]),
+    ("tdb-train", &["tdb-data", "tdb-model"]),
     ("tdb-server", &["tdb-api", "tdb-collate", "tdb-data", "tdb-explain", "tdb-model", "tdb-scalars", "tdb-train"]),
     ("tdb-cluster", &["tdb-collate", "tdb-data", "tdb-model", "tdb-server"]),
 ];

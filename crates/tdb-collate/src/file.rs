@@ -125,9 +125,8 @@ fn sweep(folder: &Path) {
 
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::StorageFull => "the disk is full; make room and start the same command again".to_owned(),
         std::io::ErrorKind::PermissionDenied => "there is no permission to write there".to_owned(),
-        _ => error.to_string(),
+        _ => tdb_data::io_reason(error, tdb_data::START_AGAIN),
     }
 }
 

@@ -45,16 +45,21 @@ pub enum Error {
 /// `Result` with this crate's [`enum@Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What the system says about a file, in words; `next` is what to do once there is room on a full disk.
+pub fn io_reason(error: &std::io::Error, next: &str) -> String {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => format!("the disk is full; make room and {next}"),
+        _ => error.to_string(),
+    }
+}
+
+/// What to do once there is room for the results of a command that goes on where it was.
+pub const START_AGAIN: &str = "start the same command again";
+
 impl Error {
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
-        let reason = match source.kind() {
-            std::io::ErrorKind::StorageFull => {
-                "the disk is full; make room and try again, what has arrived is kept (--cache names another folder)"
-                    .into()
-            }
-            _ => source.to_string(),
-        };
-        Self::Io { path: path.display().to_string(), reason }
+        let next = "try again, what has arrived is kept (--cache names another folder)";
+        Self::Io { path: path.display().to_string(), reason: io_reason(&source, next) }
     }
 
     pub(crate) fn damaged(file: impl Into<String>, problem: impl Into<String>) -> Self {

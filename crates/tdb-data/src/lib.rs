@@ -40,7 +40,7 @@ mod unread_headers;
 
 pub use cache::{Cache, Entry, Meta, write_atomically};
 pub use dictionary_files::{fetch_dictionary, hub_dictionary};
-pub use error::{Error, Result};
+pub use error::{Error, Result, START_AGAIN, io_reason};
 pub use explanation::{
     ActivationScale, AttentionSimulation, Detection, MAX_EXPLANATION_BYTES, NodeExplanations, Origin,
     ScoredAttentionSimulation, ScoredExplanation, ScoredSequenceSimulation, ScoredSimulation, SequenceSimulation,

@@ -14,6 +14,7 @@ use tdb_model::{
     AutoencoderSite, AutoencoderWeights, BackwardOptions, CheckpointError, Config, ForwardOptions, LatentActivation,
     Matrix, NamedAutoencoder, Seed, Site, Slot, Source, Transformer, checkpoint,
 };
+use tdb_testkit::process::processor_seconds;
 use tdb_testkit::weights::TensorSpec;
 
 /// As in the program `tdb`.
@@ -111,23 +112,16 @@ fn autoencoders(config: &Config, n_latents: usize) -> NamedAutoencoder {
     NamedAutoencoder::of_every_layer("procedural", AutoencoderSite::ResidDeltaMlp, layers)
 }
 
-/// User and system time of this process so far, in seconds.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks = stat.rsplit(')').next().unwrap_or("").split_whitespace().skip(11).take(2);
-    ticks.filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
 /// Best wall time and mean CPU time in milliseconds.
 fn measure(rounds: usize, mut f: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
     f()?;
-    let (mut best, before) = (f64::MAX, cpu_seconds());
+    let (mut best, before) = (f64::MAX, processor_seconds(None).unwrap_or(0.0));
     for _ in 0..rounds {
         let start = Instant::now();
         f()?;
         best = best.min(start.elapsed().as_secs_f64() * 1e3);
     }
-    Ok((best, (cpu_seconds() - before) * 1e3 / rounds as f64))
+    Ok((best, (processor_seconds(None).unwrap_or(0.0) - before) * 1e3 / rounds as f64))
 }
 
 fn main() -> Result<()> {

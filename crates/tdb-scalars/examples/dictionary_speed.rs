@@ -16,6 +16,7 @@ use tdb_model::{
 use tdb_scalars::{Engine, Question};
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::preset;
+use tdb_testkit::process::{memory, processor_seconds};
 use tdb_testkit::weights::TensorSpec;
 
 const LAYER: usize = 6;
@@ -64,12 +65,10 @@ fn make(path: &Path, latents: usize) -> Result<()> {
 }
 
 /// Mebibytes of this process: its own, and of files that are mapped.
-fn memory() -> Result<[f64; 2]> {
-    let status = std::fs::read_to_string("/proc/self/status").context("memory is told by /proc, on Linux")?;
+fn resident() -> Result<[f64; 2]> {
     let read = |name: &str| -> Result<f64> {
-        let line = status.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}"))?;
-        let kibibytes: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
-        Ok(kibibytes / 1024.0)
+        let bytes = memory(None, name).context("memory is told by /proc, on Linux")?;
+        Ok(bytes as f64 / f64::from(1 << 20))
     };
     Ok([read("RssAnon")?, read("RssFile")?])
 }
@@ -77,13 +76,13 @@ fn memory() -> Result<[f64; 2]> {
 fn measure(model: &Path, dictionary: &Path, latents: usize) -> Result<()> {
     let found = checkpoint::open(model)?;
     let (config, model) = (found.config.clone(), Transformer::load(found.config, found.weights)?);
-    let [own, mapped] = memory()?;
+    let [own, mapped] = resident()?;
     let start = Instant::now();
     let named = checkpoint::open_autoencoder(dictionary, None, &config)?;
     ensure!(named.n_latents() == latents, "{} holds another width", dictionary.display());
     let model = model.attach(named)?;
     let took = start.elapsed().as_secs_f64();
-    let [own_after, mapped_after] = memory()?;
+    let [own_after, mapped_after] = resident()?;
     println!("\n{latents} latents, {:.0} MiB of weights", (2 * latents * 768 * 4) as f64 / f64::from(1 << 20));
     println!(
         "  opened in {took:.2} s; memory of its own +{:.0} MiB, mapped +{:.0} MiB",
@@ -101,7 +100,7 @@ fn measure(model: &Path, dictionary: &Path, latents: usize) -> Result<()> {
         question.residual_cut = Some(LAYER);
         question.list_errors = true;
         let with = best(|| engine.ask(&question).map(drop).map_err(Into::into))?;
-        let [peak, _] = memory()?;
+        let [peak, _] = resident()?;
         println!(
             "  {tokens} tokens: a question with neurons and heads {plain}, with the latents at the cut {with}; memory of its own then +{:.0} MiB",
             peak - own
@@ -114,10 +113,10 @@ fn measure(model: &Path, dictionary: &Path, latents: usize) -> Result<()> {
 fn best(mut f: impl FnMut() -> Result<()>) -> Result<Times> {
     let mut least = Times { clock: f64::INFINITY, processor: f64::INFINITY };
     for _ in 0..3 {
-        let (start, before) = (Instant::now(), processor_seconds()?);
+        let (start, before) = (Instant::now(), used()?);
         f()?;
         least.clock = least.clock.min(start.elapsed().as_secs_f64());
-        least.processor = least.processor.min(processor_seconds()? - before);
+        least.processor = least.processor.min(used()? - before);
     }
     Ok(least)
 }
@@ -133,12 +132,6 @@ impl std::fmt::Display for Times {
     }
 }
 
-/// Of this process, all threads together.
-fn processor_seconds() -> Result<f64> {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").context("processor time is told by /proc, on Linux")?;
-    let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat has no name")?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let mut ticks = || -> Result<f64> { Ok(fields.next().context("/proc/self/stat is short")?.parse()?) };
-    Ok((ticks()? + ticks()?) / TICKS_PER_SECOND)
+fn used() -> Result<f64> {
+    processor_seconds(None).context("processor time is told by /proc, on Linux")
 }

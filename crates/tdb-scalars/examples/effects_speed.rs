@@ -23,6 +23,7 @@ use tdb_model::{ForwardOptions, Index, Patch, PatchHooks, Point, Run, Site, Slot
 use tdb_scalars::{Context, Engine, Observer};
 use tdb_testkit::checkpoint::{Parts, write};
 use tdb_testkit::presets::preset;
+use tdb_testkit::process::processor_seconds;
 
 const NAMES: [&str; 7] = ["Mary", "John", "Emily", "Robert", "Anna", "Paul", "Kate"];
 const PLACES: [&str; 3] = ["store", "park", "school"];
@@ -36,15 +37,6 @@ fn small() -> Result<Engine> {
         write(&preset("bench-small").context("no preset")?, &root().join("target/oracle-weights"), Parts::Model)?;
     let found = checkpoint::open(&folder)?;
     Ok(Engine::new("bench-small", Transformer::load(found.config, found.weights)?, Tokenizer::gpt2(), None, None))
-}
-
-/// Processor time that this process has used, in seconds, where the system tells.
-fn processor_seconds() -> Option<f64> {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let status = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = status.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
-    Some((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
 }
 
 /// Wall time and processor time, in seconds.
@@ -64,12 +56,12 @@ struct Clock {
 
 impl Clock {
     fn new() -> Self {
-        let used = processor_seconds().unwrap_or(0.0);
+        let used = processor_seconds(None).unwrap_or(0.0);
         Clock { begun: Instant::now(), used, first: Mutex::new(None), last: Mutex::default() }
     }
 
     fn now(&self) -> Moment {
-        let processor = processor_seconds().unwrap_or(0.0) - self.used;
+        let processor = processor_seconds(None).unwrap_or(0.0) - self.used;
         Moment { wall: self.begun.elapsed().as_secs_f64(), processor }
     }
 }

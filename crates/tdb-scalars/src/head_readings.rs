@@ -30,7 +30,7 @@ const TOKENS: usize = 8;
 /// Pairs of the whole vocabulary.
 const PAIRS: usize = 20;
 /// Multiplications for the pairs of one circuit: about a second of two cores.
-const BUDGET: u64 = 1 << 35;
+pub const PAIR_PRODUCTS: u64 = 1 << 35;
 /// Rows that are projected at a time.
 const ROWS: usize = 2048;
 
@@ -141,7 +141,8 @@ impl Reader<'_> {
         };
         let tokens = parallel::try_map(self.asked.len(), reading)?;
         let goes_on = || !self.context.observer.is_cancelled();
-        let Strongest { pairs, unseen_at_most } = strongest([&all, &met], width, (PAIRS, strength), BUDGET, &goes_on)?;
+        let Strongest { pairs, unseen_at_most } =
+            strongest([&all, &met], width, (PAIRS, strength), PAIR_PRODUCTS, &goes_on)?;
         let text = |place: usize| self.engine.token_text(self.vocabulary[place]);
         let pair = |(from, to, value): (usize, usize, f32)| {
             if value.is_finite() {

@@ -56,6 +56,7 @@ pub use collected::Collector;
 pub use context::{Context, Observer, RecordMaximum, Records};
 pub use engine::{Dictionary, Engine};
 pub use error::{Error, Result};
+pub use head_readings::PAIR_PRODUCTS;
 pub use question::{Ablation, Answer, Effect, Question, TracedNode};
 pub use side::{Plan, Side};
 pub use size::{Bounds, Size};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 use tdb_api::LimitsResponse;
-use tdb_scalars::Bounds;
+use tdb_scalars::{Bounds, PAIR_PRODUCTS};
 
 /// What one request may ask for, how many may wait, and how long a client may let the server wait. Beyond a limit on
 /// what is asked the answer is a 4xx that names it.
@@ -96,6 +96,7 @@ impl Limits {
             max_token_scores: number(self.bounds.token_scores),
             max_activation_bytes: number(self.bounds.activation_bytes),
             max_varied_runs: number(self.bounds.varied_runs),
+            max_pair_products: number(PAIR_PRODUCTS),
             max_seconds: number(self.time.as_secs()),
             workers: number(self.workers),
             queue_length: number(self.queue_length),

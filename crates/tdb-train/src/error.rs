@@ -3,7 +3,7 @@ use std::path::PathBuf;
 /// What can go wrong while training; each says which file or setting, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{path}: {}", reason(source))]
+    #[error("{path}: {}", tdb_data::io_reason(source, tdb_data::START_AGAIN))]
     File { path: PathBuf, source: std::io::Error },
     #[error("{path}: {message}")]
     Content { path: PathBuf, message: String },
@@ -17,13 +17,6 @@ pub enum Error {
     Tokenizer(String),
     #[error("the loss is {loss} at step {step}: training has diverged, try a lower learning rate")]
     Diverged { step: usize, loss: f32 },
-}
-
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull => "the disk is full; make room and start the same command again".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 pub type Result<T> = std::result::Result<T, Error>;

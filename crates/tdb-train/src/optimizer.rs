@@ -72,10 +72,16 @@ impl Moments {
 }
 
 impl AdamW {
-    /// For going on from a finished model: a tenth of the rate, and rising for a tenth of the steps where those are few.
+    /// The highest learning rate where none is given: a tenth where training goes on from what is finished.
+    pub fn usual_peak(goes_on: bool) -> f32 {
+        let usual = Self::default().peak;
+        if goes_on { usual / 10.0 } else { usual }
+    }
+
+    /// For going on from a finished model: its rate rises for a tenth of the steps where those are few.
     pub fn going_on(steps: usize) -> Self {
         let usual = Self::default();
-        Self { peak: usual.peak / 10.0, warm_up: usual.warm_up.min(steps / 10), ..usual }
+        Self { peak: Self::usual_peak(true), warm_up: usual.warm_up.min(steps / 10), ..usual }
     }
 
     /// The learning rate of step `step` of `steps`, both counted from 0.

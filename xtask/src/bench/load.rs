@@ -2,7 +2,6 @@
 //! away, are slow, or do not read. Nothing may fail that was asked properly, and the memory may not grow.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tdb_testkit::http;
+use tdb_testkit::process::memory;
 use tdb_testkit::server::Server;
 
 use crate::commands::{cargo, root, run as must, say};
@@ -122,9 +122,7 @@ fn watch(server: &Server, options: &Options) -> Vec<f64> {
 }
 
 fn resident_mb(pid: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let kb = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().trim_end_matches("kB").trim();
-    Some(kb.parse::<f64>().ok()? / 1024.0)
+    memory(Some(pid), "VmRSS").map(|bytes| bytes as f64 / f64::from(1 << 20))
 }
 
 fn client(number: u64, address: SocketAddr, tally: &Mutex<Tally>, stop: &AtomicBool) {

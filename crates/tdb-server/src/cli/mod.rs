@@ -103,6 +103,20 @@ mod tests {
     }
 
     #[test]
+    fn xtask_knows_the_options_of_serve() {
+        let mut command = Cli::command();
+        let serve = command.find_subcommand_mut("serve").unwrap();
+        let mut names = std::collections::BTreeSet::new();
+        for argument in serve.get_arguments().filter(|argument| argument.get_id() != "plant_fault") {
+            names.extend(argument.get_long().map(str::to_owned));
+            names.extend(argument.get_all_aliases().unwrap_or_default().into_iter().map(str::to_owned));
+        }
+        names.remove("help");
+        let known: Vec<&str> = include_str!("../../../../xtask/src/serve-options.txt").lines().collect();
+        assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), known);
+    }
+
+    #[test]
     fn flags_alone_mean_serve() {
         let args = serve_args("tdb --model tiny --port 1234");
         assert_eq!((args.model.model.as_deref(), args.port), (Some("tiny"), 1234));

@@ -13,6 +13,7 @@ use tdb_collate::corpus::{Cutting, Sequences, Shard, Unreadable};
 use tdb_collate::work::describe_corpus;
 use tdb_model::checkpoint::Precision;
 use tdb_model::{AutoencoderSite, Tokenizer, Transformer};
+use tdb_train::optimizer::AdamW;
 use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, SaeStart, Sparsity, TokenSource};
 
 /// Train sparse autoencoders, or transcoders, on one site in every layer of a model
@@ -138,7 +139,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         tokens: args.tokens,
         batch: args.batch,
         buffer: args.buffer,
-        rate: args.rate.unwrap_or(if args.from.is_some() { 0.0002 } else { 0.002 }),
+        rate: args.rate.unwrap_or(AdamW::usual_peak(args.from.is_some())),
         from: None,
     };
     if args.sae_lens.is_some() {

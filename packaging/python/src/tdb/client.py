@@ -455,6 +455,7 @@ class LimitsResponse(TypedDict, total=False):
     maxTokenScores: Required[int]
     maxActivationBytes: Required[int]
     maxVariedRuns: Required[int]
+    maxPairProducts: Required[int]
     maxSeconds: Required[int]
     workers: Required[int]
     queueLength: Required[int]
