@@ -183,7 +183,7 @@ impl LayerFile {
     pub fn record(&self, scalar: &str, index: usize) -> Result<CollatedRecord> {
         let missing = || Error::NotFound(format!("{} has no record of {scalar} {index}", self.name));
         let section = self.section(scalar).filter(|s| index < s.units).ok_or_else(missing)?;
-        let at = section.offset.checked_add(8 * index as u64).ok_or_else(missing)?;
+        let at = (index as u64).checked_mul(8).and_then(|at| section.offset.checked_add(at)).ok_or_else(missing)?;
         let bounds = self.store.read(&self.name, at, 16)?;
         let (start, end) = (number(&bounds[..8]), number(&bounds[8..]));
         let size = end.checked_sub(start).and_then(|n| usize::try_from(n).ok());

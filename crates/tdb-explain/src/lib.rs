@@ -30,3 +30,20 @@ pub use client::{Client, ClientConfig, Spent};
 pub use error::{Error, Result};
 pub use explainer::{Explained, Explainer, ScoreMethod, Scored, is_pairs};
 pub use prompts::VERSION as PROMPT_VERSION;
+
+/// Reads the body of a server's answer in every way in which answers are read, and throws away what it says: for those that
+/// try damaged ones.
+#[doc(hidden)]
+pub fn read_in_every_way(body: &[u8]) {
+    for status in [reqwest::StatusCode::BAD_REQUEST, reqwest::StatusCode::TOO_MANY_REQUESTS] {
+        let refusal = transport::refusal(status, body);
+        refusal.may_pass();
+        dialect::Dialect::default().learn(&refusal);
+    }
+    let Ok(value) = serde_json::from_slice(body) else { return };
+    let Ok(reply) = reply::Reply::read(&value) else { return };
+    let _ = phrase::phrase(&reply.text);
+    let _ = reply.distribution(10);
+    let _ = reply.json::<std::collections::BTreeMap<String, f32>>();
+    let _ = reply.json::<Vec<usize>>();
+}

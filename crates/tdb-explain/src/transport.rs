@@ -81,7 +81,7 @@ fn no_answer(error: &dyn std::error::Error) -> Refusal {
 
 /// What a refusing answer says. The shapes are those of OpenAI, of Gemini (the same in a list), of vLLM (without the
 /// `error` around it), of TGI (`error` is the sentence) and of FastAPI (`detail`).
-fn refusal(status: reqwest::StatusCode, body: &[u8]) -> Refusal {
+pub(crate) fn refusal(status: reqwest::StatusCode, body: &[u8]) -> Refusal {
     let text = String::from_utf8_lossy(body);
     let whole: Value = serde_json::from_slice(body).unwrap_or_default();
     let whole = whole.get(0).unwrap_or(&whole);

@@ -14,6 +14,11 @@ pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/families")
 }
 
+/// Where the dictionaries are: `dictionaries/NAME` in the layouts of other libraries, `sae_lens/NAME` in SAELens' own.
+pub fn dictionaries() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tdb-model/tests/fixtures")
+}
+
 /// The names of all of them.
 ///
 /// # Errors

@@ -46,7 +46,7 @@ pub fn save(value: &Value, out: &mut impl Write) -> io::Result<()> {
     pickle.value(value)?;
     pickle.bytes.push(b'.');
 
-    let mut zip = Zip { out, at: 0, directory: Vec::new(), n: 0 };
+    let mut zip = Zip::new(out);
     zip.member("archive/data.pkl", &[&pickle.bytes])?;
     zip.member("archive/.format_version", &[b"1"])?;
     zip.member("archive/.storage_alignment", &[b"64"])?;
@@ -56,6 +56,16 @@ pub fn save(value: &Value, out: &mut impl Write) -> io::Result<()> {
     }
     zip.member("archive/version", &[b"3\n"])?;
     zip.member("archive/.data/serialization_id", &[b"0000000000000000000000000000000000000000"])?;
+    zip.finish()
+}
+
+/// Writes an archive with these members.
+///
+/// # Errors
+/// Those of `out`, and more bytes than this format's 32-bit sizes can hold.
+pub fn archive(members: &[(&str, &[u8])], out: &mut impl Write) -> io::Result<()> {
+    let mut zip = Zip::new(out);
+    members.iter().try_for_each(|(name, content)| zip.member(name, &[*content]))?;
     zip.finish()
 }
 
@@ -247,7 +257,11 @@ struct Zip<'a, W: Write> {
 
 const FLAGS: u16 = 0x0808; // sizes follow the data; names are UTF-8
 
-impl<W: Write> Zip<'_, W> {
+impl<'a, W: Write> Zip<'a, W> {
+    fn new(out: &'a mut W) -> Self {
+        Self { out, at: 0, directory: Vec::new(), n: 0 }
+    }
+
     fn member(&mut self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
         let mut crc = Digest::new(CrcAlgorithm::Crc32IsoHdlc);
         parts.iter().for_each(|p| crc.update(p));

@@ -1,8 +1,8 @@
 //! What is fed with damaged input: every reader of files, the requests, the page's state.
 //!
 //! A target may refuse its input in any way; it may not panic. Each has a folder of inputs to begin with in
-//! `tests/fuzz/corpus`. The tests drive all of them for a bounded number of inputs ([`drive`]), `cargo xtask fuzz` for as long as is
-//! wanted, and `tests/fuzz` is a project of cargo-fuzz with the same targets.
+//! `tests/fuzz/corpus`. The tests drive all of them with a bounded number of inputs that are changed blindly ([`drive`]);
+//! `cargo xtask fuzz` gives the same targets to libFuzzer, which is guided by the code that an input reaches (`tests/fuzz`).
 
 mod mutate;
 mod targets;
@@ -12,29 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use mutate::Mutator;
-pub use targets::TARGETS;
-
-/// Something that reads what others wrote.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Also of its folder of inputs.
-    pub name: &'static str,
-    pub run: fn(&[u8]),
-}
-
-/// The target of this name.
-pub fn target(name: &str) -> Option<Target> {
-    TARGETS.into_iter().find(|target| target.name == name)
-}
-
-/// Runs the target of this name; what cargo-fuzz calls.
-///
-/// # Panics
-/// If there is none, or the target panics.
-pub fn run(name: &str, input: &[u8]) {
-    let target = target(name).unwrap_or_else(|| panic!("there is no target {name}"));
-    (target.run)(input);
-}
+pub use targets::{TARGETS, Target, target};
 
 /// How long a target is driven.
 #[derive(Clone, Copy, Debug)]
