@@ -44,7 +44,7 @@ impl World {
         });
         let cache = TempDir::new()?;
         let store = format!(
-            "[[stores]]\nprefix = 's3://'\nendpoint = '{address}'\nregion = 'x'\nallow_http = true\nanonymous = true\n"
+            "[[store]]\nprefix = 's3://'\nendpoint = '{address}'\nregion = 'x'\nallow_http = true\nanonymous = true\n"
         );
         let registry = Registry::parse("fuzz", &store)?;
         let config = FetchConfig {
