@@ -84,8 +84,8 @@ wire_struct! {
         pub max_activation_bytes: i64,
         /// Runs with a node removed or an activation patched, of one request.
         pub max_varied_runs: i64,
-        /// Multiplications that `/head_readings` spends on the pairs of the vocabulary, for each circuit; beyond them it
-        /// tells how strong a pair that it did not see can be.
+        /// Multiplications that `/head_readings` spends on the pairs of the vocabulary, for each circuit; beyond them
+        /// it tells how strong a pair that it did not see can be.
         pub max_pair_products: i64,
         /// Seconds that one request may compute.
         pub max_seconds: i64,
