@@ -1,5 +1,7 @@
 //! The pages, most of them in a browser.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, too
+
 mod accessibility;
 mod debugger;
 mod pages_open;

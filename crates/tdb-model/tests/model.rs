@@ -1,5 +1,7 @@
 //! Tests of the crate from outside, but for those that count allocations.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, too
+
 mod agreement;
 mod checkpoint_gpt_neox;
 mod checkpoint_hugging_face;

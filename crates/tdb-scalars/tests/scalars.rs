@@ -1,5 +1,7 @@
 //! Tests of the crate from outside, but for recorded answers and for those that plant mistakes in the whole program.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, too
+
 mod circuit;
 mod common;
 mod dictionaries;

@@ -1,5 +1,7 @@
 //! Tests of the server and of the commands from outside.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, too
+
 mod connections;
 mod damaged_requests;
 mod data_commands;
