@@ -6,11 +6,12 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use crate::parallel;
 use candle_core::{CpuStorage, DType, Device, StorageRef, Tensor};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use memmap2::Mmap;
+
+use crate::parallel;
 
 /// How the numbers of a [`Matrix`] are written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! should be a microsecond of work or more.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
@@ -33,12 +34,23 @@ pub fn map<T: Send>(n: usize, f: impl Fn(usize) -> T + Sync) -> Vec<T> {
     out
 }
 
-/// As [`map`], or the first error in order. All of them are computed, also after an error.
+/// As [`map`], or the first error in order. What comes after an error that is known already is not computed.
 ///
 /// # Errors
 /// Those of `f`.
 pub fn try_map<T: Send, E: Send>(n: usize, f: impl Fn(usize) -> Result<T, E> + Sync) -> Result<Vec<T>, E> {
-    map(n, f).into_iter().collect()
+    let first_error = AtomicUsize::new(usize::MAX);
+    let found = map(n, |i| {
+        if first_error.load(Ordering::Relaxed) < i {
+            return None;
+        }
+        let found = f(i);
+        if found.is_err() {
+            first_error.fetch_min(i, Ordering::Relaxed);
+        }
+        Some(found)
+    });
+    found.into_iter().flatten().collect()
 }
 
 /// Whether `f` holds for a number below `n`.
@@ -54,28 +66,6 @@ pub fn each_chunk<T: Send>(numbers: &mut [T], len: usize, f: &(dyn Fn(usize, &mu
     numbers.par_chunks_mut(len).enumerate().for_each(|(i, chunk)| f(i, chunk));
 }
 
-/// What both give.
-pub fn both<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
-    let (a, b) = (Mutex::new(Some(a)), Mutex::new(Some(b)));
-    let (left, right) = (Mutex::new(None), Mutex::new(None));
-    let once = |i: usize| {
-        if i == 0 { run_once(&a, &left) } else { run_once(&b, &right) }
-    };
-    each(2, &once);
-    match (left.into_inner().ok().flatten(), right.into_inner().ok().flatten()) {
-        (Some(left), Some(right)) => (left, right),
-        _ => unreachable!("a panic of either goes on in `each`"),
-    }
-}
-
-fn run_once<T>(f: &Mutex<Option<impl FnOnce() -> T>>, into: &Mutex<Option<T>>) {
-    let f = f.lock().ok().and_then(|mut f| f.take());
-    let found = f.map(|f| f());
-    if let Ok(mut into) = into.lock() {
-        *into = found;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,11 +75,16 @@ mod tests {
         assert_eq!(map(1000, |i| i * i), (0..1000).map(|i| i * i).collect::<Vec<_>>());
         assert_eq!(map(0, |i| i), Vec::<usize>::new());
         assert_eq!(try_map(9, |i| if i % 4 == 3 { Err(i) } else { Ok(i) }), Err(3));
+        let asked = AtomicUsize::new(0);
+        let refused = try_map(100_000, |i| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Err::<(), usize>(i)
+        });
+        assert!(refused == Err(0) && asked.into_inner() < 100_000, "nothing is left out after an error");
         assert!(any(100, &|i| i == 99) && !any(100, &|i| i == 100));
         let mut numbers = vec![0; 10];
         each_chunk(&mut numbers, 4, &|i, chunk| chunk.fill(10 * i + chunk.len()));
         assert_eq!(numbers, [4, 4, 4, 4, 14, 14, 14, 14, 22, 22]);
-        assert_eq!(both(|| 1, || "two"), (1, "two"));
     }
 
     #[test]

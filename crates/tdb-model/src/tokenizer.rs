@@ -19,9 +19,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::parallel;
-
 use crate::checkpoint::CheckpointError;
+use crate::parallel;
 use byte_level::ByteLevelBpe;
 use other::Other;
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::parallel;
 use candle_core::{Device, DeviceLocation, Tensor};
 
 use crate::config::{Config, MlpKind};
@@ -16,6 +15,7 @@ use crate::modules::norm::Norm;
 use crate::modules::unembedding::Unembedding;
 use crate::ops::Ops;
 use crate::ops::rows::dot;
+use crate::parallel;
 use crate::site::Site;
 use crate::slot::Slot;
 use crate::source::Weights;

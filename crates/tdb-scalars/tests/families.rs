@@ -2,19 +2,16 @@
 //! the logit difference, and those on a traced node to its value; heads that share keys and values are components of
 //! their own; parallel blocks; norms after a layer; caps.
 
+use crate::procedural::dictionary;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tdb_api::{AttentionTraceType, DerivedScalarType as Dst, MlpTraceType, PassType};
 use tdb_model::numbers::dot;
-use tdb_model::{
-    AutoencoderSite, AutoencoderWeights, BlockOrder, Config, ForwardOptions, LatentActivation, Matrix,
-    NamedAutoencoder, Normalization, Site, Tensor, Transformer, checkpoint,
-};
+use tdb_model::{AutoencoderSite, BlockOrder, ForwardOptions, Site, Tensor, Transformer, checkpoint};
 use tdb_scalars::compute::values;
 use tdb_scalars::nodes::{Component, Node};
 use tdb_scalars::{Ablation, Answer, Context, Engine, Question, TracedNode};
 use tdb_testkit::families::{Copied, PROMPT, names};
-use tdb_testkit::weights::TensorSpec;
 
 const TOKENS: usize = 13;
 
@@ -256,28 +253,6 @@ fn an_edge_is_the_same_from_both_ends() -> Result<()> {
     Ok(())
 }
 
-/// Autoencoders with procedural numbers.
-fn autoencoders(config: &Config, site: AutoencoderSite) -> NamedAutoencoder {
-    let (n, width) = (12, site.width(config));
-    let layer = |layer: usize| {
-        let numbers = |name: &str, len: usize| {
-            TensorSpec::new(format!("{site:?}.{layer}.{name}"), &[len], 0.5, 0.0).values(0x5EED)
-        };
-        AutoencoderWeights {
-            normalization: Normalization::None,
-            encoder_pre_bias: numbers("pre", width),
-            encoder: Matrix::from_vec(n, width, numbers("enc", n * width)),
-            latent_bias: numbers("bias", n),
-            activation: LatentActivation::Relu,
-            decoder: Matrix::from_vec(width, n, numbers("dec", width * n)),
-            decoder_bias: numbers("post", width),
-            skip: None,
-            activation_frequency: None,
-        }
-    };
-    NamedAutoencoder::of_every_layer("sae", site, (0..config.n_layers).map(layer).collect())
-}
-
 #[test]
 fn every_scalar_of_every_family_is_numbers_or_a_sentence() -> Result<()> {
     use AutoencoderSite::{MlpPostAct, ResidDeltaAttn, ResidDeltaMlp};
@@ -289,7 +264,7 @@ fn every_scalar_of_every_family_is_numbers_or_a_sentence() -> Result<()> {
         let mut model = Transformer::load(config.clone(), checkpoint.weights)?;
         let has_mlp = config.d_ff > 0;
         for site in sites.iter().filter(|site| has_mlp || **site == ResidDeltaAttn) {
-            model = model.attach(autoencoders(&config, *site))?;
+            model = model.attach(dictionary(&config, *site))?;
         }
         let engine = Engine::new("m", model, checkpoint.tokenizer, Some("sae".into()), Some("sae".into()));
         let spec = serde_json::from_value(serde_json::json!({

@@ -12,5 +12,7 @@ mod families;
 mod head_readings;
 mod inspect;
 mod kept_readings;
+#[path = "common/procedural.rs"]
+mod procedural;
 mod questions;
 mod tokens;

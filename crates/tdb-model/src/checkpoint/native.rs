@@ -25,8 +25,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::parallel;
-
 use super::autoencoder::{self, Shape};
 use super::bytes::Bytes;
 use super::error::CheckpointError;
@@ -34,6 +32,7 @@ use super::safetensors_file::TensorFile;
 use super::safetensors_writer::{Numbers, Precision, write};
 use super::table::{Entries, Order};
 use crate::config::Config;
+use crate::parallel;
 use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder, Normalization};
 
 pub use super::hugging_face::from_bytes;

@@ -8,7 +8,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::parallel;
 use serde_json::{Map, Value as Json};
 
 use super::autoencoder::Shape;
@@ -19,6 +18,7 @@ use super::settings::Settings;
 use super::table::{Entries, Order};
 use super::{Checkpoint, autoencoder};
 use crate::config::Config;
+use crate::parallel;
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder, Normalization};
 
@@ -36,7 +36,7 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let table = tensors(&config);
     refuse_unknown_pieces(&pieces, &table)?;
     let find = |key: &str| PtFile::open(&pieces.join(format!("{key}.pt")))?.tensor(key);
-    let (table, tokenizer) = parallel::both(|| table.look_up(&pieces, find), Tokenizer::gpt2);
+    let (table, tokenizer) = rayon::join(|| table.look_up(&pieces, find), Tokenizer::gpt2);
     let origin = format!("{} (pieces of torch.save)", folder.display());
     let beginning = tokenizer.added(END_OF_TEXT);
     Ok(Checkpoint { config, weights: table?.into(), beginning, tokenizer, origin, notes: Vec::new() })

@@ -3,11 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::parallel;
-
 use super::error::CheckpointError;
 use super::tensor::NamedTensor;
 use crate::matrix::Matrix;
+use crate::parallel;
 use crate::source::Source;
 
 /// One row of a table: what a tensor of a file is here.

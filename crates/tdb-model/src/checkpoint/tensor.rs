@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::parallel;
 use half::{bf16, f16};
 
 use super::bytes::Bytes;
 use super::error::CheckpointError;
 use crate::matrix::{Element, Matrix, Storage, ViewError};
+use crate::parallel;
 
 /// Number types that checkpoints hold. Only the floating ones become weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

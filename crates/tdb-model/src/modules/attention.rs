@@ -8,7 +8,6 @@ mod head;
 
 use std::ops::Range;
 
-use crate::parallel;
 use candle_core::{Result, Tensor};
 
 use crate::config::{Config, NormKind, Positions, Rotary};
@@ -21,6 +20,7 @@ use crate::modules::{Linear, Place};
 use crate::numbers::Numbers;
 use crate::ops::rows::{dot, softmax};
 use crate::ops::{Ops, Rotation, Vector, Visible};
+use crate::parallel;
 use crate::site::{Pass, Point, Site};
 use crate::source::Weights;
 use crate::tap::{RowsOf, Tap};

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::parallel;
 use candle_core::{Device, Result, Tensor};
 
 use crate::error::Error;
@@ -16,6 +15,7 @@ use crate::modules::normalization::Frame;
 use crate::numbers::Numbers;
 use crate::ops::rows::{self, axpy, dot};
 use crate::ops::{Ops, Threads, Vector, View, Weight, times_transposed};
+use crate::parallel;
 use crate::site::{Pass, Point};
 use crate::slot::Slot;
 use crate::sparse::SparseRows;

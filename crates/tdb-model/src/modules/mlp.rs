@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use crate::parallel;
 use candle_core::{Result, Tensor};
 
 use crate::config::{Activation, Config, MlpKind};
@@ -10,6 +9,7 @@ use crate::error::Error;
 use crate::fault::{self, Fault};
 use crate::modules::{Linear, Place};
 use crate::ops::{Ops, Vector, rows};
+use crate::parallel;
 use crate::source::Weights;
 
 /// The MLP layer of one block, without the norm before it.

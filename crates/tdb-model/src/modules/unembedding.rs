@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use crate::parallel;
 use candle_core::{Result, Tensor};
 
 use crate::config::Config;
@@ -14,6 +13,7 @@ use crate::modules::embedding::Embedding;
 use crate::modules::{Place, embedding};
 use crate::ops::rows::axpy;
 use crate::ops::{Ops, Threads, Vector, View, Weight, add_times, times_transposed};
+use crate::parallel;
 use crate::source::Weights;
 
 /// `logits = W_U x (+ b_U)`, capped where the configuration says so.

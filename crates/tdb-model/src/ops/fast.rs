@@ -1,7 +1,6 @@
 //! Every operation as a candle custom operation for f32 on the CPU. Weights are read where they lie; the same call
 //! gives the same bits whatever the number of threads.
 
-use crate::parallel;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::products::{Threads, View, add_times, matmul_into, nonzero_rows, times_transposed};
@@ -9,6 +8,7 @@ use super::rows::{self, for_each_row};
 use super::{Rotation, Visible, Weight, wide};
 use crate::config::Activation;
 use crate::matrix::Matrix;
+use crate::parallel;
 
 /// What an operation gives: numbers, and their dimensions.
 type Made = Result<(Vec<f32>, Vec<usize>)>;

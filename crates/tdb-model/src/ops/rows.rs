@@ -1,8 +1,7 @@
 //! Loops over slices of numbers, with fixed orders of summation.
 
-use crate::parallel;
-
 use super::wide;
+use crate::parallel;
 
 /// Numbers that are reduced side by side.
 const LANES: usize = 32;

@@ -21,10 +21,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::parallel;
-
 use super::lanes::{Instructions, Lanes};
 use super::products::View;
+use crate::parallel;
 
 /// Rows of `a` in one tile.
 const ROWS: usize = 4;

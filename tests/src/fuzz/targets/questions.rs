@@ -8,15 +8,15 @@ use tdb_api::NodeIdAndDatasets;
 use tdb_api::routes::{self, Place, Route};
 use tdb_api::stream::TdbEvent;
 use tdb_api::wire::{self, Errors, from_query};
-use tdb_model::{
-    AutoencoderSite, AutoencoderWeights, Config, LatentActivation, Matrix, NamedAutoencoder, Normalization,
-    Transformer, checkpoint,
-};
+use tdb_model::{AutoencoderSite, Transformer, checkpoint};
 use tdb_scalars::{Bounds, Context, Engine, Error, Observer, RecordMaximum, Records};
 use tdb_testkit::families::Copied;
-use tdb_testkit::weights::TensorSpec;
 
 use super::first_line;
+use procedural::dictionary;
+
+#[path = "../../../../crates/tdb-scalars/tests/common/procedural.rs"]
+mod procedural;
 
 /// Items of a list that the server takes.
 const LONGEST_LIST: usize = 1024;
@@ -97,27 +97,6 @@ fn engine(name: &str, with_dictionaries: bool) -> Engine {
     let names = if with_dictionaries { Some("sae".to_owned()) } else { None };
     let engine = Engine::new(name, model, found.tokenizer, names.clone(), names.clone());
     engine.with_residual_autoencoder(names).with_beginning(found.beginning)
-}
-
-fn dictionary(config: &Config, site: AutoencoderSite) -> NamedAutoencoder {
-    let (n, width) = (12, site.width(config));
-    let layer = |layer: usize| {
-        let numbers = |name: &str, len: usize| {
-            TensorSpec::new(format!("{site:?}.{layer}.{name}"), &[len], 0.5, 0.0).values(0x5EED)
-        };
-        AutoencoderWeights {
-            normalization: Normalization::None,
-            encoder_pre_bias: numbers("pre", width),
-            encoder: Matrix::from_vec(n, width, numbers("enc", n * width)),
-            latent_bias: numbers("bias", n),
-            activation: LatentActivation::Relu,
-            decoder: Matrix::from_vec(width, n, numbers("dec", width * n)),
-            decoder_bias: numbers("post", width),
-            skip: None,
-            activation_frequency: None,
-        }
-    };
-    NamedAutoencoder::of_every_layer("sae", site, (0..config.n_layers).map(layer).collect())
 }
 
 /// Has a record of every node.

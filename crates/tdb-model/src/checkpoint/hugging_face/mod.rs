@@ -35,7 +35,6 @@ use super::settings::Settings;
 use super::table::Entries;
 use super::tensor_files::TensorFiles;
 use crate::config::Config;
-use crate::parallel;
 use crate::source::Weights;
 use crate::tokenizer::Tokenizer;
 
@@ -86,7 +85,7 @@ pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     let path = folder.join("config.json");
     let json = read_json(&path)?;
     let (family, config) = read_config(&Settings::new(&path, &json))?;
-    let (weights, tokenizer) = parallel::both(
+    let (weights, tokenizer) = rayon::join(
         || open_weights(family, &config, &TensorFiles::open(folder)?),
         || tokenizer::open(folder, family.model_type),
     );
