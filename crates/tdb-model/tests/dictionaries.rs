@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tdb_model::checkpoint::{self, CheckpointError, DictionaryOptions, Precision, native, sae_lens};
 use tdb_model::{
-    Autoencoder, AutoencoderSite, Config, LatentActivation, NamedAutoencoder, Normalization, Numbers, Slot, numbers,
+    Autoencoder, AutoencoderSite, AutoencoderWeights, Config, LatentActivation, Matrix, NamedAutoencoder,
+    Normalization, Numbers, Slot, numbers,
 };
 
 /// The shape of the model that `fixtures/sae_lens/write.py` has in mind.
@@ -175,6 +176,49 @@ fn every_kind_that_sae_lens_writes_gives_what_sae_lens_gives() {
     for (name, case) in &cases {
         let read = open(name, &DictionaryOptions { factor: factor(case), ..Default::default() });
         assert_agrees(name, case, &read.unwrap_or_else(|error| panic!("{name}: {error}")));
+    }
+}
+
+/// Of many tokens most latents are left out by bounds of what they are, of one token none.
+#[test]
+fn tokens_encoded_together_are_encoded_as_each_alone() {
+    let (tokens, inputs, latents) = (70, 776, 500);
+    let mut state = 5u32;
+    let mut numbers = |len: usize| -> Vec<f32> {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..len).map(|_| next() + next() + next()).collect()
+    };
+    let x = numbers(tokens * inputs);
+    for (bias, share) in [(-60.0, 0.1), (0.0, 0.7)] {
+        for jumps in [false, true] {
+            let activation = match jumps {
+                true => LatentActivation::JumpRelu { threshold: numbers(latents) },
+                false => LatentActivation::Relu,
+            };
+            let weights = AutoencoderWeights {
+                normalization: Normalization::None,
+                encoder_pre_bias: numbers(inputs),
+                encoder: Matrix::from_vec(latents, inputs, numbers(latents * inputs)),
+                latent_bias: numbers(latents).into_iter().map(|x| 10.0 * x + bias).collect(),
+                activation,
+                decoder: Matrix::from_vec(inputs, latents, numbers(inputs * latents)),
+                decoder_bias: numbers(inputs),
+                skip: None,
+                activation_frequency: None,
+            };
+            let dictionary = Autoencoder::new(AutoencoderSite::ResidPostMlp, weights).unwrap();
+            let together = dictionary.encode(&numbers::tensor(&[tokens, inputs], x.clone())).unwrap();
+            let mut found = 0;
+            for (t, row) in x.chunks_exact(inputs).enumerate() {
+                let alone = dictionary.encode(&numbers::tensor(&[1, inputs], row.to_vec())).unwrap();
+                assert_eq!(together.row(t), alone.row(0), "token {t}");
+                found += alone.row(0).len();
+            }
+            assert!(found > 0 && (found as f64) < share * (tokens * latents) as f64, "{found} latents");
+        }
     }
 }
 

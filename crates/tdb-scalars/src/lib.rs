@@ -37,7 +37,7 @@ pub mod place;
 mod price;
 mod question;
 mod rank;
-mod readings;
+pub mod readings;
 mod run;
 mod sample;
 mod select;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use tdb_api::{NodeType, TokenAndScalar, TopTokens};
-use tdb_model::numbers::{axpy, dot, products};
+use tdb_model::numbers::{Screen, axpy, dot, product, products};
 use tdb_model::parallel;
 use tdb_model::{Attention, AutoencoderSite, Index, Site, Slot};
 
@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 use crate::kept::{self, KEPT, Kept, Vocabulary};
 use crate::nodes::{Component, Node};
-use crate::select::{Extremes, Scored};
+use crate::select::{Extremes, Open, Scored};
 use crate::side::Side;
 use crate::slots;
 use crate::tensors::{dot_in_double, row_of, times_gain};
@@ -139,11 +139,15 @@ impl Read<'_> {
     }
 
     /// The first of these tokens at either end.
-    fn reading(&self, i: usize, [largest, smallest]: [&[u32]; 2]) -> Reading {
+    fn reading(&self, i: usize, tokens: [&[u32]; 2]) -> Reading {
+        self.reading_of(i, tokens, self.count)
+    }
+
+    fn reading_of(&self, i: usize, [largest, smallest]: [&[u32]; 2], count: usize) -> Reading {
         let direction = &self.directions[i];
         let score = |token: &u32| {
             let row = self.rows(*token as usize..*token as usize + 1);
-            (*token, products(direction, &row, direction.len(), false)[0])
+            (*token, product(0.0, direction, &row))
         };
         let sorted = |tokens: &[u32], descending: bool| {
             let mut list: Vec<Scored> = tokens.iter().map(score).collect();
@@ -151,35 +155,96 @@ impl Read<'_> {
                 let by_score = if descending { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) };
                 by_score.then(a.0.cmp(&b.0))
             });
-            list.truncate(self.count);
+            list.truncate(count);
             list
         };
         Reading { top: sorted(largest, true), bottom: sorted(smallest, false) }
     }
 
-    /// From the scores of all tokens.
+    /// From the tokens that may be among the first of all: from bounds of all scores where there are bounds that leave few
+    /// of them open, else from all scores.
     fn scored(&self, which: &[usize]) -> Vec<Reading> {
-        let Some(first) = which.first() else { return Vec::new() };
-        let (width, skip) = (self.directions[*first].len(), self.engine.unread_tokens());
-        let all: Vec<f32> = which.iter().flat_map(|i| &self.directions[*i]).copied().collect();
+        /// From so many directions on, bounds and the scores that they leave open take less time than all scores.
+        const SCREENED: usize = 16;
+        let Some(width) = which.first().map(|first| self.directions[*first].len()) else { return Vec::new() };
         let count = if self.is_kept() { KEPT } else { self.count };
+        let rows =
+            |open: &[usize]| open.iter().flat_map(|i| &self.directions[which[*i]]).copied().collect::<Vec<f32>>();
+        let missing = |found: &[Option<_>]| (0..which.len()).filter(|i| found[*i].is_none()).collect::<Vec<usize>>();
+        // A head that does not look at a token writes nothing of it.
+        let writes_nothing = |i: &usize| self.directions[*i].iter().all(|x| *x == 0.0);
+        let mut found: Vec<Option<[Vec<Scored>; 2]>> =
+            which.iter().map(|i| writes_nothing(i).then(|| self.extremes_of_nothing(count))).collect();
+        let open = missing(&found);
+        if open.len() >= SCREENED
+            && let Some(screen) = Screen::new(&rows(&open), width)
+        {
+            let of: Vec<usize> = open.iter().map(|i| which[*i]).collect();
+            open.into_iter().zip(self.extremes_by_bounds(&screen, &of, count)).for_each(|(i, by)| found[i] = by);
+        }
+        let open = missing(&found);
+        let rest = self.extremes(&rows(&open), width, count);
+        open.into_iter().zip(rest).for_each(|(i, extremes)| found[i] = Some(extremes));
+        which.iter().zip(found.into_iter().flatten()).map(|(i, extremes)| self.kept(*i, extremes)).collect()
+    }
+
+    /// All tokens score zero, so the first ones are at either end.
+    fn extremes_of_nothing(&self, count: usize) -> [Vec<Scored>; 2] {
+        let skip = self.engine.unread_tokens();
+        let is_read = |token: &u32| !skip.is_some_and(|skip| skip.get(*token as usize).copied().unwrap_or(false));
+        let tokens = (0..self.engine.model().config().n_vocab as u32).filter(is_read);
+        let first: Vec<Scored> = tokens.take(count).map(|token| (token, 0.0)).collect();
+        [first.clone(), first]
+    }
+
+    /// Blocks of the vocabulary, each part for one thread. Whoever begins anew has nothing yet that others could be worse
+    /// than: few parts, each of many blocks.
+    fn parts(&self) -> Vec<Vec<Range<usize>>> {
         let blocks = self.blocks();
-        // Whoever begins anew has nothing yet that others could be worse than: few parts, each of many blocks.
-        let parts: Vec<&[Range<usize>]> =
-            blocks.chunks(blocks.len().div_ceil(2 * parallel::threads()).max(1)).collect();
+        blocks.chunks(blocks.len().div_ceil(2 * parallel::threads()).max(1)).map(<[_]>::to_vec).collect()
+    }
+
+    /// The largest and the smallest scores of each direction, `[N, D]`, from all scores.
+    fn extremes(&self, directions: &[f32], width: usize, count: usize) -> Vec<[Vec<Scored>; 2]> {
+        if directions.is_empty() {
+            return Vec::new();
+        }
+        let (n, parts) = (directions.len() / width, self.parts());
         let parts = parallel::map(parts.len(), |part| {
-            let mut extremes = vec![Extremes::new(count); which.len()];
-            for block in parts[part] {
-                let scores = products(&all, &self.rows(block.clone()), width, false);
+            let mut extremes = vec![Extremes::new(count); n];
+            for block in &parts[part] {
+                let scores = products(directions, &self.rows(block.clone()), width, false);
                 for (extremes, scores) in extremes.iter_mut().zip(scores.chunks_exact(block.len())) {
-                    extremes.offer(scores, block.start, skip);
+                    extremes.offer(scores, block.start, self.engine.unread_tokens());
                 }
             }
             extremes
         });
         let merge = |a: Vec<Extremes>, b: Vec<Extremes>| a.into_iter().zip(b).map(|(a, b)| a.merged(b)).collect();
-        let extremes = parts.into_iter().reduce(merge).unwrap_or_default();
-        which.iter().zip(extremes).map(|(i, extremes)| self.kept(*i, extremes.sorted())).collect()
+        parts.into_iter().reduce(merge).unwrap_or_default().into_iter().map(Extremes::sorted).collect()
+    }
+
+    /// As [`Read::extremes`], from the scores that bounds leave open; `None` where too many of them are.
+    fn extremes_by_bounds(&self, screen: &Screen, which: &[usize], count: usize) -> Vec<Option<[Vec<Scored>; 2]>> {
+        let parts = self.parts();
+        let parts = parallel::map(parts.len(), |part| {
+            let mut open = Open::new(which.len(), screen.width(), count, self.engine.unread_tokens());
+            for block in &parts[part] {
+                screen.offer(&self.rows(block.clone()), open.from(block.start));
+            }
+            open
+        });
+        let open = parts.into_iter().reduce(Open::merged).map(Open::tokens).unwrap_or_default();
+        // One by one, scores take longer.
+        let most = self.engine.model().config().n_vocab / 16;
+        parallel::map(which.len(), |i| {
+            let [largest, smallest] = open.get(i)?;
+            if largest.len().max(smallest.len()) > most {
+                return None;
+            }
+            let Reading { top, bottom } = self.reading_of(which[i], [largest, smallest], count);
+            Some([top, bottom])
+        })
     }
 
     /// Keeps these tokens, of which the first are the reading.

@@ -1,6 +1,6 @@
 //! The tokens with the largest and the smallest scores, selected without sorting the others.
 
-use tdb_model::numbers::{max, min, wide};
+use tdb_model::numbers::{Wanted, max, min, wide};
 
 /// A token and its score.
 pub type Scored = (u32, f32);
@@ -118,6 +118,105 @@ impl Extremes {
     }
 }
 
+/// Of several lists of scores that are known by bounds, the tokens that may have the largest or the smallest scores.
+#[derive(Debug)]
+pub struct Open<'a> {
+    lists: Vec<List>,
+    /// Of each list: what has a smaller upper bound is not among the largest.
+    least: Vec<f32>,
+    /// Of each list: what has a larger lower bound is not among the smallest.
+    most: Vec<f32>,
+    /// The token of the first row.
+    first: usize,
+    /// Tokens that are left out.
+    skip: Option<&'a [bool]>,
+}
+
+#[derive(Clone, Debug)]
+struct List {
+    /// Of the lower bounds the largest, of the upper ones the smallest: so many scores are at least as large, or as small.
+    certain: Extremes,
+    /// Tokens that may be among those with the largest scores, with their upper bounds.
+    largest: Vec<Scored>,
+    /// Tokens that may be among those with the smallest scores, with their lower bounds.
+    smallest: Vec<Scored>,
+}
+
+impl<'a> Open<'a> {
+    /// For so many lists, so many tokens at either end, without those that `skip` marks. `width`: how many limits there have
+    /// to be ([`Screen::width`](tdb_model::numbers::Screen::width)).
+    pub fn new(lists: usize, width: usize, count: usize, skip: Option<&'a [bool]>) -> Self {
+        let list = List { certain: Extremes::new(count), largest: Vec::new(), smallest: Vec::new() };
+        let (mut least, mut most) = (vec![f32::NEG_INFINITY; lists], vec![f32::INFINITY; lists]);
+        // Places without a list exclude everything.
+        least.resize(width, f32::INFINITY);
+        most.resize(width, f32::NEG_INFINITY);
+        Open { lists: vec![list; lists], least, most, first: 0, skip }
+    }
+
+    /// Rows that are offered next are those of tokens from `first` on.
+    pub fn from(&mut self, first: usize) -> &mut Self {
+        self.first = first;
+        self
+    }
+
+    fn is_left_out(&self, token: usize) -> bool {
+        self.skip.is_some_and(|skip| skip.get(token).copied().unwrap_or(false))
+    }
+
+    /// What may be among the first of both.
+    pub fn merged(mut self, other: Self) -> Self {
+        for (list, other) in self.lists.iter_mut().zip(other.lists) {
+            list.certain = list.certain.clone().merged(other.certain);
+            list.largest.extend(other.largest);
+            list.smallest.extend(other.smallest);
+        }
+        self
+    }
+
+    /// Of each list the tokens that may be among the largest, and those that may be among the smallest.
+    pub fn tokens(self) -> Vec<[Vec<u32>; 2]> {
+        let tokens = |List { mut certain, largest, smallest }: List| {
+            certain.largest.shrink();
+            certain.smallest.shrink();
+            let (least, most) = (certain.largest.threshold, certain.smallest.threshold);
+            [
+                largest.into_iter().filter(|(_, upper)| !least.gt(upper)).map(|entry| entry.0).collect(),
+                smallest.into_iter().filter(|(_, lower)| !most.lt(lower)).map(|entry| entry.0).collect(),
+            ]
+        };
+        self.lists.into_iter().map(tokens).collect()
+    }
+}
+
+impl Wanted for Open<'_> {
+    fn limits(&mut self, _: usize) -> [&[f32]; 2] {
+        [&self.least, &self.most]
+    }
+
+    fn offer(&mut self, row: usize, list: usize, [lower, upper]: [f32; 2]) {
+        let token = self.first + row;
+        if list >= self.lists.len() || self.is_left_out(token) {
+            return;
+        }
+        let List { certain, largest, smallest } = &mut self.lists[list];
+        if !self.least[list].gt(&upper) {
+            largest.push((token as u32, upper));
+            if !lower.is_nan() {
+                certain.largest.offer((token as u32, lower));
+                self.least[list] = certain.largest.threshold;
+            }
+        }
+        if !self.most[list].lt(&lower) {
+            smallest.push((token as u32, lower));
+            if !upper.is_nan() {
+                certain.smallest.offer((token as u32, upper));
+                self.most[list] = certain.smallest.threshold;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +235,44 @@ mod tests {
             for score in scores {
                 let (token, found) = best.entry(best.key((50_256, score)));
                 assert_eq!((token, found.to_bits()), (50_256, score.to_bits()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_open_holds_the_extremes() {
+        let mut state = 11u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        const LISTS: usize = 21;
+        for (len, count) in [(0, 3), (2, 5), (300, 1), (5000, 7)] {
+            let scores: Vec<Vec<f32>> = (0..len).map(|_| (0..LISTS).map(|_| random().powi(3)).collect()).collect();
+            let mut parts = Open::new(LISTS, LISTS, count, None);
+            for (first, part) in (0..).step_by(900).zip(scores.chunks(900)) {
+                let mut own = Open::new(LISTS, LISTS, count, None);
+                for (token, scores) in (first..).zip(part) {
+                    let (below, above) = (random().abs() / 50.0, random().abs() / 50.0);
+                    let bound = |by: f32| -> Vec<f32> {
+                        let unknown = if token % 100 == 99 { f32::NAN } else { by };
+                        scores.iter().map(|score| score + unknown).collect()
+                    };
+                    let bounds: Vec<(f32, f32)> = bound(-below).into_iter().zip(bound(above)).collect();
+                    for (list, (lower, upper)) in bounds.into_iter().enumerate() {
+                        own.from(token as usize).offer(0, list, [lower, upper]);
+                    }
+                }
+                parts = own.merged(parts);
+            }
+            for (list, [largest, smallest]) in parts.tokens().into_iter().enumerate() {
+                let mut all = Extremes::new(count);
+                all.offer(&scores.iter().map(|scores| scores[list]).collect::<Vec<_>>(), 0, None);
+                let [top, bottom] = all.sorted();
+                assert!(top.iter().all(|(token, _)| largest.contains(token)), "{len} {count} {list}");
+                assert!(bottom.iter().all(|(token, _)| smallest.contains(token)), "{len} {count} {list}");
+                // And most are excluded; a hundredth has no bounds.
+                assert!(len < 5000 || largest.len() < len as usize / 20, "{} of {len}", largest.len());
             }
         }
     }

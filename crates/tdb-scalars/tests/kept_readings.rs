@@ -3,6 +3,8 @@
 use crate::common::{PROMPT, engine};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use tdb_scalars::nodes::{Component, Node};
+use tdb_scalars::readings::{exciting_tokens, upvoted_tokens};
 use tdb_scalars::{Context, Engine};
 
 /// Prompts whose nodes are partly the same, some asked twice, one side or two, with neurons and with latents.
@@ -62,5 +64,27 @@ fn a_question_asked_again_keeps_nothing_new() -> Result<()> {
     ensure!(kept[1] > 0, "nothing was kept");
     ask(&engine, request)?;
     assert_eq!(engine.kept_readings(), kept);
+    Ok(())
+}
+
+/// Of many directions at once most tokens are left out by bounds of their scores.
+#[test]
+fn nodes_read_together_are_read_as_each_alone() -> Result<()> {
+    let engine = both()?.with_kept_readings(0);
+    let question = json!({ "prompt": PROMPT });
+    let side = engine.inspect(&serde_json::from_value(question)?, None)?;
+    let neurons = (0..40).map(|i| Node::Neuron { layer: i % 2, token: 1 + i % 5, index: 5 * i });
+    let heads = (0..8).map(|i| Node::Head { layer: i % 2, query: 5, key: i % 6, head: i % 4 });
+    let nodes: Vec<Component> = neurons.chain(heads).map(Component::Node).collect();
+    for count in [1, 10, 40] {
+        let together = upvoted_tokens(&side, &nodes, count)?;
+        let alone = nodes.iter().map(|node| upvoted_tokens(&side, &[*node], count));
+        let alone = alone.collect::<tdb_scalars::Result<Vec<_>>>()?.concat();
+        assert!(together == alone && alone.len() == nodes.len(), "{count} tokens that are upvoted");
+        let nodes = &nodes[..40];
+        let together = exciting_tokens(&side, nodes, count)?;
+        let alone = nodes.iter().map(|node| exciting_tokens(&side, &[*node], count));
+        assert!(together == alone.collect::<tdb_scalars::Result<Vec<_>>>()?.concat(), "{count} tokens that excite");
+    }
     Ok(())
 }

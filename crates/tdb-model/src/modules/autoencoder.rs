@@ -14,7 +14,7 @@ use crate::modules::Place;
 use crate::modules::normalization::Frame;
 use crate::numbers::Numbers;
 use crate::ops::rows::{self, axpy, dot};
-use crate::ops::{Ops, Threads, Vector, View, Weight, times_transposed};
+use crate::ops::{Ops, Screen, Threads, Vector, View, Wanted, Weight, product, times_transposed};
 use crate::parallel;
 use crate::site::{Pass, Point};
 use crate::slot::Slot;
@@ -243,6 +243,11 @@ impl Autoencoder {
         }
     }
 
+    /// Whether the activation function lets through only what is above a threshold.
+    fn is_thresholded(&self) -> bool {
+        matches!(self.weights.activation, LatentActivation::Relu | LatentActivation::JumpRelu { .. })
+    }
+
     fn lets_through(&self, latent: u32, x: f32) -> bool {
         match &self.weights.activation {
             LatentActivation::Relu => x > 0.0,
@@ -254,11 +259,22 @@ impl Autoencoder {
     /// A few latents of all tokens at a time are computed and forgotten: nothing of `[tokens, latents]` needs to exist.
     fn encode_in_chunks(&self, x: &Tensor) -> Result<SparseRows> {
         const CHUNK: usize = 96;
+        /// From so many tokens on, bounds of all products and the products that they leave open take less time than all
+        /// products.
+        const SCREENED: usize = 24;
         let n_latents = self.n_latents();
         let centered = self.centered(x)?;
         let x = Numbers::of(&centered)?;
+        let screen = (x.dims()[0] >= SCREENED && self.is_thresholded())
+            .then(|| Screen::new(x.data(), self.n_inputs()))
+            .flatten();
         let parts: Vec<Vec<Vec<(u32, f32)>>> = parallel::map(n_latents.div_ceil(CHUNK), |chunk| {
             let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(n_latents);
+            if let Some(screen) = &screen
+                && let Some(found) = self.screened(screen, x.data(), range.clone())
+            {
+                return found;
+            }
             let (encoder, bias) = (self.weights.encoder.row_range(range.clone()), &self.weights.latent_bias[range]);
             let pre = affine(x.data(), &encoder, bias, Threads::One);
             let first = (chunk * CHUNK) as u32;
@@ -268,6 +284,19 @@ impl Autoencoder {
         });
         let row = |t: usize| parts.iter().flat_map(|part| part[t].iter().copied()).collect();
         Ok(SparseRows::new(n_latents, (0..x.dims()[0]).map(row).collect()))
+    }
+
+    /// What some latents are at each row of `x`, where bounds show that most of them are not let through; `None` if they do
+    /// not show it, or the encoder's rows do not lie one after the other.
+    fn screened(&self, screen: &Screen, x: &[f32], range: Range<usize>) -> Option<Vec<Vec<(u32, f32)>>> {
+        let n = x.len() / self.n_inputs();
+        let encoder = self.weights.encoder.contiguous_rows(range.clone())?;
+        // Products that may be computed one by one; they take longer so.
+        let left = range.len() * n / 6;
+        let limits = [vec![0.0; screen.width()], vec![f32::NEG_INFINITY; screen.width()]];
+        let mut passing = Passing { autoencoder: self, x, encoder, range, limits, left, found: vec![Vec::new(); n] };
+        screen.offer(encoder, &mut passing);
+        (passing.left > 0).then_some(passing.found)
     }
 
     /// All latents of a block of tokens at once, of which `choose` picks those that are listed.
@@ -326,6 +355,51 @@ impl Autoencoder {
                 value > 0.0
             }
             LatentActivation::Identity | LatentActivation::TopK { relu: false, .. } => true,
+        }
+    }
+}
+
+/// Some latents of tokens that may be let through.
+struct Passing<'a> {
+    autoencoder: &'a Autoencoder,
+    /// `[N, n_inputs]`
+    x: &'a [f32],
+    /// `[range, n_inputs]`
+    encoder: &'a [f32],
+    range: Range<usize>,
+    limits: [Vec<f32>; 2],
+    /// So many products may still be computed one by one.
+    left: usize,
+    /// Of each token.
+    found: Vec<Vec<(u32, f32)>>,
+}
+
+impl Wanted for Passing<'_> {
+    fn limits(&mut self, row: usize) -> [&[f32]; 2] {
+        let (weights, latent) = (&self.autoencoder.weights, self.range.start + row);
+        let bias = weights.latent_bias[latent];
+        let threshold = match &weights.activation {
+            LatentActivation::JumpRelu { threshold } => threshold[latent].max(0.0),
+            _ => 0.0,
+        };
+        // What the sum with the bias may lose by rounding, once for each part of the product.
+        let slack = (2 + self.autoencoder.n_inputs() / 64) as f32 * f32::EPSILON * (bias.abs() + threshold);
+        let tokens = self.found.len();
+        self.limits[0][..tokens].fill(if self.left > 0 { threshold - bias - slack } else { f32::INFINITY });
+        self.limits[0][tokens..].fill(f32::INFINITY);
+        [&self.limits[0], &self.limits[1]]
+    }
+
+    fn offer(&mut self, row: usize, token: usize, _: [f32; 2]) {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 || token >= self.found.len() {
+            return;
+        }
+        let (latent, width) = (self.range.start + row, self.autoencoder.n_inputs());
+        let [x, encoder] = [&self.x[token * width..][..width], &self.encoder[row * width..][..width]];
+        let value = product(self.autoencoder.weights.latent_bias[latent], x, encoder);
+        if self.autoencoder.lets_through(latent as u32, value) {
+            self.found[token].push((latent as u32, value));
         }
     }
 }

@@ -8,6 +8,7 @@ mod lanes;
 mod plain;
 mod products;
 pub mod rows;
+mod screen;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod unpacked;
 mod weight;
@@ -15,7 +16,8 @@ mod wide;
 
 use candle_core::{Device, Result, Tensor};
 
-pub use products::{Threads, View, add_times, matmul, times_transposed};
+pub use products::{Threads, View, add_times, matmul, product, times_transposed};
+pub use screen::{Screen, Wanted};
 pub use weight::{Vector, Weight};
 pub use wide::wide;
 

@@ -120,6 +120,16 @@ pub fn matmul(a: View<'_>, b: View<'_>, threads: Threads) -> Vec<f32> {
     out
 }
 
+/// `start + a·b`, to the bit what a product of matrices adds to `start` for these two rows.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn product(start: f32, a: &[f32], b: &[f32]) -> f32 {
+    let mut out = [start];
+    matmul_into(&mut out, [1, 1], View::new(a, 1, a.len()), View::new(b, 1, b.len()).t(), true, Threads::One);
+    out[0]
+}
+
 /// `out = x Wᵀ`, or `out += x Wᵀ` if `accumulate`, with `out: [x.rows, W.rows]`, row-major.
 pub fn times_transposed(out: &mut [f32], x: View<'_>, weight: &Matrix, accumulate: bool, threads: Threads) {
     let n = weight.rows();

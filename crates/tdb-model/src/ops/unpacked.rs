@@ -177,12 +177,17 @@ impl Product {
         loop {
             let inner = from..(from + block).min(self.inner);
             let add = self.accumulate || from > 0;
+            // What this thread most likely takes next: the next block, or the columns after these.
+            let then = match inner.end < self.inner {
+                true => self.place(inner.end, range.start),
+                false => self.place(0, range.end),
+            };
             // SAFETY: in the caller's care.
             unsafe {
                 if self.columns_contiguous {
-                    self.dots::<V, N>(range.clone(), inner, add);
+                    self.dots::<V, N>(range.clone(), inner, add, then);
                 } else {
-                    self.multiples::<V, N>(range.clone(), inner, add);
+                    self.multiples::<V, N>(range.clone(), inner, add, then);
                 }
             }
             from += block;
@@ -192,9 +197,21 @@ impl Product {
         }
     }
 
-    /// Columns of `b` contiguous.
+    /// Where a number of `b` is, or would be if `b` were larger.
+    fn place(self, inner: usize, col: usize) -> *const f32 {
+        let strides = if self.columns_contiguous { [1, self.b_stride] } else { [self.b_stride, 1] };
+        self.b.wrapping_add(inner * strides[0] + col * strides[1])
+    }
+
+    /// Columns of `b` contiguous. `then` is what is read after it.
     #[inline(always)]
-    unsafe fn dots<V: Lanes, const N: usize>(self, cols: Range<usize>, inner: Range<usize>, add: bool) {
+    unsafe fn dots<V: Lanes, const N: usize>(
+        self,
+        cols: Range<usize>,
+        inner: Range<usize>,
+        add: bool,
+        then: *const f32,
+    ) {
         // Of many rows, some at a time, so that these stay in the cache while the columns pass.
         const BLOCK: usize = 64;
         for first in (0..self.rows).step_by(BLOCK) {
@@ -203,11 +220,17 @@ impl Product {
             // SAFETY: rows, columns and inner indices are those of the product.
             unsafe {
                 while col + N <= cols.end {
-                    self.dots_of_columns::<V, N>(rows.clone(), col, inner.clone(), add);
+                    // Columns are brought from memory while those before them are used for the first time.
+                    let next = match (first, col + N < cols.end) {
+                        (0, true) => Some(self.place(inner.start, col + N)),
+                        (0, false) => Some(then),
+                        _ => None,
+                    };
+                    self.dots_of_columns::<V, N>(rows.clone(), col, inner.clone(), add, next);
                     col += N;
                 }
                 while col < cols.end {
-                    self.dots_of_columns::<V, 1>(rows.clone(), col, inner.clone(), add);
+                    self.dots_of_columns::<V, 1>(rows.clone(), col, inner.clone(), add, None);
                     col += 1;
                 }
             }
@@ -221,30 +244,38 @@ impl Product {
         col: usize,
         inner: Range<usize>,
         add: bool,
+        next: Option<*const f32>,
     ) {
         let mut row = rows.start;
         // SAFETY: in the caller's care.
         unsafe {
+            if row + ROWS <= rows.end
+                && let Some(next) = next
+            {
+                self.dot_tile::<V, ROWS, N, true>(row, col, inner.clone(), add, next);
+                row += ROWS;
+            }
             while row + ROWS <= rows.end {
-                self.dot_tile::<V, ROWS, N>(row, col, inner.clone(), add);
+                self.dot_tile::<V, ROWS, N, false>(row, col, inner.clone(), add, self.b);
                 row += ROWS;
             }
             match rows.end - row {
-                3 => self.dot_tile::<V, 3, N>(row, col, inner, add),
-                2 => self.dot_tile::<V, 2, N>(row, col, inner, add),
-                1 => self.dot_tile::<V, 1, N>(row, col, inner, add),
+                3 => self.dot_tile::<V, 3, N, false>(row, col, inner, add, self.b),
+                2 => self.dot_tile::<V, 2, N, false>(row, col, inner, add, self.b),
+                1 => self.dot_tile::<V, 1, N, false>(row, col, inner, add, self.b),
                 _ => {}
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn dot_tile<V: Lanes, const M: usize, const N: usize>(
+    unsafe fn dot_tile<V: Lanes, const M: usize, const N: usize, const AHEAD: bool>(
         self,
         row: usize,
         col: usize,
         inner: Range<usize>,
         add: bool,
+        next: *const f32,
     ) {
         // SAFETY: in the caller's care.
         unsafe {
@@ -260,6 +291,9 @@ impl Product {
                     rows[m] = V::load(a.add(m * self.a_strides[0] + i));
                 }
                 for n in 0..N {
+                    if AHEAD {
+                        V::prefetch(next.wrapping_add(n * self.b_stride + i));
+                    }
                     let column = V::load(b.add(n * self.b_stride + i));
                     for m in 0..M {
                         sums[m][n] = sums[m][n].add_product(rows[m], column);
@@ -289,9 +323,15 @@ impl Product {
         }
     }
 
-    /// Rows of `b` contiguous.
+    /// Rows of `b` contiguous. `then` is what is read after it.
     #[inline(always)]
-    unsafe fn multiples<V: Lanes, const N: usize>(self, cols: Range<usize>, inner: Range<usize>, add: bool) {
+    unsafe fn multiples<V: Lanes, const N: usize>(
+        self,
+        cols: Range<usize>,
+        inner: Range<usize>,
+        add: bool,
+        then: *const f32,
+    ) {
         let mut col = cols.start;
         // SAFETY: rows, columns and inner indices are those of the product.
         unsafe {
@@ -302,11 +342,19 @@ impl Product {
                 let rows = row..(row + ROWS).min(self.rows);
                 let mut col = col;
                 while col + N * V::N <= cols.end {
-                    self.multiples_of_rows::<V, N>(rows.clone(), col, inner.clone(), self.b_at(&inner, col), add);
-                    col += N * V::N;
+                    let (b, after) = ((self.place(inner.start, col), self.b_stride), col + N * V::N);
+                    if row == 0 && rows.len() == ROWS {
+                        // Columns are brought from memory while those before them are used for the first time.
+                        let next = if after < cols.end { self.place(inner.start, after) } else { then };
+                        self.multiple_tile::<V, ROWS, N, true>(row, col, inner.clone(), b, add, next);
+                    } else {
+                        self.multiples_of_rows::<V, N>(rows.clone(), col, inner.clone(), b, add);
+                    }
+                    col = after;
                 }
                 while col + V::N <= cols.end {
-                    self.multiples_of_rows::<V, 1>(rows.clone(), col, inner.clone(), self.b_at(&inner, col), add);
+                    let b = (self.place(inner.start, col), self.b_stride);
+                    self.multiples_of_rows::<V, 1>(rows.clone(), col, inner.clone(), b, add);
                     col += V::N;
                 }
                 for row in rows {
@@ -353,12 +401,6 @@ impl Product {
         cols.start + tiles * width
     }
 
-    /// Where a tile of `b` begins, and how far its rows lie apart.
-    unsafe fn b_at(self, inner: &Range<usize>, col: usize) -> (*const f32, usize) {
-        // SAFETY: in the caller's care.
-        unsafe { (self.b.add(inner.start * self.b_stride + col), self.b_stride) }
-    }
-
     #[inline(always)]
     unsafe fn multiples_of_rows<V: Lanes, const N: usize>(
         self,
@@ -371,22 +413,23 @@ impl Product {
         // SAFETY: in the caller's care.
         unsafe {
             match rows.end - rows.start {
-                4 => self.multiple_tile::<V, 4, N>(rows.start, col, inner, b, add),
-                3 => self.multiple_tile::<V, 3, N>(rows.start, col, inner, b, add),
-                2 => self.multiple_tile::<V, 2, N>(rows.start, col, inner, b, add),
-                _ => self.multiple_tile::<V, 1, N>(rows.start, col, inner, b, add),
+                4 => self.multiple_tile::<V, 4, N, false>(rows.start, col, inner, b, add, self.b),
+                3 => self.multiple_tile::<V, 3, N, false>(rows.start, col, inner, b, add, self.b),
+                2 => self.multiple_tile::<V, 2, N, false>(rows.start, col, inner, b, add, self.b),
+                _ => self.multiple_tile::<V, 1, N, false>(rows.start, col, inner, b, add, self.b),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn multiple_tile<V: Lanes, const M: usize, const N: usize>(
+    unsafe fn multiple_tile<V: Lanes, const M: usize, const N: usize, const AHEAD: bool>(
         self,
         row: usize,
         col: usize,
         inner: Range<usize>,
         (b, b_stride): (*const f32, usize),
         add: bool,
+        next: *const f32,
     ) {
         // SAFETY: in the caller's care.
         unsafe {
@@ -403,6 +446,9 @@ impl Product {
             for i in 0..inner.end - inner.start {
                 let mut columns = [V::zero(); N];
                 for n in 0..N {
+                    if AHEAD {
+                        V::prefetch(next.wrapping_add(i * b_stride + n * V::N));
+                    }
                     columns[n] = V::load(b.add(i * b_stride + n * V::N));
                 }
                 for m in 0..M {
