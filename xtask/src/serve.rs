@@ -1,6 +1,8 @@
 //! The README's first command: from a clone to the debugger in the browser.
 
-use anyhow::{Result, bail};
+use std::process::{Child, Command};
+
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::commands::{cargo, program, root, run as must, say};
 use crate::ui;
@@ -11,11 +13,45 @@ const OPTIONS: &str = include_str!("serve-options.txt");
 /// Builds pages and server, and serves; `args` go on to `tdb serve`.
 pub fn run(args: &[String]) -> Result<()> {
     refuse_unknown(args)?;
+    // Linking the pages keeps one core busy for half a minute. Everything but the program that embeds them is built beside.
+    say("building the server, and beside it the pages");
+    let library = Beside::start(server("--lib").env("CARGO_TERM_PROGRESS_WHEN", "never"))?;
     ui::build(ui::Kind::Release)?;
-    say("building the server");
-    must(cargo().args(["build", "--release", "--package", "tdb-server", "--bin", "tdb"]))?;
+    library.finish()?;
+    say("building the program");
+    must(server("--bin").arg("tdb"))?;
     let tdb = root().join("target/release").join(format!("tdb{}", std::env::consts::EXE_SUFFIX));
     must(program(&tdb.to_string_lossy()).arg("serve").args(args))
+}
+
+fn server(part: &str) -> Command {
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "tdb-server", part]);
+    // See crates/tdb-server/build.rs.
+    command.env("TDB_PAGES_LATER", "1");
+    command
+}
+
+/// A command that runs beside others, and ends with them.
+struct Beside(Child);
+
+impl Beside {
+    fn start(command: &mut Command) -> Result<Self> {
+        command.spawn().map(Beside).with_context(|| format!("{command:?} does not start"))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let status = self.0.wait()?;
+        ensure!(status.success(), "the server was not built: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // Nothing to end after it finished.
+        let _ = self.0.kill();
+    }
 }
 
 /// What `tdb serve` would refuse is refused before minutes of building.

@@ -162,7 +162,7 @@ pub fn router(app: App) -> Router {
     let (routes, document) = api.finish();
     let document = Bytes::from(document.to_string());
     let cors = guard::cors(app.names().clone());
-    let (index, docs) = (ui::index_text(), controllers::docs_page(&document));
+    let (index, docs) = (app.config().pages.index_text(), controllers::docs_page(&document));
     let headers = pages::headers([&*index, &*docs, ui::NO_PAGES, pages::TOKEN_FORM]);
     // Streams are sent as they come: a compressor would hold their lines back.
     let compressible = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson"));

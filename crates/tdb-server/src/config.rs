@@ -1,5 +1,6 @@
 //! Settings of the server, all in one place. `GET /limits` tells them.
 
+use crate::ui::Pages;
 use std::net::IpAddr;
 use std::time::Duration;
 use tdb_api::LimitsResponse;
@@ -113,6 +114,8 @@ impl Limits {
 #[derive(Debug, Clone, Default)]
 pub struct ServerConfig {
     pub limits: Limits,
+    /// What browsers are shown.
+    pub pages: Pages,
     /// Names by which the server may be addressed, besides this machine's own.
     pub hosts: Vec<String>,
     /// What clients have to know; `None` where everybody who can connect may ask.

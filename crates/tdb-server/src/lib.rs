@@ -44,3 +44,4 @@ pub use error::ApiError;
 pub use model::Ask;
 pub use question::Question;
 pub use server::serve;
+pub use ui::Pages;

@@ -1,46 +1,79 @@
-//! The pages, embedded in the program: each file with its compressed forms beside it.
+//! The pages, which the program carries: each file with its compressed forms beside it.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use rust_embed::{EmbeddedFile, RustEmbed};
+use rust_embed::EmbeddedFile;
+use std::fmt;
 use std::fmt::Write as _;
-
-#[derive(RustEmbed)]
-#[folder = "../tdb-ui/dist"]
-struct Dist;
 
 const INDEX: &str = "index.html";
 
-/// The page that every address of a page gets; it looks at the address itself.
-pub fn index(headers: &HeaderMap, status: StatusCode) -> Response {
-    match asset(INDEX, headers) {
-        Some(mut page) => {
-            if status != StatusCode::OK && page.status() == StatusCode::OK {
-                *page.status_mut() = status;
+/// The files of the pages. The program carries them rather than this library, which can be compiled while they are made.
+#[derive(Clone, Copy)]
+pub struct Pages {
+    get: fn(&str) -> Option<EmbeddedFile>,
+}
+
+impl Default for Pages {
+    /// None.
+    fn default() -> Self {
+        Pages::new(|_| None)
+    }
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").finish_non_exhaustive()
+    }
+}
+
+impl Pages {
+    /// `get` gives the file of a path.
+    pub fn new(get: fn(&str) -> Option<EmbeddedFile>) -> Self {
+        Pages { get }
+    }
+
+    /// The page that every address of a page gets; it looks at the address itself.
+    pub fn index(&self, headers: &HeaderMap, status: StatusCode) -> Response {
+        match self.asset(INDEX, headers) {
+            Some(mut page) => {
+                if status != StatusCode::OK && page.status() == StatusCode::OK {
+                    *page.status_mut() = status;
+                }
+                page
             }
-            page
+            None => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], NO_PAGES).into_response(),
         }
-        None => (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], NO_PAGES).into_response(),
+    }
+
+    /// The text of the page, for what its inline scripts are; empty if there are no pages.
+    pub fn index_text(&self) -> String {
+        (self.get)(INDEX).map(|page| String::from_utf8_lossy(&page.data).into_owned()).unwrap_or_default()
+    }
+
+    /// The file `path` of the pages, if there is one.
+    pub fn asset(&self, path: &str, headers: &HeaderMap) -> Option<Response> {
+        if path.ends_with(".br") || path.ends_with(".gz") {
+            return None;
+        }
+        let plain = (self.get)(path)?;
+        let accepts = |name: &str| accepts_encoding(headers, name);
+        let compressed = [("br", ".br"), ("gzip", ".gz")].into_iter().find_map(|(name, suffix)| {
+            let file = accepts(name).then(|| (self.get)(&format!("{path}{suffix}"))).flatten()?;
+            Some((name, file))
+        });
+        Some(response(path, compressed, plain, headers))
     }
 }
 
-/// The text of the page, for what its inline scripts are; empty if the server was built without pages.
-pub fn index_text() -> String {
-    Dist::get(INDEX).map(|page| String::from_utf8_lossy(&page.data).into_owned()).unwrap_or_default()
-}
-
-/// The file `path` of the pages, if there is one.
-pub fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
-    if path.ends_with(".br") || path.ends_with(".gz") {
-        return None;
-    }
-    let plain = Dist::get(path)?;
-    let accepts = |name: &str| accepts_encoding(headers, name);
-    let compressed = [("br", ".br"), ("gzip", ".gz")].into_iter().find_map(|(name, suffix)| {
-        let file = accepts(name).then(|| Dist::get(&format!("{path}{suffix}"))).flatten()?;
-        Some((name, file))
-    });
+/// `plain`, or the compressed form if there is one that the client takes, unless the client has it.
+fn response(
+    path: &str,
+    compressed: Option<(&'static str, EmbeddedFile)>,
+    plain: EmbeddedFile,
+    headers: &HeaderMap,
+) -> Response {
     let (encoding, file) = match compressed {
         Some((name, file)) => (Some(name), file),
         None => (None, plain),
@@ -64,7 +97,7 @@ pub fn asset(path: &str, headers: &HeaderMap) -> Option<Response> {
     // Asked again each time, and answered "not modified": a new build of the program is seen at once.
     own.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     own.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
-    Some(response)
+    response
 }
 
 fn accepts_encoding(headers: &HeaderMap, name: &str) -> bool {
@@ -139,7 +172,14 @@ mod tests {
 
     #[test]
     fn the_pages_own_files_are_not_reachable_in_compressed_form_alone() {
-        assert!(asset("index.html.br", &HeaderMap::new()).is_none());
-        assert!(asset("../Cargo.toml", &HeaderMap::new()).is_none());
+        #[derive(rust_embed::RustEmbed)]
+        #[folder = "../tdb-ui/static"]
+        struct Static;
+        let pages = Pages::new(|path| Static::get(path.trim_end_matches(".br")));
+        assert!(pages.asset("index.html", &HeaderMap::new()).is_some());
+        let compressed = pages.asset("index.html", &accepting("br")).map(|page| page.headers().clone());
+        assert_eq!(compressed.and_then(|headers| headers.get(header::CONTENT_ENCODING).cloned()).unwrap(), "br");
+        assert!(pages.asset("index.html.br", &HeaderMap::new()).is_none());
+        assert!(pages.asset("../Cargo.toml", &HeaderMap::new()).is_none());
     }
 }

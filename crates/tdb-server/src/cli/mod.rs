@@ -22,6 +22,7 @@ mod train;
 mod train_sae;
 mod verify;
 
+use crate::ui::Pages;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
@@ -50,16 +51,16 @@ enum Command {
     Verify(verify::Args),
 }
 
-/// Does what the command line says.
+/// Does what the command line says; `pages` are those that a server shows.
 ///
 /// # Errors
 /// Whatever kept it from being done; [`sentence`] says it in one.
-pub fn run() -> anyhow::Result<()> {
+pub fn run(pages: Pages) -> anyhow::Result<()> {
     let cli = Cli::parse();
     runtime::keep_going_at_the_largest_file().context("no signals can be received")?;
     match &cli.command {
-        None => serve::run(&cli.serve),
-        Some(Command::Serve(args)) => serve::run(args),
+        None => serve::run(&cli.serve, pages),
+        Some(Command::Serve(args)) => serve::run(args, pages),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::TrainSae(args)) => train_sae::run(args),

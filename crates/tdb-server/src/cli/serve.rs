@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::config::{Limits, ServerConfig};
 use crate::model::{Ask, Model};
 use crate::records::StoredRecords;
+use crate::ui::Pages;
 use crate::{server, token};
 use anyhow::{Context, bail};
 use clap::ArgAction;
@@ -118,7 +119,7 @@ fn truth(text: &str) -> Result<bool, String> {
     }
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args, pages: Pages) -> anyhow::Result<()> {
     start_log(args.operation.log_format);
     #[cfg(debug_assertions)]
     if let Some(word) = &args.plant_fault {
@@ -137,7 +138,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .as_ref()
         .and_then(|model| tdb_api::page::ModelSlug::from_info(&model.model_info()))
         .map_or_else(|| "/".to_owned(), |slug| slug.debugger_path());
-    let app = App::new(model, Some(library), config(args)?).context("no threads to compute with")?;
+    let app = App::new(model, Some(library), ServerConfig { pages, ..config(args)? })
+        .context("no threads to compute with")?;
     runtime.block_on(listen(args, app, &path))?;
     // Computations that were cut are not waited for.
     runtime.shutdown_background();
@@ -187,6 +189,7 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
         proxies: sharing.trusted_proxy.iter().map(IpAddr::to_canonical).collect(),
         access_log: operation.access_log,
         memory_debugging: args.cuda_memory_debugging,
+        ..ServerConfig::default()
     })
 }
 

@@ -13,9 +13,8 @@ mod stream;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::openapi::Api;
-use crate::ui;
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -41,40 +40,46 @@ pub fn docs_page(document: &Bytes) -> String {
 
 /// The pages for people: the debugger's, the nodes', and the one about the interface.
 pub fn pages(document: Bytes, docs: String) -> Router<App> {
-    let page = Bytes::from(docs);
+    let docs = Bytes::from(docs);
     Router::new()
         .route("/openapi.json", get(move || json(document.clone())))
-        .route("/docs", get(move || html(page.clone())))
-        .route("/{model}/tdb_alpha", get(|headers: HeaderMap| async move { ui::index(&headers, StatusCode::OK) }))
-        .route("/{model}/patch", get(|headers: HeaderMap| async move { ui::index(&headers, StatusCode::OK) }))
+        .route("/docs", get(move || html(docs.clone())))
+        .route("/{model}/tdb_alpha", get(page))
+        .route("/{model}/patch", get(page))
         .route("/{model}/{node_type}/{layer}/{index}", get(node_page))
 }
 
+async fn page(State(app): State<App>, headers: HeaderMap) -> Response {
+    app.config().pages.index(&headers, StatusCode::OK)
+}
+
 async fn node_page(
+    State(app): State<App>,
     Path((model, node_type, layer, index)): Path<(String, String, String, String)>,
     headers: HeaderMap,
 ) -> Response {
     match NodePage::parse(&model, &node_type, &layer, &index) {
-        Ok(_) => ui::index(&headers, StatusCode::OK),
+        Ok(_) => app.config().pages.index(&headers, StatusCode::OK),
         Err(what) if wants_html(&headers) => {
             tracing::debug!("{what}");
-            ui::index(&headers, StatusCode::NOT_FOUND)
+            app.config().pages.index(&headers, StatusCode::NOT_FOUND)
         }
         Err(what) => ApiError::NotFound(what).into_response(),
     }
 }
 
 /// Files of the pages; 404 for every other path.
-pub async fn not_found(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+pub async fn not_found(State(app): State<App>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let missing = ApiError::NotFound("Not Found".into());
     if method != Method::GET && method != Method::HEAD {
         return missing.into_response();
     }
-    if let Some(file) = ui::asset(uri.path().trim_start_matches('/'), &headers) {
+    let pages = app.config().pages;
+    if let Some(file) = pages.asset(uri.path().trim_start_matches('/'), &headers) {
         return file;
     }
     // A person gets the page that says so, and from which there is a way back.
-    if wants_html(&headers) { ui::index(&headers, StatusCode::NOT_FOUND) } else { missing.into_response() }
+    if wants_html(&headers) { pages.index(&headers, StatusCode::NOT_FOUND) } else { missing.into_response() }
 }
 
 /// Whether the client is a browser that is to show a page.

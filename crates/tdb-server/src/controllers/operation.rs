@@ -1,4 +1,4 @@
-//! What those who run a server ask it: whether it lives, whether it takes requests, and what it counted.
+//! What those who run a server ask it: whether it runs, whether it takes requests, and what it counted.
 
 use crate::app::App;
 use crate::error::ApiError;

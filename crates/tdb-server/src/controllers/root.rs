@@ -5,7 +5,6 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::openapi::Api;
 use crate::reply::Reply;
-use crate::ui;
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,19 +16,19 @@ pub fn add(api: &mut Api) {
 }
 
 /// The greeting, or the debugger's page for those who accept HTML.
-struct Greeting;
+struct Greeting(App);
 
 impl Reply<IndexMap<String, String>> for Greeting {
     fn reply(self, asked: &HeaderMap) -> Response {
         if wants_html(asked) {
-            return ui::index(asked, StatusCode::OK);
+            return self.0.config().pages.index(asked, StatusCode::OK);
         }
         ([(header::VARY, "accept")], Json(IndexMap::from([("Hello", "World")]))).into_response()
     }
 }
 
-async fn read_root(_: App, (): ()) -> Result<Greeting, ApiError> {
-    Ok(Greeting)
+async fn read_root(app: App, (): ()) -> Result<Greeting, ApiError> {
+    Ok(Greeting(app))
 }
 
 async fn force_client_code_generation(_: App, _: ForceClientCodeGenerationRequest) -> Result<(), ApiError> {

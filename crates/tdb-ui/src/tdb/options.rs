@@ -61,7 +61,7 @@ pub fn Options() -> impl IntoView {
     let problem =
         move || session.problem.get().filter(|p| field_of(p) == Some(Field::TopK)).map(|p| p.message).or(wrong.get());
     view! {
-        // Autoencoders change what the rows are, so their switches stand in the open.
+        // Autoencoders change what the rows are, so their switches are always shown.
         <Show when=move || has(true) || mlp_on()>
             {checkbox("mlp-autoencoders", "MLP autoencoders", mlp_on, set_mlp)}
         </Show>
