@@ -4,7 +4,8 @@
 //! once more. With `--against` two servers answer the same requests in turn; with `--pid` the processor time of one that was not
 //! started here is known, too.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -48,9 +49,15 @@ enum Kind {
     TdbAgain {
         tokens: usize,
     },
+    /// Until the first rows of a table arrive, of a prompt of so many tokens.
+    FirstRows {
+        tokens: usize,
+    },
     Ablation,
     TraceHead,
-    DerivedScalars,
+    DerivedScalars {
+        tokens: usize,
+    },
     AttentionScalars,
     LogitLens,
 }
@@ -78,9 +85,9 @@ impl Request {
         let encoder_weights = config.encoder_weights;
         match self.kind {
             Kind::Tdb { tokens, .. } => Some(Work { tokens, passes: 2, readings: 200, encoder_weights }),
-            Kind::DerivedScalars | Kind::AttentionScalars => {
-                Some(Work { tokens: 64, passes: 1, readings: 0, encoder_weights })
-            }
+            Kind::DerivedScalars { tokens } => Some(Work { tokens, passes: 1, readings: 0, encoder_weights }),
+            Kind::AttentionScalars => Some(Work { tokens: 64, passes: 1, readings: 0, encoder_weights }),
+            Kind::FirstRows { tokens } => Some(Work { tokens, passes: 1, readings: 0, encoder_weights }),
             Kind::TdbAgain { .. } | Kind::Ablation | Kind::TraceHead | Kind::LogitLens => None,
         }
     }
@@ -97,11 +104,15 @@ const CONFIGS: [Config; 3] = [
             tdb("tdb_64", 64, Latents::None, Some(4.5)),
             tdb("tdb_128", 128, Latents::None, Some(15.5)),
             tdb("tdb_256", 256, Latents::None, None),
+            // The longest prompt whose nodes are ranked, as the original has it.
+            tdb("tdb_500", 500, Latents::None, None),
+            Request { name: "first_rows_16", kind: Kind::FirstRows { tokens: 16 }, reference: None },
             Request { name: "tdb_16_again", kind: Kind::TdbAgain { tokens: 16 }, reference: Some(2.4) },
             Request { name: "tdb_64_again", kind: Kind::TdbAgain { tokens: 64 }, reference: Some(4.5) },
             Request { name: "ablate_64", kind: Kind::Ablation, reference: Some(8.9) },
             Request { name: "trace_head_64", kind: Kind::TraceHead, reference: Some(3.8) },
-            Request { name: "derived_scalars_64", kind: Kind::DerivedScalars, reference: Some(0.28) },
+            Request { name: "derived_scalars_64", kind: Kind::DerivedScalars { tokens: 64 }, reference: Some(0.28) },
+            Request { name: "derived_scalars_1024", kind: Kind::DerivedScalars { tokens: 1024 }, reference: None },
             Request { name: "attention_scalars_64", kind: Kind::AttentionScalars, reference: None },
             Request { name: "logit_lens", kind: Kind::LogitLens, reference: Some(2.4) },
         ],
@@ -168,6 +179,20 @@ impl Options {
             }
         }
         ensure!(options.runs > 0, "--runs: at least one");
+        let known = |wanted: &[String], known: &[&str]| -> Result<()> {
+            match wanted.iter().find(|name| !known.contains(&name.as_str())) {
+                Some(name) => bail!("bench http: there is no {name}; there are {}", known.join(", ")),
+                None => Ok(()),
+            }
+        };
+        known(&options.configs, &CONFIGS.iter().map(|config| config.name).collect::<Vec<_>>())?;
+        let mut requests: Vec<&str> = Vec::new();
+        for request in options.configs().flat_map(|config| config.requests) {
+            if !requests.contains(&request.name) {
+                requests.push(request.name);
+            }
+        }
+        known(&options.only, &requests)?;
         Ok(options)
     }
 
@@ -342,7 +367,7 @@ fn pairs(request: &Request, runs: usize, servers: [SocketAddr; 2]) -> Result<Vec
         let mut pair = [0.0; 2];
         for turn in 0..2 {
             let which = (turn + i) % 2;
-            pair[which] = timed(servers[which], path, &body)?;
+            pair[which] = timed(servers[which], request.kind, path, &body)?;
         }
         if i > 0 {
             pairs.push(pair);
@@ -375,9 +400,9 @@ fn measure(
         for i in 0..=options.runs {
             let (path, body) = body(request.kind, i);
             let body = body.to_string();
-            let first =
-                timed(server.address, path, &body).with_context(|| format!("{} {}", config.name, request.name))?;
-            let second = timed(server.address, path, &body)?;
+            let first = timed(server.address, request.kind, path, &body)
+                .with_context(|| format!("{} {}", config.name, request.name))?;
+            let second = timed(server.address, request.kind, path, &body)?;
             if i > 0 {
                 times.push(first);
                 again.push(second);
@@ -405,13 +430,35 @@ fn measure(
     Ok(factors)
 }
 
-fn timed(server: SocketAddr, path: &str, body: &str) -> Result<f64> {
+fn timed(server: SocketAddr, kind: Kind, path: &str, body: &str) -> Result<f64> {
     let start = Instant::now();
+    if let Kind::FirstRows { .. } = kind {
+        return until_rows(server, path, body, start);
+    }
     let response = http::request(server, "POST", path, &[], Some(body.as_bytes()), Duration::from_secs(1800))?;
     let seconds = start.elapsed().as_secs_f64();
     let text = || String::from_utf8_lossy(&response.body).chars().take(200).collect::<String>();
     ensure!(response.status == 200, "status {}: {}", response.status, text());
     Ok(seconds)
+}
+
+/// Seconds until a stream brings what a table shows.
+fn until_rows(server: SocketAddr, path: &str, body: &str, start: Instant) -> Result<f64> {
+    let mut stream = TcpStream::connect(server)?;
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {server}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut rows = None;
+    // Read to its end, so that the next request is not computed beside it.
+    for line in BufReader::new(stream).split(b'\n') {
+        let line = line?;
+        if rows.is_none() && line.starts_with(b"{\"event\":\"output_logits\"") {
+            rows = Some(start.elapsed().as_secs_f64());
+        }
+    }
+    rows.with_context(|| format!("{path} sent no rows"))
 }
 
 /// The largest resident set so far, where the system tells.
@@ -451,6 +498,9 @@ fn node(kind: &str, layer: usize, indices: &[usize]) -> Value {
 fn body(kind: Kind, variant: usize) -> (&'static str, Value) {
     match kind {
         Kind::Tdb { tokens, latents } => ("/batched_tdb", json!({"subRequests": [tdb_spec(tokens, latents, variant)]})),
+        Kind::FirstRows { tokens } => {
+            ("/batched_tdb/stream", json!({"subRequests": [tdb_spec(tokens, Latents::None, variant)]}))
+        }
         Kind::TdbAgain { tokens } => ("/batched_tdb", json!({"subRequests": [tdb_spec(tokens, Latents::None, 0)]})),
         Kind::Ablation => {
             let mut ablated = tdb_spec(64, Latents::None, variant);
@@ -465,10 +515,10 @@ fn body(kind: Kind, variant: usize) -> (&'static str, Value) {
             });
             ("/batched_tdb", json!({"subRequests": [traced]}))
         }
-        Kind::DerivedScalars => (
+        Kind::DerivedScalars { tokens } => (
             "/derived_scalars",
             json!({
-                "inferenceRequestSpec": {"prompt": prompt(64, variant)},
+                "inferenceRequestSpec": {"prompt": prompt(tokens, variant)},
                 "derivedScalarsRequestSpec": {"dst": "mlp_post_act", "layerIndex": 5, "activationIndex": 7},
             }),
         ),
