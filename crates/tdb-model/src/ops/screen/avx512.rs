@@ -1,16 +1,9 @@
-//! Bounds of very many products of rows, for a quarter of the products' cost or less: whoever wants only the largest ones
-//! computes those alone that the bounds leave open.
-//!
-//! Both sides are rounded to whole numbers of 8 bits, `x = s q + d` with one scale `s` for each row, which a processor
-//! multiplies 64 at a time. What the rounding changes is bounded by lengths (Cauchy and Schwarz):
-//! `|x·y - s t q·p| <= |x - s q| |y| + |s q| |y - t p|`.
-//! The bound also covers the errors of a sum of products in single precision, in whatever order.
+//! [`Screen`] with AVX-512 and its products of 8-bit numbers.
 //!
 //! `unsafe` because vector instructions need a processor that has them: a [`Screen`] is made only after a check.
 
 #![allow(unsafe_code, reason = "vector instructions, behind a check that the processor has them")]
 
-#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
     __m512, __m512i, _CMP_NGT_UQ, _CMP_NLT_UQ, _MM_HINT_T0, _mm_prefetch, _mm_storeu_si128, _mm512_abs_ps,
     _mm512_add_epi32, _mm512_add_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtps_epi32,
@@ -19,6 +12,8 @@ use std::arch::x86_64::{
     _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
     _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_ps,
 };
+
+use super::Wanted;
 
 /// Rows whose products are computed side by side: 32-bit numbers in a vector.
 const LANES: usize = 16;
@@ -48,16 +43,6 @@ pub struct Screen {
     lengths: Vec<f32>,
     /// Of every row minus what it was rounded to, from above.
     errors: Vec<f32>,
-}
-
-/// Which products are wanted.
-pub trait Wanted {
-    /// Of a row's products with each of the screen's rows ([`Screen::width`] numbers): those that are not below the first
-    /// number and those that are not above the second.
-    fn limits(&mut self, row: usize) -> [&[f32]; 2];
-
-    /// A product that may be one of them: the row, the screen's row, and what the product is not below and not above.
-    fn offer(&mut self, row: usize, place: usize, bounds: [f32; 2]);
 }
 
 /// A row that was rounded.
@@ -130,11 +115,7 @@ impl Screen {
         self.vectors * LANES
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    fn compare(&self, _: &Rounded, _: &[i32], _: [&[f32]; 2], _: &mut Vec<(usize, [f32; 2])>) {}
-
     /// The places of the products that the limits do not exclude, with their bounds.
-    #[cfg(target_arch = "x86_64")]
     fn compare(
         &self,
         of_row: &Rounded,
@@ -149,7 +130,6 @@ impl Screen {
         unsafe { self.compare_with(of_row, products, [least, most], open) }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512dq")]
     unsafe fn compare_with(
         &self,
@@ -191,12 +171,8 @@ impl Screen {
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    fn multiply(&self, _: &[i8], _: &mut [i32], _: &[f32]) {}
-
     /// `[TILE, inner]` times all rows of the screen: `[TILE, rows]`, the offset not yet taken off. Meanwhile `next`, which
     /// is needed then, is brought from memory.
-    #[cfg(target_arch = "x86_64")]
     fn multiply(&self, rounded: &[i8], products: &mut [i32], mut next: &[f32]) {
         let steps = self.inner.div_ceil(STEP);
         assert!(rounded.len() == TILE * steps * STEP && products.len() == TILE * self.vectors * LANES);
@@ -218,7 +194,6 @@ impl Screen {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512vnni")]
     unsafe fn tile<const N: usize>(&self, rounded: &[i8], vector: usize, products: &mut [i32], next: &[f32]) {
         /// Numbers that are brought at a time.
@@ -256,21 +231,12 @@ impl Screen {
 }
 
 fn is_available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512f")
+    is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512vnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn round(_: &[f32], _: &mut [i8]) -> Rounded {
-    unreachable!("there is no screen")
+        && is_x86_feature_detected!("avx512vnni")
 }
 
 /// Rounds a row to `out`, of which what goes beyond the row stays as it is.
-#[cfg(target_arch = "x86_64")]
 fn round(row: &[f32], out: &mut [i8]) -> Rounded {
     const LARGEST: f32 = 127.0;
     /// Squares of smaller numbers could be rounded to zero.
@@ -293,7 +259,6 @@ fn round(row: &[f32], out: &mut [i8]) -> Rounded {
 }
 
 /// The largest size of a number.
-#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn largest_size(row: &[f32]) -> f32 {
     let mut largest = [_mm512_setzero_ps(); 4];
@@ -307,7 +272,6 @@ fn largest_size(row: &[f32]) -> f32 {
 }
 
 /// Up to 16 numbers, then zeros.
-#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq")]
 fn load(numbers: &[f32]) -> __m512 {
     // SAFETY: no more is read than the slice has.
@@ -324,7 +288,6 @@ fn load(numbers: &[f32]) -> __m512 {
 ///
 /// # Safety
 /// `out` is at least as long as `row`.
-#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512dq")]
 unsafe fn round_with(row: &[f32], [scale, inverse]: [f32; 2], out: &mut [i8]) -> (f32, f32, i32) {
     let (scale, inverse) = (_mm512_set1_ps(scale), _mm512_set1_ps(inverse));
@@ -397,7 +360,7 @@ mod tests {
             match (i.min(r), i.max(r)) {
                 (0, 0) => assert!((7.9..8.0).contains(&lower) && (8.0..8.1).contains(&upper), "{lower} {upper}"),
                 (0 | 1, 1) => assert_eq!((lower, upper), (0.0, 0.0)),
-                _ => assert!(!(upper < f32::MAX) && !(lower > -1e30), "{i} {r}: {lower} {upper}"),
+                _ => assert!(!upper.lt(&f32::MAX) && !lower.gt(&-1e30), "{i} {r}: {lower} {upper}"),
             }
         }
     }
