@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 const INDEX: &str = "index.html";
 
-/// The files of the pages. The program carries them rather than this library, which can be compiled while they are made.
+/// The files of the pages. The program carries them rather than this library, which is compiled while they are made.
 #[derive(Clone, Copy)]
 pub struct Pages {
     get: fn(&str) -> Option<EmbeddedFile>,
