@@ -65,6 +65,14 @@ pub enum NotOneToken {
     Shared { text: String, ids: Vec<u32> },
 }
 
+/// Ids may have gaps, but tables are made over them, so they may not be much larger than their number.
+fn check_largest(id: u32, tokens: usize) -> Result<(), String> {
+    match id as usize > 2 * tokens + 65_536 {
+        true => Err(format!("a token with id {id} among {tokens} tokens")),
+        false => Ok(()),
+    }
+}
+
 fn list(tokens: &[String]) -> String {
     if tokens.is_empty() {
         return String::new();

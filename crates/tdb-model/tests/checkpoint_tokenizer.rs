@@ -410,6 +410,9 @@ fn damaged_tokenizers_are_refused_by_name() {
     let huge = json!([{"id": 4_000_000_000_u32, "content": "<x>"}]);
     let text = refused(&good(json!({"type": "BPE", "vocab": {"a": 0}, "merges": []}), huge));
     assert!(text.contains("4000000000"), "{text}");
+    let words = json!({"type": "WordLevel", "vocab": {"a": 0, "b": 3_000_000_000_u32}, "unk_token": "a"});
+    let text = refused(&json!({"added_tokens": [], "model": words}).to_string());
+    assert!(text.contains("id 3000000000 among 2 tokens"), "{text}");
     let missing = Tokenizer::from_file(Path::new("no/such/tokenizer.json")).unwrap_err().to_string();
     assert!(missing.contains("no/such/tokenizer.json"), "{missing}");
 }

@@ -34,7 +34,9 @@ mod tests {
     fn a_process_is_told_of_itself_and_of_others() {
         let own = std::process::id();
         assert!(processor_seconds(None) <= processor_seconds(Some(own)));
-        assert!(memory(None, "VmHWM") >= memory(Some(own), "VmRSS"));
+        // The system counts on each processor, some pages at a time, and tests beside this one may take more in between.
+        let now = memory(Some(own), "VmRSS");
+        assert!(now.is_some() && memory(None, "VmHWM").map(|most| most + (4 << 20)) >= now);
         assert_eq!((processor_seconds(Some(u32::MAX)), memory(None, "VmNothing")), (None, None));
     }
 }

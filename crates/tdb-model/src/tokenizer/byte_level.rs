@@ -83,10 +83,7 @@ impl ByteLevelBpe {
         added: Vec<(String, u32)>,
     ) -> Result<Self, String> {
         let largest = tokens.iter().map(|(id, _)| *id).chain(added.iter().map(|(_, id)| *id)).max().unwrap_or(0);
-        // Ids may have gaps, but a table is made over them, so they may not be much larger than their number.
-        if largest as usize > 2 * (tokens.len() + added.len()) + 65_536 {
-            return Err(format!("a token with id {largest} among {} tokens", tokens.len()));
-        }
+        super::check_largest(largest, tokens.len() + added.len())?;
         let mut bytes = Vec::new();
         let mut ranges = vec![0..0; largest as usize + 1];
         let mut of_byte = [None; 256];

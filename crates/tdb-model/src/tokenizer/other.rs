@@ -29,7 +29,10 @@ impl Other {
         let mut tokenizer = read.map_err(|error| error.to_string())?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
-        let n_vocab = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+        let vocabulary = tokenizer.get_vocab(true);
+        let largest = vocabulary.values().max().copied();
+        super::check_largest(largest.unwrap_or(0), vocabulary.len())?;
+        let n_vocab = largest.map_or(0, |id| id as usize + 1);
         let mut other = Self { tokenizer, n_vocab, before: None };
         // Without a decoder tokens are words, and blanks belong to none of them.
         if other.tokenizer.get_decoder().is_some() {
