@@ -365,9 +365,9 @@ fn start_threads<F: Fn(Work) + Send + 'static>(
     Ok(())
 }
 
-/// How far the threads of large requests stand back, as `nice` counts it: they get a third of the time that others get, and
-/// all that nobody else uses. Small questions beside giant ones take 1.2 times their quiet time by it, else 2.4 times
-/// (`cargo xtask bench beside`).
+/// How far the threads of large requests stand back, as `nice` counts it: they get a third of the time that others get,
+/// and all that nobody else uses. Small questions beside giant ones take 1.2 times their quiet time by it, else 2.4
+/// times (`cargo xtask bench beside`).
 #[cfg(target_os = "linux")]
 const NICE: i32 = 5;
 
