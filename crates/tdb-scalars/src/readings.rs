@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result, bad};
 use crate::kept::{self, KEPT, Kept, Vocabulary};
 use crate::nodes::{Component, Node};
-use crate::select::{Extremes, Open, Scored};
+use crate::select::{Extremes, Open, Scored, is_left_out};
 use crate::side::Side;
 use crate::slots;
 use crate::tensors::{dot_in_double, row_of, times_gain};
@@ -131,19 +131,15 @@ impl Read<'_> {
         }
         let kept = self.engine.kept().get(self.vocabulary, self.components[i])?;
         let candidates = kept.candidates(&self.directions[i], self.length())?;
-        let reading = self.reading(i, [candidates.largest, candidates.smallest]);
+        let reading = self.reading(i, [candidates.largest, candidates.smallest], self.count);
         let [largest, smallest] = candidates.others;
         let is_sure = f64::from(reading.top.get(self.count - 1)?.1) > largest
             && f64::from(reading.bottom.get(self.count - 1)?.1) < smallest;
         is_sure.then_some(reading)
     }
 
-    /// The first of these tokens at either end.
-    fn reading(&self, i: usize, tokens: [&[u32]; 2]) -> Reading {
-        self.reading_of(i, tokens, self.count)
-    }
-
-    fn reading_of(&self, i: usize, [largest, smallest]: [&[u32]; 2], count: usize) -> Reading {
+    /// The first of these tokens at either end, so many of each.
+    fn reading(&self, i: usize, [largest, smallest]: [&[u32]; 2], count: usize) -> Reading {
         let direction = &self.directions[i];
         let score = |token: &u32| {
             let row = self.rows(*token as usize..*token as usize + 1);
@@ -191,9 +187,8 @@ impl Read<'_> {
     /// All tokens score zero, so the first ones are at either end.
     fn extremes_of_nothing(&self, count: usize) -> [Vec<Scored>; 2] {
         let skip = self.engine.unread_tokens();
-        let is_read = |token: &u32| !skip.is_some_and(|skip| skip.get(*token as usize).copied().unwrap_or(false));
-        let tokens = (0..self.engine.model().config().n_vocab as u32).filter(is_read);
-        let first: Vec<Scored> = tokens.take(count).map(|token| (token, 0.0)).collect();
+        let tokens = (0..self.engine.model().config().n_vocab).filter(|token| !is_left_out(skip, *token));
+        let first: Vec<Scored> = tokens.take(count).map(|token| (token as u32, 0.0)).collect();
         [first.clone(), first]
     }
 
@@ -242,7 +237,7 @@ impl Read<'_> {
             if largest.len().max(smallest.len()) > most {
                 return None;
             }
-            let Reading { top, bottom } = self.reading_of(which[i], [largest, smallest], count);
+            let Reading { top, bottom } = self.reading(which[i], [largest, smallest], count);
             Some([top, bottom])
         })
     }
@@ -256,7 +251,7 @@ impl Read<'_> {
         let [largest, smallest] =
             [&extremes[0], &extremes[1]].map(|list| list.iter().map(|entry| entry.0).collect::<Vec<u32>>());
         // Scored one by one, as they are when they come from what was kept.
-        let reading = self.reading(i, [&largest, &smallest]);
+        let reading = self.reading(i, [&largest, &smallest], self.count);
         if let Some(kept) = Kept::new(&self.directions[i], &extremes) {
             self.engine.kept().put(self.vocabulary, self.components[i], kept);
         }

@@ -5,6 +5,11 @@ use tdb_model::numbers::{Wanted, max, min, wide};
 /// A token and its score.
 pub type Scored = (u32, f32);
 
+/// Whether a token is one of those that `skip` marks.
+pub fn is_left_out(skip: Option<&[bool]>, token: usize) -> bool {
+    skip.is_some_and(|skip| skip.get(token).copied().unwrap_or(false))
+}
+
 const SIGN: u32 = 1 << 31;
 
 /// The best of the scores that were offered.
@@ -97,7 +102,7 @@ impl Extremes {
             }
             for (i, &score) in scores.iter().enumerate() {
                 let token = first + block * BLOCK + i;
-                if !skip.is_some_and(|skip| skip.get(token).copied().unwrap_or(false)) {
+                if !is_left_out(skip, token) {
                     self.largest.offer((token as u32, score));
                     self.smallest.offer((token as u32, score));
                 }
@@ -160,17 +165,14 @@ impl<'a> Open<'a> {
         self
     }
 
-    fn is_left_out(&self, token: usize) -> bool {
-        self.skip.is_some_and(|skip| skip.get(token).copied().unwrap_or(false))
-    }
-
     /// What may be among the first of both.
     pub fn merged(mut self, other: Self) -> Self {
-        for (list, other) in self.lists.iter_mut().zip(other.lists) {
-            list.certain = list.certain.clone().merged(other.certain);
+        let merge = |(mut list, other): (List, List)| {
             list.largest.extend(other.largest);
             list.smallest.extend(other.smallest);
-        }
+            List { certain: list.certain.merged(other.certain), ..list }
+        };
+        self.lists = self.lists.into_iter().zip(other.lists).map(merge).collect();
         self
     }
 
@@ -196,7 +198,7 @@ impl Wanted for Open<'_> {
 
     fn offer(&mut self, row: usize, list: usize, [lower, upper]: [f32; 2]) {
         let token = self.first + row;
-        if list >= self.lists.len() || self.is_left_out(token) {
+        if list >= self.lists.len() || is_left_out(self.skip, token) {
             return;
         }
         let List { certain, largest, smallest } = &mut self.lists[list];

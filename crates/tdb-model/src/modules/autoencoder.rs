@@ -243,17 +243,19 @@ impl Autoencoder {
         }
     }
 
-    /// Whether the activation function lets through only what is above a threshold.
-    fn is_thresholded(&self) -> bool {
-        matches!(self.weights.activation, LatentActivation::Relu | LatentActivation::JumpRelu { .. })
+    /// What a latent has to be above to be let through; `None` if that is no matter of a threshold.
+    fn threshold(&self, latent: usize) -> Option<f32> {
+        match &self.weights.activation {
+            LatentActivation::Relu => Some(0.0),
+            // What is not a number stays so, and nothing is above it.
+            LatentActivation::JumpRelu { threshold } if threshold[latent] < 0.0 => Some(0.0),
+            LatentActivation::JumpRelu { threshold } => Some(threshold[latent]),
+            LatentActivation::Identity | LatentActivation::TopK { .. } => None,
+        }
     }
 
     fn lets_through(&self, latent: u32, x: f32) -> bool {
-        match &self.weights.activation {
-            LatentActivation::Relu => x > 0.0,
-            LatentActivation::JumpRelu { threshold } => x > threshold[latent as usize] && x > 0.0,
-            LatentActivation::Identity | LatentActivation::TopK { .. } => true,
-        }
+        self.threshold(latent as usize).is_none_or(|threshold| x > threshold)
     }
 
     /// A few latents of all tokens at a time are computed and forgotten: nothing of `[tokens, latents]` needs to exist.
@@ -265,9 +267,8 @@ impl Autoencoder {
         let n_latents = self.n_latents();
         let centered = self.centered(x)?;
         let x = Numbers::of(&centered)?;
-        let screen = (x.dims()[0] >= SCREENED && self.is_thresholded())
-            .then(|| Screen::new(x.data(), self.n_inputs()))
-            .flatten();
+        let is_sparse = !matches!(self.weights.activation, LatentActivation::Identity);
+        let screen = (x.dims()[0] >= SCREENED && is_sparse).then(|| Screen::new(x.data(), self.n_inputs())).flatten();
         let parts: Vec<Vec<Vec<(u32, f32)>>> = parallel::map(n_latents.div_ceil(CHUNK), |chunk| {
             let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(n_latents);
             if let Some(screen) = &screen
@@ -376,12 +377,9 @@ struct Passing<'a> {
 
 impl Wanted for Passing<'_> {
     fn limits(&mut self, row: usize) -> [&[f32]; 2] {
-        let (weights, latent) = (&self.autoencoder.weights, self.range.start + row);
-        let bias = weights.latent_bias[latent];
-        let threshold = match &weights.activation {
-            LatentActivation::JumpRelu { threshold } => threshold[latent].max(0.0),
-            _ => 0.0,
-        };
+        let latent = self.range.start + row;
+        let bias = self.autoencoder.weights.latent_bias[latent];
+        let threshold = self.autoencoder.threshold(latent).unwrap_or(f32::NEG_INFINITY);
         // What the sum with the bias may lose by rounding, once for each part of the product.
         let slack = (2 + self.autoencoder.n_inputs() / 64) as f32 * f32::EPSILON * (bias.abs() + threshold);
         let tokens = self.found.len();

@@ -66,8 +66,17 @@ pub(super) trait Lanes: Copy {
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     /// Halves added to halves.
     unsafe fn sum(self) -> f32;
-    /// Brings what lies there into the cache; any address will do.
-    unsafe fn prefetch(at: *const f32);
+    /// Brings what lies there into the cache; any address will do. Does nothing on Arm, where stable Rust has no such
+    /// instruction.
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -102,11 +111,6 @@ impl Lanes for __m512 {
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
         unsafe { _mm256_add_ps(_mm512_castps512_ps256(self), _mm512_extractf32x8_ps::<1>(self)).sum() }
-    }
-
-    #[inline(always)]
-    unsafe fn prefetch(at: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
 
@@ -147,11 +151,6 @@ impl Lanes for __m256 {
             _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
         }
     }
-
-    #[inline(always)]
-    unsafe fn prefetch(at: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -190,8 +189,4 @@ impl Lanes for float32x4_t {
             vget_lane_f32::<0>(vpadd_f32(pair, pair))
         }
     }
-
-    /// Does nothing: the instruction is not to be had in stable Rust.
-    #[inline(always)]
-    unsafe fn prefetch(_: *const f32) {}
 }

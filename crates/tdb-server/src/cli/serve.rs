@@ -138,8 +138,7 @@ pub fn run(args: &Args, pages: Pages) -> anyhow::Result<()> {
         .as_ref()
         .and_then(|model| tdb_api::page::ModelSlug::from_info(&model.model_info()))
         .map_or_else(|| "/".to_owned(), |slug| slug.debugger_path());
-    let app = App::new(model, Some(library), ServerConfig { pages, ..config(args)? })
-        .context("no threads to compute with")?;
+    let app = App::new(model, Some(library), config(args, pages)?).context("no threads to compute with")?;
     runtime.block_on(listen(args, app, &path))?;
     // Computations that were cut are not waited for.
     runtime.shutdown_background();
@@ -166,7 +165,7 @@ fn start_log(format: LogFormat) {
     }
 }
 
-fn config(args: &Args) -> anyhow::Result<ServerConfig> {
+fn config(args: &Args, pages: Pages) -> anyhow::Result<ServerConfig> {
     let (sharing, operation) = (&args.sharing, &args.operation);
     let mut limits = Limits {
         time: Duration::from_secs(operation.max_seconds),
@@ -184,12 +183,12 @@ fn config(args: &Args) -> anyhow::Result<ServerConfig> {
     }
     Ok(ServerConfig {
         limits,
+        pages,
         hosts,
         token: token(args)?,
         proxies: sharing.trusted_proxy.iter().map(IpAddr::to_canonical).collect(),
         access_log: operation.access_log,
         memory_debugging: args.cuda_memory_debugging,
-        ..ServerConfig::default()
     })
 }
 

@@ -89,7 +89,7 @@ impl Screen {
     /// those that may be. A bound of a row with numbers that are not finite, or too small for their squares, may be not a
     /// number; such a product is offered.
     pub fn offer(&self, y: &[f32], wanted: &mut impl Wanted) {
-        let (width, padded) = (self.vectors * LANES, self.inner.div_ceil(STEP) * STEP);
+        let (width, padded) = (self.width(), self.inner.div_ceil(STEP) * STEP);
         let mut rounded = vec![0i8; TILE * padded];
         let mut products = vec![0i32; TILE * width];
         let mut open = Vec::with_capacity(width);
@@ -103,7 +103,6 @@ impl Screen {
             for (i, of_row) in of_rows.iter().take(rows.len() / self.inner).enumerate() {
                 let row = tile * TILE + i;
                 let [least, most] = wanted.limits(row);
-                assert!(least.len() == width && most.len() == width, "limits of all rows, and to the end of a vector");
                 self.compare(of_row, &products[i * width..(i + 1) * width], [least, most], &mut open);
                 open.iter().for_each(|(place, bounds)| wanted.offer(row, *place, *bounds));
             }
@@ -123,8 +122,8 @@ impl Screen {
         [least, most]: [&[f32]; 2],
         open: &mut Vec<(usize, [f32; 2])>,
     ) {
-        let n = self.vectors * LANES;
-        assert!(products.len() == n && least.len() == n && most.len() == n);
+        let n = self.width();
+        assert!(products.len() == n && least.len() == n && most.len() == n, "limits to the end of a vector");
         open.clear();
         // SAFETY: the processor has the instructions, as there is a screen; the lengths were checked.
         unsafe { self.compare_with(of_row, products, [least, most], open) }
