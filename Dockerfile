@@ -1,6 +1,8 @@
 # docker build --tag tdb .
 # docker run --rm --publish 127.0.0.1:8000:8000 --volume tdb:/var/lib/tdb tdb
 #
+# The server asks for a token. Open the link that it prints, which holds one (docs/packages.md).
+#
 # Another model: … tdb serve --host 0.0.0.0 --model gpt2-small
 
 FROM rust:1.95-bookworm AS build
@@ -23,7 +25,7 @@ ENV TDB_CACHE=/var/lib/tdb/cache TDB_EXPLANATIONS=/var/lib/tdb/explanations
 USER tdb
 VOLUME /var/lib/tdb
 EXPOSE 8000
-# Healthy is what answers a request, whatever it answers.
+# Healthy is what answers /health, which needs no token.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-  CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /limits HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q '^HTTP/1.1 '"]
+  CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /health HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && head -1 <&3 | grep -q '^HTTP/1.1 200 '"]
 CMD ["tdb", "serve", "--host", "0.0.0.0"]
