@@ -24,8 +24,8 @@ from .transport import Transport
 
 '''
 SIMPLE = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None", "object": "dict[str, Any]"}
-# Routes that answer line by line.
-STREAMS = ("/batched_tdb/stream", "/sample/stream", "/effects/stream", "/patch/stream")
+# How the transport reads answers, by their media types.
+READ = {"application/json": "request", "application/x-ndjson": "stream"}
 
 
 def main() -> None:
@@ -93,18 +93,17 @@ def written(schema: dict) -> str:
 def function(path: str, method: str, operation: dict) -> str:
     """A route as a method."""
     name = operation["operationId"].split("-", 1)[-1]
-    streams = path in STREAMS
-    answer = written(content(operation["responses"]["200"]))
-    returned = f"Iterator[{answer}]" if streams else answer
+    media_type, answer = content(operation["responses"]["200"])
+    sent = READ.get(media_type, "text")
+    returned = f"Iterator[{written(answer)}]" if sent == "stream" else written(answer)
     parameters = operation.get("parameters", [])
     arguments = [argument(p) for p in parameters]
     call = [repr(method.upper()), repr(path)]
     if "requestBody" in operation:
-        arguments.append(f"body: {written(content(operation['requestBody']))}")
+        arguments.append(f"body: {written(content(operation['requestBody'])[1])}")
         call.append("body=body")
     if parameters:
         call.append("query={" + ", ".join(f"{p['name']!r}: {p['name']}" for p in parameters) + "}")
-    sent = "stream" if streams else "request"
     head = f"    def {name}({', '.join(['self', *arguments])}) -> {returned}:\n"
     return head + doc(operation.get("summary"), 8) + f"        return self.{sent}({', '.join(call)})\n"
 
@@ -114,8 +113,10 @@ def argument(parameter: dict) -> str:
     return text if parameter.get("required") else f"{text} | None = None"
 
 
-def content(part: dict) -> dict:
-    return part["content"]["application/json"]["schema"]
+def content(part: dict) -> tuple[str, dict]:
+    """The media type of what is sent, and its schema."""
+    ((media_type, described),) = part["content"].items()
+    return media_type, described["schema"]
 
 
 def doc(text: str | None, indent: int) -> str:

@@ -32,6 +32,7 @@ mod single;
 pub mod stream;
 mod tdb;
 mod tensor;
+mod text;
 mod token_ref;
 mod tokens;
 mod top_k;
@@ -94,6 +95,7 @@ pub use scalars::{
 pub use single::{AnotherAnswer, Single};
 pub use tdb::{BatchedTdbRequest, ComponentTypeForAttention, ComponentTypeForMlp, TdbRequestSpec, TdbSpecTag};
 pub use tensor::{TensorND, TensorType};
+pub use text::{OpenMetrics, PlainText};
 pub use token_ref::TokenRef;
 pub use tokens::{
     ScoredTokensRequestSpec, ScoredTokensResponseData, ScoredTokensSpecTag, ScoredTokensTag, TokenAndScalar,

@@ -161,9 +161,9 @@ routes! {
     /// Up to 50 tokens whose text begins with `prefix`, in the order of their ids.
     Vocabulary: Get "/vocabulary", info vocabulary, Query VocabularyRequest => TokenizeResponse, ours;
     /// Whether the server lives, as text. Needs no token.
-    Health: Get "/health", operation health, Nowhere () => String, ours;
+    Health: Get "/health", operation health, Nowhere () => PlainText, ours;
     /// Whether the server takes requests, as text: 503 while it is being stopped. Needs no token.
-    Ready: Get "/ready", operation ready, Nowhere () => String, ours;
+    Ready: Get "/ready", operation ready, Nowhere () => PlainText, ours;
     /// What the server counted, as Prometheus reads it.
-    Metrics: Get "/metrics", operation metrics, Nowhere () => String, ours;
+    Metrics: Get "/metrics", operation metrics, Nowhere () => OpenMetrics, ours;
 }

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
 
 pub use crate::ops::rows::{axpy, dot, exp, max, min, scale, softmax, sum_in_double};
 pub use crate::ops::{Screen, Wanted, product, wide};
-use crate::ops::{Threads, View, matmul};
+use crate::ops::{Ops, Threads, View, matmul};
 
 /// The numbers of an f32 tensor.
 ///
@@ -183,6 +183,42 @@ pub fn outer_products(a: &[f32], b: &[f32], [n, m]: [usize; 2], parallel: bool) 
     assert!(a.len().is_multiple_of(n) && b.len().is_multiple_of(m), "rows of {n} and {m} numbers");
     let threads = if parallel { Threads::All } else { Threads::One };
     matmul(View::new(a, a.len() / n, n).t(), View::new(b, b.len() / m, m), threads)
+}
+
+/// `a ⊙ b`, where `a` lies.
+///
+/// # Errors
+/// If their dimensions differ, they are not of type f32, or a device fails.
+pub fn times(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+    ops_for(a)?.times(a, &b.to_device(a.device())?)
+}
+
+/// `Σ_e x[…, e]`: one dimension less.
+///
+/// # Errors
+/// If it is not of type f32, or its device fails.
+pub fn sum_last(x: &Tensor) -> candle_core::Result<Tensor> {
+    ops_for(x)?.sum_last(x)
+}
+
+/// `Σ_e a[…, e] b[…, e]`, where `a` lies: one dimension less.
+///
+/// # Errors
+/// As [`times`].
+pub fn dot_last(a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
+    ops_for(a)?.dot_last(a, &b.to_device(a.device())?)
+}
+
+/// `Σ_h x[h, …]`: one dimension less.
+///
+/// # Errors
+/// As [`sum_last`].
+pub fn sum_first(x: &Tensor) -> candle_core::Result<Tensor> {
+    ops_for(x)?.sum_first(x)
+}
+
+fn ops_for(x: &Tensor) -> candle_core::Result<Ops> {
+    Ops::for_device(x.device()).map_err(candle_core::Error::msg)
 }
 
 #[cfg(test)]

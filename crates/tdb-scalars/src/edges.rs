@@ -24,7 +24,7 @@ use crate::place::Place;
 use crate::readings::write_vector;
 use crate::side::Side;
 use crate::slots;
-use crate::tensors::{at_token, dots, row_of, times};
+use crate::tensors::{at_token, dots_of_rows, row_of, times};
 use crate::trace::{Trace, through_value};
 use crate::values::Values;
 
@@ -40,7 +40,7 @@ pub(crate) fn values<'a>(side: &'a Side<'_>, dst: Dst, scalar: Scalar, layer: Op
     };
     if let Subject::Stream(site) = scalar.subject {
         let rows = side.get(site, layer)?;
-        return Ok(Values::Dense(dots(&rows, Some(&attribution_gradient(side, dst, edge)?))?));
+        return Ok(Values::Dense(dots_of_rows(&rows, Some(&attribution_gradient(side, dst, edge)?))?));
     }
     let Some(layer) = layer else { return bad!("\"{dst}\" exists in each layer, but no layer is named") };
     Ok(Values::Dense(match scalar.quantity {
@@ -51,7 +51,7 @@ pub(crate) fn values<'a>(side: &'a Side<'_>, dst: Dst, scalar: Scalar, layer: Op
             let gradient = side.final_residual_gradient(dst)?;
             let (layer, place) = edge.node.writes_at(side.model());
             let precedes = side.precedes_final_residual(Some(layer), place);
-            dots(&written(side, edge)?, gradient.as_ref().filter(|_| precedes))?
+            dots_of_rows(&written(side, edge)?, gradient.as_ref().filter(|_| precedes))?
         }
         Quantity::GradientAtResidual => attribution_gradient(side, dst, edge)?,
         _ => written(side, edge)?,

@@ -4,7 +4,7 @@
 
 use candle_core::Tensor;
 use tdb_model::Numbers;
-use tdb_model::numbers::tensor;
+use tdb_model::numbers::{self, tensor};
 
 use crate::error::Result;
 
@@ -28,21 +28,27 @@ pub fn by_pair(x: &Tensor) -> Result<Tensor> {
 pub fn times(a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     match b {
         None => Ok(a.zeros_like()?),
-        // One of them may be the host's.
-        Some(b) if !a.device().same_device(b.device()) => times(a, Some(&b.to_device(a.device())?)),
-        Some(b) if a.is_contiguous() || a.rank() != 3 => Ok((a * b)?),
-        Some(b) => by_pair(&(by_head(a)? * by_head(b)?)?),
+        Some(b) if a.is_contiguous() || a.rank() != 3 => Ok(numbers::times(a, b)?),
+        Some(b) => by_pair(&numbers::times(&by_head(a)?, &by_head(b)?)?),
     }
 }
 
-/// Inner products row by row, `[T, 1]`; zero without a second operand.
+/// Inner products along the last dimension, which goes; zero without a second operand.
 pub fn dots(a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
-    Ok(times(a, b)?.sum_keepdim(1)?)
+    match b {
+        None => Ok(a.narrow(a.rank() - 1, 0, 1)?.squeeze(a.rank() - 1)?.zeros_like()?),
+        Some(b) => Ok(numbers::dot_last(a, b)?),
+    }
+}
+
+/// As [`dots`] of rows, `[T, 1]`.
+pub fn dots_of_rows(a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    Ok(dots(a, b)?.unsqueeze(1)?)
 }
 
 /// Length of every row, `[T, 1]`.
 pub fn norms(x: &Tensor) -> Result<Tensor> {
-    Ok(x.sqr()?.sum_keepdim(1)?.sqrt()?)
+    Ok(numbers::dot_last(x, x)?.sqrt()?.unsqueeze(1)?)
 }
 
 /// The numbers for one index of the first dimension, row-major.

@@ -19,6 +19,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use std::sync::Arc;
+use tdb_api::stream::Events;
+use tdb_api::wire::Describe;
 use tdb_data::Library;
 use tdb_explain::{Client, ClientConfig, Explainer};
 use tower_http::CompressionLevel;
@@ -165,7 +167,7 @@ pub fn router(app: App) -> Router {
     let (index, docs) = (app.config().pages.index_text(), controllers::docs_page(&document));
     let headers = pages::headers([&*index, &*docs, ui::NO_PAGES, pages::TOKEN_FORM]);
     // Streams are sent as they come: a compressor would hold their lines back.
-    let compressible = DefaultPredicate::new().and(NotForContentType::const_new("application/x-ndjson"));
+    let compressible = DefaultPredicate::new().and(NotForContentType::const_new(Events::MEDIA_TYPE));
     let routes = routes
         .merge(controllers::pages(document, docs))
         .fallback(controllers::not_found)

@@ -74,7 +74,7 @@ impl Api {
         let mut operation = json!({
             "tags": [R::TAG],
             "operationId": format!("{}-{}", R::TAG, R::NAME),
-            "responses": { "200": { "description": "The answer", "content": { "application/json": {} } } },
+            "responses": { "200": { "description": "The answer" } },
             "summary": R::SUMMARY,
         });
         let taken = R::Request::describe(&mut self.schemas);
@@ -92,7 +92,8 @@ impl Api {
                 "content": { "application/json": { "schema": { "$ref": "#/components/schemas/HTTPValidationError" } } },
             });
         }
-        operation["responses"]["200"]["content"]["application/json"]["schema"] = R::Answer::describe(&mut self.schemas);
+        let given = R::Answer::describe(&mut self.schemas);
+        operation["responses"]["200"]["content"] = json!({ R::Answer::MEDIA_TYPE: { "schema": given } });
         let method = match R::METHOD {
             Method::Get => "get",
             Method::Post => "post",

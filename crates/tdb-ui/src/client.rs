@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use tdb_api::routes::{Method, Place, Route};
 use tdb_api::stream::{Events, FoldError, TdbEvent};
-use tdb_api::wire::{Decode, FieldPath, from_json, to_query};
+use tdb_api::wire::{Decode, Describe, FieldPath, from_json, to_query};
 use tdb_api::{ErrorBody, FIELD_HEADER};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
@@ -170,7 +170,7 @@ pub async fn stream<R: Route<Answer = Events>>(
     signal: Option<AbortSignal>,
     mut event: impl FnMut(TdbEvent),
 ) -> Result<(), Problem> {
-    let response = send(Call::of::<R>(request, "application/x-ndjson"), signal).await?;
+    let response = send(Call::of::<R>(request, Events::MEDIA_TYPE), signal).await?;
     lines_of(&response, &mut |line: &str| {
         event(from_json(line).map_err(|e| Problem::unreadable("the question", e))?);
         Ok(())

@@ -303,6 +303,9 @@ impl<'de> Deserialize<'de> for TdbEvent {
 pub struct Events;
 
 impl Describe for Events {
+    /// Server-sent events are `text/event-stream`.
+    const MEDIA_TYPE: &'static str = "application/x-ndjson";
+
     fn describe(_: &mut Schemas) -> Value {
         let (last, others) = EVENTS.split_last().unwrap_or((&"", &[]));
         json!({

@@ -22,6 +22,9 @@ impl Schemas {
 
 /// A type that can describe its JSON form.
 pub trait Describe {
+    /// The media type of an answer of this type.
+    const MEDIA_TYPE: &'static str = "application/json";
+
     /// The schema of this type, or a reference to it; named types enter `schemas`.
     fn describe(schemas: &mut Schemas) -> Value;
 

@@ -267,6 +267,47 @@ pub fn zip(name: &'static str, a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f
     })
 }
 
+/// `f(row)` for every row along the last dimension, which goes.
+fn of_rows(numbers: &[f32], dims: &[usize], f: impl Fn(usize, &[f32]) -> f32 + Sync) -> Made {
+    // Few enough numbers for a part of a thread's work, as for_each_row cuts it.
+    const PART: usize = 1 << 10;
+    let Some((&width, kept)) = dims.split_last() else { bail!("a number has no last dimension") };
+    let mut out = vec![0.0; kept.iter().product()];
+    if width > 0 {
+        for_each_row(&mut out, PART, |part, out| {
+            let rows = numbers[part * PART * width..].chunks_exact(width);
+            out.iter_mut().zip(rows).enumerate().for_each(|(i, (out, row))| *out = f(part * PART + i, row));
+        });
+    }
+    Ok((out, kept.to_vec()))
+}
+
+pub fn sum_last(x: &Tensor) -> Result<Tensor> {
+    unary("sum_last", x, |(x, dims)| of_rows(x, dims, |_, row| rows::sum(row)))
+}
+
+pub fn dot_last(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if x.dims() != y.dims() {
+        bail!("dot_last: tensors of dimensions {:?} and {:?}", x.dims(), y.dims());
+    }
+    binary("dot_last", x, y, |(x, dims), (y, _)| {
+        let width = width_of(dims);
+        of_rows(x, dims, |i, row| rows::dot_inline(row, &y[i * width..][..width]))
+    })
+}
+
+pub fn sum_first(x: &Tensor) -> Result<Tensor> {
+    unary("sum_first", x, |(x, dims)| {
+        let Some((&count, kept)) = dims.split_first() else { bail!("a number has no first dimension") };
+        let len = kept.iter().product();
+        let mut out = vec![0.0; len];
+        for x in x.chunks_exact(len.max(1)).take(count) {
+            rows::zip_into(&mut out, x, |sum, x| sum + x);
+        }
+        Ok((out, kept.to_vec()))
+    })
+}
+
 /// The `[N, E]` view of one head in `[N, H, E]`.
 fn head_view<'a>((numbers, dims): Operand<'a>, head: usize) -> View<'a> {
     let (n, heads, width) = (dims[0], dims[1], dims[2]);

@@ -14,7 +14,7 @@ mod unpacked;
 mod weight;
 mod wide;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 
 pub use products::{Threads, View, add_times, matmul, product, times_transposed};
 pub use screen::{Screen, Wanted};
@@ -251,6 +251,30 @@ impl Ops {
         match self {
             Ops::Fast => fast::zip("times", x, y, |x, y| x * y),
             Ops::Plain => plain::times(x, y),
+        }
+    }
+
+    /// `Σ_e x[…, e]`: one dimension less.
+    pub fn sum_last(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Ops::Fast => fast::sum_last(x),
+            Ops::Plain => x.sum(D::Minus1),
+        }
+    }
+
+    /// `Σ_e x[…, e] y[…, e]`: one dimension less.
+    pub fn dot_last(self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        match self {
+            Ops::Fast => fast::dot_last(x, y),
+            Ops::Plain => plain::times(x, y)?.sum(D::Minus1),
+        }
+    }
+
+    /// `Σ_h x[h, …]`: one dimension less.
+    pub fn sum_first(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Ops::Fast => fast::sum_first(x),
+            Ops::Plain => x.sum(0),
         }
     }
 

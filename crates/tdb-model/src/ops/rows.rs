@@ -13,7 +13,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// [`dot`] for use within [`wide`].
 #[inline(always)]
-fn dot_inline(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot_inline(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();

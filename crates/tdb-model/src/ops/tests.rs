@@ -92,6 +92,9 @@ fn norms_and_nonlinearities() -> Result<()> {
             same("add", |ops| ops.add(&x, &y))?;
             same("subtract", |ops| ops.subtract(&x, &y))?;
             same("times", |ops| ops.times(&x, &y))?;
+            same("sum_last", |ops| ops.sum_last(&x))?;
+            same("dot_last", |ops| ops.dot_last(&x, &y))?;
+            same("sum_first", |ops| ops.sum_first(&x))?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@
 
 use candle_core::Tensor;
 use tdb_api::DerivedScalarType as Dst;
-use tdb_model::numbers::{Numbers, axpy, tensor};
+use tdb_model::numbers::{Numbers, axpy, sum_first, sum_last, tensor};
 use tdb_model::parallel;
 use tdb_model::{Attention, Site, Slot};
 
@@ -15,7 +15,7 @@ use crate::derived::{Quantity, Scalar, Shape};
 use crate::error::Result;
 use crate::place::Place;
 use crate::side::Side;
-use crate::tensors::{by_head, by_pair, flatten_pairs, norms, row_of, times};
+use crate::tensors::{by_head, by_pair, dots, flatten_pairs, norms, row_of, times};
 use crate::values::Values;
 
 /// Of heads: values for pairs of tokens, brought into the shape that is asked for.
@@ -40,8 +40,7 @@ pub(super) fn values<'a>(side: &'a Side<'_>, dst: Dst, scalar: Scalar, layer: us
         (Quantity::WeightedValue | Quantity::Write, _) => return writes_by_row(side, scalar, layer),
         (Quantity::WriteToNamedLatent, Shape::Tokens) => {
             let gradient = latents::latent_gradient_at_heads(side, dst, layer)?;
-            let products = times(&side.get(Site::AttnVOut, layer)?, Some(&gradient))?;
-            return Ok(Values::Dense(products.sum(2)?));
+            return dots(&side.get(Site::AttnVOut, layer)?, Some(&gradient)).map(Values::Dense);
         }
         (Quantity::WriteToNamedLatent, _) => {
             along_heads(side, layer, &latents::latent_gradient_at_heads(side, dst, layer)?)?
@@ -59,8 +58,8 @@ fn shaped(by_pair: Tensor, shape: Shape) -> Result<Tensor> {
         Shape::FlatPairs => flatten_pairs(&by_pair),
         Shape::SumByPair => sum_heads(&by_pair),
         Shape::SumByFlatPair => flatten_pairs(&sum_heads(&by_pair)?),
-        Shape::Tokens => Ok(by_head(&by_pair)?.sum(2)?.t()?),
-        Shape::SumByToken => Ok(by_head(&by_pair)?.sum(2)?.t()?.sum_keepdim(1)?),
+        Shape::Tokens => Ok(sum_last(&by_head(&by_pair)?)?.t()?),
+        Shape::SumByToken => Ok(sum_first(&sum_last(&by_head(&by_pair)?)?)?.unsqueeze(1)?),
     }
 }
 
@@ -108,7 +107,7 @@ fn all_keys_along(side: &Side<'_>, layer: usize, gradient: Option<&Tensor>) -> R
         Ok(side.model().block(layer).attn.write_vjp(&gradient)?)
     };
     let gradient = gradient.map(seen).transpose()?;
-    Ok(times(&v_out, gradient.as_ref())?.sum(2)?)
+    dots(&v_out, gradient.as_ref())
 }
 
 /// `[T, T, H]` divided by the scale of the norm after the layer at each query, where there is one.
@@ -202,7 +201,5 @@ fn times_by_key(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
 
 /// `[Q, K, H]` to `[Q, K, 1]`.
 fn sum_heads(x: &Tensor) -> Result<Tensor> {
-    let x = by_head(x)?;
-    let sum = (1..x.dim(0)?).try_fold(x.get(0)?, |sum, head| sum + x.get(head)?)?;
-    Ok(sum.unsqueeze(2)?)
+    Ok(sum_first(&by_head(x)?)?.unsqueeze(2)?)
 }

@@ -15,7 +15,7 @@ use crate::interventions::read_by;
 use crate::place::Place;
 use crate::side::Side;
 use crate::slots;
-use crate::tensors::{dots, norms, row_of, times};
+use crate::tensors::{dots, dots_of_rows, norms, row_of};
 use crate::values::Values;
 
 /// Which dictionary a derived scalar is about; `None` if it is about none.
@@ -119,13 +119,13 @@ fn one_node<'a>(
     let site = autoencoder.site();
     Ok(Values::Dense(match quantity {
         Quantity::Activation => norms(x)?,
-        Quantity::ActTimesGrad => dots(x, side.gradient(dst, at, layer)?.as_ref())?,
+        Quantity::ActTimesGrad => dots_of_rows(x, side.gradient(dst, at, layer)?.as_ref())?,
         Quantity::WriteNorm => norms(&to_residual(side, site, layer, x, None)?)?,
         Quantity::WriteToFinalResidual => {
             let (written, place) = Place::written_by(side.model(), slot, layer);
             let gradient = side.final_residual_gradient(dst)?;
             let precedes = side.precedes_final_residual(Some(written), place);
-            dots(&to_residual(side, site, layer, x, None)?, gradient.as_ref().filter(|_| precedes))?
+            dots_of_rows(&to_residual(side, site, layer, x, None)?, gradient.as_ref().filter(|_| precedes))?
         }
         _ => return not_computed(dst),
     }))
@@ -435,7 +435,7 @@ pub(super) fn writes_to_all<'a>(side: &'a Side<'_>, dst: Dst, shape: Shape, laye
     let row = move |t: usize| {
         let mut out = vec![0.0; n_heads * n_latents];
         for latent in active(t) {
-            let by_head = times(&v_out.narrow(0, t, 1)?, Some(&read(latent, t)?))?.sum(2)?;
+            let by_head = dots(&v_out.narrow(0, t, 1)?, Some(&read(latent, t)?))?;
             for (head, x) in row_of(&by_head, 0)?.into_iter().enumerate() {
                 out[head * n_latents + latent] = x;
             }

@@ -8,7 +8,7 @@ use crate::derived::Quantity;
 use crate::error::Result;
 use crate::place::Place;
 use crate::side::Side;
-use crate::tensors::{dots, norms};
+use crate::tensors::{dots_of_rows, norms};
 use crate::values::Values;
 
 /// A tensor of the forward pass, or its gradient: zero where none flowed.
@@ -49,13 +49,13 @@ pub(super) fn rows_as_a_whole<'a>(
     let rows = side.get(site, layer)?;
     Ok(Values::Dense(match quantity {
         Quantity::WriteNorm => norms(&rows)?,
-        Quantity::ActTimesGrad => dots(&rows, side.gradient(dst, site, layer)?.as_ref())?,
+        Quantity::ActTimesGrad => dots_of_rows(&rows, side.gradient(dst, site, layer)?.as_ref())?,
         Quantity::WriteToFinalResidual => {
             let gradient = side.final_residual_gradient(dst)?;
             let precedes = side.precedes_final_residual(layer, Place::of_site(site));
-            dots(&rows, gradient.as_ref().filter(|_| precedes))?
+            dots_of_rows(&rows, gradient.as_ref().filter(|_| precedes))?
         }
-        Quantity::WriteToFinalActivationResidual => dots(&rows, Some(side.traced_gradient(dst)?))?,
+        Quantity::WriteToFinalActivationResidual => dots_of_rows(&rows, Some(side.traced_gradient(dst)?))?,
         _ => return not_computed(dst),
     }))
 }

@@ -6,7 +6,8 @@ use crate::openapi::Api;
 use crate::reply::Reply;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tdb_api::routes;
+use tdb_api::wire::Describe;
+use tdb_api::{OpenMetrics, PlainText, routes};
 
 pub fn add(api: &mut Api) {
     api.route(routes::Health, health);
@@ -14,37 +15,38 @@ pub fn add(api: &mut Api) {
     api.route(routes::Metrics, metrics);
 }
 
-/// A text that is sent as it is.
-struct Plain {
-    status: StatusCode,
-    content_type: &'static str,
-    text: String,
-}
+/// A word, on a line.
+struct Word(StatusCode, &'static str);
 
-impl Plain {
-    fn word(status: StatusCode, word: &str) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", text: format!("{word}\n") }
-    }
-}
-
-impl Reply<String> for Plain {
+impl Reply<PlainText> for Word {
     fn reply(self, _: &HeaderMap) -> Response {
-        (self.status, [(header::CONTENT_TYPE, self.content_type)], self.text).into_response()
+        sent(self.0, PlainText::MEDIA_TYPE, format!("{}\n", self.1))
     }
 }
 
-async fn health(_: App, (): ()) -> Result<Plain, ApiError> {
-    Ok(Plain::word(StatusCode::OK, "ok"))
+struct Counted(String);
+
+impl Reply<OpenMetrics> for Counted {
+    fn reply(self, _: &HeaderMap) -> Response {
+        sent(StatusCode::OK, &format!("{}; version=1.0.0", OpenMetrics::MEDIA_TYPE), self.0)
+    }
 }
 
-async fn ready(app: App, (): ()) -> Result<Plain, ApiError> {
+fn sent(status: StatusCode, media_type: &str, text: String) -> Response {
+    (status, [(header::CONTENT_TYPE, format!("{media_type}; charset=utf-8"))], text).into_response()
+}
+
+async fn health(_: App, (): ()) -> Result<Word, ApiError> {
+    Ok(Word(StatusCode::OK, "ok"))
+}
+
+async fn ready(app: App, (): ()) -> Result<Word, ApiError> {
     Ok(match app.stop().has_begun() {
-        false => Plain::word(StatusCode::OK, "ready"),
-        true => Plain::word(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        false => Word(StatusCode::OK, "ready"),
+        true => Word(StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     })
 }
 
-async fn metrics(app: App, (): ()) -> Result<Plain, ApiError> {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(Plain { status: StatusCode::OK, content_type, text: app.metrics_text() })
+async fn metrics(app: App, (): ()) -> Result<Counted, ApiError> {
+    Ok(Counted(app.metrics_text()))
 }

@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tdb_api::routes;
 use tdb_api::stream::{Events, TdbEvent};
+use tdb_api::wire::Describe;
 use tokio::sync::mpsc::unbounded_channel;
 
 pub fn add(api: &mut Api) {
@@ -38,7 +39,7 @@ impl<S: Stream<Item = Bytes> + Send + 'static> Reply<Events> for Parts<S> {
     fn reply(self, asked: &HeaderMap) -> Response {
         let form = form(asked);
         let content_type = match form {
-            Form::Lines => "application/x-ndjson",
+            Form::Lines => Events::MEDIA_TYPE,
             Form::ServerSent => "text/event-stream",
         };
         let chunks = self.0.map(move |event| Ok::<_, Infallible>(framed(&event, form)));

@@ -38,6 +38,11 @@ class Transport:
         with self._open(method, path, body, query) as answer:
             return json.load(answer)
 
+    def text(self, method: str, path: str) -> str:
+        """An answer that is no JSON, as it is."""
+        with self._open(method, path, None, None) as answer:
+            return answer.read().decode()
+
     def stream(self, method: str, path: str, body: Any = None) -> Iterator[Any]:
         """The parts of an answer, each as soon as it is there. Whoever stops reading stops the server's work."""
         with self._open(method, path, body, None) as answer:
