@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
 
 pub use crate::ops::rows::{axpy, dot, exp, max, min, scale, softmax, sum_in_double};
-pub use crate::ops::{Screen, Wanted, product, wide};
 use crate::ops::{Ops, Threads, View, matmul};
+pub use crate::ops::{Screen, Wanted, product, wide};
 
 /// The numbers of an f32 tensor.
 ///

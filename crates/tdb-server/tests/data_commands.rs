@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Runs `tdb` and returns whether it succeeded, and what it wrote to either stream.
 fn tdb(folder: &Path, args: &[&str]) -> (bool, String) {
@@ -84,6 +84,20 @@ fn folder(url: &str) -> tempfile::TempDir {
     let text = format!("[[records]]\nname = 'r'\nscalar = 'mlp_post_act'\ntitle = ''\nlocation = '{url}/records'\n");
     std::fs::write(folder.path().join("registry.toml"), text).unwrap();
     folder
+}
+
+#[test]
+#[cfg(unix)]
+fn a_reader_that_has_read_enough_ends_the_command_quietly() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tdb"));
+    command.args(["train", "--out", "nowhere", "--print-text", "1000000"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 10];
+    // Reading ends where the pipe is dropped.
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

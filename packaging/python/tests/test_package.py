@@ -82,6 +82,20 @@ class Package(unittest.TestCase):
     def test_every_route_without_arguments_answers(self) -> None:
         self.assertIn("modelName", self.server.model_info())
         self.assertGreater(len(self.server.neuron_datasets_metadata()), 0)
+        document = self.server.request("GET", "/openapi.json")
+        for path, methods in document["paths"].items():
+            if (operation := methods.get("get")) and not operation.get("parameters"):
+                name = operation["operationId"].split("-", 1)[-1]
+                with self.subTest(path):
+                    if name == "dump_memory_snapshot":
+                        self.assertRaises(tdb.Refused, self.server.dump_memory_snapshot)
+                    else:
+                        self.assertTrue(getattr(self.server, name)())
+
+    def test_a_server_with_a_token_is_asked_with_it(self) -> None:
+        with tdb.Server("--token", "a token + that has 32 characters".replace(" ", "_")) as server:
+            self.assertIn("modelName", server.model_info())
+            self.assertIn("tdb", server.metrics())
 
     def test_a_stream_comes_in_parts(self) -> None:
         parts = list(self.server.batched_tdb_stream({"subRequests": [SPEC]}))

@@ -1,5 +1,6 @@
 //! `tdb cache`: what was fetched and is kept.
 
+use super::output::say;
 use super::progress::size;
 use anyhow::bail;
 use clap::Subcommand;
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(What::Clear { prefix: None, all: false }) => bail!("say what to remove: a prefix, or --all"),
         Some(What::Clear { prefix, .. }) => {
             let (files, bytes) = cache.clear(prefix.as_deref().unwrap_or_default());
-            println!("removed {files} files, {}", size(bytes));
+            say!("removed {files} files, {}", size(bytes));
         }
     }
     Ok(())
@@ -67,12 +68,12 @@ fn list(cache: &Cache, files: bool) {
     }
     for (name, (count, bytes)) in &groups {
         match files {
-            true => println!("{:>12}  {name}", size(*bytes)),
-            false => println!("{:>12}  {count:>7} files  {name}", size(*bytes)),
+            true => say!("{:>12}  {name}", size(*bytes)),
+            false => say!("{:>12}  {count:>7} files  {name}", size(*bytes)),
         }
     }
     let total: u64 = entries.iter().map(|e| e.meta.size).sum();
-    println!("{} in {} files, in {}", size(total), entries.len(), cache.root().display());
+    say!("{} in {} files, in {}", size(total), entries.len(), cache.root().display());
 }
 
 /// The folder that a file belongs to: its location without what numbers it.
@@ -89,11 +90,11 @@ fn group(entry: &Entry) -> String {
 fn verify(cache: &Cache, drop: bool) -> anyhow::Result<()> {
     let damaged = cache.verify(drop);
     for entry in &damaged {
-        println!("{}", entry.meta.location);
+        say!("{}", entry.meta.location);
     }
     match (damaged.len(), drop) {
-        (0, _) => println!("every file is as it was fetched"),
-        (n, true) => println!("{n} damaged files were removed"),
+        (0, _) => say!("every file is as it was fetched"),
+        (n, true) => say!("{n} damaged files were removed"),
         (n, false) => bail!("{n} files are damaged; --drop removes them"),
     }
     Ok(())

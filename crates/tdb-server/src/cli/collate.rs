@@ -3,9 +3,11 @@
 mod portable;
 mod ready;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::library::DataArgs;
+use super::output::say;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tdb_collate::corpus::Unreadable;
@@ -20,9 +22,13 @@ pub use ready::Ready;
 /// --out is in an object store, --merge finds all of them there, else copy their summaries into one folder first.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub struct Args {
-    /// Model: a registered name or a folder. Without it, the small model inside the program, with its autoencoders
+    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub. Without
+    /// it, the small model inside the program, with its autoencoders
     #[arg(long, value_name = "NAME|FOLDER")]
     pub model: Option<String>,
+    /// Folder of model folders, in which a model's name is looked up first
+    #[arg(long, env = "TDB_MODELS", value_name = "FOLDER")]
+    pub models: Option<PathBuf>,
     /// Plain text (documents separated by empty lines, or by <|endoftext|>), JSON (lines or a list) or Parquet files;
     /// the latter two have their text in `text`. Packed with gzip or zstd as well. A file of a store (s3://…) is
     /// fetched once
@@ -45,9 +51,9 @@ pub struct Args {
     /// Only these scalars, by name; without it, all that the model has
     #[arg(long, value_name = "SCALAR")]
     pub only: Vec<String>,
-    /// Tokens in an example
-    #[arg(long, default_value_t = 64)]
-    pub tokens: usize,
+    /// Tokens in an example; if not given, 64, or the model's context where that is shorter
+    #[arg(long)]
+    pub tokens: Option<usize>,
     /// Put this token before every example, none if empty; if not given, the one that the model's texts begin with
     #[arg(long)]
     pub first: Option<String>,
@@ -163,11 +169,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         eprintln!("{left_out}");
     }
     match &args.shard {
-        Some(shard) => println!(
+        Some(shard) => say!(
             "Shard {shard} is in {}; when all are in one folder, --merge makes records of them.",
             collation.summaries.folder().display()
         ),
-        None => println!("{}", ready.told(args)),
+        None => say!("{}", ready.told(args)),
     }
     Ok(())
 }
@@ -177,13 +183,10 @@ pub fn say_estimate(estimate: &Estimate, machines: usize) {
     let Estimate { units, finished, documents, text_bytes, tokens, sequences, time, summary_bytes } = estimate;
     let left = (units - finished) as f64 / (*units).max(1) as f64;
     let hours = time.as_secs_f64() / 3600.0;
-    println!("{units} work units, {finished} of them finished");
-    println!(
-        "{documents} documents, {} of text; about {tokens} tokens in {sequences} sequences",
-        HumanBytes(*text_bytes)
-    );
-    println!("summaries: at most {}", HumanBytes(*summary_bytes));
-    println!(
+    say!("{units} work units, {finished} of them finished");
+    say!("{documents} documents, {} of text; about {tokens} tokens in {sequences} sequences", HumanBytes(*text_bytes));
+    say!("summaries: at most {}", HumanBytes(*summary_bytes));
+    say!(
         "time: about {:.1} s for a unit on this machine; {hours:.2} hours in all, {:.2} for what is left on {machines} \
          like it",
         time.as_secs_f64() / (*units).max(1) as f64,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::output::say;
 use anyhow::Context;
 use tdb_model::Transformer;
 use tdb_model::checkpoint;
@@ -36,8 +37,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let report = evaluate(&model, &checkpoint.tokenizer, &options)
         .context("the prompts are made for a model that `tdb train` made")?;
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => println!("{}", report.table()),
+        true => say!("{}", serde_json::to_string_pretty(&report)?),
+        false => say!("{}", report.table()),
     }
     anyhow::ensure!(report.passed(), "a required share of right answers was not reached");
     Ok(())

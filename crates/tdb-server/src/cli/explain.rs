@@ -1,6 +1,7 @@
 //! `tdb explain`: explanations of many nodes, written and scored by a language model or without one.
 
 use super::library::{self, DataArgs};
+use super::output::say;
 use super::progress::{numbers, style};
 use super::runtime;
 use anyhow::bail;
@@ -208,10 +209,14 @@ async fn explain(args: &Args, library: &Library, set: &RecordsEntry, explainer: 
         Method::LanguageModel => format!("; {} questions, {} tokens", spent.questions, spent.tokens),
         Method::OfflineStatistics => String::new(),
     };
-    println!(
+    say!(
         "{} explained, {} scored that had been explained, {} had an explanation, {} have no record, {} could not be \
          explained{asked}",
-        counts.written, counts.scored, counts.there, counts.missing, counts.failed
+        counts.written,
+        counts.scored,
+        counts.there,
+        counts.missing,
+        counts.failed
     );
     stopped.map_or(Ok(()), Err)
 }

@@ -1,6 +1,7 @@
 //! `tdb fetch`: everything that a machine needs before it goes offline.
 
 use super::library::{self, DataArgs};
+use super::output::say;
 use super::progress::{Bars, numbers, size};
 use super::runtime;
 use anyhow::{Context, bail};
@@ -94,10 +95,10 @@ async fn fetch(args: &Args, library: &Library) -> anyhow::Result<()> {
     let (registry, fetcher) = (library.registry(), library.fetcher());
     let (of_hub, registered): (Vec<&String>, Vec<&String>) = args.autoencoders.iter().partition(|name| is_of_hub(name));
     for name in of_hub {
-        println!("{name}: {}", hub_dictionary(fetcher, name).await?.display());
+        say!("{name}: {}", hub_dictionary(fetcher, name).await?.display());
     }
     for name in &args.models {
-        println!("{name}: {}", model(fetcher, &entry(registry, name)?).await?.display());
+        say!("{name}: {}", model(fetcher, &entry(registry, name)?).await?.display());
         let of_model = || registry.autoencoders.iter().filter(|a| a.model == *name);
         let wanted: Vec<_> = if registered.iter().any(|a| *a == "all") {
             of_model().collect()
@@ -105,7 +106,7 @@ async fn fetch(args: &Args, library: &Library) -> anyhow::Result<()> {
             registered.iter().map(|a| registry.autoencoder(name, a)).collect::<Result<_, _>>()?
         };
         for entry in wanted {
-            println!("{}: {} files", entry.name, autoencoder(fetcher, entry).await?.len());
+            say!("{}: {} files", entry.name, autoencoder(fetcher, entry).await?.len());
         }
     }
     let (layers, nodes) = (args.layers.as_deref().unwrap_or_default(), args.nodes.as_deref().unwrap_or_default());
@@ -120,11 +121,11 @@ async fn fetch(args: &Args, library: &Library) -> anyhow::Result<()> {
             let counts = records(library, set, layers, nodes, &bars).await;
             bars.finish();
             let (found, missing) = counts?;
-            println!("{name} ({}): {found} records, {missing} that do not exist", set.scalar);
+            say!("{name} ({}): {found} records, {missing} that do not exist", set.scalar);
         }
     }
     let held: u64 = fetcher.cache().entries().iter().map(|e| e.meta.size).sum();
-    println!("{} in {}", size(held), fetcher.cache().root().display());
+    say!("{} in {}", size(held), fetcher.cache().root().display());
     Ok(())
 }
 

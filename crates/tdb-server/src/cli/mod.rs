@@ -2,7 +2,10 @@
 //!
 //! Each subcommand is a file here with `pub struct Args` (a `clap::Args` whose doc comment is its help) and
 //! `pub fn run(args: &Args) -> anyhow::Result<()>`. A new one needs three lines below: its module, its variant of
-//! [`Command`] and its arm in [`run`]. What goes wrong is returned as an error; its causes become one sentence.
+//! [`Command`] and its arm in [`run`]. What goes wrong is returned as an error; its causes become one sentence. What is
+//! printed goes through [`output`].
+
+#![deny(clippy::print_stdout)]
 
 mod cache;
 pub mod collate;
@@ -14,6 +17,7 @@ mod explain;
 mod fetch;
 pub mod library;
 mod model;
+mod output;
 mod progress;
 pub mod runtime;
 mod serve;

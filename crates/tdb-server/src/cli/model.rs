@@ -275,9 +275,9 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
         Err(unknown @ DataError::NotFound(_)) => {
             let below = match below {
                 Some(folder) => format!("there is no folder {}", folder.display()),
-                None => "--models (or TDB_MODELS) names no folder of models".to_owned(),
+                None => "neither --models nor TDB_MODELS names a folder of models".to_owned(),
             };
-            bail!("{unknown}; {below}, and {wanted:?} is no folder either")
+            bail!("{unknown}; {below}, {wanted:?} is no folder, and a model of Hugging Face's hub is named owner/name")
         }
         Err(other) => Err(other.into()),
     }

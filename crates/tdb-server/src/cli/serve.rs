@@ -1,6 +1,6 @@
 //! `tdb serve`: the debugger in the browser, and its interface for programs.
 
-use super::{library, model, runtime, stopping};
+use super::{library, model, output, runtime, stopping};
 use crate::app::App;
 use crate::config::{Limits, ServerConfig};
 use crate::model::{Ask, Model};
@@ -237,7 +237,9 @@ async fn listen(args: &Args, app: App, path: &str) -> anyhow::Result<()> {
     let port = listener.local_addr().context("the address of the server is not known")?.port();
     let link = say_where(host, port, path, app.config().token.as_deref());
     if !is_loopback(host) && app.config().token.is_none() {
-        println!("No token: everybody who can connect to this machine can use this server and its language model.");
+        output::line_if_read(format_args!(
+            "No token: everybody who can connect to this machine can use this server and its language model."
+        ));
     }
     if args.open {
         open(&link);
@@ -262,11 +264,11 @@ fn say_where(host: &str, port: u16, path: &str, token: Option<&str>) -> String {
     let encoded = |token: &str| form_urlencoded::byte_serialize(token.as_bytes()).collect::<String>();
     let query = token.map(|token| format!("?token={}", encoded(token))).unwrap_or_default();
     let link = format!("{origin}{path}{query}");
-    println!("{origin}/   debugger: {link}   interface: {origin}/docs");
+    output::line_if_read(format_args!("{origin}/   debugger: {link}   interface: {origin}/docs"));
     if matches!(host, "0.0.0.0" | "::")
         && let Some(name) = machine_name()
     {
-        println!("From other machines: http://{name}:{port}{path}{query}");
+        output::line_if_read(format_args!("From other machines: http://{name}:{port}{path}{query}"));
     }
     link
 }

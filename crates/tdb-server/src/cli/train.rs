@@ -1,8 +1,10 @@
 //! `tdb train`: makes the embedded model, or one like it.
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use super::output::{self, say};
 use indicatif::{ProgressBar, ProgressStyle};
 use tdb_train::grammar::document;
 use tdb_train::optimizer::AdamW;
@@ -61,9 +63,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(documents) = args.print_text {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         for index in 0..documents {
-            std::io::Write::write_all(&mut out, format!("{}\n\n", document(args.seed, index)).as_bytes())?;
+            output::printed(write!(out, "{}\n\n", document(args.seed, index)));
         }
-        return Ok(std::io::Write::flush(&mut out)?);
+        output::printed(out.flush());
+        return Ok(());
     }
     let start = args.from.as_deref().map(Start::read).transpose()?;
     let usual = if start.is_some() { AdamW::going_on(args.steps) } else { AdamW::default() };
@@ -89,6 +92,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ControlFlow::Continue(())
     })?;
     bar.finish_and_clear();
-    println!("{} holds the model. `tdb eval --model {0}` says how good it is.", args.out.display());
+    say!("{} holds the model. `tdb eval --model {0}` says how good it is.", args.out.display());
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::collate::left_out;
 use super::library::{self, DataArgs, EmbeddedRecords};
 use super::model::Wanted;
+use super::output::say;
 use super::runtime;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,9 +23,13 @@ use tdb_train::sae::{self, GrammarSource, SaeProgress, SaeRecipe, SaeStart, Spar
 /// same bytes.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Model: a registered name or a folder. Without it, the small model inside the program
+    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub.
+    /// Without it, the small model inside the program
     #[arg(long, value_name = "NAME|FOLDER")]
     pub model: Option<String>,
+    /// Folder of model folders, in which a model's name is looked up first
+    #[arg(long, env = "TDB_MODELS", value_name = "FOLDER")]
+    pub models: Option<PathBuf>,
     /// Folder for the autoencoders; the debugger finds them by name below the model's `autoencoders/`
     #[arg(long, value_name = "FOLDER")]
     pub out: PathBuf,
@@ -87,22 +92,31 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Site {
     /// The residual stream before each layer
+    #[value(alias = "resid_pre")]
     ResidPre,
     /// The outputs of heads, side by side
+    #[value(alias = "attn_v_out")]
     AttnVOut,
     /// The residual stream between attention and MLP
+    #[value(alias = "resid_post_attn")]
     ResidPostAttn,
     /// The input of the MLP, after its norm
+    #[value(alias = "mlp_in")]
     MlpIn,
     /// The residual stream after each layer
+    #[value(alias = "resid_post_mlp")]
     ResidPostMlp,
     /// MLP neurons after the activation function
+    #[value(alias = "mlp_post_act")]
     MlpPostAct,
     /// What the MLP writes
+    #[value(alias = "resid_delta_mlp")]
     ResidDeltaMlp,
     /// What the attention layer writes
+    #[value(alias = "resid_delta_attn")]
     ResidDeltaAttn,
     /// Transcoder: reads the input of the MLP, after its norm, and makes what the MLP writes
+    #[value(alias = "mlp_transcoder")]
     MlpTranscoder,
 }
 
@@ -146,7 +160,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         sae::check_sae_lens(&recipe)?;
     }
     describe_corpus(&args.text)?;
-    let wanted = Wanted { model: args.model.as_deref(), ..Wanted::default() };
+    let wanted = Wanted { model: args.model.as_deref(), models: args.models.as_deref(), ..Wanted::default() };
     let runtime = runtime::new()?;
     let library = library::open(&args.data, EmbeddedRecords::LeftOut)?;
     let (name, checkpoint) = super::model::checkpoint(&wanted, &library, runtime.handle())?;
@@ -183,7 +197,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         if let Some(folder) = &args.sae_lens {
             sae::export_sae_lens(folder, &recipe, &trained, &name)?;
         }
-        println!("{}\n{} holds the autoencoders.", sae::quality_table(&trained), args.out.display());
+        say!("{}\n{} holds the autoencoders.", sae::quality_table(&trained), args.out.display());
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! `tdb verify`: the checks that answers carry, for a model.
 
 use anyhow::Context;
-use tdb_api::Check;
+use tdb_api::{Check, CheckName};
 
+use super::output::say;
 use super::{library, model, runtime};
 
 /// Check a model: that what is written adds up, that gradients are differences, that patches do what they say
@@ -33,12 +34,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for prompt in &args.prompt {
         let checks = engine.verify(prompt).with_context(|| format!("the prompt {prompt:?} cannot be checked"))?;
         if !args.json {
-            println!("{}", lines(engine.name(), prompt, &checks));
+            say!("{}", lines(engine.name(), prompt, &checks));
         }
         all.extend(checks);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        say!("{}", serde_json::to_string_pretty(&all)?);
     }
     let failed = all.iter().filter(|check| !check.passed).count();
     anyhow::ensure!(failed == 0, "{failed} of {} checks failed", all.len());
@@ -48,13 +49,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn lines(model: &str, prompt: &str, checks: &[Check]) -> String {
     let line = |check: &Check| {
         let mark = if check.passed { "passed" } else { "FAILED" };
-        format!(
-            "{mark}  {:<10}  {} (found {:.2e}, at most {:.2e})",
-            check.name.as_str(),
-            check.sentence,
-            check.found,
-            check.limit
-        )
+        let measured = match check.name {
+            // Either the logits changed or they did not.
+            CheckName::Difference => String::new(),
+            _ => format!(" (found {:.2e}, at most {:.2e})", check.found, check.limit),
+        };
+        format!("{mark}  {:<10}  {}{measured}", check.name.as_str(), check.sentence)
     };
     let lines: Vec<String> = checks.iter().map(line).collect();
     format!("{model}: {prompt:?}\n{}", lines.join("\n"))

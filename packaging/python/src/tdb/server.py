@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+import urllib.parse
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -49,7 +50,9 @@ class Server(Client):
             reason = self._log.read().decode(errors="replace").strip()
             self.close()
             raise RuntimeError(reason or f"`tdb serve` printed no address but {line!r}")
-        super().__init__(address[1])
+        # Where others can connect, or where one was chosen, the address holds a token.
+        token = re.search(r"[?&]token=([^\s&]+)", line)
+        super().__init__(address[1], token=urllib.parse.unquote_plus(token[1]) if token else None)
 
     def _output(self) -> IO[bytes]:
         assert self._process.stdout is not None

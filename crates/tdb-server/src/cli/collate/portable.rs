@@ -21,6 +21,9 @@ impl Args {
         for name in names.into_iter().flatten() {
             absolute_folder(name, name.len())?;
         }
+        if let Some(models) = &mut asked.models {
+            *models = std::path::absolute(&models)?;
+        }
         for text in &mut asked.dictionary {
             let name = dictionary::Wanted::parse(text)?.name.len();
             absolute_folder(text, name)?;
@@ -74,7 +77,7 @@ mod tests {
 
         let sent = serde_json::to_string(&asked).unwrap();
         let read: Args = serde_json::from_str(&sent).unwrap();
-        assert_eq!((read.threads, read.tokens), (None, 24));
+        assert_eq!((read.threads, read.tokens), (None, Some(24)));
         assert_eq!((read.text, read.date), (asked.text, asked.date));
     }
 }

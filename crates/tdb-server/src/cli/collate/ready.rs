@@ -51,6 +51,7 @@ impl Ready {
         let corpus = describe_corpus(&files)?;
         let wanted = Wanted {
             model: args.model.as_deref(),
+            models: args.models.as_deref(),
             mlp_autoencoder: args.mlp_autoencoder.as_deref(),
             attn_autoencoder: args.attn_autoencoder.as_deref(),
             dictionaries: &args.dictionary,
@@ -171,7 +172,8 @@ fn plan(
     let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder, .. } =
         opened;
     let window = model.config().ctx_window;
-    ensure!(args.tokens <= window, "--tokens is {}, but the model sees at most {window}", args.tokens);
+    let tokens = args.tokens.unwrap_or(window.min(64));
+    ensure!((1..=window).contains(&tokens), "--tokens is {tokens}; this model takes 1 to {window} tokens");
     let autoencoders = mlp_autoencoder.iter().chain(attn_autoencoder).chain(residual_autoencoder);
     Ok(Plan {
         model: name.clone(),
@@ -179,7 +181,7 @@ fn plan(
         autoencoders: autoencoders.cloned().collect(),
         corpus,
         content: fingerprint_corpus(files)?,
-        cutting: Cutting { tokens: args.tokens, first: model::first(args.first.as_deref(), tokenizer, *beginning)? },
+        cutting: Cutting { tokens, first: model::first(args.first.as_deref(), tokenizer, *beginning)? },
         sizes: Sizes { top: args.k, random: args.random, quantiles: args.quantiles, per_quantile: args.per_quantile },
         first_counts: args.first_counts,
         kinds: kinds(args, model)?,
