@@ -142,7 +142,7 @@ impl Summary {
     /// # Errors
     /// If the file cannot be read or is not what [`Summary::write`] wrote.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::read_from(path, File::open(path).map_err(Error::file(path))?)
+        Self::read_from(path, open(path)?)
     }
 
     /// As [`Summary::read`], from an open file; `name` is what errors call it.
@@ -158,7 +158,7 @@ impl Summary {
     /// # Errors
     /// As [`Summary::read`], as far as it reads.
     pub fn read_head(path: &Path) -> Result<Head> {
-        let file = File::open(path).map_err(Error::file(path))?;
+        let file = open(path)?;
         said(path, content(&file).and_then(|mut input| read_head(&mut input)))
     }
 
@@ -168,6 +168,15 @@ impl Summary {
     /// As [`Summary::read_head`], and if the head is longer.
     pub(crate) fn read_head_from(name: &Path, mut bytes: &[u8]) -> Result<Head> {
         said(name, read_head(&mut bytes))
+    }
+}
+
+/// Opens a regular file: opening anything else, such as a pipe, could wait for ever.
+fn open(path: &Path) -> Result<File> {
+    let is_file = std::fs::metadata(path).map_err(Error::file(path))?.is_file();
+    match is_file {
+        true => File::open(path).map_err(Error::file(path)),
+        false => Err(Error::file(path)(std::io::Error::other("is not a regular file"))),
     }
 }
 

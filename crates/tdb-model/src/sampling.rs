@@ -65,7 +65,7 @@ impl Sampler {
     /// If the logits are no numbers that one can draw by.
     pub fn draw(&mut self, logits: &[f32]) -> Result<u32, Error> {
         let logits = Tensor::from_slice(logits, logits.len(), &Device::Cpu);
-        let failed = |e| Error::Input { what: format!("no token can be drawn: {e}") };
+        let failed = |_| Error::Input { what: "no token can be drawn: the logits are not finite numbers".to_owned() };
         let nucleus = self.nucleus;
         let cut = |probabilities: &mut [f32]| {
             if let Some(p) = nucleus {

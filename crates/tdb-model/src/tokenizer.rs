@@ -55,6 +55,9 @@ pub enum NotOneToken {
     /// No token has this text. `tokens` is what it is split into, each decoded alone.
     #[error("{text:?} is {} tokens{}, where exactly one is needed", tokens.len(), list(tokens))]
     Split { text: String, tokens: Vec<String> },
+    /// No token has this text, which is too long to be split and shown.
+    #[error("a text of {bytes} bytes is not the text of one token")]
+    Long { bytes: usize },
     /// No token has this text, although it becomes a single one: the tokenizer changes the text first.
     #[error("no token has the text {text:?}; the tokenizer reads it as the token {token} ({token_text:?})")]
     Changed { text: String, token: u32, token_text: String },
@@ -248,6 +251,11 @@ impl Tokenizer {
     }
 
     fn not_one_token(&self, text: &str) -> NotOneToken {
+        /// Bytes of a text that is split to say what it consists of.
+        const SHOWN: usize = 1024;
+        if text.len() > SHOWN {
+            return NotOneToken::Long { bytes: text.len() };
+        }
         let text = text.to_owned();
         match self.encode(&text).as_slice() {
             &[token] => NotOneToken::Changed { text, token, token_text: self.decode_token(token) },

@@ -47,6 +47,8 @@ impl Engine {
         }
         let spec = to_inference_sub_request(self.model(), &question(request))?.inference_request_spec;
         let plan = Plan::new(self, &spec).map_err(|error| error.moved(field_as_asked))?;
+        // The run, its gradients, and one of those in which nodes are ablated.
+        self.check_activations("prompt", &[plan.tokens.len(); 3], context)?;
         let mut goes_on = |_| !context.observer.is_cancelled();
         let interventions = &plan.interventions;
         let options = ForwardOptions { interventions, after_layer: Some(&mut goes_on), ..Default::default() };

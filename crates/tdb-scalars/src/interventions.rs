@@ -116,7 +116,25 @@ pub fn intervention(model: &Transformer, tokens: usize, spec: &AblationSpec) -> 
         PassType::Forward => Pass::Forward,
         PassType::Backward => Pass::Backward,
     };
-    Ok(Intervention { site, layer, pass, indices, value: spec.value as f32 })
+    Ok(Intervention { site, layer, pass, indices, value: value(site, *location, spec.value)? })
+}
+
+/// What an activation becomes, as the model computes.
+fn value(site: Site, location: Location, value: f64) -> Result<f32> {
+    /// Beyond this the squares that norms add up could be larger than the largest 32-bit number, and the run would go on
+    /// with zeros. Logits, which no norm reads, may have any size, as where they mask.
+    const LARGEST: f64 = 1e15;
+    let largest = match site {
+        Site::AttnQkLogits | Site::Logits => f64::from(f32::MAX),
+        _ => LARGEST,
+    };
+    match value.abs() <= largest {
+        true => Ok(value as f32),
+        false => bad!(
+            "the value of an ablation of \"{location}\" is {value:e}; it can be a number from {:e} to {largest:e}",
+            -largest
+        ),
+    }
 }
 
 /// Why there are fewer keys and values than heads, where this dimension counts them.

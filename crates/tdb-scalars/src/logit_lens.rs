@@ -18,6 +18,7 @@ impl Engine {
     pub fn logit_lens(&self, request: &LogitLensRequest, context: &Context<'_>) -> Result<LogitLensResponse> {
         let plan = plan_of(self, &request.prompt, request.node_ablations.as_deref().unwrap_or_default())?;
         let n = plan.tokens.len();
+        self.check_activations("prompt", &[n], context)?;
         let first = match request.last_tokens.map(usize::try_from) {
             None => 0,
             Some(Ok(last)) if last > 0 => n.saturating_sub(last),

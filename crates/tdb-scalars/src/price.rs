@@ -11,8 +11,17 @@ pub(crate) const ROWS: usize = 384;
 /// Operations a second that a core does in such runs, measured on processors of 2020 to 2024.
 const FLOPS_PER_CORE: f64 = 4e10;
 
-/// The price of `runs` runs that compute one token in one layer `token_layers` times.
-pub(crate) fn price(model: &Transformer, runs: usize, token_layers: f64, context: &Context<'_>) -> Price {
+/// Operations in whose time one attention probability goes through softmax and its gradient: they wait for memory.
+const FLOPS_PER_PROBABILITY: f64 = 150.0;
+
+/// The price of `runs` runs of a prompt of `tokens` that compute one token in one layer `token_layers` times.
+pub(crate) fn price(
+    model: &Transformer,
+    runs: usize,
+    tokens: usize,
+    token_layers: f64,
+    context: &Context<'_>,
+) -> Price {
     let config = model.config();
     let [d, heads, groups, width, f] =
         [config.d_model, config.n_heads, config.n_kv_heads, config.d_head, config.d_ff].map(|n| n as f64);
@@ -27,7 +36,10 @@ pub(crate) fn price(model: &Transformer, runs: usize, token_layers: f64, context
         .map(|found| (found.n_latents() * found.n_inputs()) as f64)
         .sum();
     let weights = encoders + d * width * (2.0 * heads + 2.0 * groups) + matrices * d * f;
-    let seconds = 2.0 * weights * token_layers / (FLOPS_PER_CORE * tdb_model::parallel::threads() as f64);
+    // A token sees half of the others on average, and takes part in two products with each that it sees.
+    let attention = heads * (tokens as f64 / 2.0) * (4.0 * width + FLOPS_PER_PROBABILITY);
+    let flops = (2.0 * weights + attention) * token_layers;
+    let seconds = flops / (FLOPS_PER_CORE * tdb_model::parallel::threads() as f64);
     Price {
         runs: runs as i64,
         limit: i64::try_from(context.bounds.varied_runs).unwrap_or(i64::MAX),

@@ -27,6 +27,7 @@ impl Engine {
         let choice = choice(request)?;
         let ablations = request.node_ablations.as_deref().unwrap_or_default();
         let plan = plan_of(self, &request.prompt, ablations)?;
+        self.check_activations("prompt", &[plan.tokens.len()], context)?;
         self.draw(0, &plan.tokens, &plan.interventions, (request, choice), context)?;
         if !ablations.is_empty() {
             self.draw(1, &plan.tokens, &[], (request, choice), context)?;
@@ -77,7 +78,9 @@ fn choice(request: &SampleRequest) -> Result<Choice> {
     if !(p > 0.0 && p <= 1.0) {
         return bad!(at "topP", "is {}, expected a number above 0 and at most 1", request.top_p);
     }
-    Ok(match (temperature > 0.0, p < 1.0) {
+    /// Below this a logit that is larger by a thousandth has all the probability; dividing by less overflows.
+    const GREEDY: f32 = 1e-5;
+    Ok(match (temperature > GREEDY, p < 1.0) {
         (false, _) => Choice::Greedy,
         (true, true) => Choice::TopP { p, temperature },
         (true, false) => Choice::Temperature { temperature },

@@ -14,6 +14,7 @@ use tdb_api::{
 use tdb_model::Slot;
 
 use crate::checks::field_of_spec;
+use crate::context::Context;
 use crate::derived;
 use crate::engine::Engine;
 use crate::error::{Result, bad};
@@ -99,6 +100,24 @@ impl Engine {
         match (1..requests.len()).rev().find(|n| self.size(&requests[..*n], &plans[..*n], i64::MAX).fits(bounds)) {
             Some(n) => bad!("{would}; its first {n} of {} runs would pass", requests.len()),
             None => bad!("{would}; ask for less in one request, or with a shorter prompt"),
+        }
+    }
+
+    /// Refuses runs, told by their numbers of tokens, whose activations would be beyond the bounds where all are held.
+    pub(crate) fn check_activations(&self, field: &str, runs: &[usize], context: &Context<'_>) -> Result<()> {
+        let limit = context.bounds.activation_bytes;
+        let bytes = |most: usize| -> u64 {
+            runs.iter().map(|tokens| self.activation_bytes((*tokens).min(most) as u64)).fold(0, u64::saturating_add)
+        };
+        let longest = runs.iter().copied().max().unwrap_or(0);
+        let found = bytes(longest);
+        if found <= limit {
+            return Ok(());
+        }
+        let would = format!("this request would hold {found} bytes of activations; this server takes at most {limit}");
+        match (1..longest).rev().find(|most| bytes(*most) <= limit) {
+            Some(most) => bad!(at field, "{would}; with at most {most} tokens it would pass"),
+            None => bad!(at field, "{would}; no prompt is short enough for it"),
         }
     }
 

@@ -335,6 +335,10 @@ impl Trace {
     }
 
     fn head(&self, block: &Block, [query, key, head]: [usize; 3], resid: &Tensor) -> Result<(f32, Tensor)> {
+        // A query does not see what comes after it: the probability is zero, whatever the residual stream holds.
+        if key > query {
+            return Ok((0.0, resid.zeros_like()?));
+        }
         let state = block.attn.apply(&block.attn_norm.apply(resid)?)?;
         // What the query can see.
         let seen = |x: &Tensor| -> Result<Vec<f32>> {

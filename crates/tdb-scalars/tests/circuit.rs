@@ -55,6 +55,20 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 #[test]
+fn a_head_adds_nothing_from_a_key_that_its_query_does_not_see() -> Result<()> {
+    let engine = engine(None, None)?;
+    for to in ["zero", "prompt_mean"] {
+        let nodes = [neuron(0, 1, 3), head(1, 4, 6, 0), head(1, 6, 4, 1)];
+        let found = circuit(&engine, json!({ "nodes": nodes, "ablateTo": to }))?;
+        assert_eq!(found.estimates[1], 0.0, "{to}: {:?}", found.estimates);
+        assert!(found.edges.iter().all(|edge| edge.from != 1 && edge.to != Some(1)), "{to}: {:?}", found.edges);
+        let without = circuit(&engine, json!({ "nodes": [nodes[0].clone(), nodes[2].clone()], "ablateTo": to }))?;
+        assert!(close(found.kept, without.kept) && close(found.removed, without.removed), "{to}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_circuit_of_all_nodes_is_the_run_and_one_of_none_is_what_ablating_all_gives() -> Result<()> {
     let engine = engine(None, None)?;
     let whole = objective(&engine, json!([]))?;

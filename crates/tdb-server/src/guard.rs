@@ -99,10 +99,12 @@ fn refusal(names: &Names, headers: &HeaderMap, uri: &Uri) -> Option<ApiError> {
     let authority = uri.authority().map(|authority| authority.as_str());
     let foreign = [host, authority.or(host)].into_iter().find(|host| !host.is_some_and(|h| names.has(without_port(h))));
     if let Some(found) = foreign {
-        let found = found.unwrap_or("no host at all");
+        let found = match found {
+            Some(host) => format!("this server does not answer to {host:?}"),
+            None => "the request has no Host header that can be read".to_owned(),
+        };
         return Some(ApiError::Forbidden(format!(
-            "this server does not answer to {found:?}; address it as localhost or 127.0.0.1, or start it with --host \
-             or --allow-host"
+            "{found}; address the server as localhost or 127.0.0.1, or start it with --host or --allow-host"
         )));
     }
     let origin = headers.get(header::ORIGIN)?.to_str().unwrap_or("(unreadable)");

@@ -31,6 +31,9 @@ pub type Events = Box<dyn Fn(TdbEvent) + Send + Sync>;
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// Large requests that compute at a time at most: each has as many threads of its own as there are compute threads.
+const LARGE_AT_ONCE: usize = 4;
+
 /// Bytes of a compute thread's stack.
 const STACK: usize = 8 << 20;
 
@@ -91,7 +94,7 @@ impl Queue {
     /// If the system gives no threads.
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> std::io::Result<Self> {
         let workers = limits.workers.max(1);
-        let large_workers = workers.div_ceil(4);
+        let large_workers = workers.div_ceil(4).min(LARGE_AT_ONCE);
         let (small, inbox) = channel();
         start_threads("compute", inbox, (0..workers).map(|_| |work: Work| work()))?;
         let (large, inbox) = channel();

@@ -93,9 +93,11 @@ fn in_link(uri: &Uri) -> Option<String> {
 /// The address without the token, on this server.
 fn without_token(uri: &Uri) -> String {
     let pairs = uri.query().unwrap_or_default().split('&');
-    let kept: Vec<&str> = pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("token=")).collect();
-    // Two slashes at the beginning would name another server.
-    let path = format!("/{}", uri.path().trim_start_matches('/'));
+    // Names may be written with escapes.
+    let is_token = |pair: &&str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == "token");
+    let kept: Vec<&str> = pairs.filter(|pair| !pair.is_empty() && !is_token(pair)).collect();
+    // Two slashes at the beginning, or what browsers read as such, would name another server.
+    let path = format!("/{}", uri.path().trim_start_matches(['/', '\\']));
     if kept.is_empty() { path } else { format!("{path}?{}", kept.join("&")) }
 }
 

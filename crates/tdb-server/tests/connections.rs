@@ -26,6 +26,18 @@ async fn a_hang_up_is_noticed_whatever_else_was_sent() {
     assert!(server.exchange(&post("quick")).await.starts_with("HTTP/1.1 200"));
 }
 
+/// The answer may be complete before its first part was looked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_stream_ends_however_soon_its_answer_is_there() {
+    let server = Listening::new(ServerConfig::default()).await;
+    let request = post("quick").replace("POST /batched_tdb ", "POST /batched_tdb/stream ");
+    for _ in 0..1000 {
+        let answer = server.exchange(&request).await;
+        let events = answer.matches("\"event\":\"").count();
+        assert!(answer.contains("\"event\":\"done\"") && events == 2, "{answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn crowds_of_silent_connections_lock_nobody_out() {
     let server = Listening::new(limited(|limits| limits.connections = 8)).await;

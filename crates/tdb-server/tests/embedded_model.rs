@@ -162,6 +162,76 @@ async fn what_would_be_too_large_is_refused_with_what_would_pass() {
     let refused = client.post("/batched_tdb", &question()).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     assert!(refused.message().contains("bytes of activations"), "{}", refused.message());
+    for (route, mut body) in every_other_question() {
+        let refused = client.post(route, &body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{route}");
+        let message = refused.message();
+        assert!(message.contains("bytes of activations") && message.contains("at most 200000;"), "{route}: {message}");
+        let passes: usize = message.split("at most ").last().unwrap().split(' ').next().unwrap().parse().unwrap();
+        for prompt in ["prompt", "cleanPrompt", "corruptedPrompt"] {
+            if !body[prompt].is_null() {
+                body[prompt] = json!(" Mary".repeat(passes));
+            }
+        }
+        let answer = client.post(route, &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{route}, {passes}: {}", answer.message());
+    }
+}
+
+const PROMPT: &str = "When Mary and John went to the store, John gave a drink to";
+
+/// The smallest question of each route that holds a prompt's activations, besides the debugger's.
+fn every_other_question() -> [(&'static str, Value); 5] {
+    let targets = json!({ "prompt": PROMPT, "targetTokens": [" Mary"], "distractorTokens": [" John"] });
+    let with = |more: Value| {
+        let mut body = targets.clone();
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let neuron = json!({ "nodeType": "mlp_neuron", "tensorIndices": [0, 5], "layerIndex": 1, "passType": "forward" });
+    let patch = json!({
+        "cleanPrompt": PROMPT, "corruptedPrompt": PROMPT, "targetTokens": [" Mary"], "distractorTokens": [" John"],
+        "grids": ["heads"],
+    });
+    [
+        ("/effects", with(json!({ "nodes": [neuron] }))),
+        ("/circuit", with(json!({ "nodes": [neuron], "ablateTo": "zero" }))),
+        ("/patch", patch),
+        ("/logit_lens", targets.clone()),
+        ("/sample/stream", json!({ "prompt": PROMPT, "tokens": 1, "temperature": 1e-38, "topP": 1, "seed": 1 })),
+    ]
+}
+
+/// Beyond them the squares in a norm overflow, and the run would go on with zeros.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_single_precision_does_not_hold_are_refused() {
+    let client = client();
+    let node = json!({ "nodeType": "mlp_neuron", "tensorIndices": [3, 5], "layerIndex": 0, "passType": "forward" });
+    for (value, passes) in [(1e15, true), (-1e15, true), (1e20, false), (-1e39, false)] {
+        for (route, mut body) in every_other_question().into_iter().filter(|(route, _)| *route != "/patch") {
+            body["nodeAblations"] = json!([{ "nodeIndex": node, "value": value }]);
+            let answer = client.post(route, &body).await;
+            assert_eq!(answer.status == StatusCode::OK, passes, "{route}, {value}: {}", answer.message());
+            if passes {
+                let text = String::from_utf8(answer.body).unwrap();
+                assert!(!text.contains("NaN") && !text.contains("\"objective\":null"), "{route}, {value}: {text}");
+            } else {
+                assert!(answer.message().contains("from -1e15 to 1e15"), "{}", answer.message());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_as_long_as_a_body_may_be_is_refused_in_a_sentence() {
+    let client = client();
+    for (route, mut body) in every_other_question().into_iter().filter(|(_, body)| !body["targetTokens"].is_null()) {
+        body["targetTokens"] = json!(["x".repeat(1_900_000)]);
+        let answer = client.post(route, &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{route}");
+        assert!(answer.message().contains("a text of 1900000 bytes is not the text of one token"), "{route}");
+        assert!(answer.body.len() < 300, "{route}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,9 @@ impl Engine {
         check_means(request, &listed)?;
         let random = usize::try_from(request.random_nodes).unwrap_or(0);
         let price = self.price_of_effects(&plan, &listed, random, request, context)?;
+        // The run, and its gradients in one or two readings of the norms.
+        let held = if request.better_estimates { 3 } else { 2 };
+        self.check_activations("prompt", &[plan.tokens.len(); 3][..held], context)?;
         send(TdbEvent::Price { price });
         if request.only_price {
             return Ok(());
@@ -202,7 +205,7 @@ impl Engine {
                 listed.len()
             );
         }
-        Ok(price(self.model(), runs, all, context))
+        Ok(price(self.model(), runs, tokens, all, context))
     }
 
     fn base(&self, plan: Plan, context: &Context<'_>) -> Result<Base> {

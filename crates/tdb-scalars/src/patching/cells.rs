@@ -35,19 +35,21 @@ fn cell(group: PatchGroup, index: usize, place: [Option<usize>; 3], patches: Vec
     Cell { told, patches }
 }
 
+/// The heat maps that are asked for: all, where nothing is asked for in particular.
+fn grids(request: &PatchRequest) -> &[PatchGrid] {
+    let asks = request.cells.is_some() || request.units.is_some() || request.paths.is_some();
+    match &request.grids {
+        Some(grids) => grids,
+        None if !asks => PatchGrid::ALL,
+        None => &[],
+    }
+}
+
 impl Engine {
     /// Everything that is asked for, in the order of the answer.
-    pub(super) fn cells(&self, bench: &Bench, request: &PatchRequest, context: &Context<'_>) -> Result<Vec<Cell>> {
-        let asks = request.cells.is_some() || request.units.is_some() || request.paths.is_some();
-        let grids = match &request.grids {
-            Some(grids) => grids.as_slice(),
-            // Nothing asked for in particular: the heat maps.
-            None if !asks => PatchGrid::ALL,
-            None => &[],
-        };
-        self.check_grids(bench, grids, context)?;
+    pub(super) fn cells(&self, bench: &Bench, request: &PatchRequest) -> Result<Vec<Cell>> {
         let mut cells = Vec::new();
-        for grid in grids {
+        for grid in grids(request) {
             cells.extend(self.grid(bench, *grid)?);
         }
         for (i, asked) in request.cells.iter().flatten().enumerate() {
@@ -62,9 +64,9 @@ impl Engine {
         Ok(cells)
     }
 
-    /// Before anything is computed: heat maps that are too large, and what would fit.
-    fn check_grids(&self, bench: &Bench, grids: &[PatchGrid], context: &Context<'_>) -> Result<()> {
-        let (config, tokens) = (self.model().config(), bench.base.tokens().len());
+    /// Before anything is computed: heat maps of a prompt of `tokens` that are too large, and what would fit.
+    pub(super) fn check_grids(&self, request: &PatchRequest, tokens: usize, context: &Context<'_>) -> Result<()> {
+        let (config, grids) = (self.model().config(), grids(request));
         let len = |grid: &PatchGrid| match grid {
             PatchGrid::Heads => config.n_layers * config.n_heads,
             _ => config.n_layers * tokens,
@@ -96,7 +98,7 @@ impl Engine {
             ((n_layers - layer.min(n_layers)) * (tokens - token.min(tokens))) as f64
         };
         let all = cells.iter().map(rows).sum::<f64>() + 6.0 * (n_layers * tokens) as f64;
-        Ok(price(self.model(), cells.len(), all, context))
+        Ok(price(self.model(), cells.len(), tokens, all, context))
     }
 
     fn grid(&self, bench: &Bench, grid: PatchGrid) -> Result<Vec<Cell>> {

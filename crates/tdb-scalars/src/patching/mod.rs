@@ -55,9 +55,16 @@ impl Engine {
         let clean_tokens = tokens("cleanPrompt", &request.clean_prompt)?;
         let corrupted_tokens = tokens("corruptedPrompt", &request.corrupted_prompt)?;
         let alignment = Alignment::new(request, [clean_tokens.len(), corrupted_tokens.len()])?;
+        let lens = [clean_tokens.len(), corrupted_tokens.len()];
+        let patched = match request.direction {
+            PatchDirection::Denoising => lens[1],
+            PatchDirection::Noising => lens[0],
+        };
+        self.check_grids(request, patched, context)?;
+        self.check_activations("cleanPrompt", &lens, context)?;
         let (clean, corrupted) = (self.run_of(&clean_tokens, context)?, self.run_of(&corrupted_tokens, context)?);
         let bench = self.bench(request, clean, corrupted, alignment)?;
-        let cells = self.cells(&bench, request, context)?;
+        let cells = self.cells(&bench, request)?;
         let price = self.price_of_patches(&bench, &cells, context)?;
         send(TdbEvent::Price { price });
         let runs = self.runs(&bench);

@@ -252,6 +252,9 @@ fn find(args: &Wanted<'_>, library: &Library, runtime: &Handle) -> anyhow::Resul
         return Ok(Found { name: embedded::NAME.to_owned(), folder: None, checkpoint: embedded::model()? });
     };
     super::serve::check_name(wanted)?;
+    if let Some(models) = args.models.filter(|models| !models.is_dir()) {
+        bail!("--models (or TDB_MODELS): {} is no folder", models.display());
+    }
     let below = args.models.filter(|_| is_plain(wanted)).map(|models| models.join(wanted));
     // A folder that is there is what is meant, also if a model of this name could be fetched.
     if let Some(folder) = below.as_ref().filter(|folder| folder.is_dir()) {

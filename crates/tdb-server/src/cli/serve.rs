@@ -16,6 +16,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
+/// Seconds of a year: longer times add up to what a clock cannot hold.
+const YEAR: u64 = 365 * 24 * 3600;
+
 /// Serve the debugger
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -72,7 +75,7 @@ pub struct Sharing {
     #[arg(long)]
     pub no_token: bool,
     /// Another name by which the server may be addressed, such as that of a reverse proxy; may be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
     pub allow_host: Vec<String>,
     /// Address of a reverse proxy whose X-Forwarded-For tells clients apart; may be repeated
     #[arg(long, value_name = "ADDRESS")]
@@ -84,7 +87,7 @@ pub struct Sharing {
 #[command(next_help_heading = "Operation")]
 pub struct Operation {
     /// Seconds that one request may compute
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=YEAR))]
     pub max_seconds: u64,
     /// Requests that compute at the same time; as many as there are cores
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
@@ -190,6 +193,17 @@ fn config(args: &Args, pages: Pages) -> anyhow::Result<ServerConfig> {
         access_log: operation.access_log,
         memory_debugging: args.cuda_memory_debugging,
     })
+}
+
+/// A name as it stands in addresses, without a scheme, a port or a path.
+fn host_name(text: &str) -> Result<String, String> {
+    let is_address = text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let is_name =
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+    match is_address || is_name {
+        true => Ok(text.to_owned()),
+        false => Err("it is a name or an address alone, such as debugger.example.org".to_owned()),
+    }
 }
 
 /// The token that clients have to know: one that was chosen, or a new one where others can connect.

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::openapi::Api;
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -55,10 +56,14 @@ async fn page(State(app): State<App>, headers: HeaderMap) -> Response {
 
 async fn node_page(
     State(app): State<App>,
-    Path((model, node_type, layer, index)): Path<(String, String, String, String)>,
+    path: Result<Path<(String, String, String, String)>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
-    match NodePage::parse(&model, &node_type, &layer, &index) {
+    let page = match path {
+        Ok(Path((model, node_type, layer, index))) => NodePage::parse(&model, &node_type, &layer, &index),
+        Err(rejected) => Err(rejected.body_text()),
+    };
+    match page {
         Ok(_) => app.config().pages.index(&headers, StatusCode::OK),
         Err(what) if wants_html(&headers) => {
             tracing::debug!("{what}");

@@ -10,13 +10,13 @@ use crate::reply::Reply;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::{FutureExt, Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tdb_api::routes;
 use tdb_api::stream::{Events, TdbEvent};
 use tdb_api::wire::Describe;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub fn add(api: &mut Api) {
     api.route(routes::BatchedTdbStream, ask);
@@ -70,26 +70,22 @@ async fn ask<Q: Streamed>(app: App, question: Q) -> Result<impl Reply<Events>, A
         check_prompts(&question, &*model, &limits)?;
         question.send(&*model, job)
     })?;
-    let mut answer = Box::pin(answer.fuse());
-    // A question that fails before its first event is refused like any other.
-    let first = tokio::select! {
+    let mut answer = Box::pin(answer);
+    // A question that fails before its first event is refused like any other. One may also be over before its first event
+    // was looked for; its outcome is told once.
+    let (first, answer) = tokio::select! {
         biased;
-        Some(event) = events.recv() => Some(event),
-        outcome = &mut answer => {
-            outcome?;
-            None
-        }
+        Some(event) = events.recv() => (vec![event], Some(answer)),
+        outcome = &mut answer => (ended(&mut events, Ok(outcome?)), None),
     };
-    let state = (events, Some(answer), stop, app);
+    let state = (events, answer, stop, app);
     let rest = stream::unfold(state, |(mut events, mut answer, stop, app)| async move {
         let waiting = answer.as_mut()?;
         let event = tokio::select! {
             biased;
             Some(event) = events.recv() => event,
             outcome = waiting => {
-                // Everything was sent before the outcome was known, but perhaps not yet taken.
-                let mut left: Vec<Bytes> = std::iter::from_fn(|| events.try_recv().ok()).collect();
-                left.push(written(&last(outcome)));
+                let left = ended(&mut events, outcome);
                 return Some((left, (events, None, stop, app)));
             }
             () = app.stop().cutting() => {
@@ -102,6 +98,13 @@ async fn ask<Q: Streamed>(app: App, question: Q) -> Result<impl Reply<Events>, A
     });
     let all = stream::iter(first).chain(rest.flat_map(stream::iter)).inspect(move |event| hold.sent(event.len()));
     Ok(Parts(all))
+}
+
+/// What is left to send when the outcome is known: everything was sent before, but perhaps not yet taken.
+fn ended(events: &mut UnboundedReceiver<Bytes>, outcome: Result<(), ApiError>) -> Vec<Bytes> {
+    let mut left: Vec<Bytes> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    left.push(written(&last(outcome)));
+    left
 }
 
 fn last(outcome: Result<(), ApiError>) -> TdbEvent {

@@ -19,6 +19,9 @@ use crate::cli::library::{self, EmbeddedRecords};
 use crate::cli::model::{self, Opened, Wanted};
 use crate::cli::runtime;
 
+/// Examples of one kind that are kept of a unit at most.
+const MOST_EXAMPLES: usize = 10_000;
+
 /// All that a collation needs, opened and checked.
 pub struct Ready {
     opened: Opened,
@@ -169,6 +172,11 @@ fn plan(
     shards: usize,
 ) -> anyhow::Result<Plan> {
     ensure!(shards > 0, "--shards must be at least 1");
+    // An empty list for each of these is made for every unit of a layer.
+    let sizes = [("--k", args.k), ("--random", args.random), ("--quantiles", args.quantiles)];
+    for (name, size) in sizes.into_iter().chain([("--per-quantile", args.per_quantile)]) {
+        ensure!(size <= MOST_EXAMPLES, "{name} is {size}; it can be at most {MOST_EXAMPLES}");
+    }
     let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder, .. } =
         opened;
     let window = model.config().ctx_window;
