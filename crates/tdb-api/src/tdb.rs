@@ -72,7 +72,7 @@ wire_struct! {
         /// named by its own tokens; a node with a token that has no partner is listed on its own side alone.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub alignment: Option<Vec<AlignedTokens>>,
-        /// Whether each side's answer carries the checks that it passed. They cost about as much as the answer again.
+        /// Whether each side's answer carries the checks that it passed. They cost about a tenth of the answer.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub checks: Option<bool>,
     }

@@ -11,8 +11,9 @@ pub(crate) const ROWS: usize = 384;
 /// Operations a second that a core does in such runs, measured on processors of 2020 to 2024.
 const FLOPS_PER_CORE: f64 = 4e10;
 
-/// Operations in whose time one attention probability goes through softmax and its gradient: they wait for memory.
-const FLOPS_PER_PROBABILITY: f64 = 150.0;
+/// Operations in whose time one attention probability goes through a pass, forward or backward (13 ns of a core with 1,024
+/// tokens, half of the pairs being seen): it waits for memory.
+const FLOPS_PER_PROBABILITY: f64 = 1000.0;
 
 /// The price of `runs` runs of a prompt of `tokens` that compute one token in one layer `token_layers` times.
 pub(crate) fn price(

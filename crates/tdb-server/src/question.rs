@@ -433,9 +433,10 @@ small_question!(SampleRequest => (),
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
     |q| RUN * (q.prompt.len() as u64 + q.tokens.unsigned_abs()),
     |q, model, job| model.sample(q, job));
+// About a second of two cores for a circuit of GPT-2 small: with the large ones.
 small_question!(HeadReadingsRequest => HeadReadingsResponse,
     |q| q.prompt.as_deref().map(|prompt| (prompt, &[][..])),
-    |q| 4 * COMPONENT_WEIGHT + 16 * q.prompt.as_ref().map_or(0, String::len) as u64,
+    |q| 32 * COMPONENT_WEIGHT + 16 * q.prompt.as_ref().map_or(0, String::len) as u64,
     |q, model, job| model.head_readings(q, job));
 small_question!(OfWeights => ComponentWeightsResponse,
     |_| None, |_| COMPONENT_WEIGHT, |q, model, job| model.component_weights(&q.0, job));

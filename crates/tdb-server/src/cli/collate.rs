@@ -22,8 +22,8 @@ pub use ready::Ready;
 /// --out is in an object store, --merge finds all of them there, else copy their summaries into one folder first.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub struct Args {
-    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub. Without
-    /// it, the small model inside the program, with its autoencoders
+    /// Model: a registered name, a folder below --models, a path, or owner/name[@revision] of Hugging Face's hub.
+    /// Without it, the small model inside the program, with its autoencoders
     #[arg(long, value_name = "NAME|FOLDER")]
     pub model: Option<String>,
     /// Folder of model folders, in which a model's name is looked up first

@@ -71,8 +71,8 @@ async fn ask<Q: Streamed>(app: App, question: Q) -> Result<impl Reply<Events>, A
         question.send(&*model, job)
     })?;
     let mut answer = Box::pin(answer);
-    // A question that fails before its first event is refused like any other. One may also be over before its first event
-    // was looked for; its outcome is told once.
+    // A question that fails before its first event is refused like any other. One may also be over before its first
+    // event was looked for; its outcome is told once.
     let (first, answer) = tokio::select! {
         biased;
         Some(event) = events.recv() => (vec![event], Some(answer)),

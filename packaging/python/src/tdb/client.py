@@ -1185,12 +1185,12 @@ class Client(Transport):
 
     def health(self) -> str:
         """Whether the server lives, as text. Needs no token."""
-        return self.request('GET', '/health')
+        return self.text('GET', '/health')
 
     def ready(self) -> str:
         """Whether the server takes requests, as text: 503 while it is being stopped. Needs no token."""
-        return self.request('GET', '/ready')
+        return self.text('GET', '/ready')
 
     def metrics(self) -> str:
         """What the server counted, as Prometheus reads it."""
-        return self.request('GET', '/metrics')
+        return self.text('GET', '/metrics')
