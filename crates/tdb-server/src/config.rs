@@ -60,7 +60,7 @@ impl Default for Limits {
             ablations: 1024,
             top_k: 100_000,
             bounds: Bounds {
-                answer_bytes: 64 << 20,
+                answer_bytes: 80 << 20,
                 token_scores: 1 << 30,
                 activation_bytes: 4 << 30,
                 varied_runs: 4096,
