@@ -1,7 +1,7 @@
 //! Answers that are not JSON.
 
 use crate::wire::{Describe, Schemas};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A text.
 #[derive(Debug, Clone, Copy)]
@@ -14,15 +14,15 @@ pub struct OpenMetrics;
 impl Describe for PlainText {
     const MEDIA_TYPE: &'static str = "text/plain";
 
-    fn describe(_: &mut Schemas) -> Value {
-        json!({ "type": "string" })
+    fn describe(schemas: &mut Schemas) -> Value {
+        String::describe(schemas)
     }
 }
 
 impl Describe for OpenMetrics {
     const MEDIA_TYPE: &'static str = "application/openmetrics-text";
 
-    fn describe(_: &mut Schemas) -> Value {
-        json!({ "type": "string" })
+    fn describe(schemas: &mut Schemas) -> Value {
+        String::describe(schemas)
     }
 }

@@ -171,13 +171,8 @@ impl Summary {
     }
 }
 
-/// Opens a regular file: opening anything else, such as a pipe, could wait for ever.
 fn open(path: &Path) -> Result<File> {
-    let is_file = std::fs::metadata(path).map_err(Error::file(path))?.is_file();
-    match is_file {
-        true => File::open(path).map_err(Error::file(path)),
-        false => Err(Error::file(path)(std::io::Error::other("is not a regular file"))),
-    }
+    crate::file::open_regular(path, "is not a regular file")
 }
 
 impl StoredUnit {

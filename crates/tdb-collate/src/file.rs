@@ -10,6 +10,18 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
+/// Opens a regular file; `other` is what is said of anything else. What it is is asked first: to open a pipe waits for
+/// whoever writes to it.
+///
+/// # Errors
+/// If it cannot be opened, or is no regular file.
+pub fn open_regular(path: &Path, other: &str) -> Result<File> {
+    match fs::metadata(path).map_err(Error::file(path))?.is_file() {
+        true => File::open(path).map_err(Error::file(path)),
+        false => Err(Error::content(path, other)),
+    }
+}
+
 /// Writes a file under another name, brings it to the disk and gives it its name: after a crash at any moment there is
 /// the old file, the new one or none, never a part.
 ///

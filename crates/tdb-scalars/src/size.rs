@@ -115,10 +115,12 @@ impl Engine {
             return Ok(());
         }
         let would = format!("this request would hold {found} bytes of activations; this server takes at most {limit}");
-        match (1..longest).rev().find(|most| bytes(*most) <= limit) {
-            Some(most) => bad!(at field, "{would}; with at most {most} tokens it would pass"),
-            None => bad!(at field, "{would}; no prompt is short enough for it"),
+        let passes = |tokens: i64| bytes(usize::try_from(tokens).unwrap_or(0)) <= limit;
+        if !passes(1) {
+            return bad!(at field, "{would}; no prompt is short enough for it");
         }
+        let most = last_that_passes(longest as i64, passes);
+        bad!(at field, "{would}; with at most {most} tokens it would pass")
     }
 
     /// What `requests` take at most if no list has more than `k` nodes at either end.

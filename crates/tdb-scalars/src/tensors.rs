@@ -36,7 +36,7 @@ pub fn times(a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
 /// Inner products along the last dimension, which goes; zero without a second operand.
 pub fn dots(a: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     match b {
-        None => Ok(a.narrow(a.rank() - 1, 0, 1)?.squeeze(a.rank() - 1)?.zeros_like()?),
+        None => Ok(Tensor::zeros(&a.dims()[..a.rank() - 1], a.dtype(), a.device())?),
         Some(b) => Ok(numbers::dot_last(a, b)?),
     }
 }

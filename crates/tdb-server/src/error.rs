@@ -127,9 +127,9 @@ impl IntoResponse for ApiError {
         }
         /// Bytes of a header that proxies take; the sentence has the whole field. Clients choose some of its parts.
         const FIELD_BYTES: usize = 1024;
-        if let Some(field) = self.field()
-            && field.to_string().len() <= FIELD_BYTES
-            && let Ok(value) = HeaderValue::from_str(&field.to_string())
+        if let Some(field) = self.field().map(ToString::to_string)
+            && field.len() <= FIELD_BYTES
+            && let Ok(value) = HeaderValue::from_str(&field)
         {
             headers.insert(HeaderName::from_static(FIELD_HEADER), value);
         }

@@ -28,9 +28,11 @@ fn bounded(bounds: Bounds) -> Client<Model> {
     Client::new(model, ServerConfig { limits, ..ServerConfig::default() })
 }
 
+const PROMPT: &str = "When Mary and John went to the store, John gave a drink to";
+
 /// Two sides: a neuron is set to zero on the left.
 fn question() -> Value {
-    let mut body = support::question("When Mary and John went to the store, John gave a drink to");
+    let mut body = support::question(PROMPT);
     let side = &mut body["subRequests"][0];
     side["targetTokens"] = json!([" Mary"]);
     side["distractorTokens"] = json!([" John"]);
@@ -178,8 +180,6 @@ async fn what_would_be_too_large_is_refused_with_what_would_pass() {
     }
 }
 
-const PROMPT: &str = "When Mary and John went to the store, John gave a drink to";
-
 /// The smallest question of each route that holds a prompt's activations, besides the debugger's.
 fn every_other_question() -> [(&'static str, Value); 5] {
     let targets = json!({ "prompt": PROMPT, "targetTokens": [" Mary"], "distractorTokens": [" John"] });
@@ -240,9 +240,8 @@ async fn effects_and_patches_are_told_in_parts_that_are_the_whole_answer() {
     let neuron = json!({ "nodeType": "mlp_neuron", "tensorIndices": [3, 5], "layerIndex": 1, "passType": "forward" });
     let head =
         json!({ "nodeType": "attention_head", "tensorIndices": [13, 3, 1], "layerIndex": 3, "passType": "forward" });
-    let prompt = "When Mary and John went to the store, John gave a drink to";
     let body = json!({
-        "prompt": prompt, "targetTokens": [" Mary"], "distractorTokens": [" John"], "nodes": [neuron, head],
+        "prompt": PROMPT, "targetTokens": [" Mary"], "distractorTokens": [" John"], "nodes": [neuron, head],
         "randomNodes": 10,
     });
     let whole: EffectsResponse = serde_json::from_slice(&client.post("/effects", &body).await.body).unwrap();
@@ -270,7 +269,7 @@ async fn effects_and_patches_are_told_in_parts_that_are_the_whole_answer() {
     assert_eq!(fold.finish().unwrap(), whole);
 
     let body = json!({
-        "cleanPrompt": prompt, "corruptedPrompt": "When John and Mary went to the store, Mary gave a drink to",
+        "cleanPrompt": PROMPT, "corruptedPrompt": "When John and Mary went to the store, Mary gave a drink to",
         "targetTokens": [" Mary"], "distractorTokens": [" John"], "grids": ["heads"],
     });
     let whole: PatchResponse = serde_json::from_slice(&client.post("/patch", &body).await.body).unwrap();
@@ -300,6 +299,6 @@ async fn effects_and_patches_are_told_in_parts_that_are_the_whole_answer() {
     bad["metric"] = json!("logit_diff");
     assert_eq!(client.post("/patch", &bad).await.status, StatusCode::UNPROCESSABLE_ENTITY);
     bad =
-        json!({ "prompt": prompt, "targetTokens": [" Mary"], "distractorTokens": [], "nodes": [], "randomNodes": -1 });
+        json!({ "prompt": PROMPT, "targetTokens": [" Mary"], "distractorTokens": [], "nodes": [], "randomNodes": -1 });
     assert!(client.post("/effects", &bad).await.message().contains("give 0 or more"));
 }

@@ -93,7 +93,7 @@ class Package(unittest.TestCase):
                         self.assertTrue(getattr(self.server, name)())
 
     def test_a_server_with_a_token_is_asked_with_it(self) -> None:
-        with tdb.Server("--token", "a token + that has 32 characters".replace(" ", "_")) as server:
+        with tdb.Server("--token", "a_token_+_that_has_32_characters") as server:
             self.assertIn("modelName", server.model_info())
             self.assertIn("tdb", server.metrics())
 

@@ -1,6 +1,6 @@
 //! A corpus file as text, whatever it is packed in.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
@@ -30,16 +30,13 @@ pub(super) fn extension(path: &Path) -> Option<String> {
     }
 }
 
-/// Opens a regular file. What it is is asked first: to open a pipe waits for whoever writes to it.
+/// Opens a text.
 ///
 /// # Errors
-/// If it cannot be opened, is no regular file, or is a pointer to a file that was not fetched.
+/// If it cannot be opened, or is no regular file.
 pub(super) fn open_regular(path: &Path) -> Result<File> {
-    if !fs::metadata(path).map_err(Error::file(path))?.is_file() {
-        let message = "is not a regular file; a text is read more than once, which a pipe or a device cannot be";
-        return Err(Error::content(path, message));
-    }
-    File::open(path).map_err(Error::file(path))
+    let other = "is not a regular file; a text is read more than once, which a pipe or a device cannot be";
+    crate::file::open_regular(path, other)
 }
 
 /// The first bytes of a regular file.

@@ -72,7 +72,7 @@ impl Engine {
         let price = self.price_of_effects(&plan, &listed, random, request, context)?;
         // The run, and its gradients in one or two readings of the norms.
         let held = if request.better_estimates { 3 } else { 2 };
-        self.check_activations("prompt", &[plan.tokens.len(); 3][..held], context)?;
+        self.check_activations("prompt", &vec![plan.tokens.len(); held], context)?;
         send(TdbEvent::Price { price });
         if request.only_price {
             return Ok(());

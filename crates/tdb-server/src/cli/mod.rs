@@ -29,6 +29,7 @@ mod verify;
 use crate::ui::Pages;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use std::ops::RangeInclusive;
 
 /// Transformer Debugger: why does a model say one token rather than another?
 ///
@@ -74,6 +75,16 @@ pub fn run(pages: Pages) -> anyhow::Result<()> {
         Some(Command::Explain(args)) => explain::run(args),
         Some(Command::Verify(args)) => verify::run(args),
     }
+}
+
+/// Refuses sizes that no machine has memory for.
+///
+/// # Errors
+/// If `value` is not in `range`.
+fn within(name: &str, value: usize, range: RangeInclusive<usize>) -> anyhow::Result<()> {
+    let (least, most) = (range.start(), range.end());
+    anyhow::ensure!(range.contains(&value), "{name} is {value}; it can be from {least} to {most}");
+    Ok(())
 }
 
 /// An error and its causes in one line. A cause that the error's own text repeats is left out.

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::output::{self, say};
+use super::within;
 use indicatif::{ProgressBar, ProgressStyle};
 use tdb_train::grammar::document;
 use tdb_train::optimizer::AdamW;
@@ -59,15 +60,6 @@ pub struct Args {
     pub print_text: Option<u64>,
 }
 
-/// Refuses sizes that no machine has memory for.
-///
-/// # Errors
-/// If `value` is not from 1 to `most`.
-pub(super) fn within(name: &str, value: usize, most: usize) -> anyhow::Result<()> {
-    anyhow::ensure!((1..=most).contains(&value), "{name} is {value}; it can be from 1 to {most}");
-    Ok(())
-}
-
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(documents) = args.print_text {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -77,12 +69,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         output::printed(out.flush());
         return Ok(());
     }
-    within("--d-model", args.d_model, 1 << 16)?;
-    within("--d-ff", args.d_ff, 1 << 18)?;
-    within("--heads", args.heads, 1 << 10)?;
-    within("--layers", args.layers, 1 << 10)?;
-    within("--context", args.context, 1 << 16)?;
-    within("--batch", args.batch, 1 << 16)?;
+    within("--d-model", args.d_model, 1..=1 << 16)?;
+    within("--d-ff", args.d_ff, 1..=1 << 18)?;
+    within("--heads", args.heads, 1..=1 << 10)?;
+    within("--layers", args.layers, 1..=1 << 10)?;
+    within("--context", args.context, 1..=1 << 16)?;
+    within("--batch", args.batch, 1..=1 << 16)?;
     let start = args.from.as_deref().map(Start::read).transpose()?;
     let usual = if start.is_some() { AdamW::going_on(args.steps) } else { AdamW::default() };
     let recipe = Recipe {

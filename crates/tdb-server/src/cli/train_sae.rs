@@ -8,7 +8,7 @@ use super::library::{self, DataArgs, EmbeddedRecords};
 use super::model::Wanted;
 use super::output::say;
 use super::runtime;
-use super::train::within;
+use super::within;
 use anyhow::{Context, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tdb_collate::corpus::{Cutting, Sequences, Shard, Unreadable};
@@ -142,9 +142,9 @@ const TEXT_SEED: u64 = 7;
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(!sae::is_finished(&args.out), "{} holds finished autoencoders; name another folder", args.out.display());
-    within("--latents", args.latents, 1 << 22)?;
-    within("--batch", args.batch, 1 << 20)?;
-    within("--buffer", args.buffer, 1 << 26)?;
+    within("--latents", args.latents, 1..=1 << 22)?;
+    within("--batch", args.batch, 1..=1 << 20)?;
+    within("--buffer", args.buffer, 1..=1 << 26)?;
     let recipe = SaeRecipe {
         seed: args.seed,
         site: args.site.into(),

@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use super::{Args, Layout, Values};
 use crate::cli::library::{self, EmbeddedRecords};
 use crate::cli::model::{self, Opened, Wanted};
-use crate::cli::runtime;
+use crate::cli::{runtime, within};
 
 /// Examples of one kind that are kept of a unit at most.
 const MOST_EXAMPLES: usize = 10_000;
@@ -175,7 +175,7 @@ fn plan(
     // An empty list for each of these is made for every unit of a layer.
     let sizes = [("--k", args.k), ("--random", args.random), ("--quantiles", args.quantiles)];
     for (name, size) in sizes.into_iter().chain([("--per-quantile", args.per_quantile)]) {
-        ensure!(size <= MOST_EXAMPLES, "{name} is {size}; it can be at most {MOST_EXAMPLES}");
+        within(name, size, 0..=MOST_EXAMPLES)?;
     }
     let Opened { name, model, tokenizer, beginning, mlp_autoencoder, attn_autoencoder, residual_autoencoder, .. } =
         opened;
