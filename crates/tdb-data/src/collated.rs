@@ -1,10 +1,11 @@
 //! The records of all units of one layer in one file, read in place.
 //!
 //! ```text
-//! "TDBREC2\n", records, strings, texts, tables, footer, u64 offset of the footer, "TDBREC2\n"
+//! "TDBREC3\n", records, strings, texts, tables, footer, u64 checksum of the footer, u64 offset of the footer, "TDBREC3\n"
 //! ```
 //!
-//! All numbers are little-endian, `varint` is LEB128. The footer is JSON ([`Footer`]) and says where the rest lies:
+//! All numbers are little-endian, `varint` is LEB128, checksums are CRC-64/NVME. The footer is JSON ([`Footer`]) and says
+//! where the rest lies:
 //!
 //! - *strings*: `count + 1` u32 offsets into the bytes that follow them; UTF-8, the tokens of the texts.
 //! - *texts*: `count + 1` u32 offsets, counted in tokens, into the string indices that follow, `width` bytes each.
@@ -19,10 +20,14 @@
 //! varint `2 n + 1` where all `n` values follow, `2 n` where only `n` follow, each after the varint distance from the
 //! index before (the first: from -1); the others are 0.
 //!
-//! Files that begin and end with "TDBREC1\n" have no histograms and are otherwise the same.
+//! A record ends with its checksum ([`checksum`]), a u64 over everything that is shown of it: whose it is, its bytes and
+//! the tokens of its texts.
+//!
+//! Files that begin and end with "TDBREC2\n" have no checksums, those with "TDBREC1\n" no histograms either; they are
+//! otherwise the same.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::Path,
@@ -30,15 +35,21 @@ use std::{
 };
 
 use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
 use serde::{Deserialize, Serialize};
 
 use crate::{ActivationRecord, Counts, Error, Histogram, Moments, NodeRecord, RemoteFile, Result, json, local};
 
 /// First and last bytes of a file.
-pub const MAGIC: &[u8; 8] = b"TDBREC2\n";
+pub const MAGIC: &[u8; 8] = b"TDBREC3\n";
 
-/// Of files whose records have no histograms.
+/// Of files without checksums.
+const MAGIC_WITHOUT_CHECKSUMS: &[u8; 8] = b"TDBREC2\n";
+/// Of files without checksums whose records have no histograms.
 const MAGIC_WITHOUT_HISTOGRAMS: &[u8; 8] = b"TDBREC1\n";
+
+/// Bytes of a checksum.
+const CHECKSUM: usize = 8;
 
 const MAX_FOOTER_BYTES: usize = 16 << 20;
 
@@ -114,6 +125,23 @@ pub struct LayerFile {
     footer: Footer,
     strings: Vec<String>,
     has_histograms: bool,
+    has_checksums: bool,
+}
+
+/// The checksum of a record: over the scalar's name and a zero byte, the unit's index (u64), the record's bytes, and the
+/// `tokens` of its texts in the order of the texts, each token as its length in bytes (u32) and its bytes.
+pub fn checksum<'a>(scalar: &str, index: usize, record: &[u8], tokens: impl Iterator<Item = &'a str>) -> u64 {
+    let mut all = [scalar.as_bytes(), &[0], &(index as u64).to_le_bytes(), record].concat();
+    for token in tokens {
+        all.extend((token.len() as u32).to_le_bytes());
+        all.extend(token.as_bytes());
+    }
+    checksum_of(&all)
+}
+
+/// The checksum of some bytes, as the footer has it.
+pub fn checksum_of(bytes: &[u8]) -> u64 {
+    crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes)
 }
 
 #[derive(Debug)]
@@ -150,23 +178,34 @@ impl LayerFile {
         let len = store.len();
         let damaged = |problem: &str| Error::damaged(&name, problem);
         local::check_fetched(&name, &store.read(&name, 0, len.min(64) as usize)?)?;
-        let tail_at = len.checked_sub(16).ok_or_else(|| damaged("it is too short"))?;
-        let tail = store.read(&name, tail_at, 16)?;
-        let (head, foot) = (store.read(&name, 0, 8)?, number(&tail[..8]));
-        let is_known = [MAGIC, MAGIC_WITHOUT_HISTOGRAMS].iter().any(|magic| head[..] == magic[..]);
-        if !is_known || tail[8..] != head[..] || foot > tail_at {
+        let end_at = len.checked_sub(16).ok_or_else(|| damaged("it is too short"))?;
+        let end = store.read(&name, end_at, 16)?;
+        let (head, foot) = (store.read(&name, 0, 8)?, number(&end[..8]));
+        let is = |magic: &[u8; 8]| head[..] == magic[..];
+        let has_checksums = is(MAGIC);
+        let is_known = has_checksums || is(MAGIC_WITHOUT_CHECKSUMS) || is(MAGIC_WITHOUT_HISTOGRAMS);
+        if !is_known || end[8..] != head[..] || foot > end_at {
             return Err(damaged("it is no file of collated records, or was cut off"));
         }
-        let size = usize::try_from(tail_at - foot).unwrap_or(usize::MAX);
+        let size = usize::try_from(end_at - foot).unwrap_or(usize::MAX);
         if size > MAX_FOOTER_BYTES {
             return Err(damaged("its footer is too large"));
         }
-        let footer: Footer = json::parse(&name, &store.read(&name, foot, size)?, MAX_FOOTER_BYTES)?;
+        let mut footer = store.read(&name, foot, size)?;
+        if has_checksums {
+            let at = size.checked_sub(CHECKSUM).ok_or_else(|| damaged("its footer is too short"))?;
+            let found = number(&footer.split_off(at));
+            if found != checksum_of(&footer) {
+                return Err(damaged("its footer's checksum is wrong: something changed it after it was written"));
+            }
+        }
+        let footer: Footer = json::parse(&name, &footer, MAX_FOOTER_BYTES)?;
         if !matches!(footer.texts.width, 2 | 4) {
             return Err(damaged("the texts have entries of neither 2 nor 4 bytes"));
         }
         let strings = read_strings(&name, &store, footer.strings)?;
-        Ok(Self { name, store, footer, strings, has_histograms: head[..] == MAGIC[..] })
+        let has_histograms = !is(MAGIC_WITHOUT_HISTOGRAMS);
+        Ok(Self { name, store, footer, strings, has_histograms, has_checksums })
     }
 
     /// What the file says about itself.
@@ -188,9 +227,19 @@ impl LayerFile {
         let (start, end) = (number(&bounds[..8]), number(&bounds[8..]));
         let size = end.checked_sub(start).and_then(|n| usize::try_from(n).ok());
         let size = size.ok_or_else(|| self.damaged(scalar, index, "it ends before it begins"))?;
-        let bytes = self.store.read(&self.name, start, size)?;
+        let mut bytes = self.store.read(&self.name, start, size)?;
+        let found = match (self.has_checksums, size.checked_sub(CHECKSUM)) {
+            (false, _) => None,
+            (true, Some(at)) => Some(number(&bytes.split_off(at))),
+            (true, None) => return Err(self.damaged(scalar, index, "it is too short")),
+        };
         let texts = self.texts_of(&bytes).map_err(|problem| self.damaged(scalar, index, &problem))?;
         let texts = self.texts(&texts)?;
+        let tokens = texts.values().flatten().map(String::as_str);
+        if found.is_some_and(|found| found != checksum(scalar, index, &bytes, tokens)) {
+            let problem = "its checksum is wrong: something changed the file after it was written";
+            return Err(self.damaged(scalar, index, problem));
+        }
         let mut input = Input { bytes: &bytes };
         self.parse(&mut input, section, index, &texts)
             .and_then(|record| if input.bytes.is_empty() { Ok(record) } else { Err("it goes on after its end".into()) })
@@ -430,7 +479,7 @@ fn half(bits: u16) -> f32 {
 type Parsed<T> = Result<T, String>;
 
 /// Tokens of texts by the texts' indices.
-type Texts = HashMap<u64, Vec<String>>;
+type Texts = BTreeMap<u64, Vec<String>>;
 
 struct Input<'a> {
     bytes: &'a [u8],
@@ -484,6 +533,11 @@ mod tests {
         // Values above 0, texts with one; no boundaries, no lists.
         out.extend([3, 2, 0, 0]);
         out.extend(end);
+        let seal = |out: &mut Vec<u8>, checksum: u64| {
+            out.extend((magic == MAGIC).then_some(checksum.to_le_bytes()).iter().flatten())
+        };
+        let checksum = checksum("mlp_post_act", 0, &out[start as usize..], std::iter::empty());
+        seal(&mut out, checksum);
         let [record_end, strings, texts, offset] = [0, 0, 4, 8].map(|at| out.len() as u64 + at);
         out.extend([0; 8]);
         out.extend([start, record_end].iter().flat_map(|at| at.to_le_bytes()));
@@ -502,7 +556,9 @@ mod tests {
             sections: vec![section],
         };
         let at = out.len() as u64;
-        out.extend(serde_json::to_vec(&footer).unwrap());
+        let footer = serde_json::to_vec(&footer).unwrap();
+        out.extend(&footer);
+        seal(&mut out, checksum_of(&footer));
         out.extend(at.to_le_bytes());
         out.extend(magic);
         out.into()
@@ -518,10 +574,41 @@ mod tests {
         let histogram = [[0xff].as_slice(), &(-1i32).to_le_bytes(), &[3, 5, 0, 3]].concat();
         let (new, old) = (read(MAGIC, &histogram).unwrap(), read(MAGIC_WITHOUT_HISTOGRAMS, &[]).unwrap());
         assert_eq!(old, CollatedRecord { histogram: None, ..new.clone() });
+        assert_eq!(new, read(MAGIC_WITHOUT_CHECKSUMS, &histogram).unwrap());
         let found = new.histogram.unwrap();
         assert_eq!((found.range(), found.counts()), ((-0.5, 1.0), &[5, 0, 3][..]));
         for (magic, end) in [(MAGIC, &[][..]), (MAGIC, &histogram[..7]), (MAGIC_WITHOUT_HISTOGRAMS, &histogram)] {
             assert!(read(magic, end).is_err_and(|e| e.to_string().contains("the record of mlp_post_act 0")));
         }
+    }
+
+    #[test]
+    fn no_changed_bit_passes_for_what_was_written() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus/records/version-3.records");
+        let whole = std::fs::read(path).unwrap();
+        let right = LayerFile::from_bytes("f", whole.clone().into()).unwrap();
+        let of_sections = right.footer().sections.iter();
+        let units: Vec<_> = of_sections.flat_map(|s| (0..s.units).map(|unit| (s.scalar.clone(), unit))).collect();
+        let all =
+            |file: &LayerFile| units.iter().map(|(scalar, unit)| file.record(scalar, *unit).ok()).collect::<Vec<_>>();
+        let right = all(&right);
+        assert!(
+            right.iter().flatten().any(|found| !found.record.most_positive.is_empty())
+                && right.iter().all(Option::is_some)
+        );
+        let mut refused = 0;
+        // Each bit of a byte in turn.
+        for bit in (0..8 * whole.len()).step_by(9) {
+            let mut changed = whole.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let Ok(file) = LayerFile::from_bytes("f", changed.into()) else {
+                refused += 1;
+                continue;
+            };
+            let found = all(&file);
+            refused += usize::from(found.iter().any(Option::is_none));
+            assert!(found.iter().zip(&right).all(|(found, right)| found.is_none() || found == right), "bit {bit}");
+        }
+        assert!(refused * 9 > 7 * whole.len(), "{refused} of {}", whole.len());
     }
 }

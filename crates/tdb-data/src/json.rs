@@ -8,12 +8,14 @@ use crate::{Error, Result};
 
 /// Parses `bytes` (at most `limit` of them) as `T`; `file` is the name that errors carry.
 ///
-/// The reference's files were written by Python, whose JSON has `NaN` and `Infinity`; both read as `null` here.
+/// The reference's files were written by Python, whose JSON has `NaN` and `Infinity`; both read as `null` here. A
+/// byte-order mark is passed over.
 pub(crate) fn parse<T: DeserializeOwned>(file: &str, bytes: &[u8], limit: usize) -> Result<T> {
     if bytes.len() > limit {
         return Err(Error::damaged(file, format!("{} bytes, more than the limit of {limit}", bytes.len())));
     }
     crate::local::check_fetched(file, bytes)?;
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let bytes = without_non_finite(bytes);
     let mut json = serde_json::Deserializer::from_slice(&bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {

@@ -504,6 +504,24 @@ fn a_folder_in_place_of_a_file_is_refused() {
 
 #[cfg(unix)]
 #[test]
+fn a_config_is_a_file_and_may_begin_with_a_mark() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    let error = || tdb_model::checkpoint::open(folder.path()).unwrap_err().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
+    assert!(error().ends_with("config.json: not a file"), "{}", error());
+    std::fs::remove_file(&config).unwrap();
+    std::os::unix::fs::symlink("nowhere", &config).unwrap();
+    assert!(error().contains("config.json: cannot be read"), "{}", error());
+    std::fs::remove_file(&config).unwrap();
+    let text = std::fs::read(source.join("config/gpt2.json")).unwrap();
+    std::fs::write(&config, ["\u{feff}".as_bytes(), &text].concat()).unwrap();
+    assert!(error().contains("model.safetensors.index.json"), "{}", error());
+}
+
+#[cfg(unix)]
+#[test]
 fn pipes_loops_and_pointers_in_the_place_of_weights_are_named() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus");
     let folder = tempfile::tempdir().unwrap();
@@ -520,6 +538,17 @@ fn pipes_loops_and_pointers_in_the_place_of_weights_are_named() {
     refused("not a file");
     std::os::unix::fs::symlink(&weights, &weights).unwrap();
     refused("symbolic links");
+    for (header, sentence) in [
+        (
+            r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+            "`w` stands in its header twice",
+        ),
+        (r#"{"w":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, "`w` of shape [3] takes 12 bytes as F32"),
+    ] {
+        let len = (header.len() as u64).to_le_bytes();
+        std::fs::write(&weights, [&len[..], header.as_bytes(), &[0; 8]].concat()).unwrap();
+        refused(sentence);
+    }
     std::fs::write(&weights, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n").unwrap();
     refused("Git LFS pointer");
 }

@@ -431,7 +431,11 @@ small_question!(LogitLensRequest => LogitLensResponse,
     |q, model, job| model.logit_lens(q, job));
 small_question!(SampleRequest => (),
     |q| Some((&q.prompt, q.node_ablations.as_deref().unwrap_or_default())),
-    |q| RUN * (q.prompt.len() as u64 + q.tokens.unsigned_abs()),
+    |q| {
+        /// Bytes of a prompt that take as long as one more token.
+        const TOKEN: u64 = 32;
+        RUN * (q.prompt.len() as u64).saturating_add(q.tokens.unsigned_abs().saturating_mul(TOKEN))
+    },
     |q, model, job| model.sample(q, job));
 // About a second of two cores for a circuit of GPT-2 small: with the large ones.
 small_question!(HeadReadingsRequest => HeadReadingsResponse,

@@ -2,9 +2,10 @@
 //!
 //! A request takes a compute thread if one is free, or waits, or is told "busy" at once. Turns go to the client for
 //! whom least is computed, then to the one who has not had one for longest; when no place is left to wait, a client
-//! with many requests there makes room for one with fewer. Large requests have compute threads of their own, so that
-//! small ones never wait behind them. When its client goes away, a request leaves the queue, or a flag tells the engine
-//! to stop, which it does within a layer's work.
+//! with many requests there makes room for one with fewer. No client has all threads: where there are two or more, the
+//! last one is for somebody else, whose question then waits for none to end. Large requests have compute threads of
+//! their own, so that small ones never wait behind them. When its client goes away, a request leaves the queue, or a
+//! flag tells the engine to stop, which it does within a layer's work.
 
 use crate::config::Limits;
 use crate::connection::Client;
@@ -101,7 +102,11 @@ impl Queue {
         let pools = (0..large_workers).map(|_| own_threads(workers)).collect::<std::io::Result<Vec<_>>>()?;
         start_threads("compute-large", inbox, pools)?;
         let turns = Arc::new(Turns {
-            state: Mutex::new(State { free: [workers, large_workers], ..State::default() }),
+            state: Mutex::new(State {
+                free: [workers, large_workers],
+                share: [workers, large_workers].map(|threads| threads.saturating_sub(1).max(1)),
+                ..State::default()
+            }),
             places: limits.queue_length,
         });
         Ok(Self { turns, small, large, limits, metrics })
@@ -196,8 +201,10 @@ struct Turns {
 struct State {
     /// Compute threads without work, of each class.
     free: [usize; 2],
-    /// By client: how many of its requests compute.
-    computing: BTreeMap<Client, usize>,
+    /// How many compute threads of each class one client may have.
+    share: [usize; 2],
+    /// By client: how many of its requests compute, of each class.
+    computing: BTreeMap<Client, [usize; 2]>,
     /// By client, while it has requests here: the number of its last turn.
     last_turn: BTreeMap<Client, u64>,
     turns: u64,
@@ -226,7 +233,8 @@ impl Turns {
         let (turn, receiver) = oneshot::channel();
         state.tickets += 1;
         let ticket = state.tickets;
-        let displaced = match state.free[class as usize] > 0 || state.waiting.len() < self.places {
+        let begins = state.free[class as usize] > 0 && state.may_begin(client, class);
+        let displaced = match begins || state.waiting.len() < self.places {
             true => None,
             false => Some(state.displace(client).ok_or(Full)?),
         };
@@ -248,7 +256,7 @@ impl Turns {
                 state.turns += 1;
                 let number = state.turns;
                 state.last_turn.insert(entry.client, number);
-                *state.computing.entry(entry.client).or_default() += 1;
+                state.computing.entry(entry.client).or_default()[class as usize] += 1;
                 let turn = Turn { turns: self.clone(), client: entry.client, class, is_over: false };
                 // Whoever waits takes its entry out before it goes, so there is somebody to receive this. If not: the
                 // turn may not end by being dropped here, where the state is locked.
@@ -272,18 +280,29 @@ impl Turns {
 
 impl State {
     fn running(&self) -> usize {
-        self.computing.values().sum()
+        self.computing.values().flatten().sum()
+    }
+
+    /// How many requests of a client compute, of each class.
+    fn computing(&self, client: Client) -> [usize; 2] {
+        self.computing.get(&client).copied().unwrap_or_default()
+    }
+
+    /// Whether a client has fewer threads than it may have.
+    fn may_begin(&self, client: Client, class: Class) -> bool {
+        self.computing(client)[class as usize] < self.share[class as usize]
     }
 
     /// Takes out whose turn it is.
     fn next(&mut self, class: Class) -> Option<Entry> {
-        let rank = |client: &Client| {
-            let computing = self.computing.get(client).copied().unwrap_or_default();
-            (computing, self.last_turn.get(client).copied().unwrap_or_default())
+        let rank = |client: Client| {
+            let all: usize = self.computing(client).iter().sum();
+            (all, self.last_turn.get(&client).copied().unwrap_or_default())
         };
-        let of_class = self.waiting.iter().enumerate().filter(|(_, entry)| entry.class == class);
+        let may_begin = |entry: &Entry| entry.class == class && self.may_begin(entry.client, class);
+        let those = self.waiting.iter().enumerate().filter(|(_, entry)| may_begin(entry));
         // Of equals the first: the one that came first.
-        let (at, _) = of_class.min_by_key(|(at, entry)| (rank(&entry.client), *at))?;
+        let (at, _) = those.min_by_key(|(at, entry)| (rank(entry.client), *at))?;
         self.waiting.remove(at)
     }
 
@@ -302,8 +321,8 @@ impl State {
     fn end_turn(&mut self, client: Client, class: Class) {
         self.free[class as usize] += 1;
         if let Some(computing) = self.computing.get_mut(&client) {
-            *computing -= 1;
-            if *computing == 0 {
+            computing[class as usize] -= 1;
+            if *computing == [0, 0] {
                 self.computing.remove(&client);
             }
         }
@@ -431,7 +450,10 @@ mod tests {
     use std::net::IpAddr;
 
     fn turns(free: usize, places: usize) -> Arc<Turns> {
-        Arc::new(Turns { state: Mutex::new(State { free: [free, 1], ..State::default() }), places })
+        Arc::new(Turns {
+            state: Mutex::new(State { free: [free, 1], share: [free.max(2) - 1, 1], ..State::default() }),
+            places,
+        })
     }
 
     fn client(last: u8) -> Client {
@@ -461,6 +483,17 @@ mod tests {
         let running = has_turn(&mut of_one[0]).unwrap();
         drop(running);
         assert!(has_turn(&mut of_two[1]).is_some());
+    }
+
+    #[test]
+    fn the_last_thread_is_for_somebody_else() {
+        let turns = turns(2, 1);
+        let mut of_one: Vec<_> = (0..2).map(|_| ask(&turns, 1).unwrap()).collect();
+        let running = has_turn(&mut of_one[0]).unwrap();
+        assert!(ask(&turns, 1).is_none(), "a free thread that is not for it is no place");
+        assert!(has_turn(&mut of_one[1]).is_none() && has_turn(&mut ask(&turns, 2).unwrap()).is_some());
+        drop(running);
+        assert!(has_turn(&mut of_one[1]).is_some());
     }
 
     #[test]

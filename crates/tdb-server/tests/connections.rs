@@ -26,6 +26,21 @@ async fn a_hang_up_is_noticed_whatever_else_was_sent() {
     assert!(server.exchange(&post("quick")).await.starts_with("HTTP/1.1 200"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_nobody_hears_any_more_stops() {
+    let server = Listening::new(limited(|limits| limits.workers = 1)).await;
+    for (n, after) in ["", "G"].into_iter().enumerate() {
+        let request = post("tokens, then wait").replace("POST /batched_tdb ", "POST /batched_tdb/stream ");
+        let mut stream = server.send(request + after).await;
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        // Nothing more is sent, though all could still be received.
+        stream.shutdown().await.unwrap();
+        server.model.until(|model| model.cancelled() == n + 1).await;
+    }
+}
+
 /// The answer may be complete before its first part was looked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_stream_ends_however_soon_its_answer_is_there() {

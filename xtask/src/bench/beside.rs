@@ -1,5 +1,5 @@
-//! Small questions of one client while another keeps as many giant ones in the server as it takes: how much longer the
-//! small ones wait than when nobody else asks.
+//! Small questions of one client while another keeps as many others in the server as it takes, giant ones, the longest
+//! that still count as small, or samples: how much longer the small ones wait than when nobody else asks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,13 +15,23 @@ use tdb_testkit::{http, presets};
 use super::http::{Latents, tdb_spec};
 use crate::commands::{cargo, root, run as must, say};
 
-/// Tokens of a small and of a giant question.
+/// Tokens of a small question.
 const SMALL: usize = 13;
-const GIANT: usize = 440;
-/// Giant questions at a time.
-const GIANTS: usize = 6;
-/// How much longer a small question may take beside giant ones, at the median.
+/// What the other client asks.
+const OTHERS: [(&str, Other); 3] =
+    [("giant ones", Other::Tokens(440)), ("medium ones", Other::Tokens(160)), ("samples", Other::Sample(64))];
+/// Of the other client's questions so many at a time.
+const AT_A_TIME: usize = 8;
+/// How much longer a small question may take beside them, at the median.
 const MOST: f64 = 3.0;
+
+#[derive(Clone, Copy)]
+enum Other {
+    /// A question about a prompt of so many tokens.
+    Tokens(usize),
+    /// A continuation by so many tokens.
+    Sample(i64),
+}
 const PATIENCE: Duration = Duration::from_secs(300);
 
 struct Options {
@@ -64,40 +74,54 @@ pub fn run(args: &[String]) -> Result<()> {
     ask(at, "10.0.0.1", SMALL, 0)?;
     say("small questions alone");
     let quiet = small(at, options.runs, 1)?;
-    say(&format!("small questions beside {GIANTS} giant ones at a time of another address"));
+    println!("| small questions | median s | slowest s | times the quiet median | slowest | others answered |");
+    println!("|---|--:|--:|--:|--:|--:|");
+    println!(
+        "| alone | {:.3} | {:.3} | | {:.1} | |",
+        median(&quiet),
+        slowest(&quiet),
+        slowest(&quiet) / median(&quiet)
+    );
+    let mut worst = 0f64;
+    for (turn, (name, other)) in OTHERS.into_iter().enumerate() {
+        let (times, answered) = beside(at, other, options.runs, 1 + (1 + turn) * options.runs)?;
+        let ratio = median(&times) / median(&quiet);
+        let slow = slowest(&times);
+        println!(
+            "| beside {name} | {:.3} | {slow:.3} | {ratio:.1} | {:.1} | {answered} |",
+            median(&times),
+            slow / median(&quiet)
+        );
+        worst = worst.max(ratio);
+    }
+    ensure!(worst <= MOST, "small questions wait more than {MOST} times as long beside others");
+    Ok(())
+}
+
+/// Seconds of small questions while another address asks, and how many of its questions were answered.
+fn beside(at: SocketAddr, other: Other, runs: usize, first: usize) -> Result<(Vec<f64>, usize)> {
     let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let beside = std::thread::scope(|scope| {
-        for giant in 0..GIANTS {
+    let times = std::thread::scope(|scope| {
+        for place in 0..AT_A_TIME {
             let (stop, answered) = (&stop, &answered);
             scope.spawn(move || {
                 for turn in 0.. {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    if ask(at, "10.0.0.2", GIANT, giant + GIANTS * turn).is_ok() {
+                    if ask_other(at, other, place + AT_A_TIME * turn).is_ok() {
                         answered.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             });
         }
-        // Until a giant one computes.
+        // Until one of them computes.
         std::thread::sleep(Duration::from_secs(2));
-        let beside = small(at, options.runs, 1 + options.runs);
+        let times = small(at, runs, first);
         stop.store(true, Ordering::Relaxed);
-        beside
+        times
     })?;
-    println!("| small questions | median s | slowest s |\n|---|--:|--:|");
-    for (name, times) in [("alone", &quiet), ("beside giant ones", &beside)] {
-        println!("| {name} | {:.3} | {:.3} |", median(times), slowest(times));
-    }
-    let ratio = median(&beside) / median(&quiet);
-    println!(
-        "\nmedian {ratio:.1} times as long, the slowest {:.1} times the quiet median; {} giant ones were answered",
-        slowest(&beside) / median(&quiet),
-        answered.load(Ordering::Relaxed)
-    );
-    ensure!(ratio <= MOST, "small questions wait more than {MOST} times as long beside giant ones");
-    Ok(())
+    Ok((times, answered.into_inner()))
 }
 
 /// Seconds of small questions, one after the other, no two the same.
@@ -112,9 +136,29 @@ fn small(at: SocketAddr, runs: usize, first: usize) -> Result<Vec<f64>> {
 }
 
 fn ask(at: SocketAddr, client: &str, tokens: usize, variant: usize) -> Result<()> {
-    let body = json!({"subRequests": [tdb_spec(tokens, Latents::None, variant)]}).to_string();
+    post(at, client, "/batched_tdb", &json!({"subRequests": [tdb_spec(tokens, Latents::None, variant)]}))
+}
+
+fn ask_other(at: SocketAddr, other: Other, variant: usize) -> Result<()> {
+    let client = "10.0.0.2";
+    match other {
+        Other::Tokens(tokens) => ask(at, client, tokens, variant),
+        Other::Sample(tokens) => {
+            let prompt = &tdb_spec(SMALL, Latents::None, variant)["prompt"];
+            post(
+                at,
+                client,
+                "/sample/stream",
+                &json!({"prompt": prompt, "tokens": tokens, "temperature": 1.0, "topP": 1.0, "seed": variant}),
+            )
+        }
+    }
+}
+
+fn post(at: SocketAddr, client: &str, path: &str, body: &serde_json::Value) -> Result<()> {
     let headers = [("x-forwarded-for", client)];
-    let answer = http::request(at, "POST", "/batched_tdb", &headers, Some(body.as_bytes()), PATIENCE)?;
+    let body = body.to_string();
+    let answer = http::request(at, "POST", path, &headers, Some(body.as_bytes()), PATIENCE)?;
     ensure!(answer.status == 200, "status {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
     Ok(())
 }

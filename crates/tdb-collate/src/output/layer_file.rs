@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use half::f16;
-use tdb_data::collated::{Encoding, Footer, MAGIC, Section, Table};
+use tdb_data::collated::{Encoding, Footer, MAGIC, Section, Table, checksum, checksum_of};
 
 use super::{TokenTexts, moments, quantiles, values_seen};
 use crate::example::Example;
@@ -33,10 +33,12 @@ pub fn write_layer_file(
         for (&kind, units) in &layer.kinds {
             let mut offsets = vec![out.at];
             let n = values_seen(layer, kind);
-            for unit in &units.units {
+            for (index, unit) in units.units.iter().enumerate() {
                 let mut record = Vec::new();
                 write_unit(&mut record, unit, shown, n, encoding, &texts);
                 out.write_all(&record)?;
+                let tokens = texts.tokens_of(unit, shown);
+                out.write_all(&checksum(kind.scalar(), index, &record, tokens).to_le_bytes())?;
                 offsets.push(out.at);
             }
             sections.push((kind, offsets));
@@ -61,7 +63,9 @@ pub fn write_layer_file(
             sections: described,
         };
         let at = out.at;
-        out.write_all(&serde_json::to_vec(&footer)?)?;
+        let footer = serde_json::to_vec(&footer)?;
+        out.write_all(&footer)?;
+        out.write_all(&checksum_of(&footer).to_le_bytes())?;
         out.write_all(&at.to_le_bytes())?;
         out.write_all(MAGIC)
     })
@@ -122,6 +126,14 @@ impl Texts {
 
     fn index(&self, example: &Example) -> usize {
         self.texts.get(&example.sequence.number).map_or(0, |t| t.0)
+    }
+
+    /// The tokens of the texts of a unit's examples, each text once, in the order of the texts.
+    fn tokens_of(&self, unit: &UnitSummary, shown: &Sizes) -> impl Iterator<Item = &str> {
+        let numbers = lists(unit, shown).0.into_iter().flatten().map(|example| example.sequence.number);
+        let numbers: BTreeSet<u64> = numbers.collect();
+        let tokens = numbers.into_iter().filter_map(|number| self.texts.get(&number)).flat_map(|(_, tokens)| tokens);
+        tokens.filter_map(|token| Some(self.strings.get(token)?.1.as_str()))
     }
 
     fn write(&self, out: &mut Counted<'_>) -> std::io::Result<(Table, Table)> {

@@ -51,7 +51,13 @@ impl Deref for Bytes {
     }
 }
 
-/// A small text file, such as a `config.json`: read whole, with a bound on its size.
+/// Whether something of this name is there. A link that leads nowhere is a file that cannot be read, not one that is
+/// missing; so is whatever is no regular file.
+pub(crate) fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// A small text file, such as a `config.json`: read whole, with a bound on its size, without a byte-order mark.
 pub(crate) fn read_text(path: &Path) -> Result<String, CheckpointError> {
     const MAX: u64 = 64 << 20;
     let read = |source| CheckpointError::Read { file: path.to_owned(), source };
@@ -65,8 +71,11 @@ pub(crate) fn read_text(path: &Path) -> Result<String, CheckpointError> {
             format!("{} bytes, more than a text file may have", metadata.len()),
         ));
     }
-    let text = std::fs::read_to_string(path).map_err(read)?;
+    let mut text = std::fs::read_to_string(path).map_err(read)?;
     check_fetched(path, text.as_bytes())?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
     Ok(text)
 }
 

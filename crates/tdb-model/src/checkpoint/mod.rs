@@ -86,7 +86,7 @@ pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
 /// As [`open`].
 pub fn open_with_tokenizer(folder: &Path, tokenizer: Option<&Path>) -> Result<Checkpoint, CheckpointError> {
     let config_path = folder.join("config.json");
-    if config_path.is_file() {
+    if bytes::is_there(&config_path) {
         let config = bytes::read_json(&config_path)?;
         if reference::is_config(&config) {
             return reference::load(folder);

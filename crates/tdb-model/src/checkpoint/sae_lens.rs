@@ -23,7 +23,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::DictionaryOptions;
 use super::autoencoder::{self, Shape};
-use super::bytes::read_json;
+use super::bytes::{is_there, read_json};
 use super::error::CheckpointError;
 use super::hooks;
 use super::safetensors_file::TensorFile;
@@ -442,7 +442,7 @@ fn read_activation(
 }
 
 fn read_frequency(path: &Path, n_latents: usize) -> Result<Option<Vec<f32>>, CheckpointError> {
-    if !path.is_file() {
+    if !is_there(path) {
         return Ok(None);
     }
     let sparsity = TensorFile::open(path)?.tensor("sparsity")?.vector(n_latents)?;

@@ -1,12 +1,16 @@
 //! `safetensors` files, mapped or in memory.
 
+use std::collections::HashSet;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, SafeTensors};
+use safetensors::tensor::{Metadata, SafeTensors, TensorInfo};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::bytes::Bytes;
-use super::error::CheckpointError;
+use super::error::{CheckpointError, shorten};
 use super::tensor::{DType, NamedTensor, Tensor};
 
 /// An opened file, its header checked against its size.
@@ -26,8 +30,14 @@ impl TensorFile {
 
     /// `path` only names the bytes in errors.
     pub fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, CheckpointError> {
-        let (header, metadata) = SafeTensors::read_metadata(&bytes)
-            .map_err(|error| CheckpointError::damaged(path, format!("not a whole safetensors file: {error}")))?;
+        let damaged =
+            |error: &dyn Display| CheckpointError::damaged(path, format!("not a whole safetensors file: {error}"));
+        let read = SafeTensors::read_metadata(&bytes);
+        // Says more of what is wrong, and knows a name that stands there twice.
+        if let Some(header) = header(&bytes) {
+            serde_json::from_slice::<Header>(header).map_err(|error| damaged(&error))?;
+        }
+        let (header, metadata) = read.map_err(|error| damaged(&error))?;
         Ok(TensorFile { path: path.to_owned(), bytes, start: 8 + header, metadata })
     }
 
@@ -59,6 +69,56 @@ impl TensorFile {
             .map_err(|what| CheckpointError::damaged(&self.path, format!("`{key}`: {what}")))?;
         Ok(NamedTensor { file: self.path.clone(), key: key.to_owned(), tensor })
     }
+}
+
+/// The bytes of the header.
+fn header(bytes: &[u8]) -> Option<&[u8]> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    rest.get(..usize::try_from(u64::from_le_bytes(*len)).ok()?)
+}
+
+/// A header in which each tensor has a name of its own and as many bytes as its shape takes.
+struct Header;
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Header)
+    }
+}
+
+impl<'de> Visitor<'de> for Header {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object with an entry for each tensor")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                let tensor = map.next_value::<TensorInfo>()?;
+                check_size(&tensor).map_err(|what| A::Error::custom(format!("`{}` {what}", shorten(&name))))?;
+            }
+            if let Some(twice) = seen.replace(name) {
+                return Err(A::Error::custom(format!("`{}` stands in its header twice", shorten(&twice))));
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn check_size(tensor: &TensorInfo) -> Result<(), String> {
+    let TensorInfo { dtype, shape, data_offsets: (start, end) } = tensor;
+    let numbers = shape.iter().try_fold(1usize, |n, dimension| n.checked_mul(*dimension));
+    let size = numbers.and_then(|n| n.checked_mul(dtype.bitsize())).map(|bits| bits.div_ceil(8));
+    if size == end.checked_sub(*start) && size.is_some() {
+        return Ok(());
+    }
+    let takes = size.map_or("more bytes than there can be".to_owned(), |size| format!("{size} bytes"));
+    Err(format!("of shape {shape:?} takes {takes} as {dtype:?}, but lies at {start} to {end}"))
 }
 
 fn dtype(dtype: Dtype) -> Option<DType> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::bytes::read_json;
+use super::bytes::{is_there, read_json};
 use super::error::{CheckpointError, shorten};
 use super::pt::PtFile;
 use super::safetensors_file::TensorFile;
@@ -61,8 +61,7 @@ impl TensorFiles {
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         let there = |name: &str| {
             let path = folder.join(name);
-            // A link that leads nowhere is one that cannot be read, not one that is missing.
-            path.symlink_metadata().is_ok().then_some(path)
+            is_there(&path).then_some(path)
         };
         for name in ["model.safetensors", "pytorch_model.bin"] {
             if let Some(whole) = there(name) {

@@ -2,6 +2,7 @@
 //! events for whoever accepts those.
 
 use crate::app::App;
+use crate::connection::Connection;
 use crate::error::ApiError;
 use crate::metrics::Dropped;
 use crate::openapi::Api;
@@ -71,16 +72,18 @@ async fn ask<Q: Streamed>(app: App, question: Q) -> Result<impl Reply<Events>, A
         question.send(&*model, job)
     })?;
     let mut answer = Box::pin(answer);
+    // Until the answer is complete its connection is one that is worked for, so that a hang-up is looked for.
+    let working = app.caller().connection.as_ref().map(Connection::request);
     // A question that fails before its first event is refused like any other. One may also be over before its first
     // event was looked for; its outcome is told once.
     let (first, answer) = tokio::select! {
         biased;
-        Some(event) = events.recv() => (vec![event], Some(answer)),
+        Some(event) = events.recv() => (vec![event], Some((answer, working))),
         outcome = &mut answer => (ended(&mut events, Ok(outcome?)), None),
     };
     let state = (events, answer, stop, app);
     let rest = stream::unfold(state, |(mut events, mut answer, stop, app)| async move {
-        let waiting = answer.as_mut()?;
+        let (waiting, _) = answer.as_mut()?;
         let event = tokio::select! {
             biased;
             Some(event) = events.recv() => event,

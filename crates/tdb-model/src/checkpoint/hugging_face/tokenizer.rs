@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::checkpoint::bytes::{read_json, read_text};
+use crate::checkpoint::bytes::{is_there, read_json, read_text};
 use crate::checkpoint::error::CheckpointError;
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
 
@@ -52,14 +52,16 @@ pub(super) fn beginning(
     if ["gpt2", "gpt_neo", "gpt_neox"].contains(&model_type) {
         return Ok(tokenizer.added(END_OF_TEXT));
     }
-    let path = folder.map(|folder| folder.join("tokenizer_config.json")).filter(|path| path.is_file());
-    let settings = path.map(|path| read_json(&path)).transpose()?.unwrap_or_default();
+    let path = folder.map(|folder| folder.join("tokenizer_config.json")).filter(|path| is_there(path));
+    let Some(path) = path else { return Ok(tokenizer.beginning()) };
+    let settings = read_json(&path)?;
     let named = settings.get("bos_token").and_then(content).and_then(|text| tokenizer.added(text));
-    Ok(match settings.get("add_bos_token").and_then(Json::as_bool) {
-        Some(false) => None,
-        Some(true) => named.or_else(|| tokenizer.beginning()),
-        None => tokenizer.beginning(),
-    })
+    match settings.get("add_bos_token") {
+        Some(Json::Bool(false)) => Ok(None),
+        Some(Json::Bool(true)) => Ok(named.or_else(|| tokenizer.beginning())),
+        None | Some(Json::Null) => Ok(tokenizer.beginning()),
+        Some(other) => Err(CheckpointError::unexpected(&path, "add_bos_token", "true, false or null", other)),
+    }
 }
 
 /// What stands in a `tokenizer.json` for these files.
@@ -93,7 +95,7 @@ fn describe(folder: &Path, model_type: &str) -> Result<Json, CheckpointError> {
 /// Tokens that are recognised wherever they stand in a text, from all the places where they may be named.
 fn added_tokens(folder: &Path, vocab: &Map<String, Json>) -> Result<Vec<Json>, CheckpointError> {
     let optional = |name: &str| match folder.join(name) {
-        path if path.is_file() => read_json(&path),
+        path if is_there(&path) => read_json(&path),
         _ => Ok(Map::new()),
     };
     let (settings, special) = (optional("tokenizer_config.json")?, optional("special_tokens_map.json")?);
