@@ -34,6 +34,9 @@ pub enum Error {
         "{location} is not in the cache, which cannot be written to ({path}: {reason}); --cache names another folder"
     )]
     Unwritable { location: String, path: String, reason: String },
+    /// Nothing can be written where explanations are kept.
+    #[error("explanations cannot be kept in {path}: {reason}; TDB_EXPLANATIONS names another folder")]
+    Unkept { path: String, reason: String },
     /// A local file or folder could not be read or written.
     #[error("{path}: {reason}")]
     Io { path: String, reason: String },

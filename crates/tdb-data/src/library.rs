@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
+    fs::{File, TryLockError},
+    io::Write,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use tdb_api::{
@@ -383,14 +385,10 @@ impl Library {
         pairs: bool,
         explanation: ScoredExplanation,
     ) -> Result<()> {
-        // The names come from the registry, which allows nothing that leads elsewhere; the set's name is checked here.
-        Location::parse("s3://check")?.join(set)?;
-        let folder = self.own.join(&entry.name).join(&entry.scalar).join(set);
+        let folder = self.folder_of_explanations(entry, set)?;
         let write = move || {
-            std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-            let lock_path = folder.join("lock");
-            let lock = std::fs::File::create(&lock_path).map_err(|e| Error::io(&lock_path, e))?;
-            lock.lock().map_err(|e| Error::io(&lock_path, e))?;
+            std::fs::create_dir_all(&folder).map_err(|e| unkept(&folder, e))?;
+            let _lock = lock(&folder.join("lock"))?;
             let path = folder.join(layer.to_string()).join(format!("{index}.jsonl"));
             let mut node = match local::read(&path, MAX_EXPLANATION_BYTES) {
                 Ok(bytes) => NodeExplanations::parse(&path.display().to_string(), &bytes)?,
@@ -399,11 +397,43 @@ impl Library {
             };
             node.explanations.retain(|e| e.explanation != explanation.explanation);
             node.explanations.push(explanation);
-            write_atomically(&path, &node.to_json()?)
+            let json = node.to_json()?;
+            // What could not be read again would hide all that is there.
+            NodeExplanations::parse(&path.display().to_string(), &json)?;
+            write_atomically(&path, &json)
         };
         tokio::task::spawn_blocking(write)
             .await
             .map_err(|e| Error::Config(format!("writing an explanation was interrupted: {e}")))?
+    }
+
+    /// Whether [`Library::add_explanation`] can write; asked before a language model is.
+    ///
+    /// # Errors
+    /// If the folder cannot be made, or no file in it.
+    pub async fn check_explanations_folder(
+        &self,
+        entry: &RecordsEntry,
+        set: &str,
+        (layer, _): (usize, usize),
+    ) -> Result<()> {
+        let folder = self.folder_of_explanations(entry, set)?.join(layer.to_string());
+        let check = move || {
+            let write = || {
+                std::fs::create_dir_all(&folder)?;
+                tempfile::NamedTempFile::new_in(&folder)?.write_all(b"{}")
+            };
+            write().map_err(|e| unkept(&folder, e))
+        };
+        tokio::task::spawn_blocking(check)
+            .await
+            .map_err(|e| Error::Config(format!("looking at a folder was interrupted: {e}")))?
+    }
+
+    /// The names come from the registry, which allows nothing that leads elsewhere; the set's name is checked here.
+    fn folder_of_explanations(&self, entry: &RecordsEntry, set: &str) -> Result<PathBuf> {
+        Location::parse("s3://check")?.join(set)?;
+        Ok(self.own.join(&entry.name).join(&entry.scalar).join(set))
     }
 
     /// Fetches and parses a file. A damaged one is dropped from the cache and fetched once more.
@@ -467,4 +497,28 @@ fn weight(record: &NodeRecord) -> usize {
         4 * e.activations.len() + e.tokens.iter().map(|t| 40 + t.len()).sum::<usize>() + 48
     };
     200 + examples.map(example).sum::<usize>()
+}
+
+fn unkept(path: &Path, error: std::io::Error) -> Error {
+    Error::Unkept { path: path.display().to_string(), reason: error.to_string() }
+}
+
+/// Takes a lock, which is held until the file is dropped. Each holder writes one small file, so nobody waits for long.
+fn lock(path: &Path) -> Result<File> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let file = File::create(path).map_err(|e| unkept(path, e))?;
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let reason = format!("another program has held this lock for {} s", PATIENCE.as_secs());
+                return Err(Error::Unkept { path: path.display().to_string(), reason });
+            }
+            Err(TryLockError::Error(e)) => return Err(unkept(path, e)),
+        }
+    }
 }

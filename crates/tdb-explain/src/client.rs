@@ -121,6 +121,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .timeout(config.timeout)
             .connect_timeout(Duration::from_secs(10))
+            // Questions hold examples: they go where the settings say, and nowhere else.
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| Error::Model { url: config.url.clone(), reason: e.to_string() })?;
         Ok(Self(Arc::new(Inner {

@@ -1,6 +1,8 @@
 //! The two questions of the interface: what does this node do, and how well does this explanation predict it?
 
+use std::collections::HashMap;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tdb_data::{FoundRecord, Library, NodeRecord, Origin, Per, RecordsEntry, ScoredExplanation};
 
@@ -65,6 +67,8 @@ pub struct Explained {
     pub new: bool,
     /// Those of them that a language model wrote here and that were not scored yet.
     pub unscored: Vec<String>,
+    /// Why what is new could not be stored, if it could not.
+    pub unstored: Option<String>,
 }
 
 /// The score of an explanation.
@@ -73,6 +77,8 @@ pub struct Scored {
     pub score: f64,
     /// Whether a language model was asked.
     pub new: bool,
+    /// Why what is new could not be stored, if it could not.
+    pub unstored: Option<String>,
 }
 
 /// Explains and scores nodes of a library. Cheap to clone.
@@ -80,12 +86,13 @@ pub struct Scored {
 pub struct Explainer {
     library: Library,
     client: Option<Client>,
+    turns: Turns,
 }
 
 impl Explainer {
     /// An explainer that asks `client`, or knows what is stored alone.
     pub fn new(library: Library, client: Option<Client>) -> Self {
-        Self { library, client }
+        Self { library, client, turns: Turns::default() }
     }
 
     /// The language model's client, if one is set up.
@@ -93,14 +100,19 @@ impl Explainer {
         self.client.as_ref()
     }
 
-    /// The explanations of a node: those that are stored, else a new one, which is stored.
+    /// The explanations of a node: those that are stored, else a new one, which is stored. Several that ask for one node
+    /// at the same time get the answer to one question.
     pub async fn explain(&self, found: &FoundRecord) -> Result<Explained> {
+        let turn = self.turns.of(found);
+        let _turn = turn.lock().await;
         let stored = self.stored(found).await?;
         self.or_new(found, stored).await
     }
 
     /// As [`Self::explain`], where sentences that were made without a language model do not count.
     pub async fn explain_beside_offline(&self, found: &FoundRecord) -> Result<Explained> {
+        let turn = self.turns.of(found);
+        let _turn = turn.lock().await;
         let mut stored = self.stored(found).await?;
         stored.retain(|e| !e.origin.method.as_deref().is_some_and(|method| method.starts_with("offline")));
         self.or_new(found, stored).await
@@ -108,18 +120,18 @@ impl Explainer {
 
     async fn or_new(&self, found: &FoundRecord, stored: Vec<ScoredExplanation>) -> Result<Explained> {
         if stored.is_empty() {
-            let text = self.write(found).await?;
-            return Ok(Explained { explanations: vec![text.clone()], new: true, unscored: vec![text] });
+            return self.write(found).await;
         }
         let is_unscored = |e: &&ScoredExplanation| {
             e.origin.method.as_deref() == Some(METHOD) && e.score().is_none() && !was_scored(e)
         };
         let unscored = stored.iter().filter(is_unscored).filter_map(|e| e.explanation.clone()).collect();
-        Ok(Explained { explanations: stored.into_iter().filter_map(|e| e.explanation).collect(), new: false, unscored })
+        let explanations = stored.into_iter().filter_map(|e| e.explanation).collect();
+        Ok(Explained { explanations, new: false, unscored, unstored: None })
     }
 
     /// Writes a new explanation of a node, whatever is stored, and stores it.
-    pub async fn write(&self, found: &FoundRecord) -> Result<String> {
+    pub async fn write(&self, found: &FoundRecord) -> Result<Explained> {
         let (record, per_pair) = (&found.record, is_pairs(&found.entry)?);
         self.check(record)?;
         let client = self.client.as_ref().ok_or(Error::NotSetUp)?;
@@ -130,6 +142,7 @@ impl Explainer {
         } else {
             prompts::explain_tokens(&splits.train, record.max_activation())
         };
+        self.check_store(found).await?;
         let text = phrase(&client.ask(&question).await?.text)?;
         let origin = Origin {
             model: Some(client.model().into()),
@@ -138,8 +151,8 @@ impl Explainer {
             method: Some(METHOD.into()),
             score_method: None,
         };
-        self.store(found, ScoredExplanation::new(&text, origin)).await?;
-        Ok(text)
+        let unstored = self.store(found, ScoredExplanation::new(&text, origin)).await;
+        Ok(Explained { explanations: vec![text.clone()], new: true, unscored: vec![text], unstored })
     }
 
     /// How well `explanation` predicts the node: the stored score if there is one, else a new one, which is stored.
@@ -150,11 +163,13 @@ impl Explainer {
         method: ScoreMethod,
         max_sequences: Option<usize>,
     ) -> Result<Scored> {
+        let turn = self.turns.of(found);
+        let _turn = turn.lock().await;
         let same = |e: &&ScoredExplanation| e.explanation.as_deref() == Some(explanation);
         let stored = self.stored(found).await?;
         let known = stored.iter().find(same);
         if let Some(score) = known.and_then(ScoredExplanation::score) {
-            return Ok(Scored { score, new: false });
+            return Ok(Scored { score, new: false, unstored: None });
         }
         // A stored simulation without score: it was computed, and is undefined.
         if known.is_some_and(was_scored) {
@@ -168,6 +183,7 @@ impl Explainer {
             return Err(Error::Unsuitable("the explanation is empty".into()));
         }
         let client = self.client.as_ref().ok_or(Error::NotSetUp)?;
+        self.check_store(found).await?;
         let (record, most) = (&found.record, max_sequences.unwrap_or(usize::MAX));
         let mut scored = known.cloned().unwrap_or_else(|| {
             ScoredExplanation::new(explanation, Origin { method: Some("by-hand".into()), ..Origin::default() })
@@ -192,8 +208,8 @@ impl Explainer {
         origin.prompt_version.get_or_insert_with(|| PROMPT_VERSION.into());
         origin.date.get_or_insert_with(date::now);
         let score = scored.score();
-        self.store(found, scored).await?;
-        score.map(|score| Scored { score, new: true }).ok_or_else(|| {
+        let unstored = self.store(found, scored).await;
+        score.map(|score| Scored { score, new: true, unstored }).ok_or_else(|| {
             Error::Unsuitable("the score is undefined: the prediction or the activations do not vary".into())
         })
     }
@@ -206,10 +222,16 @@ impl Explainer {
         Ok(all.collect())
     }
 
-    async fn store(&self, found: &FoundRecord, explanation: ScoredExplanation) -> Result<()> {
-        let per_pair = is_pairs(&found.entry)?;
-        self.library.add_explanation(&found.entry, SET, found.node(), per_pair, explanation).await?;
-        Ok(())
+    /// Before anything is asked that costs something: whether the answer can be kept.
+    async fn check_store(&self, found: &FoundRecord) -> Result<()> {
+        Ok(self.library.check_explanations_folder(&found.entry, SET, found.node()).await?)
+    }
+
+    /// Why it could not be stored, if so. What was asked for is told all the same.
+    async fn store(&self, found: &FoundRecord, explanation: ScoredExplanation) -> Option<String> {
+        let per_pair = found.entry.per == Per::TokenPair;
+        let added = self.library.add_explanation(&found.entry, SET, found.node(), per_pair, explanation).await;
+        added.err().map(|error| error.to_string())
     }
 
     fn check(&self, record: &NodeRecord) -> Result<()> {
@@ -220,6 +242,24 @@ impl Explainer {
             )));
         }
         Ok(())
+    }
+}
+
+/// What a question is about: a set of records by name and scalar, and a node by layer and index.
+type About = (String, String, (usize, usize));
+
+/// Questions about one node are asked one after the other, so that the second finds what the first one stored.
+#[derive(Debug, Clone, Default)]
+struct Turns(Arc<Mutex<HashMap<About, Weak<tokio::sync::Mutex<()>>>>>);
+
+impl Turns {
+    fn of(&self, found: &FoundRecord) -> Arc<tokio::sync::Mutex<()>> {
+        let about = (found.entry.name.clone(), found.entry.scalar.clone(), found.node());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, turn| turn.strong_count() > 0);
+        let turn = all.get(&about).and_then(Weak::upgrade).unwrap_or_default();
+        all.insert(about, Arc::downgrade(&turn));
+        turn
     }
 }
 

@@ -44,6 +44,6 @@ pub fn read_in_every_way(body: &[u8]) {
     let Ok(reply) = reply::Reply::read(&value) else { return };
     let _ = phrase::phrase(&reply.text);
     let _ = reply.distribution(10);
-    let _ = reply.json::<std::collections::BTreeMap<String, f32>>();
+    let _ = reply.json::<simulate::Responses>();
     let _ = reply.json::<Vec<usize>>();
 }

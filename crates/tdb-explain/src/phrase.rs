@@ -10,6 +10,9 @@ use crate::{Error, Result, reply::short};
 /// Characters of a phrase; what is longer is no phrase.
 const LONGEST: usize = 600;
 
+/// Bytes of an answer in which a phrase is looked for.
+const MOST_BYTES: usize = 64 << 10;
+
 /// Patterns are in order of use; all of them are looked for at the beginning of a line.
 struct Patterns {
     /// What a list, a quotation or a heading begins with.
@@ -59,6 +62,9 @@ static PATTERNS: LazyLock<Result<Patterns, regex::Error>> = LazyLock::new(|| {
 /// # Errors
 /// If there is none: the answer is empty, a refusal, or much longer than a phrase.
 pub(crate) fn phrase(answer: &str) -> Result<String> {
+    if answer.len() > MOST_BYTES {
+        return Err(Error::Answer(format!("it is no phrase but {} bytes", answer.len())));
+    }
     let patterns = PATTERNS.as_ref().map_err(|error| Error::Answer(format!("the patterns are wrong: {error}")))?;
     let found = match of_json(answer) {
         Some(text) => patterns.tidy(&text),
@@ -107,13 +113,13 @@ impl Patterns {
     fn tidy(&self, line: &str) -> String {
         let mut text = line.trim();
         loop {
-            let before = text;
+            let before = text.len();
             text = unwrapped(text);
             for pattern in [&self.mark, &self.interjection, &self.label, &self.sentence] {
                 text = text_after(pattern, text);
             }
             text = text.trim_start_matches(['…', ':', ' ']).strip_prefix("...").unwrap_or(text).trim();
-            if text == before {
+            if text.len() == before {
                 return text.trim_end_matches(['.', ' ']).to_owned();
             }
         }
@@ -149,7 +155,7 @@ fn unwrapped(text: &str) -> &str {
     ];
     let mut text = text.trim();
     loop {
-        let before = text;
+        let before = text.len();
         text = without_tag(text);
         for (begin, end) in AROUND {
             // What ends the sentence may stand behind the quotes.
@@ -167,7 +173,7 @@ fn unwrapped(text: &str) -> &str {
         {
             text = rest.trim_start_matches([':', ' ']);
         }
-        if text == before {
+        if text.len() == before {
             return text;
         }
     }
@@ -279,6 +285,7 @@ mod tests {
             ("```\n```", "there is no phrase"),
             ("I'm sorry, but I cannot help with that.", "it is a refusal"),
             (&"very ".repeat(200), "it is no phrase but"),
+            (&format!("{}cats", "> ".repeat(500_000)), "it is no phrase but 1000004 bytes"),
         ] {
             let error = phrase(answer).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");

@@ -79,7 +79,7 @@ impl Reply {
         while let Some(shorter) = ENDS_OF_MESSAGE.iter().find_map(|end| text.strip_suffix(end)) {
             text = shorter.trim_end();
         }
-        let first = alternatives(&choice["logprobs"]["content"], at);
+        let first = alternatives(&choice["logprobs"]["content"], at)?;
         Ok(Self { text: text.into(), first, tokens, is_cut })
     }
 
@@ -145,7 +145,12 @@ fn after_thinking(text: &str) -> Option<usize> {
 }
 
 /// The alternatives of the first token that says something behind the thinking, which takes the first `start` bytes.
-fn alternatives(tokens: &Value, start: usize) -> Vec<(String, f64)> {
+///
+/// # Errors
+/// If what stands for the logarithm of a probability is none.
+fn alternatives(tokens: &Value, start: usize) -> Result<Vec<(String, f64)>> {
+    /// Servers round.
+    const ABOVE_ZERO: f64 = 0.01;
     let mut at = 0;
     for token in tokens.as_array().into_iter().flatten() {
         let text = token["token"].as_str().unwrap_or_default();
@@ -154,10 +159,14 @@ fn alternatives(tokens: &Value, start: usize) -> Vec<(String, f64)> {
             continue;
         }
         let all = token["top_logprobs"].as_array().into_iter().flatten();
-        let read = all.filter_map(|a| Some((a["token"].as_str()?.trim().to_owned(), a["logprob"].as_f64()?.exp())));
-        return read.collect();
+        let read = all.filter_map(|a| Some((a["token"].as_str()?.trim().to_owned(), a["logprob"].as_f64()?)));
+        let probability = |(token, log): (String, f64)| match log <= ABOVE_ZERO {
+            true => Ok((token, log.exp())),
+            false => Err(Error::Answer(format!("the logarithm of a probability is {log}"))),
+        };
+        return read.map(probability).collect();
     }
-    Vec::new()
+    Ok(Vec::new())
 }
 
 pub(crate) fn short(text: &str) -> String {
@@ -238,5 +247,8 @@ mod tests {
         let value = json!({"choices": [{
             "message": {"content": "<think>3</think>\n7."}, "logprobs": {"content": tokens}, "finish_reason": "stop"}]});
         assert_eq!(Reply::read(&value).unwrap().first, [("7".to_owned(), 1.0)]);
+        let mut no_logarithm = value;
+        no_logarithm["choices"][0]["logprobs"]["content"][4]["top_logprobs"][0]["logprob"] = json!(800);
+        assert!(Reply::read(&no_logarithm).unwrap_err().to_string().contains("is 800"));
     }
 }

@@ -1,8 +1,10 @@
 //! What an explanation predicts, as a language model reads it.
 
 use std::collections::BTreeMap;
+use std::num::ParseIntError;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Deserializer, de::Error as _};
 use tdb_data::{
     ActivationRecord, ActivationScale, AttentionSimulation, Detection, NodeRecord, ScoredAttentionSimulation,
     ScoredSequenceSimulation, ScoredSimulation, SequenceSimulation,
@@ -99,14 +101,25 @@ async fn simulate(
     stream::iter(owned).map(one).buffered(PARALLEL).try_collect().await
 }
 
+/// Strengths by the tokens' numbers. An object with other keys, such as one that tells an error, is none.
+pub(crate) struct Responses(BTreeMap<usize, f32>);
+
+impl<'de> Deserialize<'de> for Responses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let strengths = BTreeMap::<String, f32>::deserialize(deserializer)?;
+        let numbered = strengths.into_iter().map(|(key, strength)| Ok((key.trim().parse()?, strength)));
+        numbered.collect::<Result<_, ParseIntError>>().map(Responses).map_err(D::Error::custom)
+    }
+}
+
 /// Asks for the responses to all tokens in one question; asks once more if the answer cannot be read.
 async fn all_at_once(client: &Client, explanation: &str, tokens: Vec<String>) -> Result<SequenceSimulation> {
     let question = prompts::simulate_all(explanation, &tokens);
-    let responses: BTreeMap<String, f32> = ask_json(client, &question).await?;
+    let Responses(responses) = ask_json(client, &question).await?;
     let mut expected = vec![0.0; tokens.len()];
     for (number, strength) in responses {
         // A number that is no token's is left out, as a token would be that is no number's.
-        if let Some(slot) = number.trim().parse::<usize>().ok().and_then(|i| expected.get_mut(i)) {
+        if let Some(slot) = expected.get_mut(number) {
             *slot = strength.clamp(0.0, LEVELS as f32);
         }
     }

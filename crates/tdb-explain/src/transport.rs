@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Bytes of an answer that are read.
-const MOST_BYTES: usize = 16 << 20;
+/// Bytes of an answer that are read: thousands of tokens of thinking, each with its alternatives.
+const MOST_BYTES: usize = 4 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -39,6 +39,11 @@ pub(crate) async fn post(http: &reqwest::Client, url: &str, key: &str, body: &Va
     }
     let response = request.send().await.map_err(|error| no_answer(&error))?;
     let (status, after) = (response.status(), retry_after(&response));
+    if status.is_redirection() {
+        let to = response.headers().get("location").and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
+        let message = format!("{status}: it sends questions on to {}, which is not followed", line(to));
+        return Err(Refusal { status: status.as_u16(), message, ..Refusal::default() });
+    }
     let bytes = read(response).await?;
     if !status.is_success() {
         return Err(Refusal { after, ..refusal(status, &bytes) });

@@ -33,6 +33,8 @@ struct Served {
     questions: Vec<Value>,
     faults: VecDeque<Fault>,
     no_probabilities: bool,
+    /// What happens while a question is answered.
+    meanwhile: Option<Box<dyn Fn() + Send>>,
 }
 
 type Shared = Arc<Mutex<Served>>;
@@ -51,6 +53,7 @@ async fn answer(State(shared): State<Shared>, Json(request): Json<Value>) -> axu
     let (fault, no_probabilities) = {
         let mut served = shared.lock().unwrap();
         served.questions.push(request.clone());
+        served.meanwhile.iter().for_each(|happens| happens());
         (served.faults.pop_front(), served.no_probabilities)
     };
     let refuse = |status: u16, message: &str| {
@@ -270,7 +273,7 @@ async fn what_a_model_thinks_is_no_part_of_its_answers() {
     let answers =
         [Fault::Said("<think>Are these cats?", "length"), Fault::Said("<think>Yes.</think> **cats**", "stop")];
     served.lock().unwrap().faults = answers.into();
-    assert_eq!(explainer.write(&found).await.unwrap(), "cats");
+    assert_eq!(explainer.write(&found).await.unwrap().explanations, ["cats"]);
     let limits: Vec<u64> = served.lock().unwrap().questions.iter().map(|q| q["max_tokens"].as_u64().unwrap()).collect();
     assert!(limits[1] > limits[0] + 1000, "{limits:?}");
     // Cut off again, or in the phrase itself: nothing is stored.
@@ -362,4 +365,70 @@ async fn budgets_and_missing_keys_are_said_in_a_sentence() {
     let explainer = Explainer::new(library.clone(), Some(Client::new(config(&url)).unwrap()));
     let error = explainer.explain(&silent).await.unwrap_err();
     assert!(matches!(&error, Error::Unsuitable(text) if text.contains("0:2")), "{error}");
+}
+
+#[tokio::test]
+async fn several_who_ask_about_one_node_cost_one_question() {
+    let ((url, served), folder) = (chat().await, tempfile::tempdir().unwrap());
+    let library = library(folder.path());
+    let explainer = Explainer::new(library.clone(), Some(Client::new(config(&url)).unwrap()));
+    let found = node(&library, "mlp_post_act", 1).await;
+    let all = futures::future::join_all((0..4).map(|_| explainer.explain(&found))).await;
+    assert!(all.iter().all(|one| one.as_ref().unwrap().explanations == ["words about cats"]));
+    assert_eq!(served.lock().unwrap().questions.len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_asked_for_and_what_was_answered_is_told() {
+    let ((url, served), folder) = (chat().await, tempfile::tempdir().unwrap());
+    let library = library(folder.path());
+    let explainer = Explainer::new(library.clone(), Some(Client::new(config(&url)).unwrap()));
+    let found = node(&library, "mlp_post_act", 1).await;
+    std::fs::write(folder.path().join("own"), "a file in the place of a folder").unwrap();
+    let refused = explainer.explain(&found).await.unwrap_err().to_string();
+    assert!(refused.contains("explanations cannot be kept in") && refused.contains("TDB_EXPLANATIONS"), "{refused}");
+    let refused = explainer.score(&found, "cats", ScoreMethod::Detection, None).await.unwrap_err().to_string();
+    assert!(refused.contains("cannot be kept"), "{refused}");
+    assert_eq!(served.lock().unwrap().questions.len(), 0);
+
+    // The place is taken only when it is to be written.
+    std::fs::remove_file(folder.path().join("own")).unwrap();
+    let place = folder.path().join("own/here/mlp_post_act/activations/0/1.jsonl");
+    let in_the_way = place.clone();
+    served.lock().unwrap().meanwhile = Some(Box::new(move || std::fs::create_dir_all(&in_the_way).unwrap()));
+    let explained = explainer.explain(&found).await.unwrap();
+    assert_eq!(explained.explanations, ["words about cats"]);
+    assert!(explained.unstored.is_some_and(|why| why.contains(&*place.to_string_lossy())));
+}
+
+#[tokio::test]
+async fn an_answer_that_predicts_nothing_is_asked_for_again_and_never_stored() {
+    let ((url, served), folder) = (chat().await, tempfile::tempdir().unwrap());
+    let library = library(folder.path());
+    let explainer = Explainer::new(library.clone(), Some(Client::new(config(&url)).unwrap()));
+    let found = node(&library, "mlp_post_act", 1).await;
+    let wrong = Fault::Said("{\"error\": 5}", "stop");
+    served.lock().unwrap().faults.extend([wrong; 60]);
+    let error = explainer.score(&found, "cats", ScoreMethod::AllAtOnce, None).await.unwrap_err();
+    assert!(matches!(&error, Error::Answer(what) if what.contains("JSON was expected")), "{error:?}");
+    served.lock().unwrap().faults.clear();
+    let scored = explainer.score(&found, "cats", ScoreMethod::AllAtOnce, None).await.unwrap();
+    assert!(scored.new && scored.score > 0.99, "{scored:?}");
+}
+
+#[tokio::test]
+async fn a_model_elsewhere_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((elsewhere, served), library) = (chat().await, library(folder.path()));
+    let to = format!("{elsewhere}/chat/completions");
+    let redirect = axum::response::Redirect::temporary(&to);
+    let app = Router::new().route("/v1/chat/completions", post(move || std::future::ready(redirect.clone())));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let explainer = Explainer::new(library.clone(), Some(Client::new(config(&url)).unwrap()));
+    let found = node(&library, "mlp_post_act", 1).await;
+    let error = explainer.explain(&found).await.unwrap_err().to_string();
+    assert!(error.contains(&to) && error.contains("not followed"), "{error}");
+    assert_eq!(served.lock().unwrap().questions.len(), 0);
 }

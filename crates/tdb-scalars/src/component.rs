@@ -74,7 +74,7 @@ impl Engine {
         let normalized_activations = match &spec.normalize_activations_using_neuron_record {
             None => None,
             Some(node) => {
-                let maximum = context.records.maximum(node)?.activation;
+                let maximum = context.records.maximum(node, context.observer)?.activation;
                 let normalized = |x: &f32| if maximum > 0.0 { f64::from(x.max(0.0)) / maximum } else { 0.0 };
                 Some(activations.iter().map(normalized).collect())
             }
@@ -199,7 +199,7 @@ impl Engine {
             return bad!("\"{dst}\" is not a finite number somewhere in this prompt");
         }
         let others = match &spec.normalize_activations_using_neuron_record {
-            Some(node) => context.records.maximum(node)?.attention_sequences,
+            Some(node) => context.records.maximum(node, context.observer)?.attention_sequences,
             None => Vec::new(),
         };
         let texts: Vec<String> = side.plan.tokens.iter().map(|t| self.token_text(*t)).collect();

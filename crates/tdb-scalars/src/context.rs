@@ -46,14 +46,17 @@ pub struct RecordMaximum {
 
 /// Looks up stored records.
 pub trait Records: Sync {
+    /// Looks for as long as `observer` waits: a store may take any time.
+    ///
     /// # Errors
-    /// [`Error::NotFound`] if none of the datasets has the node.
-    fn maximum(&self, node: &NodeIdAndDatasets) -> Result<RecordMaximum, Error>;
+    /// [`Error::NotFound`] if none of the datasets has the node, [`Error::Elsewhere`] if a store fails,
+    /// [`Error::Cancelled`] if the observer waits no more.
+    fn maximum(&self, node: &NodeIdAndDatasets, observer: &dyn Observer) -> Result<RecordMaximum, Error>;
 }
 
 /// No records: every look-up says so.
 impl Records for () {
-    fn maximum(&self, node: &NodeIdAndDatasets) -> Result<RecordMaximum, Error> {
+    fn maximum(&self, node: &NodeIdAndDatasets, _: &dyn Observer) -> Result<RecordMaximum, Error> {
         let (dst, layer, index) = (node.dst, node.layer_index, node.activation_index);
         Err(Error::NotFound(format!("no stored records are at hand for {dst} {layer}:{index}")))
     }

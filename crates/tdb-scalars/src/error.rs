@@ -19,6 +19,9 @@ pub enum Error {
     /// Something that the request names is not there, such as a dataset's record of a node.
     #[error("{0}")]
     NotFound(String),
+    /// A store could not be read, or what it holds is damaged.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The caller lost interest.
     #[error("the request was cancelled")]
     Cancelled,

@@ -131,7 +131,7 @@ fn a_node_can_be_set_to_its_mean_over_the_prompt() -> Result<()> {
 struct Means(f64);
 
 impl Records for Means {
-    fn maximum(&self, node: &NodeIdAndDatasets) -> tdb_scalars::Result<RecordMaximum> {
+    fn maximum(&self, node: &NodeIdAndDatasets, _: &dyn Observer) -> tdb_scalars::Result<RecordMaximum> {
         if node.datasets == ["of latents"] {
             return Err(Error::NotFound("no such record".to_owned()));
         }

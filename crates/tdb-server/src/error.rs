@@ -149,6 +149,7 @@ impl From<tdb_scalars::Error> for ApiError {
             tdb_scalars::Error::Bad(what) => Self::Bad(what),
             tdb_scalars::Error::BadField { field, what } => Self::BadField { field, what },
             tdb_scalars::Error::NotFound(what) => Self::NotFound(what),
+            tdb_scalars::Error::Elsewhere(what) => Self::Upstream(what),
             tdb_scalars::Error::Cancelled => Self::Cancelled,
             tdb_scalars::Error::Internal(what) => Self::internal(what),
         }
@@ -160,6 +161,7 @@ impl From<tdb_data::Error> for ApiError {
         match error {
             tdb_data::Error::NotFound(what) => Self::NotFound(what),
             tdb_data::Error::Bad(what) => Self::Bad(what),
+            unkept @ tdb_data::Error::Unkept { .. } => Self::NotHere(unkept.to_string()),
             other @ (tdb_data::Error::Io { .. } | tdb_data::Error::Config(_)) => Self::internal(other),
             other => Self::Upstream(other.to_string()),
         }

@@ -41,6 +41,21 @@ async fn a_stream_that_nobody_hears_any_more_stops() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_cannot_be_written_keeps_nobody_from_being_answered() {
+    use tdb_testkit::{http, server::Server};
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_tdb"));
+    // A disk without room.
+    let log = std::path::Path::new("/dev/full");
+    let patience = Duration::from_secs(60);
+    let server = Server::start(binary, &["--access-log".to_owned()], log, patience).unwrap();
+    for (path, status) in [("/health", 200), ("/none", 404), ("/health", 200)] {
+        let answer = http::request(server.address, "GET", path, &[], None, patience).unwrap();
+        assert_eq!(answer.status, status, "{path}");
+    }
+}
+
 /// The answer may be complete before its first part was looked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_stream_ends_however_soon_its_answer_is_there() {

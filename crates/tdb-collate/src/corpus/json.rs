@@ -227,6 +227,9 @@ fn kind(value: &Value) -> &'static str {
 fn describe(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
+            if fields.is_empty() {
+                return "an object without fields".to_owned();
+            }
             let names: Vec<_> = fields.keys().take(8).map(String::as_str).collect();
             format!("an object with the fields {}", names.join(", "))
         }

@@ -229,7 +229,8 @@ fn collated_mean(dst: Dst, entries: &Entries, request: &EffectsRequest, context:
     };
     let mut record = bad!(at "datasets", "is empty; name a set of records, or use \"prompt_mean\"");
     for datasets in sets {
-        record = context.records.maximum(&NodeIdAndDatasets { dst, layer_index, activation_index, datasets });
+        let node = NodeIdAndDatasets { dst, layer_index, activation_index, datasets };
+        record = context.records.maximum(&node, context.observer);
         if !matches!(record, Err(Error::NotFound(_))) {
             break;
         }

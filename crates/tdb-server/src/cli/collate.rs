@@ -110,7 +110,7 @@ pub struct Args {
     #[arg(long)]
     pub no_explanations: bool,
     /// The date in explanations, such as 2026-01-31T12:00:00Z, if not now
-    #[arg(long)]
+    #[arg(long, value_parser = date)]
     pub date: Option<String>,
     /// Sequences run side by side, one on each thread; all cores if not given
     #[arg(long)]
@@ -225,5 +225,12 @@ impl Watch for Progress {
             eprintln!("{line}");
         }
         self.bar.set_message(line.to_owned());
+    }
+}
+
+fn date(text: &str) -> Result<String, String> {
+    match tdb_explain::date::is_date(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z".to_owned()),
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::output::say;
+use super::within;
 use anyhow::Context;
 use tdb_model::Transformer;
 use tdb_model::checkpoint;
@@ -28,6 +29,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    within("--prompts", args.prompts, 1..=1 << 20)?;
     let checkpoint = match &args.model {
         Some(folder) => checkpoint::open(folder)?,
         None => super::embedded::model()?,

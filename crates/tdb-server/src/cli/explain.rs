@@ -110,6 +110,11 @@ enum Done {
     Nothing,
 }
 
+/// Here the answer is for the store alone.
+fn stored(unstored: Option<String>) -> Result<(), Error> {
+    unstored.map_or(Ok(()), |why| Err(Error::Data(DataError::Config(why))))
+}
+
 /// Explains a node from its record alone, unless that was done before.
 async fn from_record(library: &Library, set: &RecordsEntry, (layer, node): (usize, usize)) -> Result<Done, Error> {
     let found = library.record_in(set, layer, node).await?;
@@ -158,9 +163,10 @@ async fn explain(args: &Args, library: &Library, set: &RecordsEntry, explainer: 
             true => explainer.explain_beside_offline(&found).await?,
             false => explainer.explain(&found).await?,
         };
+        stored(explained.unstored)?;
         for text in &explained.unscored {
             if let Some(method) = args.score.0 {
-                explainer.score(&found, text, method, None).await?;
+                stored(explainer.score(&found, text, method, None).await?.unstored)?;
             }
         }
         Ok(match (explained.new, explained.unscored.is_empty() || args.score.0.is_none()) {

@@ -160,6 +160,8 @@ fn plant_fault(word: &str) -> anyhow::Result<()> {
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_env("TDB_LOG").unwrap_or_else(|_| "warn,tdb_server=info,access=info".into());
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    // A log that cannot be written is complained of on the same stream, and that would be a panic.
+    let log = log.log_internal_errors(false);
     match format {
         LogFormat::Json => log.json().flatten_event(true).init(),
         // A person at a terminal wants the sentences, whoever reads a log the time and the place as well.

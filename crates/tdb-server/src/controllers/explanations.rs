@@ -1,8 +1,10 @@
 //! Explanations of nodes: those that are stored, and those that a language model writes.
 
+use super::within;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::openapi::Api;
+use std::time::Duration;
 use tdb_api::wire::FieldPath;
 use tdb_api::{
     AttributedScoredExplanation, ExistingExplanationsBatchRequest, ExistingExplanationsBatchResponse,
@@ -23,7 +25,7 @@ async fn existing_explanations(
     app: App,
     request: ExistingExplanationsRequest,
 ) -> Result<Vec<AttributedScoredExplanation>, ApiError> {
-    Ok(app.library()?.existing_explanations(&request).await?)
+    Ok(within(app.config().limits.time, app.library()?.existing_explanations(&request)).await??)
 }
 
 /// Of each component as [`existing_explanations`]; where that would be refused as not found, null.
@@ -32,14 +34,18 @@ async fn existing_explanations_batch(
     request: ExistingExplanationsBatchRequest,
 ) -> Result<ExistingExplanationsBatchResponse, ApiError> {
     let library = app.library()?;
-    let mut explanations = Vec::with_capacity(request.requests.len());
-    for request in &request.requests {
-        explanations.push(match library.existing_explanations(request).await {
-            Ok(found) => Some(found),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error.into()),
-        });
-    }
+    let all = async {
+        let mut explanations = Vec::with_capacity(request.requests.len());
+        for request in &request.requests {
+            explanations.push(match library.existing_explanations(request).await {
+                Ok(found) => Some(found),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(explanations)
+    };
+    let explanations = within(app.config().limits.time, all).await??;
     Ok(ExistingExplanationsBatchResponse { explanations })
 }
 
@@ -53,13 +59,14 @@ async fn explanation_search(
         let what = format!("has {} bytes; at most {LONGEST} are searched for", request.text.len());
         return Err(ApiError::BadField { field: FieldPath::of("text"), what });
     }
-    Ok(app.library()?.search_explanations(&request.text, MOST).await?)
+    Ok(within(app.config().limits.time, app.library()?.search_explanations(&request.text, MOST)).await??)
 }
 
 /// The stored explanations of the node; without any, a new one if a language model is set up.
 async fn explain(app: App, request: NodeIdAndDatasets) -> Result<ExplanationResult, ApiError> {
-    let found = app.library()?.record(&request).await?;
-    let explained = app.explainer()?.explain(&found).await.map_err(refusal)?;
+    let found = within(app.config().limits.time, app.library()?.record(&request)).await??;
+    let explained = within(WRITING, app.explainer()?.explain(&found)).await?.map_err(refusal)?;
+    note(explained.unstored);
     let mut explanations: Vec<String> = Vec::new();
     for text in explained.explanations {
         if !explanations.contains(&text) {
@@ -85,10 +92,22 @@ async fn score(app: App, request: ScoreRequest) -> Result<ScoreResult, ApiError>
             return Err(ApiError::BadField { field: FieldPath::of("maxSequences"), what });
         }
     };
-    let found = app.library()?.record(&node).await?;
+    let found = within(app.config().limits.time, app.library()?.record(&node)).await??;
     let method = ScoreMethod::default();
-    let scored = app.explainer()?.score(&found, &request.explanation, method, max_sequences).await.map_err(refusal)?;
+    let scoring = app.explainer()?.score(&found, &request.explanation, method, max_sequences);
+    let scored = within(WRITING, scoring).await?.map_err(refusal)?;
+    note(scored.unstored);
     Ok(ScoreResult { score: scored.score, dataset_path: found.entry.location })
+}
+
+/// How long a language model may take over an explanation or its score, all of its questions together.
+const WRITING: Duration = Duration::from_secs(600);
+
+/// What was answered but could not be kept is in the log.
+fn note(unstored: Option<String>) {
+    if let Some(why) = unstored {
+        tracing::error!("what a language model answered was told, but could not be stored: {why}");
+    }
 }
 
 /// Why there is no explanation or score, as this interface says it.

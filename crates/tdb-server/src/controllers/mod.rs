@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use std::time::Duration;
 use tdb_api::page::NodePage;
 
 /// Adds every route of the interface.
@@ -32,6 +33,11 @@ pub fn add_all(api: &mut Api) {
     stream::add(api);
     info::add(api);
     operation::add(api);
+}
+
+/// Waits for a store or a language model, but not for ever.
+async fn within<T>(time: Duration, waiting: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::time::timeout(time, waiting).await.map_err(|_| ApiError::TooSlow { seconds: time.as_secs() })
 }
 
 /// The page about the interface.

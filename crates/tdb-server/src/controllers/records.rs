@@ -1,5 +1,6 @@
 //! Stored records of nodes.
 
+use super::within;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::openapi::Api;
@@ -16,15 +17,15 @@ pub fn add(api: &mut Api) {
 }
 
 async fn neuron_record(app: App, request: NodeIdAndDatasets) -> Result<NeuronRecordResponse, ApiError> {
-    Ok(app.library()?.neuron_record(&request).await?)
+    Ok(within(app.config().limits.time, app.library()?.neuron_record(&request)).await??)
 }
 
 async fn attention_head_record(app: App, request: NodeIdAndDatasets) -> Result<AttentionHeadRecordResponse, ApiError> {
-    Ok(app.library()?.attention_head_record(&request).await?)
+    Ok(within(app.config().limits.time, app.library()?.attention_head_record(&request)).await??)
 }
 
 async fn record_summary(app: App, request: NodeIdAndDatasets) -> Result<RecordSummaryResponse, ApiError> {
-    Ok(app.library()?.record_summary(&request).await?)
+    Ok(within(app.config().limits.time, app.library()?.record_summary(&request)).await??)
 }
 
 async fn neuron_datasets_metadata(app: App, (): ()) -> Result<Vec<NeuronDatasetMetadata>, ApiError> {

@@ -103,7 +103,7 @@ fn engine(name: &str, with_dictionaries: bool) -> Engine {
 struct World;
 
 impl Records for World {
-    fn maximum(&self, node: &NodeIdAndDatasets) -> Result<RecordMaximum, Error> {
+    fn maximum(&self, node: &NodeIdAndDatasets, _: &dyn Observer) -> Result<RecordMaximum, Error> {
         match node.activation_index % 3 {
             2 => Err(Error::NotFound("no record".to_owned())),
             odd => Ok(RecordMaximum {

@@ -22,6 +22,9 @@ use crate::cli::{runtime, within};
 /// Examples of one kind that are kept of a unit at most.
 const MOST_EXAMPLES: usize = 10_000;
 
+/// Parts that a text is cut into at most.
+const MOST_SHARDS: usize = 1 << 16;
+
 /// All that a collation needs, opened and checked.
 pub struct Ready {
     opened: Opened,
@@ -171,7 +174,7 @@ fn plan(
     files: &[PathBuf],
     shards: usize,
 ) -> anyhow::Result<Plan> {
-    ensure!(shards > 0, "--shards must be at least 1");
+    within("--shards", shards, 1..=MOST_SHARDS)?;
     // An empty list for each of these is made for every unit of a layer.
     let sizes = [("--k", args.k), ("--random", args.random), ("--quantiles", args.quantiles)];
     for (name, size) in sizes.into_iter().chain([("--per-quantile", args.per_quantile)]) {
