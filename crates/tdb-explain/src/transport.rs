@@ -60,7 +60,8 @@ async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, Refusal> {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > MOST_BYTES {
             let message = format!("its answer is longer than {MOST_BYTES} bytes");
-            return Err(Refusal { message, ..Refusal::default() });
+            // With its status, since the next answer would be as long.
+            return Err(Refusal { status: response.status().as_u16(), message, ..Refusal::default() });
         }
     }
     Ok(bytes)
