@@ -13,6 +13,7 @@
 pub mod attention;
 mod cache;
 pub mod collated;
+mod connector;
 mod dictionary_files;
 mod error;
 mod explanation;
@@ -27,6 +28,7 @@ mod location;
 mod memory;
 mod model_files;
 mod normalize;
+mod pace;
 mod partial;
 mod progress;
 mod random;
@@ -36,9 +38,8 @@ mod remote;
 mod search;
 mod stores;
 mod sweep;
-mod unread_headers;
 
-pub use cache::{Cache, Entry, Meta, write_atomically};
+pub use cache::{Cache, Cleared, Entry, Meta, Verified, write_atomically};
 pub use dictionary_files::{fetch_dictionary, hub_dictionary};
 pub use error::{Error, Result, START_AGAIN, io_reason};
 pub use explanation::{
@@ -51,6 +52,8 @@ pub use histogram::Histogram;
 pub use library::{Counts, FoundRecord, Library};
 pub use location::{Location, Mirror, Root};
 pub use model_files::{autoencoder_files, fetch_model, fetch_tokenizer, hub_model};
+pub use pace::Pace;
+pub use partial::Unfinished;
 pub use progress::Progress;
 pub use record::{ActivationRecord, MAX_RECORD_BYTES, Moments, NodeRecord};
 pub use registry::{

@@ -160,12 +160,12 @@ impl Library {
             return Err(Error::NotFound(format!("{file} does not exist")));
         }
         let load = async {
-            let parse = |file: &str, bytes: &[u8]| NodeRecord::parse(file, bytes);
-            let record = self.load(&location, MAX_RECORD_BYTES, parse).await?;
-            if (record.layer, record.index) != (layer, index) {
-                tracing::warn!(file, layer = record.layer, index = record.index, "a record says it is of another node");
-            }
-            Ok(record)
+            let parse = move |file: &str, bytes: &[u8]| {
+                let record = NodeRecord::parse(file, bytes)?;
+                check_node(file, (record.layer, record.index), (layer, index))?;
+                Ok(record)
+            };
+            self.load(&location, MAX_RECORD_BYTES, parse).await
         };
         match self.records.get_or(key.clone(), load).await {
             Ok(record) => Ok(FoundRecord { entry: entry.clone(), record, file, counts: None, node: (layer, index) }),
@@ -184,7 +184,7 @@ impl Library {
         let mut first = true;
         loop {
             let key = self.memory_key(&location).await?;
-            let opened = self.layer_files.get_or(key.clone(), self.open_layer_file(&location)).await;
+            let opened = self.layer_files.get_or(key.clone(), self.open_layer_file(&location, layer)).await;
             let mut in_place = false;
             let found = match opened {
                 Ok(open) => {
@@ -215,7 +215,15 @@ impl Library {
         }
     }
 
-    async fn open_layer_file(&self, location: &Location) -> Result<LayerFile> {
+    async fn open_layer_file(&self, location: &Location, layer: usize) -> Result<LayerFile> {
+        let file = self.open_any_layer_file(location).await?;
+        match file.footer().layer {
+            found if found == layer => Ok(file),
+            found => Err(Error::damaged(location.to_string(), of_another_layer(found, layer))),
+        }
+    }
+
+    async fn open_any_layer_file(&self, location: &Location) -> Result<LayerFile> {
         let name = location.to_string();
         if let Some(bytes) = self.fetcher.embedded(location) {
             return LayerFile::from_bytes(name, bytes?);
@@ -315,7 +323,8 @@ impl Library {
                 if self.absent.holds(&key) {
                     return Ok(None);
                 }
-                match self.load(&location, MAX_EXPLANATION_BYTES, NodeExplanations::parse).await {
+                let parse = move |file: &str, bytes: &[u8]| parse_explanations(file, bytes, (layer, index));
+                match self.load(&location, MAX_EXPLANATION_BYTES, parse).await {
                     Err(Error::NotFound(_)) => {
                         self.absent.put(key, ()).await;
                         None
@@ -338,7 +347,8 @@ impl Library {
     ) -> Result<Option<Arc<HashMap<usize, NodeExplanations>>>> {
         let location = folder.join(&format!("{layer}.jsonl"))?;
         let key = self.memory_key(&location).await?;
-        let load = self.load(&location, MAX_EXPLANATION_BYTES, parse_lines);
+        let parse = move |file: &str, bytes: &[u8]| parse_lines(file, bytes, layer);
+        let load = self.load(&location, MAX_EXPLANATION_BYTES, parse);
         match self.layer_explanations.get_or(key, load).await {
             Ok(all) => Ok(Some(all)),
             Err(e) if e.is_not_found() => Ok(None),
@@ -365,7 +375,9 @@ impl Library {
         for name in names {
             let path = folder.join(&name).join(layer.to_string()).join(format!("{index}.jsonl"));
             match local::read(&path, MAX_EXPLANATION_BYTES) {
-                Ok(bytes) => sets.push((name, NodeExplanations::parse(&path.display().to_string(), &bytes)?)),
+                Ok(bytes) => {
+                    sets.push((name, parse_explanations(&path.display().to_string(), &bytes, (layer, index))?));
+                }
                 Err(e) if e.is_not_found() => {}
                 // Beside the sets there is a file, in which there are no others.
                 Err(_) if !folder.join(&name).is_dir() => {}
@@ -391,7 +403,7 @@ impl Library {
             let _lock = lock(&folder.join("lock"))?;
             let path = folder.join(layer.to_string()).join(format!("{index}.jsonl"));
             let mut node = match local::read(&path, MAX_EXPLANATION_BYTES) {
-                Ok(bytes) => NodeExplanations::parse(&path.display().to_string(), &bytes)?,
+                Ok(bytes) => parse_explanations(&path.display().to_string(), &bytes, (layer, index))?,
                 Err(e) if e.is_not_found() => NodeExplanations { layer, index, pairs, explanations: vec![] },
                 Err(e) => return Err(e),
             };
@@ -470,14 +482,42 @@ impl Library {
     }
 }
 
+/// The explanations of a node in a file of its own.
+fn parse_explanations(file: &str, bytes: &[u8], expected: (usize, usize)) -> Result<NodeExplanations> {
+    let node = NodeExplanations::parse(file, bytes)?;
+    check_node(file, (node.layer, node.index), expected)?;
+    Ok(node)
+}
+
 /// The explanations of all nodes of a layer: a line for each.
-fn parse_lines(file: &str, bytes: &[u8]) -> Result<HashMap<usize, NodeExplanations>> {
-    let lines = bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-    lines
-        .map(|(i, line)| {
-            NodeExplanations::parse(&format!("{file} line {}", i + 1), line).map(|node| (node.index, node))
-        })
-        .collect()
+fn parse_lines(file: &str, bytes: &[u8], layer: usize) -> Result<HashMap<usize, NodeExplanations>> {
+    let (mut all, mut line_of) = (HashMap::new(), HashMap::new());
+    let lines = bytes.split(|&b| b == b'\n').zip(1..).filter(|(line, _)| !line.trim_ascii().is_empty());
+    for (line, number) in lines {
+        let name = format!("{file} line {number}");
+        let node = NodeExplanations::parse(&name, line)?;
+        if node.layer != layer {
+            return Err(Error::damaged(name, of_another_layer(node.layer, layer)));
+        }
+        if let Some(first) = line_of.insert(node.index, number) {
+            return Err(Error::damaged(name, format!("it is of index {}, and so is line {first}", node.index)));
+        }
+        all.insert(node.index, node);
+    }
+    Ok(all)
+}
+
+/// Refuses what a file has of another node than the one that it was asked for.
+fn check_node(file: &str, found: (usize, usize), expected: (usize, usize)) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let [found, expected] = [found, expected].map(|(layer, index)| format!("layer {layer}, index {index}"));
+    Err(Error::damaged(file, format!("it says that it is of {found}, where {expected} was expected")))
+}
+
+fn of_another_layer(found: usize, expected: usize) -> String {
+    format!("it says that it is of layer {found}, where layer {expected} was expected")
 }
 
 fn node(layer: i64, index: i64) -> Result<(usize, usize)> {

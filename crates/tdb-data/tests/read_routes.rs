@@ -105,6 +105,80 @@ async fn a_damaged_record_is_fetched_once_more_and_then_named() {
 }
 
 #[tokio::test]
+async fn what_is_of_another_node_is_refused_and_named() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let sets = ["files", "layers"].map(|layout| {
+        format!(
+            "[[records]]\nname = '{layout}'\nscalar = 'mlp_post_act'\ntitle = ''\nlayout = '{layout}'\n\
+             location = '{url}/records'\n[[explanations]]\nname = 'of-{layout}'\ntitle = ''\nlayout = '{layout}'\n\
+             location = '{url}/explained'\nrecords = '{layout}'\nscalar = 'mlp_post_act'\n",
+            url = server.url
+        )
+    });
+    let registry = Registry::parse("own.toml", &sets.concat()).unwrap();
+    let fetcher = Fetcher::new(common::config(&folder.path().join("cache")), &registry);
+    let library = Library::new(registry, fetcher, folder.path().join("own"));
+    let refused = |error: Error, file: &str, says: &str| {
+        let is_named = matches!(&error, Error::Damaged { file: found, .. } if found.ends_with(file));
+        assert!(is_named && error.to_string().contains(says), "{error}");
+    };
+
+    server.put("records/0/108.json", record(0, 7, &[1.0, 2.0, 3.0]));
+    let error = library.neuron_record(&neuron(0, 108, &["files"])).await.unwrap_err();
+    refused(
+        error,
+        "/records/0/108.json",
+        "it says that it is of layer 0, index 7, where layer 0, index 108 was expected",
+    );
+    server.put("records/0/108.json", record(0, 108, &[1.0, 2.0, 3.0]));
+    assert_eq!(library.neuron_record(&neuron(0, 108, &["files"])).await.unwrap().max_activation, 3.0);
+
+    // A file of layer 0.
+    let layer = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus/records/version-3.records");
+    for layer_index in 0..2 {
+        server.put(&format!("records/{layer_index}.records"), std::fs::read(layer).unwrap());
+    }
+    let error = library.record_summary(&neuron(1, 0, &["layers"])).await.unwrap_err();
+    refused(error, "/records/1.records", "it says that it is of layer 0, where layer 1 was expected");
+    library.record_summary(&neuron(0, 0, &["layers"])).await.unwrap();
+
+    let explained = |layer: usize, index: usize, text: &str| {
+        let scored = json!({"explanation": text, "scored_simulation": {"scored_sequence_simulations": []}});
+        json!({"neuron_id": {"neuron_index": index, "layer_index": layer}, "scored_explanations": [scored]}).to_string()
+    };
+    let request = |set: &str, layer: usize, index: usize| -> ExistingExplanationsRequest {
+        serde_json::from_value(json!({"dst": "mlp_post_act", "layerIndex": layer, "activationIndex": index,
+            "explanationDatasets": [], "neuronDataset": set}))
+        .unwrap()
+    };
+    server.put("explained/0/1.jsonl", explained(0, 77, "another"));
+    let error = library.existing_explanations(&request("files", 0, 1)).await.unwrap_err();
+    refused(
+        error,
+        "/explained/0/1.jsonl",
+        "it says that it is of layer 0, index 77, where layer 0, index 1 was expected",
+    );
+    let lines = |lines: &[String]| format!("\u{feff}{}\n", lines.join("\n"));
+    server.put("explained/0.jsonl", lines(&[explained(0, 1, "a"), explained(3, 2, "b")]));
+    let error = library.existing_explanations(&request("layers", 0, 1)).await.unwrap_err();
+    refused(error, "/explained/0.jsonl line 2", "it says that it is of layer 3, where layer 0 was expected");
+    server.put("explained/0.jsonl", lines(&[explained(0, 1, "a"), explained(0, 2, "b"), explained(0, 1, "c")]));
+    let error = library.existing_explanations(&request("layers", 0, 2)).await.unwrap_err();
+    refused(error, "/explained/0.jsonl line 3", "it is of index 1, and so is line 1");
+    server.put("explained/0.jsonl", lines(&[explained(0, 1, "a"), explained(0, 2, "b")]));
+    for (index, text) in [(1, "a"), (2, "b")] {
+        let found = library.existing_explanations(&request("layers", 0, index)).await.unwrap();
+        assert_eq!(found.iter().map(|e| e.explanation.as_str()).collect::<Vec<_>>(), [text]);
+    }
+    // So are those that were written here.
+    let own = folder.path().join("own/files/mlp_post_act/activations/0");
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("5.jsonl"), explained(0, 6, "own")).unwrap();
+    let error = library.existing_explanations(&request("files", 0, 5)).await.unwrap_err();
+    refused(error, "0/5.jsonl", "index 6, where layer 0, index 5 was expected");
+}
+
+#[tokio::test]
 async fn explanations_are_those_of_all_sets_and_our_own() {
     let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
     let stored = json!({"dataclass_name": "NeuronSimulationResults",
