@@ -102,7 +102,7 @@ fn whole(folder: &Path, model_type: &str) -> Result<Tokenizer, CheckpointError> 
         && !puts_a_blank(&rules.normalizer);
     if !is_set {
         let expected = format!("{found}, which is what tokenizer.json does: it is not clear which of the two counts");
-        return Err(CheckpointError::unexpected(&folder.join(CONFIG), "add_prefix_space", expected, &json!(wanted)));
+        return Err(CheckpointError::unexpected(&folder.join(CONFIG), "add_prefix_space", expected, wanted));
     }
     let mut description = parse_json(&path, text.as_bytes())?;
     description["pre_tokenizer"]["add_prefix_space"] = json!(wanted);
