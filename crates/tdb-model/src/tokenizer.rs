@@ -12,12 +12,15 @@
 
 mod beginning;
 mod byte_level;
+mod growth;
 mod json;
 mod other;
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
 
 use crate::checkpoint::CheckpointError;
 use crate::parallel;
@@ -120,12 +123,12 @@ impl Tokenizer {
     /// If the text does not describe a tokenizer.
     pub fn from_bytes(path: &Path, text: &[u8]) -> Result<Self, CheckpointError> {
         let damaged = |error: String| CheckpointError::damaged(path, format!("not a tokenizer: {error}"));
-        let description = serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
+        let description: Value = serde_json::from_slice(text).map_err(|error| damaged(error.to_string()))?;
         let beginning = beginning::beginning(&description);
         if let Some(bpe) = json::byte_level_bpe(text).map_err(damaged)? {
             return Ok(Self::new(Engine::ByteLevel(Box::new(bpe)), beginning));
         }
-        Ok(Self::new(Engine::Other(Box::new(Other::from_bytes(text).map_err(damaged)?)), beginning))
+        Ok(Self::new(Engine::Other(Box::new(Other::from_bytes(text, description).map_err(damaged)?)), beginning))
     }
 
     /// The added token of this text, such as [`END_OF_TEXT`].

@@ -373,6 +373,111 @@ fn what_the_tokenizers_crate_would_stop_at_is_refused_by_name() {
     assert!(error.contains("folder/tokenizer.json") && error.contains("continuing_subword_prefix"), "{error}");
 }
 
+/// A tokenizer that is left to the crate, with one part of another's choice.
+fn with_part(part: &str, rules: &Value) -> Result<Tokenizer, String> {
+    let mut description = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "decoder": null, "post_processor": null,
+        "model": {"type": "BPE", "vocab": {"a": 0, "y": 1, "z": 2, "?": 3}, "merges": [], "unk_token": "?"},
+    });
+    description[part] = rules.clone();
+    Tokenizer::from_bytes(Path::new("tokenizer.json"), description.to_string().as_bytes())
+        .map_err(|error| error.to_string())
+}
+
+/// None of these rules would take much memory for the text `a`, if they were not refused before they run.
+#[test]
+fn rules_that_make_texts_longer_without_bound_are_refused_by_name() {
+    let replace = json!({"type": "Replace", "pattern": {"String": "z"}, "content": "z".repeat(100)});
+    let regex = json!({"type": "Replace", "pattern": {"Regex": "z?"}, "content": "z".repeat(20)});
+    let no_type = json!({"pattern": {"String": "z"}, "content": "z".repeat(100)});
+    let prepend = json!({"type": "Prepend", "prepend": "z".repeat(30)});
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    let metaspace = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+    // A table without a trie whose one replacement has 602 letters, in base 64.
+    let table = json!({"type": "Precompiled", "precompiled_charsmap": format!("AAAAAHh4{}", "eHh4".repeat(200))});
+    let template = |times: usize| {
+        let (a, b) = (json!({"Sequence": {"id": "A", "type_id": 0}}), json!({"Sequence": {"id": "B", "type_id": 0}}));
+        json!({"type": "TemplateProcessing", "single": vec![&a; times], "pair": [a, b], "special_tokens": {}})
+    };
+    let in_part = |part: &str| match part {
+        "normalizer" => "normalizers",
+        "pre_tokenizer" => "pretokenizers",
+        "decoder" => "decoders",
+        _ => "processors",
+    };
+    let sequence = |part: &str, rules: Vec<Value>| json!({"type": "Sequence", in_part(part): rules});
+    let several = |part: &str, rule: &Value, times: usize| sequence(part, vec![rule.clone(); times]);
+    for (part, rules, named) in [
+        ("normalizer", several("normalizer", &replace, 2), "Replace"),
+        ("normalizer", sequence("normalizer", vec![several("normalizer", &replace, 1), replace.clone()]), "Replace"),
+        ("normalizer", several("normalizer", &regex, 2), "z?"),
+        ("normalizer", several("normalizer", &no_type, 2), "zzz"),
+        ("normalizer", several("normalizer", &prepend, 2), "Prepend"),
+        ("normalizer", several("normalizer", &json!({"type": "NFKD"}), 3), "NFKD"),
+        ("normalizer", several("normalizer", &json!({"type": "ByteLevel"}), 10), "ByteLevel"),
+        ("normalizer", table, "Precompiled"),
+        ("pre_tokenizer", several("pre_tokenizer", &bytes, 10), "ByteLevel"),
+        ("pre_tokenizer", several("pre_tokenizer", &metaspace, 5), "Metaspace"),
+        ("decoder", several("decoder", &replace, 2), "Replace"),
+        ("decoder", several("decoder", &bytes, 5), "ByteLevel"),
+        ("decoder", several("decoder", &json!({"type": "BPEDecoder", "suffix": ""}), 3), "BPEDecoder"),
+        ("post_processor", template(2), "2 times"),
+        ("post_processor", template(0), "0 times"),
+        ("post_processor", several("post_processor", &template(3), 1), "3 times"),
+    ] {
+        let error = with_part(part, &rules).map(|_| ()).unwrap_err();
+        assert!(error.contains("tokenizer.json") && error.contains(part), "{part}, {rules}: {error}");
+        assert!(error.contains(named) && error.lines().count() == 1 && error.len() < 500, "{part}, {rules}: {error}");
+    }
+    // The crate takes this for a replacement, whatever it says.
+    let text = format!(
+        r#"{{"added_tokens": [],
+            "normalizer": {{"type": "ByteLevel", "type": "ByteLevel", "pattern": {{"String": "z"}}, "content": "{}"}},
+            "model": {{"type": "WordLevel", "vocab": {{"a": 0}}, "unk_token": "a"}}}}"#,
+        "z".repeat(600)
+    );
+    let error = Tokenizer::from_bytes(Path::new("x"), text.as_bytes()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("Replace"), "{error}");
+    // What SentencePiece's models have, with a table whose longest replacement is that of Unicode's own.
+    let table = json!({"type": "Precompiled", "precompiled_charsmap": format!("AAAAAHh4{}", "eHh4".repeat(10))});
+    let blanks = json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "});
+    for (part, rules) in [
+        ("normalizer", sequence("normalizer", vec![table, blanks])),
+        ("normalizer", sequence("normalizer", vec![json!({"type": "NFKC"}), json!({"type": "Lowercase"})])),
+        ("pre_tokenizer", metaspace),
+        ("post_processor", several("post_processor", &template(1), 2)),
+    ] {
+        assert!(with_part(part, &rules).is_ok(), "{part}, {rules}");
+    }
+    // A long text would have no room if it were all `z`.
+    let once = json!({"type": "Replace", "pattern": {"String": "z"}, "content": "z".repeat(500)});
+    let tokenizer = with_part("normalizer", &once).unwrap();
+    assert_eq!(tokenizer.encode("yz").len(), 501);
+    assert!(tokenizer.encode(&"y".repeat(300_000)).is_empty());
+}
+
+/// The `tokenizers` library (0.23.3) leaves such characters out.
+#[test]
+fn text_of_which_a_part_has_no_token_has_no_tokens() {
+    let description = |unknown: Value| {
+        json!({
+            "version": "1.0", "added_tokens": [], "normalizer": {"type": "NFC"}, "pre_tokenizer": null, "decoder": null,
+            "post_processor": null,
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "?": 3}, "merges": [["a", "b"]],
+                "unk_token": unknown},
+        })
+        .to_string()
+    };
+    let open = |unknown: Value| Tokenizer::from_bytes(Path::new("x"), description(unknown).as_bytes()).unwrap();
+    let without = open(Value::Null);
+    assert_eq!(without.encode("abba"), [2, 1, 0]);
+    assert!(without.encode("a€b").is_empty());
+    assert_eq!(without.encode("ab?"), [2, 3]);
+    assert_eq!((without.n_vocab(), without.contains(4)), (4, false));
+    assert_eq!(open(json!("?")).encode("a€b"), [0, 3, 1]);
+}
+
 #[test]
 fn ids_without_a_token_are_told_from_tokens() {
     assert!(GPT2.contains(50256) && !GPT2.contains(50257));

@@ -217,6 +217,7 @@ fn settings_are_understood_or_refused_by_name() {
         ("qwen3", "layer_types", json!(["full_attention"]), "layer_types"),
         ("smollm3", "no_rope_layers", json!([1]), "no_rope_layers"),
         ("gemma", "hidden_activation", json!("silu"), "hidden_act"),
+        ("gemma", "hidden_act", json!("relu"), "`hidden_act` should be the same as hidden_activation"),
         ("gemma-2", "use_bidirectional_attention", json!(true), "use_bidirectional_attention"),
         ("gemma-2", "layer_types", json!(["full_attention", "chunked_attention"]), "layer_types"),
         ("gemma-2", "sliding_window", json!(null), "sliding_window"),
@@ -273,6 +274,38 @@ fn settings_are_understood_or_refused_by_name() {
             (found, _) => panic!("{name}, {key} {value}: {found:?}"),
         }
     }
+}
+
+/// Versions of Gemma's class read one or the other of two settings, and one class of Gemma 3 leaves out a cap.
+#[test]
+fn what_versions_compute_differently_is_refused() {
+    let folder = Copied::new("gemma").unwrap();
+    folder.set("hidden_act", Value::Null).unwrap();
+    let opened = |activation: &str| {
+        folder.set("hidden_activation", json!(activation)).unwrap();
+        checkpoint::open(&folder.path).map(|found| found.config.mlp).map_err(|error| error.to_string())
+    };
+    let error = opened("relu").unwrap_err();
+    assert!(error.contains("`hidden_activation` should be the same as hidden_act"), "{error}");
+    let tanh = opened("gelu_pytorch_tanh").unwrap();
+    folder.set("hidden_act", json!("relu")).unwrap();
+    assert_ne!(opened("relu").unwrap(), tanh);
+
+    let folder = Copied::new("gemma-3-images").unwrap();
+    let config = fs::read_to_string(folder.path.join("config.json")).unwrap();
+    let mut text = serde_json::from_str::<Value>(&config).unwrap()["text_config"].take();
+    text["final_logit_softcapping"] = json!(30.0);
+    folder.set("text_config", text).unwrap();
+    let error = checkpoint::open(&folder.path).map(|found| found.origin).unwrap_err().to_string();
+    assert!(error.contains("`text_config.final_logit_softcapping` should be null"), "{error}");
+}
+
+#[test]
+fn an_adapter_beside_a_model_is_refused() {
+    let folder = Copied::new("llama-biases").unwrap();
+    fs::write(folder.path.join("adapter_config.json"), r#"{"peft_type": "LORA"}"#).unwrap();
+    let error = checkpoint::open(&folder.path).map(|found| found.origin).unwrap_err().to_string();
+    assert!(error.contains("adapter_config.json") && error.contains("merge"), "{error}");
 }
 
 #[test]

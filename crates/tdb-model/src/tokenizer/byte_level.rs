@@ -20,9 +20,18 @@ pub(super) struct ByteLevelBpe {
     of_byte: [u32; 256],
     /// Pair of tokens to (rank, token); lower ranks are joined first.
     merges: HashMap<(u32, u32), (u32, u32)>,
-    added: Vec<(String, u32)>,
-    /// Finds the added tokens, of several at one place the longest.
-    added_pattern: Option<Regex>,
+    added: Vec<Added>,
+    /// What finds the added tokens, of several at one place the longest: first those that are not `normalized`, then the
+    /// others in what is between them.
+    added_patterns: Vec<Regex>,
+}
+
+/// A token that is recognised wherever its content stands in a text.
+#[derive(Debug)]
+pub(super) struct Added {
+    pub id: u32,
+    pub content: String,
+    pub normalized: bool,
 }
 
 /// Splits text into words, over which no token reaches. GPT-2's pattern ends in `\s+(?!\S)|\s+`: of a run of spaces
@@ -55,7 +64,7 @@ pub(super) fn gpt2() -> ByteLevelBpe {
         merges.push((a, b, tokens.len() as u32));
         tokens.push(joined);
     }
-    let end = (END_OF_TEXT.to_owned(), tokens.len() as u32);
+    let end = Added { id: tokens.len() as u32, content: END_OF_TEXT.to_owned(), normalized: false };
     let tokens = tokens.into_iter().enumerate().map(|(id, bytes)| (id as u32, bytes));
     match ByteLevelBpe::new(tokens.collect(), &merges, vec![end]) {
         Ok(bpe) => bpe,
@@ -77,17 +86,13 @@ impl ByteLevelBpe {
     ///
     /// # Errors
     /// If a single byte has no token, or ids are not plausible.
-    pub fn new(
-        tokens: Vec<(u32, Vec<u8>)>,
-        merges: &[(u32, u32, u32)],
-        added: Vec<(String, u32)>,
-    ) -> Result<Self, String> {
-        let largest = tokens.iter().map(|(id, _)| *id).chain(added.iter().map(|(_, id)| *id)).max().unwrap_or(0);
+    pub fn new(tokens: Vec<(u32, Vec<u8>)>, merges: &[(u32, u32, u32)], added: Vec<Added>) -> Result<Self, String> {
+        let largest = tokens.iter().map(|(id, _)| *id).chain(added.iter().map(|token| token.id)).max().unwrap_or(0);
         super::check_largest(largest, tokens.len() + added.len())?;
         let mut bytes = Vec::new();
         let mut ranges = vec![0..0; largest as usize + 1];
         let mut of_byte = [None; 256];
-        let added_bytes = added.iter().map(|(text, id)| (*id, text.as_bytes()));
+        let added_bytes = added.iter().map(|token| (token.id, token.content.as_bytes()));
         for (id, token) in tokens.iter().map(|(id, token)| (*id, token.as_slice())).chain(added_bytes) {
             let start = bytes.len() as u32;
             bytes.extend_from_slice(token);
@@ -104,10 +109,14 @@ impl ByteLevelBpe {
         }
         let mut by_pair = HashMap::with_capacity(merges.len());
         for (rank, &(left, right, joined)) in merges.iter().enumerate() {
-            by_pair.entry((left, right)).or_insert((rank as u32, joined));
+            // Of a merge that stands there twice the last place counts, as in the `tokenizers` crate.
+            by_pair.insert((left, right), (rank as u32, joined));
         }
-        let added_pattern = added_pattern(&added)?;
-        Ok(ByteLevelBpe { bytes, ranges, of_byte: single, merges: by_pair, added, added_pattern })
+        let mut added_patterns = Vec::new();
+        for normalized in [false, true] {
+            added_patterns.extend(added_pattern(added.iter().filter(|token| token.normalized == normalized))?);
+        }
+        Ok(ByteLevelBpe { bytes, ranges, of_byte: single, merges: by_pair, added, added_patterns })
     }
 
     /// One more than the largest token.
@@ -123,20 +132,26 @@ impl ByteLevelBpe {
 
     /// The added token of this text.
     pub fn added(&self, text: &str) -> Option<u32> {
-        self.added.iter().find(|(content, _)| content == text).map(|(_, id)| *id)
+        self.added.iter().find(|token| token.content == text).map(|token| token.id)
     }
 
     /// The tokens of a text, added tokens included.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3);
+        self.encode_between(text, &self.added_patterns, &mut ids);
+        ids
+    }
+
+    /// The tokens of a text in which these patterns have still to be looked for.
+    fn encode_between(&self, text: &str, patterns: &[Regex], ids: &mut Vec<u32>) {
+        let Some((pattern, others)) = patterns.split_first() else { return self.encode_plain(text, ids) };
         let mut at = 0;
-        for found in self.added_pattern.iter().flat_map(|pattern| pattern.find_iter(text)) {
-            self.encode_plain(&text[at..found.start()], &mut ids);
+        for found in pattern.find_iter(text) {
+            self.encode_between(&text[at..found.start()], others, ids);
             ids.extend(self.added(found.as_str()));
             at = found.end();
         }
-        self.encode_plain(&text[at..], &mut ids);
-        ids
+        self.encode_between(&text[at..], others, ids);
     }
 
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
@@ -182,8 +197,8 @@ impl ByteLevelBpe {
 }
 
 /// An alternation takes the first that fits; longer ones first makes that the longest.
-fn added_pattern(added: &[(String, u32)]) -> Result<Option<Regex>, String> {
-    let mut contents: Vec<&str> = added.iter().map(|(content, _)| content.as_str()).filter(|c| !c.is_empty()).collect();
+fn added_pattern<'a>(added: impl Iterator<Item = &'a Added>) -> Result<Option<Regex>, String> {
+    let mut contents: Vec<&str> = added.map(|token| token.content.as_str()).collect();
     if contents.is_empty() {
         return Ok(None);
     }

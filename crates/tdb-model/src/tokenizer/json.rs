@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::byte_level::{ByteLevelBpe, alphabet};
+use super::byte_level::{Added, ByteLevelBpe, alphabet};
 
 /// Everything but the vocabulary, which can have another form in other models.
 #[derive(Deserialize)]
@@ -48,6 +48,8 @@ struct AddedToken {
     lstrip: bool,
     #[serde(default)]
     rstrip: bool,
+    #[serde(default)]
+    normalized: bool,
 }
 
 #[derive(Deserialize)]
@@ -71,7 +73,7 @@ enum Merge {
 /// The tokenizer, if it is byte-level BPE exactly as GPT-2 does it, with any vocabulary; `None` if it is another kind.
 ///
 /// # Errors
-/// If the text is no `tokenizer.json`, or its merges do not fit its vocabulary.
+/// If the text is no `tokenizer.json`, its merges do not fit its vocabulary, or two tokens are at odds.
 pub(super) fn byte_level_bpe(text: &[u8]) -> Result<Option<ByteLevelBpe>, String> {
     let description: Description = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if !is_gpt2_kind(&description) {
@@ -80,14 +82,17 @@ pub(super) fn byte_level_bpe(text: &[u8]) -> Result<Option<ByteLevelBpe>, String
     let Ok(Bpe { model }) = serde_json::from_slice(text) else { return Ok(None) };
     let bytes: HashMap<char, u8> = alphabet().into_iter().map(|(byte, shown)| (shown, byte)).collect();
     let decode = |token: &str| token.chars().map(|c| bytes.get(&c).copied()).collect::<Option<Vec<u8>>>();
-    let added: Vec<(String, u32)> = description.added_tokens.into_iter().map(|t| (t.content, t.id)).collect();
+    let added = description.added_tokens.into_iter().filter(|token| !token.content.is_empty());
+    let added = added.map(|AddedToken { id, content, normalized, .. }| Added { id, content, normalized });
+    let added: Vec<Added> = added.collect();
+    check_ids(&model.vocab, &added)?;
 
     let mut tokens = Vec::with_capacity(model.vocab.len());
     for (token, &id) in &model.vocab {
         match decode(token) {
             Some(bytes) => tokens.push((id, bytes)),
             // A token in plain text can only be reached as an added token.
-            None if added.iter().any(|(content, _)| content == token) => {}
+            None if added.iter().any(|added| added.content == *token) => {}
             None => return Err(format!("the token {token:?} has characters that stand for no byte")),
         }
     }
@@ -105,6 +110,38 @@ pub(super) fn byte_level_bpe(text: &[u8]) -> Result<Option<ByteLevelBpe>, String
         merges.push((id_of(left)?, id_of(right)?, id_of(&[left, right].concat())?));
     }
     ByteLevelBpe::new(tokens, &merges, added).map(Some)
+}
+
+/// Every token has an id of its own, and the added tokens have those that the `tokenizers` library would give them: it
+/// reads no ids, but counts on from the number of tokens in the vocabulary.
+fn check_ids(vocab: &HashMap<String, u32>, added: &[Added]) -> Result<(), String> {
+    let mut by_id: Vec<(u32, &str)> = vocab.iter().map(|(token, id)| (*id, token.as_str())).collect();
+    by_id.sort_unstable();
+    if let Some([(id, one), (_, other)]) = by_id.array_windows().find(|[one, other]| one.0 == other.0) {
+        return Err(format!("the tokens {one:?} and {other:?} have the same id, {id}"));
+    }
+    let mut new: HashMap<&str, u32> = HashMap::new();
+    for Added { id, content, .. } in added {
+        let next = (vocab.len() + new.len()) as u32;
+        match vocab.get(content).or_else(|| new.get(content.as_str())) {
+            Some(known) if known == id => {}
+            Some(known) => return Err(format!("the added token {content:?} has the ids {id} and {known}")),
+            None => {
+                if let Ok(at) = by_id.binary_search_by_key(id, |token| token.0) {
+                    let other = by_id[at].1;
+                    return Err(format!("the added token {content:?} and the token {other:?} have the same id, {id}"));
+                }
+                if *id != next {
+                    return Err(format!(
+                        "the added token {content:?} has the id {id}, where the next one, {next}, is what the \
+                         `tokenizers` library would give it"
+                    ));
+                }
+                new.insert(content, *id);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_gpt2_kind(description: &Description) -> bool {

@@ -3,17 +3,20 @@
 use std::ops::Range;
 
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{ModelWrapper, Tokenizer};
 
+use super::growth;
 use crate::guarded::guarded;
 
-const CRATE: &str = "the `tokenizers` crate";
+pub(super) const CRATE: &str = "the `tokenizers` crate";
 
 /// A tokenizer of the `tokenizers` crate that answers the same every time.
 #[derive(Debug)]
 pub(super) struct Other {
     tokenizer: Tokenizer,
     n_vocab: usize,
+    /// Bytes of the longest text that is split: whatever the rules make of it has room in memory.
+    longest: usize,
     /// A token with its text, before which others are decoded: many decoders take away the blank before a first token.
     before: Option<(u32, String)>,
 }
@@ -22,18 +25,22 @@ impl Other {
     /// Reads a `tokenizer.json`. Settings for training and for batches (dropout, padding, truncation) are left out.
     ///
     /// # Errors
-    /// If it describes no tokenizer, or one that the crate cannot read.
-    pub fn from_bytes(text: &[u8]) -> Result<Self, String> {
-        let text = prepared(text)?;
+    /// If it describes no tokenizer, one that the crate cannot read, or one whose rules make texts too long.
+    pub fn from_bytes(text: &[u8], description: Value) -> Result<Self, String> {
+        /// Bytes that a text may become.
+        const MOST: usize = 1 << 27;
+        let text = prepared(text, description)?;
+        let longest = MOST / growth::of_texts(&text)?;
         let read = guarded(CRATE, || Tokenizer::from_bytes(&text))?;
         let mut tokenizer = read.map_err(|error| error.to_string())?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+        need_every_character(&mut tokenizer);
         let vocabulary = tokenizer.get_vocab(true);
         let largest = vocabulary.values().max().copied();
         super::check_largest(largest.unwrap_or(0), vocabulary.len())?;
         let n_vocab = largest.map_or(0, |id| id as usize + 1);
-        let mut other = Self { tokenizer, n_vocab, before: None };
+        let mut other = Self { tokenizer, n_vocab, longest, before: None };
         // Without a decoder tokens are words, and blanks belong to none of them.
         if other.tokenizer.get_decoder().is_some() {
             other.before = other.encode("a").last().map(|(id, _)| (*id, other.decode(&[*id])));
@@ -55,10 +62,11 @@ impl Other {
         self.tokenizer.id_to_token(id).is_some()
     }
 
-    /// The tokens with the bytes of the text that each stands for. Text for which the vocabulary has no token and no
-    /// unknown token either has no tokens, and the caller will say so; nor has text that the crate would not split rightly.
+    /// The tokens with the bytes of the text that each stands for. Text for a part of which the vocabulary has no token
+    /// and no unknown token either has no tokens, and the caller will say so; nor has text that the crate would not split
+    /// rightly, or that is too long.
     pub fn encode(&self, text: &str) -> Vec<(u32, Range<usize>)> {
-        if has_long_blank(text) {
+        if text.len() > self.longest || has_long_blank(text) {
             return Vec::new();
         }
         let Ok(Ok(encoding)) = guarded(CRATE, || self.tokenizer.encode(text, false)) else { return Vec::new() };
@@ -96,18 +104,32 @@ fn has_long_blank(text: &str) -> bool {
 /// The description without dropout, checked for what the crate takes for granted.
 ///
 /// # Errors
-/// If it is no JSON, or a merge of a BPE does not begin with the prefix of continuing words.
-fn prepared(text: &[u8]) -> Result<Vec<u8>, String> {
-    let mut value: Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let Some(model) = value.get_mut("model").and_then(Value::as_object_mut) else { return Ok(text.to_vec()) };
+/// If a merge of a BPE does not begin with the prefix of continuing words.
+fn prepared(text: &[u8], mut description: Value) -> Result<Vec<u8>, String> {
+    let Some(model) = description.get_mut("model").and_then(Value::as_object_mut) else { return Ok(text.to_vec()) };
     check_prefix(model)?;
     match model.get_mut("dropout") {
         None | Some(Value::Null) => Ok(text.to_vec()),
         Some(dropout) => {
             *dropout = Value::Null;
-            serde_json::to_vec(&value).map_err(|error| error.to_string())
+            serde_json::to_vec(&description).map_err(|error| error.to_string())
         }
     }
+}
+
+/// A BPE without an unknown token leaves out what it has no token for; with one that does not exist it stops there.
+fn need_every_character(tokenizer: &mut Tokenizer) {
+    let ModelWrapper::BPE(bpe) = tokenizer.get_model() else { return };
+    if bpe.unk_token.is_some() {
+        return;
+    }
+    let mut bpe = bpe.clone();
+    let mut name = "?".to_owned();
+    while tokenizer.token_to_id(&name).is_some() {
+        name.push('?');
+    }
+    bpe.unk_token = Some(name);
+    tokenizer.with_model(bpe);
 }
 
 fn check_prefix(model: &serde_json::Map<String, Value>) -> Result<(), String> {

@@ -48,10 +48,18 @@ fn gemma(settings: &Settings<'_>) -> Result<Config, CheckpointError> {
         None => Ok(None),
     };
     let (new, old) = (named("hidden_activation")?, named("hidden_act")?);
-    if new.is_some() && old.is_some() && new != old {
-        return Err(settings.unexpected("hidden_act", "the same as hidden_activation"));
+    // Versions of the class read one or the other, and take this one where it is absent.
+    let absent = Activation::GeluTanh;
+    let both = new.unwrap_or(absent);
+    if both != old.unwrap_or(absent) {
+        let (key, other) = match new {
+            Some(_) if old.is_none() => ("hidden_activation", "hidden_act"),
+            _ => ("hidden_act", "hidden_activation"),
+        };
+        let expected = format!("the same as {other}, which is \"gelu_pytorch_tanh\" where it is absent");
+        return Err(settings.unexpected(key, &expected));
     }
-    config.mlp = MlpKind::Gated(new.or(old).unwrap_or(Activation::GeluTanh));
+    config.mlp = MlpKind::Gated(both);
     Ok(config)
 }
 
@@ -142,6 +150,10 @@ fn gemma3_with_images(settings: &Settings<'_>) -> Result<Config, CheckpointError
     let text = text.ok_or_else(|| CheckpointError::missing(settings.path(), "text_config"))?;
     if text.get("model_type").is_some_and(|kind| kind != "gemma3_text") {
         return Err(text.unexpected("model_type", "\"gemma3_text\""));
+    }
+    // Of the classes that read this part, the one that also sees images leaves it out.
+    if text.get("final_logit_softcapping").is_some() {
+        return Err(text.unexpected("final_logit_softcapping", "null in a model that also sees images"));
     }
     let mut config = gemma3(&text)?;
     let tied = settings.flag("tie_word_embeddings", config.tied)?;

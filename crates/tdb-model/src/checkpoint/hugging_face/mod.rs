@@ -28,7 +28,7 @@ use std::path::Path;
 use serde_json::{Map, Value as Json};
 
 use super::Checkpoint;
-use super::bytes::{Bytes, parse_json, read_json};
+use super::bytes::{Bytes, is_there, parse_json, read_json};
 use super::error::CheckpointError;
 use super::safetensors_file::TensorFile;
 use super::settings::Settings;
@@ -80,8 +80,14 @@ const HEADS: [&str; 6] = ["score.", "classifier.", "qa_outputs.", "multiple_choi
 /// Reads a folder; matrices of 32-bit floats stay in its files.
 ///
 /// # Errors
-/// A setting, file or tensor that is missing, does not fit, or is not known.
+/// A setting, file or tensor that is missing, does not fit, or is not known, or an adapter beside the model.
 pub fn load(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    let adapter = folder.join("adapter_config.json");
+    if is_there(&adapter) {
+        let what = "an adapter changes what the model computes and is not read: merge it into the weights first \
+                    (peft's `merge_and_unload`), or take it out of the folder";
+        return Err(CheckpointError::damaged(&adapter, what));
+    }
     let path = folder.join("config.json");
     let json = read_json(&path)?;
     let (family, config) = read_config(&Settings::new(&path, &json))?;

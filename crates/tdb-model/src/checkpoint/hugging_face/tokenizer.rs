@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::checkpoint::bytes::{is_there, read_json, read_text};
+use crate::checkpoint::bytes::{is_there, parse_json, read_json, read_text};
 use crate::checkpoint::error::CheckpointError;
 use crate::tokenizer::{END_OF_TEXT, Tokenizer};
+
+const CONFIG: &str = "tokenizer_config.json";
+const SPECIAL: &str = "special_tokens_map.json";
 
 /// How Qwen splits texts into words.
 const QWEN_WORDS: &str =
@@ -24,7 +28,7 @@ pub(super) fn open(folder: &Path, model_type: &str) -> Result<Tokenizer, Checkpo
     if is_there("tokenizer.json") || !pairs {
         let other = ["tokenizer.model", "spiece.model", "vocab.txt"].into_iter().find(|name| is_there(name));
         return match other.filter(|_| !is_there("tokenizer.json")) {
-            None => Tokenizer::from_file(&path),
+            None => whole(folder, model_type),
             Some(other) => Err(CheckpointError::damaged(
                 &path,
                 format!(
@@ -35,8 +39,7 @@ pub(super) fn open(folder: &Path, model_type: &str) -> Result<Tokenizer, Checkpo
         };
     }
     let description = describe(folder, model_type)?;
-    let text = serde_json::to_vec(&description).map_err(|error| CheckpointError::damaged(&path, error.to_string()))?;
-    Tokenizer::from_bytes(&folder.join("vocab.json"), &text)
+    from_description(&folder.join("vocab.json"), &description)
 }
 
 /// The token that texts begin with in the way of the model's kind, if there is one: what the tokenizer's files say, or
@@ -52,7 +55,7 @@ pub(super) fn beginning(
     if ["gpt2", "gpt_neo", "gpt_neox"].contains(&model_type) {
         return Ok(tokenizer.added(END_OF_TEXT));
     }
-    let path = folder.map(|folder| folder.join("tokenizer_config.json")).filter(|path| is_there(path));
+    let path = folder.map(|folder| folder.join(CONFIG)).filter(|path| is_there(path));
     let Some(path) = path else { return Ok(tokenizer.beginning()) };
     let settings = read_json(&path)?;
     let named = settings.get("bos_token").and_then(content).and_then(|text| tokenizer.added(text));
@@ -64,9 +67,85 @@ pub(super) fn beginning(
     }
 }
 
+/// The rules of a `tokenizer.json` that can put a blank before a text.
+#[derive(Deserialize)]
+struct Rules {
+    #[serde(default)]
+    normalizer: Json,
+    #[serde(default)]
+    pre_tokenizer: Json,
+}
+
+/// The tokenizer of a `tokenizer.json`, with a blank before texts or without as `tokenizer_config.json` has it.
+fn whole(folder: &Path, model_type: &str) -> Result<Tokenizer, CheckpointError> {
+    let path = folder.join("tokenizer.json");
+    let text = read_text(&path)?;
+    let settings = optional(folder, CONFIG)?;
+    let Some(wanted) = add_prefix_space(folder, &settings)? else {
+        return Tokenizer::from_bytes(&path, text.as_bytes());
+    };
+    let rules: Rules = serde_json::from_str(&text)
+        .map_err(|error| CheckpointError::damaged(&path, format!("not a tokenizer: {error}")))?;
+    let found = puts_a_blank(&rules.normalizer) || puts_a_blank(&rules.pre_tokenizer);
+    if found == wanted {
+        return Tokenizer::from_bytes(&path, text.as_bytes());
+    }
+    let absent = match model_type {
+        "gpt2" | "gpt_neo" => "GPT2Tokenizer",
+        "gpt_neox" => "GPTNeoXTokenizer",
+        _ => "",
+    };
+    let class = settings.get("tokenizer_class").and_then(Json::as_str).unwrap_or(absent);
+    // Every version of these classes sets it; of the others some do and some do not.
+    let is_set = ["GPT2Tokenizer", "GPTNeoXTokenizer"].contains(&class.trim_end_matches("Fast"))
+        && rules.pre_tokenizer.get("type").is_some_and(|kind| kind == "ByteLevel")
+        && !puts_a_blank(&rules.normalizer);
+    if !is_set {
+        let expected = format!("{found}, which is what tokenizer.json does: it is not clear which of the two counts");
+        return Err(CheckpointError::unexpected(&folder.join(CONFIG), "add_prefix_space", expected, wanted));
+    }
+    let mut description = parse_json(&path, text.as_bytes())?;
+    description["pre_tokenizer"]["add_prefix_space"] = json!(wanted);
+    from_description(&path, &Json::Object(description))
+}
+
+fn puts_a_blank(rule: &Json) -> bool {
+    let any = |key: &str| rule.get(key).and_then(Json::as_array).is_some_and(|rules| rules.iter().any(puts_a_blank));
+    match rule.get("type").and_then(Json::as_str) {
+        Some("Sequence") => any("normalizers") || any("pretokenizers"),
+        Some("ByteLevel") => rule.get("add_prefix_space") == Some(&Json::Bool(true)),
+        Some("Metaspace") => rule.get("prepend_scheme").is_none_or(|scheme| scheme != "never"),
+        Some("Prepend") => true,
+        _ => false,
+    }
+}
+
+/// Whether a text without a blank before it gets one, if `tokenizer_config.json` says so or not so.
+fn add_prefix_space(folder: &Path, settings: &Map<String, Json>) -> Result<Option<bool>, CheckpointError> {
+    match settings.get("add_prefix_space") {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Bool(wanted)) => Ok(Some(*wanted)),
+        Some(other) => {
+            let expected = "true, false or null";
+            Err(CheckpointError::unexpected(&folder.join(CONFIG), "add_prefix_space", expected, other))
+        }
+    }
+}
+
+fn from_description(path: &Path, description: &Json) -> Result<Tokenizer, CheckpointError> {
+    let text = serde_json::to_vec(description).map_err(|error| CheckpointError::damaged(path, error.to_string()))?;
+    Tokenizer::from_bytes(path, &text)
+}
+
 /// What stands in a `tokenizer.json` for these files.
 fn describe(folder: &Path, model_type: &str) -> Result<Json, CheckpointError> {
-    let byte_level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": regex});
+    let settings = optional(folder, CONFIG)?;
+    let prefix_space = add_prefix_space(folder, &settings)?.unwrap_or(false);
+    let byte_level = |regex: bool| {
+        json!({
+            "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": false, "use_regex": regex
+        })
+    };
     let (normalizer, pre_tokenizer) = match model_type {
         "gpt2" | "gpt_neo" => (Json::Null, byte_level(true)),
         "qwen2" | "qwen3" => {
@@ -85,7 +164,7 @@ fn describe(folder: &Path, model_type: &str) -> Result<Json, CheckpointError> {
     let merges = read_text(&folder.join("merges.txt"))?;
     let merges: Vec<&str> =
         merges.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.starts_with("#version")).collect();
-    let added = added_tokens(folder, &vocab)?;
+    let added = added_tokens(folder, &settings, &vocab)?;
     Ok(json!({
         "added_tokens": added, "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
         "decoder": byte_level(true), "model": {"type": "BPE", "vocab": vocab, "merges": merges},
@@ -93,36 +172,65 @@ fn describe(folder: &Path, model_type: &str) -> Result<Json, CheckpointError> {
 }
 
 /// Tokens that are recognised wherever they stand in a text, from all the places where they may be named.
-fn added_tokens(folder: &Path, vocab: &Map<String, Json>) -> Result<Vec<Json>, CheckpointError> {
-    let optional = |name: &str| match folder.join(name) {
-        path if is_there(&path) => read_json(&path),
-        _ => Ok(Map::new()),
-    };
-    let (settings, special) = (optional("tokenizer_config.json")?, optional("special_tokens_map.json")?);
+fn added_tokens(
+    folder: &Path,
+    settings: &Map<String, Json>,
+    vocab: &Map<String, Json>,
+) -> Result<Vec<Json>, CheckpointError> {
+    let special = optional(folder, SPECIAL)?;
+    let mut named: Vec<&Json> = Vec::new();
+    for (file, all) in [(CONFIG, settings), (SPECIAL, &special)] {
+        named.extend(all.iter().filter(|(key, _)| key.ends_with("_token")).map(|(_, token)| token));
+        for key in ["additional_special_tokens", "extra_special_tokens"] {
+            match all.get(key) {
+                None | Some(Json::Null) => {}
+                Some(Json::Array(tokens)) => named.extend(tokens),
+                Some(Json::Object(tokens)) => named.extend(tokens.values()),
+                Some(other) => {
+                    return Err(CheckpointError::unexpected(
+                        &folder.join(file),
+                        key,
+                        "a list of tokens or null",
+                        other,
+                    ));
+                }
+            }
+        }
+    }
+    let is_named = |text: &str| named.iter().any(|token| content(token) == Some(text));
     let mut all: BTreeMap<u64, Json> = BTreeMap::new();
-    let mut add = |id: Option<u64>, token: &Json| {
+    // Tokens that are special are looked for in the text as it is, unless they say otherwise.
+    let mut add = |id: Option<u64>, token: &Json, special: bool| {
         if let (Some(id), Some(text)) = (id, content(token)) {
-            let flag = |key: &str| token.get(key).and_then(Json::as_bool).unwrap_or(false);
+            let flag = |key: &str, absent: bool| token.get(key).and_then(Json::as_bool).unwrap_or(absent);
             all.entry(id).or_insert_with(|| {
                 json!({
-                    "id": id, "content": text, "special": true, "normalized": false, "lstrip": flag("lstrip"),
-                    "rstrip": flag("rstrip"), "single_word": flag("single_word"),
+                    "id": id, "content": text, "special": true, "normalized": flag("normalized", !special),
+                    "lstrip": flag("lstrip", false), "rstrip": flag("rstrip", false),
+                    "single_word": flag("single_word", false),
                 })
             });
         }
     };
     for (id, token) in settings.get("added_tokens_decoder").and_then(Json::as_object).into_iter().flatten() {
-        add(id.parse().ok(), token);
+        let special = token.get("special").and_then(Json::as_bool).unwrap_or(false);
+        add(id.parse().ok(), token, special);
     }
-    for (text, id) in &optional("added_tokens.json")? {
-        add(id.as_u64(), &json!(text));
+    for (text, id) in &optional(folder, "added_tokens.json")? {
+        add(id.as_u64(), &json!(text), is_named(text));
     }
-    let named = settings.iter().chain(&special).filter(|(key, _)| key.ends_with("_token")).map(|(_, token)| token);
     let default = json!(END_OF_TEXT);
-    for token in named.chain([&default]) {
-        add(content(token).and_then(|text| vocab.get(text)?.as_u64()), token);
+    for token in named.iter().copied().chain([&default]) {
+        add(content(token).and_then(|text| vocab.get(text)?.as_u64()), token, true);
     }
     Ok(all.into_values().collect())
+}
+
+fn optional(folder: &Path, name: &str) -> Result<Map<String, Json>, CheckpointError> {
+    match folder.join(name) {
+        path if is_there(&path) => read_json(&path),
+        _ => Ok(Map::new()),
+    }
 }
 
 /// A token's text, which stands alone or with its settings.
