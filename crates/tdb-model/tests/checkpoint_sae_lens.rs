@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Value, json};
-use tdb_model::checkpoint::{self, sae_lens};
-use tdb_model::{AutoencoderSite, Config, LatentActivation, NamedAutoencoder};
+use tdb_model::checkpoint::{self, DictionaryOptions, sae_lens};
+use tdb_model::{AutoencoderSite, Config, LatentActivation, NamedAutoencoder, Normalization};
 
 fn shape() -> Config {
     Config::gpt2(2, 4, 2, 6, 5, 9)
@@ -203,6 +203,121 @@ fn settings_decide_what_is_computed() {
     named(&|_| {}, std::slice::from_ref(&threshold), "threshold");
     named(&|_| {}, &[("b_gate", vec![5], vec![0.0; 5])], "b_gate");
     named(&|_| {}, &[("scaling_factor", vec![5], vec![2.0; 5])], "scaling_factor");
+}
+
+/// A layer of version 6 with these changes of its settings.
+fn version_6_with(change: impl Fn(&mut Value)) -> Result<NamedAutoencoder, String> {
+    let folder = Folder::new();
+    let mut config = version_6("standard", "blocks.1.hook_resid_post", 4);
+    change(&mut config);
+    write_layer(&folder.path.join("a"), &config, 4, &[]);
+    folder.open()
+}
+
+#[test]
+fn what_stands_in_two_places_is_the_same() {
+    let topk = |config: &mut Value| {
+        config["architecture"] = json!("topk");
+        config["activation_fn_kwargs"] = json!({"k": 3});
+    };
+    for (key, value) in [
+        ("hook_name", json!("blocks.0.hook_resid_post")),
+        ("hook_layer", json!(0)),
+        ("metadata", json!("x")),
+        ("d_out", json!(5)),
+        ("hook_name_out", json!("blocks.1.hook_mlp_out")),
+        ("k", json!(3)),
+        ("activation_fn_kwargs", json!({"k": 3})),
+        ("activation_fn_kwargs", json!({"negative_slope": 0.5})),
+        ("input_scale", json!(2)),
+        ("scaling_factor", json!(3.0)),
+    ] {
+        let text = version_6_with(|config| config[key] = value.clone()).unwrap_err();
+        assert!(text.contains("cfg.json") && text.contains(key), "{key}: {text}");
+    }
+    let kwargs = |config: &mut Value| {
+        config["metadata"]["model_from_pretrained_kwargs"] = json!({"center_writing_weights": true});
+    };
+    let read = version_6_with(|config| {
+        kwargs(config);
+        config["model_from_pretrained_kwargs"] = Value::Null;
+        config["hook_name"] = json!("blocks.1.hook_resid_post");
+        config["sae_lens_training_version"] = json!("another");
+    });
+    assert_eq!(read.unwrap().layers[0].normalization, Normalization::Centered);
+    let text = version_6_with(|config| {
+        kwargs(config);
+        config["model_from_pretrained_kwargs"] = json!({});
+    });
+    assert!(text.unwrap_err().contains("metadata.model_from_pretrained_kwargs"));
+    let text = version_6_with(|config| {
+        config["activation_fn"] = json!("topk");
+        config["activation_fn_str"] = json!("relu");
+    });
+    let text = text.unwrap_err();
+    assert!(text.contains("`activation_fn` should be \"relu\", as `activation_fn_str`"), "{text}");
+    let with_k = |k: usize| {
+        version_6_with(|config| {
+            topk(config);
+            config["k"] = json!(k);
+        })
+    };
+    assert_eq!(with_k(3).unwrap().layers[0].activation, LatentActivation::TopK { k: 3, relu: true });
+    let text = with_k(4).unwrap_err();
+    assert!(text.contains("`k` should be 3, as `activation_fn_kwargs.k`, but is 4"), "{text}");
+}
+
+/// Weights that stay finite in SAELens' own arithmetic, but not when they are folded into each other.
+#[test]
+fn what_folding_would_lose_is_refused() {
+    let gated = |r: f32, magnitude: f32| {
+        let folder = Folder::new();
+        let path = folder.path.join("a");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("cfg.json"), version_6("gated", "blocks.1.hook_mlp_out", 4).to_string()).unwrap();
+        let tensors = [
+            ("W_enc", vec![4, 5], numbers(1, 20)),
+            ("W_dec", vec![5, 4], numbers(2, 20)),
+            ("b_dec", vec![4], vec![0.0; 4]),
+            ("b_gate", vec![5], vec![-2.0; 5]),
+            ("b_mag", vec![5], vec![magnitude; 5]),
+            ("r_mag", vec![5], vec![0.0, 0.0, 0.0, r, 0.0]),
+        ];
+        write_tensors(&path.join("sae_weights.safetensors"), &tensors);
+        folder.open()
+    };
+    for (r, magnitude) in [(0.0, 1.0), (-5.0, 1.0), (-30.0, -1.0), (80.0, 1.0)] {
+        let layer = gated(r, magnitude).unwrap().layers.remove(0);
+        let (w, threshold) = (layer.encoder.row(3)[2], (magnitude + 2.0 * r.exp()).max(0.0));
+        assert!((w / (numbers(1, 20)[13] * r.exp()) - 1.0).abs() < 1e-6);
+        assert!(matches!(layer.activation, LatentActivation::JumpRelu { threshold: t } if t[3] == threshold));
+    }
+    for (r, magnitude) in [(89.0, 1.0), (-15.0, 1.0), (-20.0, 1.0), (-120.0, 1.0)] {
+        let text = gated(r, magnitude).unwrap_err();
+        assert!(text.contains("`r_mag`") && text.contains(&format!("{r} at index 3")), "{text}");
+    }
+    let scaled = |of: &str, config: &Value, options: &DictionaryOptions| {
+        let folder = Folder::new();
+        let path = folder.path.join("a");
+        write_layer(&path, config, 4, &[]);
+        let large = |from| numbers(from, 20).into_iter().map(|x| x * 1e20).collect();
+        let tensors = [
+            ("W_enc", vec![4, 5], large(1)),
+            ("W_dec", vec![5, 4], large(2)),
+            ("b_enc", vec![5], numbers(3, 5)),
+            ("b_dec", vec![4], numbers(4, 4)),
+        ];
+        write_tensors(&path.join("sae_weights.safetensors"), &tensors);
+        let text = checkpoint::open_dictionary(&folder.path, options, &shape()).unwrap_err().to_string();
+        assert!(text.contains("sae_weights.safetensors") && text.contains(of), "{text}");
+    };
+    let mut config = version_6("topk", "blocks.1.hook_mlp_out", 4);
+    config["k"] = json!(2);
+    config["rescale_acts_by_decoder_norm"] = json!(true);
+    scaled("`W_dec`", &config, &DictionaryOptions::default());
+    let mut config = version_6("standard", "blocks.1.hook_mlp_out", 4);
+    config["normalize_activations"] = json!("expected_average_only_in");
+    scaled("`factor`", &config, &DictionaryOptions { factor: Some(1e-30), ..Default::default() });
 }
 
 #[test]

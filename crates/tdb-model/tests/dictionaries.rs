@@ -5,12 +5,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use tdb_model::checkpoint::{self, CheckpointError, DictionaryOptions, Precision, native, sae_lens};
 use tdb_model::{
-    Autoencoder, AutoencoderSite, AutoencoderWeights, Config, LatentActivation, Matrix, NamedAutoencoder,
+    Autoencoder, AutoencoderSite, AutoencoderWeights, Config, LatentActivation, Matrix, NamedAutoencoder, NormKind,
     Normalization, Numbers, Slot, numbers,
 };
+use tdb_testkit::torch;
+
+use crate::folder::{Named, write_tensors};
 
 /// The shape of the model that `fixtures/sae_lens/write.py` has in mind.
 fn shape() -> Config {
@@ -113,6 +117,26 @@ fn what_is_not_known_in_another_layout_is_refused_by_name() {
         ("dl-topk", "config.json", "\"activation_dim\": 6", "\"activation_dim\": 7", "activation_dim"),
         ("dl-topk", "config.json", "\"k\": 2", "\"k\": 6", "`trainer.k`"),
         ("dl-topk", "config.json", "AutoEncoderTopK", "AutoEncoder", "b_dec"),
+        ("dl-topk", "config.json", "\"k\": 2", "\"k\": 3", "`trainer.k` should be 2, as `k` of ae.pt, but is 3"),
+        ("dl-topk", "config.json", "resid_post_layer_1", "resid_post_layer_0", "`trainer.submodule_name`"),
+        ("dl-topk", "config.json", "\"io\": \"out\"", "\"rescale_acts\": 3.0", "`buffer.rescale_acts`"),
+        (
+            "dl-topk",
+            "config.json",
+            "\"buffer\"",
+            "\"normalize_activations\": true, \"buffer\"",
+            "normalize_activations",
+        ),
+        ("dl-standard", "config.json", "\"layer\": 1", "\"layer\": 1, \"k\": 2", "`trainer.k`"),
+        ("dl-standard", "config.json", "\"layer\": 1", "\"layer\": 1, \"activation\": \"topk\"", "as this layout"),
+        ("dl-new", "config.json", "\"layer\": 1", "\"layer\": 1, \"apply_b_dec_to_input\": true", "should be false"),
+        ("attention-saes", "gpt2-small_L0_Hcat_z_cfg.json", "\"layer\": 0", "\"layer\": 1", "as act_name says"),
+        ("attention-saes", "gpt2-small_L0_Hcat_z_cfg.json", "1.2", "1.2, \"architecture\": \"gated\"", "architecture"),
+        ("attention-saes", "gpt2-small_L0_Hcat_z_cfg.json", "1.2", "1.2, \"activation\": \"topk\"", "activation"),
+        ("attention-saes", "gpt2-small_L0_Hcat_z_cfg.json", "1.2", "1.2, \"input_scale\": 2", "input_scale"),
+        ("sparsify/layers.0", "cfg.json", "\"k\": 3", "\"k\": 3, \"signed\": true", "`signed` should be false"),
+        ("sparsify/layers.0", "cfg.json", "\"k\": 3", "\"k\": 3, \"normalize_io\": true", "normalize_io"),
+        ("sparsify/layers.0", "cfg.json", "\"num_latents\": 0", "\"num_latents\": 6", "`num_latents` should be 0 or 5"),
         ("sparsify/layers.0", "cfg.json", "\"topk\"", "\"groupmax\"", "groupmax"),
         ("sparsify/layers.0", "cfg.json", "\"d_in\": 6", "\"d_in\": 8", "d_in"),
         ("sparsify/layers.0", "cfg.json", "\"transcode\": false", "\"transcode\": true", "layers.3.mlp"),
@@ -121,9 +145,408 @@ fn what_is_not_known_in_another_layout_is_refused_by_name() {
         ("circuit-tracer-relu", "config.yaml", "mlp.hook_in", "hook_resid_mid", "hook_resid_mid"),
         ("circuit-tracer-relu", "config.yaml", "hook_mlp_out", "hook_resid_post", "hook_resid_post"),
         ("circuit-tracer-relu", "config.yaml", "scan:", "activation: groupmax\nscan:", "groupmax"),
+        (
+            "circuit-tracer-relu",
+            "config.yaml",
+            "scan:",
+            "activation: jump_relu\nscan:",
+            "activation_function.threshold",
+        ),
+        ("circuit-tracer-relu", "config.yaml", "scan:", "activation: topk\nscan:", "`k` is missing"),
+        ("circuit-tracer-relu", "config.yaml", "scan:", "k: 3\nscan:", "`k` should be absent"),
+        ("circuit-tracer-relu", "config.yaml", "scan:", "subtract_b_dec: true\nscan:", "subtract_b_dec"),
+        ("circuit-tracer-relu", "config.yaml", "scan:", "transcoders:\n- layer_0.safetensors\nscan:", "transcoders"),
+        ("circuit-tracer-relu", "config.yaml", "scan:", "transcoders:\n- hf://a/b/layer_0.safetensors\nscan:", "hf://"),
+        ("circuit-tracer-jump", "config.yaml", "scan:", "activation: relu\nscan:", "activation_function.threshold"),
+        (
+            "circuit-tracer-jump",
+            "config.yaml",
+            "scan:",
+            "activation: topk\nk: 2\nscan:",
+            "activation_function.threshold",
+        ),
     ] {
         let text = changed(of, file, replaced(from, to)).unwrap_err();
         assert!(text.contains(what), "{of}, {to}: {text}");
+    }
+}
+
+/// What is off, what says what is computed anyway, and what is of training.
+#[test]
+fn settings_that_change_nothing_are_accepted() {
+    for (of, file, from, to) in [
+        ("dl-topk", "config.json", "\"k\": 2, ", ""),
+        ("dl-standard", "config.json", "\"layer\": 1", "\"layer\": 1, \"activation\": \"relu\", \"k\": null"),
+        (
+            "dl-batchtopk",
+            "config.json",
+            "\"k\": 2",
+            "\"k\": 2, \"apply_b_dec_to_input\": true, \"threshold_beta\": 0.9",
+        ),
+        (
+            "sparsify/layers.0",
+            "cfg.json",
+            "\"num_latents\": 0",
+            "\"num_latents\": 5, \"signed\": false, \"input_scale\": 1.0, \"normalize_io\": false, \"lr\": 3",
+        ),
+        ("attention-saes", "gpt2-small_L0_Hcat_z_cfg.json", "1.2", "1.2, \"activation\": \"relu\", \"site\": \"z\""),
+    ] {
+        let read = changed(of, file, |content| {
+            let text = String::from_utf8(content).unwrap();
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to).into_bytes()
+        });
+        let read = read.unwrap_or_else(|error| panic!("{of}, {to}: {error}"));
+        let is_topk = matches!(read.layers[0].activation, LatentActivation::TopK { k: 2, .. });
+        assert!(is_topk || of != "dl-topk");
+    }
+}
+
+/// All of these say `topk`, or something else than they seem to, to a whole reader of YAML.
+#[test]
+fn lines_of_yaml_that_are_not_understood_are_refused() {
+    for lines in [
+        "activation:\n  topk",
+        "? activation\n: topk",
+        "base: &base\n  activation: topk",
+        "<<: *base",
+        "activation: &a topk",
+        "activation: !!str topk",
+        "activation: >-\n  topk",
+        "{activation: topk}",
+        "  activation: topk",
+        "\"acti\\u0076ation\": topk",
+        "activation: relu\nactivation: topk",
+        "model_kind: transcoder_set",
+        "notes: [1, 2]",
+        "notes: a: b",
+        "notes: \"two",
+        "notes:\n  - a\n    - b",
+        "---",
+    ] {
+        let with = |content: Vec<u8>| format!("{}{lines}\nk: 3\n", String::from_utf8(content).unwrap()).into_bytes();
+        let text = changed("circuit-tracer-relu", "config.yaml", with).unwrap_err();
+        assert!(text.contains("config.yaml: `line "), "{lines}: {text}");
+    }
+    for lines in [
+        "activation: topk\nk: 3",
+        "\"activation\": 'topk'\n'k': 3 # three",
+        "activation : topk\t# the largest\nk : 3",
+        "# more\n\nactivation: \"topk\"\r\nk: 3\r",
+        "transcoders:\n  - layer_0.safetensors\n  - \"layer_1.safetensors\"\nactivation: topk\nk: 3\nrevision: null",
+    ] {
+        let with = |content: Vec<u8>| format!("---\n{}{lines}\n", String::from_utf8(content).unwrap()).into_bytes();
+        let read =
+            changed("circuit-tracer-relu", "config.yaml", with).unwrap_or_else(|error| panic!("{lines}: {error}"));
+        assert_eq!(read.layers[1].activation, LatentActivation::TopK { k: 3, relu: false }, "{lines}");
+    }
+}
+
+/// A transcoder set of one layer with these activations of an input of zeros, and more tensors.
+fn traced(lines: &str, bias: [f32; 5], more: &[Named]) -> Result<NamedAutoencoder, String> {
+    let temp = tempfile::tempdir().unwrap();
+    let config = "model_kind: transcoder_set\nfeature_input_hook: mlp.hook_in\nfeature_output_hook: hook_mlp_out\n";
+    fs::write(temp.path().join("config.yaml"), format!("{config}{lines}")).unwrap();
+    let tensors = [
+        named("W_enc", &[5, 6], vec![0.5; 30]),
+        named("W_dec", &[5, 6], vec![0.25; 30]),
+        named("b_enc", &[5], bias.to_vec()),
+        named("b_dec", &[6], vec![0.0; 6]),
+    ];
+    write_tensors(&temp.path().join("layer_0.safetensors"), &[&tensors, more].concat(), Dtype::F32);
+    checkpoint::open_autoencoder(temp.path(), None, &shape()).map_err(|error| error.to_string())
+}
+
+fn named(name: &str, shape: &[usize], numbers: Vec<f32>) -> Named {
+    (name.to_owned(), shape.to_vec(), numbers)
+}
+
+#[test]
+fn the_largest_latents_of_circuit_tracer_stay_as_they_are() {
+    let read = traced("activation: topk\nk: 2\n", [-1.0, -2.0, 3.0, -4.0, -5.0], &[]).unwrap();
+    let dictionary = Autoencoder::new(read.site, read.layers[0].clone()).unwrap();
+    let latents = dictionary.encode(&numbers::tensor(&[1, 6], vec![0.0; 6])).unwrap();
+    assert_eq!(latents.row(0), [(0, -1.0), (2, 3.0)], "circuit-tracer's TopK has no ReLU");
+}
+
+#[test]
+fn what_belongs_to_another_activation_of_circuit_tracer_is_refused() {
+    let threshold = named("activation_function.threshold", &[5], vec![0.5, 0.0, -0.25, 1.0, 1.0]);
+    let k = named("k", &[1], vec![3.0]);
+    for (lines, more, what) in [
+        ("", &threshold, "-0.25 at index 2"),
+        ("activation: relu\n", &threshold, "`activation_function.threshold` should be absent"),
+        ("activation: relu\n", &k, "`k` should be absent"),
+        ("", &k, "`k` should be absent"),
+        ("activation: topk\nk: 3\n", &k, "one whole number"),
+    ] {
+        let text = traced(lines, [0.0; 5], std::slice::from_ref(more)).unwrap_err();
+        assert!(text.contains("layer_0.safetensors") && text.contains(what), "{lines}: {text}");
+    }
+    // As circuit-tracer saves it.
+    let temp = tempfile::tempdir().unwrap();
+    let from = layouts().join("circuit-tracer-relu");
+    let config = fs::read_to_string(from.join("config.yaml")).unwrap();
+    let content = fs::read(from.join("layer_0.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&content).unwrap();
+    let number = 3i64.to_le_bytes();
+    let k = ("k".to_owned(), TensorView::new(Dtype::I64, vec![], &number).unwrap());
+    safetensors::serialize_to_file(
+        tensors.tensors().into_iter().chain([k]),
+        None,
+        &temp.path().join("layer_0.safetensors"),
+    )
+    .unwrap();
+    let with = |k: usize| {
+        fs::write(temp.path().join("config.yaml"), format!("{config}activation: topk\nk: {k}\n")).unwrap();
+        checkpoint::open_autoencoder(temp.path(), None, &shape()).map_err(|error| error.to_string())
+    };
+    assert_eq!(with(3).unwrap().layers[0].activation, LatentActivation::TopK { k: 3, relu: false });
+    let text = with(2).unwrap_err();
+    assert!(text.contains("layer_0.safetensors: `k` should be 2, as config.yaml says, but is 3"), "{text}");
+}
+
+#[test]
+fn files_of_a_layer_have_its_number() {
+    let with = |file: &str| {
+        let temp = tempfile::tempdir().unwrap();
+        for name in ["config.yaml", "layer_0.safetensors"] {
+            fs::copy(layouts().join("circuit-tracer-relu").join(name), temp.path().join(name)).unwrap();
+        }
+        fs::rename(temp.path().join("layer_0.safetensors"), temp.path().join(file)).unwrap();
+        checkpoint::open_autoencoder(temp.path(), None, &shape()).map(|read| read.indices)
+    };
+    assert_eq!(with("layer_1.safetensors").unwrap(), [1]);
+    assert!(with("layer_01.safetensors").unwrap_err().to_string().contains("layer_01.safetensors"));
+}
+
+/// What is not the same with norms behind the blocks: a module gives what is normed before it is written.
+#[test]
+fn what_modules_give_before_a_norm_is_refused() {
+    let mut config = shape();
+    config.post_norms = true;
+    for name in ["dl-new", "dl-gated"] {
+        let text = checkpoint::open_autoencoder(&layouts().join(name), None, &config).unwrap_err().to_string();
+        assert!(text.contains("`trainer.submodule_name`") && text.contains("norms"), "{text}");
+    }
+    assert!(checkpoint::open_autoencoder(&layouts().join("dl-topk"), None, &config).is_ok());
+}
+
+/// `relu(x / 2) · length`, as `AutoEncoder.from_pretrained` of dictionary_learning gives it.
+#[test]
+fn latents_of_dictionary_learning_are_measured_by_what_they_write() {
+    for length in [1.0f32, 3.0] {
+        let temp = tempfile::tempdir().unwrap();
+        let identity = |x: f32| (0..36).map(|i| if i % 7 == 0 { x } else { 0.0 }).collect();
+        let tensor = |key: &str, shape: &[usize], data: Vec<f32>| {
+            (key.to_owned(), torch::Value::F32(torch::Tensor::contiguous(data, shape)))
+        };
+        let state = torch::Value::OrderedDict(vec![
+            tensor("bias", &[6], vec![0.0; 6]),
+            tensor("encoder.weight", &[6, 6], identity(0.5)),
+            tensor("encoder.bias", &[6], vec![0.0; 6]),
+            tensor("decoder.weight", &[6, 6], identity(-length)),
+        ]);
+        torch::save(&state, &mut fs::File::create(temp.path().join("ae.pt")).unwrap()).unwrap();
+        let trainer = json!({
+            "dict_class": "AutoEncoder", "trainer_class": "StandardTrainerAprilUpdate", "activation_dim": 6,
+            "dict_size": 6, "layer": 0, "submodule_name": "resid_post_layer_0"
+        });
+        fs::write(temp.path().join("config.json"), json!({"trainer": trainer}).to_string()).unwrap();
+        let read = checkpoint::open_autoencoder(temp.path(), None, &shape()).unwrap();
+        let dictionary = Autoencoder::new(read.site, read.layers[0].clone()).unwrap();
+        let x = numbers::tensor(&[1, 6], vec![4.0, -1.0, 0.0, 0.0, 0.0, 2.0]);
+        let latents = dictionary.encode(&x).unwrap();
+        assert_eq!(latents.row(0), [(0, 2.0 * length), (5, length)]);
+        let output = Numbers::of(&dictionary.decode(&latents, &x).unwrap()).unwrap().to_row_major();
+        let expected = [-2.0 * length, 0.0, 0.0, 0.0, 0.0, -length];
+        assert!(output.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{output:?}");
+    }
+}
+
+/// A folder of Gemma Scope's second release, for a layer's output or, with a skip connection, from what its MLP reads.
+fn scope(folder: &Path, transcoder: bool, config: Value) {
+    fs::create_dir_all(folder).unwrap();
+    let hooks = match transcoder {
+        true => ["model.layers.1.pre_feedforward_layernorm.output", "model.layers.1.post_feedforward_layernorm.output"],
+        false => ["model.layers.1.output"; 2],
+    };
+    let mut settings = json!({
+        "architecture": "jump_relu", "hf_hook_point_in": hooks[0], "hf_hook_point_out": hooks[1], "l0": 3,
+        "model_name": "gemma-v3-270m-pt"
+    });
+    settings.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+    fs::write(folder.join("config.json"), settings.to_string()).unwrap();
+    let mut tensors = vec![
+        named("w_enc", &[6, 5], vec![0.5; 30]),
+        named("w_dec", &[5, 6], vec![0.25; 30]),
+        named("b_enc", &[5], vec![0.0; 5]),
+        named("b_dec", &[6], vec![0.0; 6]),
+        named("threshold", &[5], vec![0.5; 5]),
+    ];
+    if transcoder {
+        tensors.push(named("affine_skip_connection", &[6, 6], vec![0.5; 36]));
+    }
+    write_tensors(&folder.join("params.safetensors"), &tensors, Dtype::F32);
+}
+
+#[test]
+fn what_gemma_scope_says_of_itself_has_to_fit() {
+    let mut config = shape();
+    config.post_norms = true;
+    let open = |transcoder: bool, more: Value| {
+        let temp = tempfile::tempdir().unwrap();
+        scope(temp.path(), transcoder, more);
+        checkpoint::open_autoencoder(temp.path(), None, &config).map_err(|error| error.to_string())
+    };
+    open(false, json!({"type": "sae", "affine_connection": false, "width": 5})).unwrap();
+    let read = open(true, json!({"type": "transcoder", "affine_connection": true, "width": 5})).unwrap();
+    assert!(read.site == AutoencoderSite::MlpTranscoder && read.layers[0].skip.is_some());
+    for (transcoder, more, what) in [
+        (false, json!({"type": "transcoder"}), "`type` should be \"sae\""),
+        (true, json!({"type": "clt"}), "`type` should be \"transcoder\""),
+        (false, json!({"affine_connection": true}), "`affine_connection` should be false"),
+        (true, json!({"affine_connection": false}), "`affine_connection` should be true"),
+        (false, json!({"width": 16384}), "`width` should be 5"),
+        (false, json!({"subtract_b_dec": true}), "subtract_b_dec"),
+    ] {
+        let text = open(transcoder, more).unwrap_err();
+        assert!(text.contains(what), "{text}");
+    }
+}
+
+#[test]
+fn what_is_said_of_gemma_scope_must_be_what_its_path_says() {
+    let folder = layouts().join("gemma-scope-tiny-pt-res/layer_1/width_5");
+    for (options, what) in [
+        (
+            DictionaryOptions { site: Some(AutoencoderSite::ResidPre), ..Default::default() },
+            "`site` should be resid_pre",
+        ),
+        (DictionaryOptions { layer: Some(0), ..Default::default() }, "`layer` should be 0, but is [1]"),
+    ] {
+        let text = checkpoint::open_dictionary(&folder, &options, &shape()).unwrap_err().to_string();
+        assert!(text.contains(what), "{text}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_of_two_layouts_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("resid_post_mlp");
+    copy(&layouts().join("resid_post_mlp_v5_tiny"), &folder);
+    let open = || checkpoint::open_autoencoder(&folder, None, &shape()).map_err(|error| error.to_string());
+    assert_eq!(open().unwrap().indices, [1]);
+    copy(&fixtures().join("site-hook_resid_post"), &folder.join("a"));
+    let text = open().unwrap_err();
+    assert!(text.contains("1.pt and a/sae_weights.safetensors"), "{text}");
+}
+
+#[test]
+fn a_layer_without_its_weights_is_not_left_out() {
+    let temp = tempfile::tempdir().unwrap();
+    for (of, files) in [
+        (fixtures().join("site-hook_resid_post"), ["cfg.json", "sae_weights.safetensors"]),
+        (layouts().join("sparsify/layers.0"), ["cfg.json", "sae.safetensors"]),
+        (layouts().join("dl-topk"), ["config.json", "ae.pt"]),
+    ] {
+        for [there, missing] in [files, [files[1], files[0]]] {
+            let folder = tempfile::tempdir_in(temp.path()).unwrap();
+            copy(&of, &folder.path().join("layers.0"));
+            fs::create_dir(folder.path().join("b")).unwrap();
+            let open =
+                || checkpoint::open_autoencoder(folder.path(), None, &shape()).map_err(|error| error.to_string());
+            open().unwrap();
+            fs::copy(of.join(there), folder.path().join("b").join(there)).unwrap();
+            let text = open().unwrap_err();
+            assert!(text.contains("/b: ") && text.contains(&format!("`{missing}` is missing")), "{text}");
+        }
+    }
+    let folder = temp.path().join("scope");
+    scope(&folder.join("a"), false, json!({}));
+    scope(&folder.join("b"), false, json!({}));
+    fs::remove_file(folder.join("b/params.safetensors")).unwrap();
+    let text = checkpoint::open_autoencoder(&folder, None, &shape()).unwrap_err().to_string();
+    assert!(text.contains("`params.safetensors` is missing"), "{text}");
+    let folder = temp.path().join("heads");
+    copy(&layouts().join("attention-saes"), &folder);
+    fs::copy(folder.join("gpt2-small_L0_Hcat_z_cfg.json"), folder.join("gpt2-small_L1_Hcat_z_cfg.json")).unwrap();
+    let text = checkpoint::open_autoencoder(&folder, None, &shape()).unwrap_err().to_string();
+    assert!(text.contains("`gpt2-small_L1_Hcat_z.pt` is missing"), "{text}");
+}
+
+#[test]
+fn our_own_files_say_nothing_that_does_not_count() {
+    let read = open("standard-none", &DictionaryOptions::default()).unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    native::save_autoencoder(temp.path(), &read, Precision::F32).unwrap();
+    let path = temp.path().join("1.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for (key, value) in [("normalization", "layer-norm"), ("epsilon", "1e-5"), ("k", "3"), ("post_activation", "relu")]
+    {
+        let (header, tensors) = whole[8..].split_at(u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize);
+        let mut header: Value = serde_json::from_slice(header).unwrap();
+        header["__metadata__"][key] = json!(value);
+        let header = header.to_string();
+        let header = format!("{header:width$}", width = header.len().next_multiple_of(8));
+        let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), tensors].concat();
+        fs::write(&path, file).unwrap();
+        let text = checkpoint::open_autoencoder(temp.path(), None, &shape()).unwrap_err().to_string();
+        assert!(text.contains(&format!("`{key}` should be absent")) && text.contains(value), "{text}");
+    }
+}
+
+/// TransformerLens centres what is written only for norms that subtract the mean.
+#[test]
+fn writes_to_a_stream_with_rms_norms_are_not_centred() {
+    let mut config = shape();
+    config.norm = NormKind::Rms;
+    let text = fs::read_to_string(fixtures().join("site-hook_resid_post/cfg.json")).unwrap();
+    let mut settings: Value = serde_json::from_str(&text).unwrap();
+    settings["metadata"]["model_from_pretrained_kwargs"] = json!({"center_writing_weights": true});
+    let (_temp, folder) = with_config("site-hook_resid_post", &settings);
+    for (config, expected) in [(&shape(), Normalization::Centered), (&config, Normalization::None)] {
+        let read = checkpoint::open_autoencoder(&folder, None, config).unwrap();
+        assert_eq!(read.layers[0].normalization, expected);
+    }
+    let options = DictionaryOptions { normalization: Some(Normalization::Centered), ..Default::default() };
+    for folder in [&folder, &fixtures().join("site-hook_resid_post")] {
+        let text = checkpoint::open_dictionary(folder, &options, &config).unwrap_err().to_string();
+        assert!(text.contains("`normalization`") && text.contains("TransformerLens centres nothing"), "{text}");
+    }
+}
+
+/// The settings of models of TransformerLens, which have several names.
+#[test]
+fn settings_of_transformer_lens_do_not_contradict_each_other() {
+    for (one, other) in [
+        (json!({"eps": 1e-5}), json!({"ln_eps": 1e-6})),
+        (json!({"normalization": "LN"}), json!({"normalization_type": "RMS"})),
+        (json!({"normalization": null}), json!({"normalization_type": "LN"})),
+        (json!({"shortformer_pos": true}), json!({"positional_embedding_type": "standard"})),
+        (json!({"shortformer_pos": false}), json!({"positional_embedding_type": "shortformer"})),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let open = |parts: &[&Value]| {
+            let mut config =
+                json!({"d_model": 6, "n_layers": 1, "n_ctx": 8, "d_vocab": 11, "d_head": 3, "act_fn": "relu"});
+            parts.iter().for_each(|part| config.as_object_mut().unwrap().extend(part.as_object().unwrap().clone()));
+            fs::write(temp.path().join("config.json"), config.to_string()).unwrap();
+            checkpoint::open(temp.path()).map(|model| model.origin).unwrap_err().to_string()
+        };
+        // The settings are read; then there are no weights.
+        assert!(open(&[&one]).contains(".pth") && open(&[&other]).contains(".pth"), "{one}, {other}");
+        let text = open(&[&one, &other]);
+        let [one, other] = [one, other].map(|part| part.as_object().unwrap().keys().next().unwrap().clone());
+        assert!(text.contains(&format!("`{one}`")) && text.contains(&format!("`{other}`")), "{text}");
     }
 }
 
@@ -134,14 +557,20 @@ fn damaged_archives_of_numpy_are_refused() {
     for len in (0..whole.len()).step_by(7) {
         changed(of, "params.npz", |content| content[..len].to_vec()).unwrap_err();
     }
-    for at in 0..whole.len() {
-        let flipped = |mut content: Vec<u8>| {
+    let flipped = |at: usize| {
+        changed(of, "params.npz", |mut content| {
             content[at] ^= 0x55;
             content
-        };
+        })
+    };
+    for at in 0..whole.len() {
         // Read or refused, but nothing worse.
-        drop(changed(of, "params.npz", flipped));
+        drop(flipped(at));
     }
+    // Behind the line that an array's header ends with: a number that is another, but finite.
+    let first = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+    let text = flipped(first).unwrap_err();
+    assert!(text.contains("params.npz") && text.contains("checksum"), "{text}");
     let text = changed(of, "params.npz", |content| {
         let at = content.windows(3).position(|three| three == b"<f4").unwrap();
         [&content[..at], b">f4", &content[at + 3..]].concat()

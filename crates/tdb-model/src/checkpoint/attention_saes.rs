@@ -9,6 +9,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::autoencoder::{self, Shape};
 use super::bytes::read_json;
 use super::error::CheckpointError;
@@ -20,18 +22,39 @@ use super::{DictionaryOptions, normalization_or_none};
 use crate::config::Config;
 use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, NamedAutoencoder};
 
-/// The files with weights that have settings beside them.
-pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let has_settings = |path: &PathBuf| path.extension().is_some_and(|e| e == "pt") && settings_of(path).is_file();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(has_settings).collect();
-    files.sort();
-    files
+/// How the names of files with settings end.
+const SETTINGS: &str = "_cfg.json";
+
+/// The first file with weights that has settings beside it.
+pub(super) fn find(folder: &Path) -> Option<PathBuf> {
+    files(folder, ".pt").into_iter().find(|path| settings_of(path).is_file())
+}
+
+fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
+    let mut paths = autoencoder::entries(folder);
+    paths.retain(|path| path.to_string_lossy().ends_with(end) && path.is_file());
+    paths
 }
 
 fn settings_of(weights: &Path) -> PathBuf {
     let stem = weights.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    weights.with_file_name(format!("{stem}_cfg.json"))
+    weights.with_file_name(format!("{stem}{SETTINGS}"))
+}
+
+/// Refuses weights without settings, and settings without weights.
+fn refuse_incomplete(folder: &Path) -> Result<(), CheckpointError> {
+    let of_settings = files(folder, SETTINGS).into_iter().map(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        path.with_file_name(name.replacen(SETTINGS, ".pt", 1))
+    });
+    let needed: Vec<PathBuf> = files(folder, ".pt").iter().map(|path| settings_of(path)).chain(of_settings).collect();
+    match needed.iter().find(|path| !path.is_file()) {
+        None => Ok(()),
+        Some(missing) => {
+            let name = missing.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Err(CheckpointError::missing(folder, name))
+        }
+    }
 }
 
 pub(super) fn load(
@@ -44,7 +67,8 @@ pub(super) fn load(
         let (layer, site, weights) = read_layer(&path, options, config)?;
         Ok((layer, site, weights, path))
     };
-    let layers = files(folder).into_iter().map(read).collect::<Result<_, CheckpointError>>()?;
+    refuse_incomplete(folder)?;
+    let layers = files(folder, ".pt").into_iter().map(read).collect::<Result<_, CheckpointError>>()?;
     autoencoder::of_layers(folder, name, layers)
 }
 
@@ -60,6 +84,16 @@ fn read_layer(
         .filter(|(_, site)| *site != AutoencoderSite::MlpTranscoderOfNormalized);
     let (layer, site) = found.ok_or_else(|| settings.unexpected("act_name", hooks::KNOWN))?;
     autoencoder::check_layer(&settings_path, layer, config)?;
+    if settings.get("layer").is_some_and(|found| found.as_u64() != Some(layer as u64)) {
+        return Err(settings.unexpected("layer", &format!("{layer}, as act_name says")));
+    }
+    let does = [
+        ("activation", json!("relu")),
+        ("apply_b_dec_to_input", json!(true)),
+        ("architecture", json!("standard")),
+        ("subtract_b_dec", json!(true)),
+    ];
+    autoencoder::refuse_what_is_not_read(&settings, &[], &does)?;
     let shape = Shape::of(site, config, settings.size("dict_size")?);
     if settings.size("act_size")? != shape.inputs {
         return Err(settings.unexpected("act_size", &format!("{}, the width of {}", shape.inputs, site.name())));

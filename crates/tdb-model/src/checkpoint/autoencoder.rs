@@ -12,8 +12,10 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::error::CheckpointError;
-use super::settings::check_size;
+use super::settings::{Settings, check_size};
 use super::table::Table;
 use super::tensor::NamedTensor;
 use crate::config::Config;
@@ -67,25 +69,110 @@ pub(super) fn read(
     })
 }
 
+/// Settings by which one library or another says what its dictionaries compute.
+const COMPUTES: [&str; 35] = [
+    "activation",
+    "activation_fn",
+    "activation_fn_kwargs",
+    "activation_fn_str",
+    "activation_function",
+    "affine_connection",
+    "apply_b_dec_to_input",
+    "apply_decoder_bias_to_pre_encoder",
+    "architecture",
+    "center_activations",
+    "finetuning_scaling_factor",
+    "input_scale",
+    "jump_relu_threshold",
+    "k",
+    "norm_activation",
+    "normalize",
+    "normalize_activations",
+    "normalize_inputs",
+    "normalize_io",
+    "output_scale",
+    "post_encoder_scale",
+    "rescale_acts",
+    "rescale_acts_by_decoder_norm",
+    "reshape_activations",
+    "scale",
+    "scaling_factor",
+    "signed",
+    "skip_connection",
+    "sparsity_include_decoder_norm",
+    "subtract_b_dec",
+    "threshold",
+    "top_k",
+    "topk",
+    "transcode",
+    "type",
+];
+
+/// Refuses a setting of [`COMPUTES`] that this layout's reader does not look at, unless it says what the reader does.
+/// `read`: the settings that it looks at. `does`: what others have to say; those that are not there have to be off. All
+/// other settings (of training, of names, of devices) may say what they want.
+pub(super) fn refuse_what_is_not_read(
+    settings: &Settings<'_>,
+    read: &[&str],
+    does: &[(&str, Value)],
+) -> Result<(), CheckpointError> {
+    for key in COMPUTES.into_iter().filter(|key| !read.contains(key)) {
+        let Some(found) = settings.get(key) else { continue };
+        match does.iter().find(|(of, _)| *of == key) {
+            Some((_, same)) if found == same => {}
+            Some((_, same)) => return Err(settings.unexpected(key, &format!("{same}, as this layout is computed"))),
+            None if is_off(key, found) => {}
+            None => return Err(settings.unexpected(key, "absent or off: it is not known in this layout")),
+        }
+    }
+    Ok(())
+}
+
+fn is_off(key: &str, value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => key.contains("scal") && number.as_f64() == Some(1.0),
+        Value::String(text) => text.is_empty() || text == "none",
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+    }
+}
+
 /// The folders with one layer each, which have all of these files: `folder` itself, or its subfolders.
 pub(super) fn layer_folders(folder: &Path, files: [&str; 2]) -> Vec<PathBuf> {
     folders_with(folder, |folder| files.iter().all(|file| folder.join(file).is_file()))
 }
 
-/// The dictionaries of several layers, each read from a folder of its own, as one. `settings`: the file that says what a
-/// folder's dictionary is.
+/// The dictionaries of several layers, each read from a folder of its own, as one. `files`: that with the settings,
+/// which says what a folder's dictionary is, and that with the weights.
 pub(super) fn of_folders(
     folder: &Path,
     name: &str,
-    folders: Vec<PathBuf>,
-    settings: &str,
+    files: [&str; 2],
     read: impl Fn(&Path) -> Result<(usize, AutoencoderSite, AutoencoderWeights), CheckpointError>,
 ) -> Result<NamedAutoencoder, CheckpointError> {
+    let folders = layer_folders(folder, files);
+    if folders != [folder] {
+        refuse_incomplete(&entries(folder), files)?;
+    }
     let read = |folder: PathBuf| {
         let (layer, site, weights) = read(&folder)?;
-        Ok((layer, site, weights, folder.join(settings)))
+        Ok((layer, site, weights, folder.join(files[0])))
     };
     of_layers(folder, name, folders.into_iter().map(read).collect::<Result<_, CheckpointError>>()?)
+}
+
+/// Refuses a folder that has one of the two files and not the other: a layer that would be left out without a word.
+pub(super) fn refuse_incomplete(folders: &[PathBuf], files: [&str; 2]) -> Result<(), CheckpointError> {
+    for folder in folders {
+        let [first, second] = files.map(|file| folder.join(file).is_file());
+        if first != second {
+            let missing = if first { files[1] } else { files[0] };
+            return Err(CheckpointError::missing(folder, missing));
+        }
+    }
+    Ok(())
 }
 
 /// The folder itself if it is one of a layer, else those of its subfolders that are.
@@ -93,10 +180,15 @@ pub(super) fn folders_with(folder: &Path, is_layer: impl Fn(&Path) -> bool) -> V
     if is_layer(folder) {
         return vec![folder.to_owned()];
     }
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|folder| is_layer(folder)).collect();
-    folders.sort();
-    folders
+    entries(folder).into_iter().filter(|folder| is_layer(folder)).collect()
+}
+
+/// What lies in a folder, in order.
+pub(super) fn entries(folder: &Path) -> Vec<PathBuf> {
+    let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
 }
 
 /// The layers that a folder has a file `<layer>.<extension>` for, ascending.
@@ -146,7 +238,14 @@ pub(super) fn of_layers(
 }
 
 /// `s x` is encoded instead of `x`: the factor in the weights.
-pub(super) fn fold_input_factor(weights: &mut AutoencoderWeights, factor: f32) {
+///
+/// # Errors
+/// If a number becomes larger than any; `path` names the weights.
+pub(super) fn fold_input_factor(
+    weights: &mut AutoencoderWeights,
+    path: &Path,
+    factor: f32,
+) -> Result<(), CheckpointError> {
     let times = |matrix: &Matrix, factor: f32| {
         let numbers = matrix.to_vec().into_iter().map(|x| x * factor).collect();
         Matrix::from_vec(matrix.rows(), matrix.cols(), numbers)
@@ -154,42 +253,87 @@ pub(super) fn fold_input_factor(weights: &mut AutoencoderWeights, factor: f32) {
     weights.encoder = times(&weights.encoder, factor);
     weights.decoder = times(&weights.decoder.transpose(), 1.0 / factor).transpose();
     weights.encoder_pre_bias.iter_mut().chain(&mut weights.decoder_bias).for_each(|x| *x /= factor);
+    let are_finite = [&weights.encoder, &weights.decoder].iter().all(|matrix| matrix.first_not_finite().is_none())
+        && weights.encoder_pre_bias.iter().chain(&weights.decoder_bias).all(|x| x.is_finite());
+    match are_finite {
+        true => Ok(()),
+        false => Err(CheckpointError::unexpected(path, "factor", "one that leaves all weights finite", factor)),
+    }
 }
 
+/// What a gate's sum may lose by rounding, as a part of the length of its row.
+const GATE_SHARPNESS: f32 = 1.0 / 1024.0;
+
 /// `z = 1[g + b_gate > 0] · ReLU(exp(r) g + b_mag)` with `g = W_gate x` (Rajamanoharan et al. 2024), as a jump:
-/// `y = exp(r) g + b_mag` is positive and above `b_mag - exp(r) b_gate`.
-pub(super) fn fold_gate(weights: &mut AutoencoderWeights, rescaling: &[f32], gate_bias: &[f32]) {
+/// `y = exp(r) g + b_mag` is positive and above `b_mag - exp(r) b_gate`. `rescaling` is `r`, `[n_latents]`, and so is
+/// `gate_bias`.
+///
+/// # Errors
+/// If `exp(r)` is so large that weights become infinite, or so small that beside `b_mag` rounding loses the gate;
+/// `path` names the weights.
+pub(super) fn fold_gate(
+    weights: &mut AutoencoderWeights,
+    path: &Path,
+    rescaling: &[f32],
+    gate_bias: &[f32],
+) -> Result<(), CheckpointError> {
     let (rows, cols) = (weights.encoder.rows(), weights.encoder.cols());
     let mut encoder = weights.encoder.to_vec();
     let mut threshold = Vec::with_capacity(rows);
-    for ((row, (r, gate)), magnitude) in
-        encoder.chunks_exact_mut(cols).zip(rescaling.iter().zip(gate_bias)).zip(&weights.latent_bias)
-    {
-        let factor = r.exp();
+    for (latent, row) in encoder.chunks_exact_mut(cols).enumerate() {
+        let (r, magnitude) = (rescaling[latent], weights.latent_bias[latent]);
+        let (factor, length) = (r.exp(), row.iter().map(|x| x * x).sum::<f32>().sqrt());
         row.iter_mut().for_each(|x| *x *= factor);
-        threshold.push((magnitude - factor * gate).max(0.0));
+        let least = (magnitude - factor * gate_bias[latent]).max(0.0);
+        let is_lost = magnitude * f32::EPSILON > GATE_SHARPNESS * factor * length;
+        if is_lost || !least.is_finite() || row.iter().any(|x| !x.is_finite()) {
+            let expected =
+                "such that its exponential leaves the weights finite and the gate above what b_mag rounds away";
+            return Err(CheckpointError::unexpected(path, "r_mag", expected, format!("{r} at index {latent}")));
+        }
+        threshold.push(least);
     }
     weights.encoder = Matrix::from_vec(rows, cols, encoder);
     weights.activation = LatentActivation::JumpRelu { threshold };
+    Ok(())
+}
+
+/// The length of what each latent writes, `[n_latents]`.
+pub(super) fn decoder_norms(weights: &AutoencoderWeights) -> Vec<f64> {
+    let directions = weights.decoder.transpose();
+    let norm = |latent: usize| directions.row(latent).iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    (0..directions.rows()).map(norm).collect()
 }
 
 /// Some are trained so that a latent is chosen by, and has as its value, what it writes in length: the encoder's result
 /// times the length of the latent's direction, which the decoder then divides by. The same with directions of length 1.
-pub(super) fn fold_decoder_norms(weights: &mut AutoencoderWeights) {
+/// `norms` are those lengths, [`decoder_norms`]. Only for activations without thresholds.
+///
+/// # Errors
+/// If a number becomes larger than any; `path` and `key` name the decoder.
+pub(super) fn fold_decoder_norms(
+    weights: &mut AutoencoderWeights,
+    norms: &[f64],
+    path: &Path,
+    key: &str,
+) -> Result<(), CheckpointError> {
     let directions = weights.decoder.transpose();
     let (n, width) = (directions.rows(), directions.cols());
     let (mut encoder, mut decoder) = (Vec::with_capacity(n * width), Vec::with_capacity(n * width));
-    for latent in 0..n {
-        let direction = directions.row(latent);
-        let norm = direction.iter().map(|x| x * x).sum::<f32>().sqrt();
-        encoder.extend(weights.encoder.row(latent).iter().map(|x| x * norm));
-        weights.latent_bias[latent] *= norm;
-        if let LatentActivation::JumpRelu { threshold } = &mut weights.activation {
-            threshold[latent] *= norm;
-        }
+    for (latent, &norm) in norms.iter().enumerate() {
+        let times = |x: f32| (f64::from(x) * norm) as f32;
+        encoder.extend(weights.encoder.row(latent).iter().map(|&x| times(x)));
+        weights.latent_bias[latent] = times(weights.latent_bias[latent]);
         // A direction of length 0 stays; its latent is always 0.
-        decoder.extend(direction.iter().map(|x| if norm > 0.0 { x / norm } else { *x }));
+        let over = if norm > 0.0 { norm } else { 1.0 };
+        decoder.extend(directions.row(latent).iter().map(|&x| (f64::from(x) / over) as f32));
+        if encoder[latent * width..].iter().chain([&weights.latent_bias[latent]]).any(|x| !x.is_finite()) {
+            let expected = "such that the encoder stays finite when it is multiplied with the lengths of directions";
+            let found = format!("a direction of length {norm} at index {latent}");
+            return Err(CheckpointError::unexpected(path, key, expected, found));
+        }
     }
     weights.encoder = Matrix::from_vec(n, width, encoder);
     weights.decoder = Matrix::from_vec(n, width, decoder).transpose();
+    Ok(())
 }

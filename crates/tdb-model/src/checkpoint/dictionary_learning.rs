@@ -1,12 +1,16 @@
 //! Folders of dictionary_learning (Marks, Karvonen and Mueller): `ae.pt` beside `config.json`.
 //!
-//! `config.json` says in `trainer` the class, the layer, and in `submodule_name` where it stands. Classes that weigh a
-//! latent by the length of its direction (gated, JumpReLU) have directions of length 1 here, and BatchTopK works by its
-//! threshold, as that library does after training.
+//! `config.json` says in `trainer` the class, the layer, and in `submodule_name` where it stands. Latents are what the
+//! library's `from_pretrained` and `encode` have given since January 2025: those of `AutoEncoder` are measured by the
+//! length of what they write, those of all other classes are not, and BatchTopK works by its threshold. Before, it was
+//! the other way round: gated and JumpReLU latents were measured by that length, `AutoEncoder`'s were not. Files do not
+//! say which version wrote them, and reconstructions are the same.
 
 use std::path::{Path, PathBuf};
 
-use super::autoencoder::{self, Shape, fold_decoder_norms};
+use serde_json::{Value, json};
+
+use super::autoencoder::{self, Shape};
 use super::bytes::read_json;
 use super::error::CheckpointError;
 use super::pt::{Dict, PtFile};
@@ -21,9 +25,9 @@ const WEIGHTS: &str = "ae.pt";
 const CLASSES: &str = "AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAutoEncoder, AutoEncoderTopK, BatchTopKSAE \
                        or MatryoshkaBatchTopKSAE";
 
-/// The folders with one layer each: `folder` itself, or its subfolders.
-pub(super) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
-    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS])
+/// The first file with weights in this layout.
+pub(super) fn find(folder: &Path) -> Option<PathBuf> {
+    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS]).first().map(|folder| folder.join(WEIGHTS))
 }
 
 pub(super) fn load(
@@ -33,7 +37,7 @@ pub(super) fn load(
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
     let read = |folder: &Path| read_layer(folder, options, config);
-    autoencoder::of_folders(folder, name, layer_folders(folder), CONFIG, read)
+    autoencoder::of_folders(folder, name, [CONFIG, WEIGHTS], read)
 }
 
 /// How a class names and uses its tensors.
@@ -98,12 +102,14 @@ fn read_layer(
     let layer = trainer.value("layer")?.as_u64().and_then(|layer| usize::try_from(layer).ok());
     let layer = layer.ok_or_else(|| trainer.unexpected("layer", "a whole number"))?;
     autoencoder::check_layer(&path, layer, config)?;
-    if let Some(buffer) = settings.object("buffer")?
-        && buffer.get("io").is_some_and(|io| io != "out")
-    {
-        return Err(buffer.unexpected("io", "\"out\""));
+    autoencoder::refuse_what_is_not_read(&settings, &[], &[])?;
+    if let Some(buffer) = settings.object("buffer")? {
+        autoencoder::refuse_what_is_not_read(&buffer, &[], &[])?;
+        if buffer.get("io").is_some_and(|io| io != "out") {
+            return Err(buffer.unexpected("io", "\"out\""));
+        }
     }
-    let site = site(&trainer, options)?;
+    let site = site(&trainer, layer, options, config)?;
     let shape = Shape::of(site, config, trainer.size("dict_size")?);
     if trainer.size("activation_dim")? != shape.inputs {
         return Err(trainer.unexpected("activation_dim", &format!("{}, the width of {}", shape.inputs, site.name())));
@@ -134,14 +140,15 @@ fn read_weights(
     let others: Vec<String> = class.others.iter().map(|key| (*key).to_owned()).collect();
     let known: Vec<&str> = table.keys().chain(class.others.iter().copied()).collect();
     table.refuse_unknown(path, dict.keys(), &others, &known.join(", "))?;
+    // BatchTopK was trained with k, and is computed with its threshold.
+    let read: &[&str] = if class.others.contains(&"k") { &["k"] } else { &[] };
+    let mut does = vec![("apply_b_dec_to_input", Value::Bool(class.subtracts_bias))];
+    if class.others.is_empty() {
+        does.push(("activation", json!("relu")));
+    }
+    autoencoder::refuse_what_is_not_read(trainer, read, &does)?;
     let activation = match name {
-        "AutoEncoderTopK" => {
-            let k = trainer.size("k")?;
-            if k > shape.latents {
-                return Err(trainer.unexpected("k", &format!("at most the {} latents", shape.latents)));
-            }
-            LatentActivation::TopK { k, relu: true }
-        }
+        "AutoEncoderTopK" => LatentActivation::TopK { k: k(dict, trainer, shape.latents)?, relu: true },
         "BatchTopKSAE" | "MatryoshkaBatchTopKSAE" => {
             LatentActivation::JumpRelu { threshold: vec![dict.tensor("threshold")?.scalar()?.max(0.0); shape.latents] }
         }
@@ -156,16 +163,41 @@ fn read_weights(
     let mut weights = autoencoder::read(&table, shape, activation, normalization_or_none(options))?;
     if name == "GatedAutoEncoder" {
         let [r_mag, gate_bias] = ["r_mag", "gate_bias"].map(|key| dict.tensor(key)?.vector(shape.latents));
-        autoencoder::fold_gate(&mut weights, &r_mag?, &gate_bias?);
+        autoencoder::fold_gate(&mut weights, path, &r_mag?, &gate_bias?)?;
     }
-    if matches!(name, "GatedAutoEncoder" | "JumpReluAutoEncoder") {
-        fold_decoder_norms(&mut weights);
+    if name == "AutoEncoder" {
+        let norms = autoencoder::decoder_norms(&weights);
+        // The library leaves them as they are, too.
+        if norms.iter().any(|norm| (norm - 1.0).abs() > 1e-5) {
+            autoencoder::fold_decoder_norms(&mut weights, &norms, path, class.decoder.0)?;
+        }
     }
     Ok(weights)
 }
 
+/// That of the state dict, which `config.json` may not contradict; older files have it in `config.json` alone.
+fn k(dict: &Dict<'_>, trainer: &Settings<'_>, latents: usize) -> Result<usize, CheckpointError> {
+    let saved = dict.keys().any(|key| key == "k").then(|| dict.tensor("k")?.whole_number()).transpose()?;
+    let said = trainer.get("k").and_then(Value::as_i64);
+    if let Some(saved) = saved
+        && trainer.get("k").is_some()
+        && said != Some(saved)
+    {
+        return Err(trainer.unexpected("k", &format!("{saved}, as `k` of {WEIGHTS}")));
+    }
+    match saved.or(said).map(usize::try_from) {
+        Some(Ok(k)) if (1..=latents).contains(&k) => Ok(k),
+        _ => Err(trainer.unexpected("k", &format!("from 1 to the {latents} latents"))),
+    }
+}
+
 /// `resid_post_layer_3`, `mlp_out_layer3` and the like, or what the caller says.
-fn site(trainer: &Settings<'_>, options: &DictionaryOptions) -> Result<AutoencoderSite, CheckpointError> {
+fn site(
+    trainer: &Settings<'_>,
+    layer: usize,
+    options: &DictionaryOptions,
+    config: &Config,
+) -> Result<AutoencoderSite, CheckpointError> {
     let name = match trainer.get("submodule_name") {
         Some(_) => trainer.text("submodule_name")?,
         None => "",
@@ -180,8 +212,24 @@ fn site(trainer: &Settings<'_>, options: &DictionaryOptions) -> Result<Autoencod
         ("attention_out", AutoencoderSite::ResidDeltaAttn),
     ];
     let named = names.into_iter().find(|(part, _)| name.contains(part)).map(|(_, site)| site);
+    if named.is_some() && layer_of(name).is_some_and(|named| named != layer) {
+        return Err(trainer.unexpected("submodule_name", &format!("that of layer {layer}, as `trainer.layer` says")));
+    }
+    // What such a module gives is normed before it is written to the residual stream.
+    if config.post_norms && matches!(named, Some(AutoencoderSite::ResidDeltaMlp | AutoencoderSite::ResidDeltaAttn)) {
+        let expected = "one of the residual stream: this model norms what its MLPs and attention give, and before the \
+                        norm there is no site";
+        return Err(trainer.unexpected("submodule_name", expected));
+    }
     named.or(options.site).ok_or_else(|| {
         let expected = "a name with resid_pre, resid_mid, resid_post, mlp_out or attn_out in it; or give site=NAME";
         CheckpointError::unexpected(trainer.path(), "submodule_name", expected, format!("\"{name}\""))
     })
+}
+
+/// The number behind `layer` or `layer_` in a name.
+fn layer_of(name: &str) -> Option<usize> {
+    let (_, rest) = name.split_once("layer")?;
+    let digits = rest.trim_start_matches('_');
+    digits[..digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())].parse().ok()
 }

@@ -26,12 +26,20 @@ use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, Name
 
 const ARRAYS: &str = "params.npz";
 const TENSORS: &str = "params.safetensors";
+const CONFIG: &str = "config.json";
+const SKIP: &str = "affine_skip_connection";
 
 /// The folders with one layer each: `folder` itself, or its subfolders.
-pub(super) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
+fn layer_folders(folder: &Path) -> Vec<PathBuf> {
     folders_with(folder, |folder| {
-        folder.join(ARRAYS).is_file() || folder.join(TENSORS).is_file() && folder.join("config.json").is_file()
+        folder.join(ARRAYS).is_file() || folder.join(TENSORS).is_file() && folder.join(CONFIG).is_file()
     })
+}
+
+/// The first file with weights in this layout.
+pub(super) fn find(folder: &Path) -> Option<PathBuf> {
+    let folder = layer_folders(folder).into_iter().next()?;
+    Some(folder.join(if folder.join(ARRAYS).is_file() { ARRAYS } else { TENSORS }))
 }
 
 pub(super) fn load(
@@ -44,7 +52,13 @@ pub(super) fn load(
         true => read_arrays(&folder, options, config),
         false => read_tensors(&folder, options, config),
     };
-    let layers = layer_folders(folder).into_iter().map(read).collect::<Result<_, CheckpointError>>()?;
+    let folders = layer_folders(folder);
+    if folders != [folder] {
+        let mut others = autoencoder::entries(folder);
+        others.retain(|folder| !folder.join(ARRAYS).is_file());
+        autoencoder::refuse_incomplete(&others, [CONFIG, TENSORS])?;
+    }
+    let layers = folders.into_iter().map(read).collect::<Result<_, CheckpointError>>()?;
     autoencoder::of_layers(folder, name, layers)
 }
 
@@ -55,11 +69,11 @@ fn read_arrays(folder: &Path, options: &DictionaryOptions, config: &Config) -> R
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let parts: Vec<String> = whole.iter().map(|part| part.to_string_lossy().into_owned()).collect();
     let named = parts.iter().rev().find_map(|part| site_of_repository(part));
-    let site = options.site.or(named).ok_or_else(|| {
+    let site = named.or(options.site).ok_or_else(|| {
         let expected = format!("given as site=NAME (one of {}), or told by a folder's name", AutoencoderSite::names());
         CheckpointError::unexpected(file.path(), "site", expected, "names that do not tell it")
     })?;
-    let layer = options.layer.or(parts.iter().rev().find_map(|part| layer_of(part))).ok_or_else(|| {
+    let layer = parts.iter().rev().find_map(|part| layer_of(part)).or(options.layer).ok_or_else(|| {
         let expected = "given as layer=NUMBER, or told by a folder's name such as layer_12";
         CheckpointError::unexpected(file.path(), "layer", expected, "names that do not tell it")
     })?;
@@ -74,7 +88,7 @@ fn read_arrays(folder: &Path, options: &DictionaryOptions, config: &Config) -> R
 }
 
 fn read_tensors(folder: &Path, options: &DictionaryOptions, config: &Config) -> Result<Layer, CheckpointError> {
-    let path = folder.join("config.json");
+    let path = folder.join(CONFIG);
     let json = read_json(&path)?;
     let settings = Settings::new(&path, &json);
     if settings.text("architecture")? != "jump_relu" {
@@ -87,12 +101,29 @@ fn read_tensors(folder: &Path, options: &DictionaryOptions, config: &Config) -> 
         false => hooks::parse_transcoder(input, output, config, false),
     };
     let (layer, site) = found.ok_or_else(|| settings.unexpected("hf_hook_point_in", hooks::KNOWN))?;
+    // Other kinds write elsewhere, or in several layers.
+    let kind = if settings.get("type").is_some() { Some(settings.text("type")?) } else { None };
+    let is_of_kind = |kind: &str| if site.is_transcoder() { kind.ends_with("transcoder") } else { kind == "sae" };
+    if kind.is_some_and(|kind| !is_of_kind(kind)) {
+        let expected = if site.is_transcoder() { "\"transcoder\"" } else { "\"sae\"" };
+        return Err(settings.unexpected("type", &format!("{expected}, as the hooks are")));
+    }
+    let read = ["affine_connection", "architecture", "type"];
+    autoencoder::refuse_what_is_not_read(&settings, &read, &[])?;
     let file = TensorFile::open(&folder.join(TENSORS))?;
+    let has_skip = file.contains(SKIP);
+    if settings.flag("affine_connection", has_skip)? != has_skip {
+        return Err(settings.unexpected("affine_connection", &format!("{has_skip}, as the tensors of {TENSORS} are")));
+    }
+    let latents = autoencoder::n_latents(file.path(), &file.tensor("b_enc")?)?;
+    if settings.get("width").is_some_and(|width| width.as_u64() != Some(latents as u64)) {
+        return Err(settings.unexpected("width", &format!("{latents}, the number of latents in {TENSORS}")));
+    }
     let tensors = Tensors {
         path: file.path(),
         names: file.names(),
         keys: ["w_enc", "w_dec", "b_enc", "b_dec", "threshold"],
-        skip: file.contains("affine_skip_connection").then_some("affine_skip_connection"),
+        skip: has_skip.then_some(SKIP),
         find: &|key| file.tensor(key),
     };
     Ok((layer, site, tensors.read(site, layer, options, config)?, path))

@@ -158,49 +158,84 @@ pub fn open_autoencoder(
 /// nothing in their files says: it is what the caller says, or what `v5` in the folder's name says.
 ///
 /// # Errors
-/// If no layout fits, something that has to be said is not, or is not what the files say, or the files are not what
-/// they should be.
+/// If no layout fits or two do, something that has to be said is not, or is not what the files say, or the files are
+/// not what they should be.
 pub fn open_dictionary(
     folder: &Path,
     options: &DictionaryOptions,
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let autoencoder = if !autoencoder::numbered_files(folder, "safetensors").is_empty() {
-        native::load_autoencoder(folder, &name, config)?
-    } else if circuit_tracer::is(folder) {
-        circuit_tracer::load(folder, &name, options, config)?
-    } else if !autoencoder::numbered_files(folder, "pt").is_empty() {
-        let site = options.site.or_else(|| AutoencoderSite::from_name(&name)).ok_or_else(|| {
-            let expected =
-                format!("given as site=NAME, or be in the folder's name (one of {})", AutoencoderSite::names());
-            CheckpointError::unexpected(folder, "site", expected, format!("a folder named \"{name}\""))
-        })?;
-        if site.is_transcoder() {
-            let expected = "that of an autoencoder: these files hold no transcoders";
-            return Err(CheckpointError::unexpected(folder, "site", expected, site.name()));
+    let autoencoder = match layout(folder)? {
+        Layout::Native => native::load_autoencoder(folder, &name, config)?,
+        Layout::Reference => {
+            let site = options.site.or_else(|| AutoencoderSite::from_name(&name)).ok_or_else(|| {
+                let expected =
+                    format!("given as site=NAME, or be in the folder's name (one of {})", AutoencoderSite::names());
+                CheckpointError::unexpected(folder, "site", expected, format!("a folder named \"{name}\""))
+            })?;
+            if site.is_transcoder() {
+                let expected = "that of an autoencoder: these files hold no transcoders";
+                return Err(CheckpointError::unexpected(folder, "site", expected, site.name()));
+            }
+            let normalization = options.normalization.unwrap_or_else(|| normalization_of_name(&name));
+            reference::load_autoencoder(folder, &name, site, normalization, config)?
         }
-        let normalization = options.normalization.unwrap_or_else(|| normalization_of_name(&name));
-        reference::load_autoencoder(folder, &name, site, normalization, config)?
-    } else if !sae_lens::layer_folders(folder).is_empty() {
-        sae_lens::load_autoencoder(folder, &name, options, config)?
-    } else if !sparsify::layer_folders(folder).is_empty() {
-        sparsify::load(folder, &name, options, config)?
-    } else if !dictionary_learning::layer_folders(folder).is_empty() {
-        dictionary_learning::load(folder, &name, options, config)?
-    } else if !gemma_scope::layer_folders(folder).is_empty() {
-        gemma_scope::load(folder, &name, options, config)?
-    } else if !attention_saes::files(folder).is_empty() {
-        attention_saes::load(folder, &name, options, config)?
-    } else {
-        return Err(CheckpointError::NoLayout {
-            folder: folder.to_owned(),
-            looked_for: LAYOUTS.to_owned(),
-            found: list(folder),
-        });
+        Layout::CircuitTracer => circuit_tracer::load(folder, &name, options, config)?,
+        Layout::SaeLens => sae_lens::load_autoencoder(folder, &name, options, config)?,
+        Layout::Sparsify => sparsify::load(folder, &name, options, config)?,
+        Layout::DictionaryLearning => dictionary_learning::load(folder, &name, options, config)?,
+        Layout::GemmaScope => gemma_scope::load(folder, &name, options, config)?,
+        Layout::AttentionSaes => attention_saes::load(folder, &name, options, config)?,
     };
     check_options(folder, options, &autoencoder)?;
     same_width(folder, autoencoder)
+}
+
+/// The layouts of dictionaries.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    Native,
+    CircuitTracer,
+    Reference,
+    SaeLens,
+    Sparsify,
+    DictionaryLearning,
+    GemmaScope,
+    AttentionSaes,
+}
+
+/// The one layout that a folder has files of.
+fn layout(folder: &Path) -> Result<Layout, CheckpointError> {
+    let numbered = |extension| autoencoder::numbered_files(folder, extension).into_iter().next().map(|(_, path)| path);
+    let found: Vec<(Layout, PathBuf)> = [
+        (Layout::Native, numbered("safetensors")),
+        (Layout::CircuitTracer, circuit_tracer::find(folder)),
+        (Layout::Reference, numbered("pt")),
+        (Layout::SaeLens, sae_lens::find(folder)),
+        (Layout::Sparsify, sparsify::find(folder)),
+        (Layout::DictionaryLearning, dictionary_learning::find(folder)),
+        (Layout::GemmaScope, gemma_scope::find(folder)),
+        (Layout::AttentionSaes, attention_saes::find(folder)),
+    ]
+    .into_iter()
+    .filter_map(|(layout, file)| Some((layout, file?)))
+    .collect();
+    match found.as_slice() {
+        [(layout, _)] => Ok(*layout),
+        [] => Err(CheckpointError::NoLayout {
+            folder: folder.to_owned(),
+            looked_for: LAYOUTS.to_owned(),
+            found: list(folder),
+        }),
+        [(_, first), (_, second), ..] => {
+            let [first, second] = [first, second].map(|file| file.strip_prefix(folder).unwrap_or(file).display());
+            Err(CheckpointError::damaged(
+                folder,
+                format!("it holds dictionaries of two layouts, {first} and {second}, and may hold only one of them"),
+            ))
+        }
+    }
 }
 
 /// What a dictionary's folder may hold.

@@ -156,8 +156,15 @@ fn read_layer(
             return Err(unexpected(key, expected, found));
         }
     }
+    let refuse = |key: &str, expected: &str| match file.text(key) {
+        None => Ok(()),
+        Some(found) => Err(unexpected(key, expected, found)),
+    };
     let normalization = match text("version")? {
-        VERSION => Normalization::None,
+        VERSION => {
+            refuse("normalization", "absent in version 1")?;
+            Normalization::None
+        }
         VERSION_WITH_NORMALIZATION => read_normalization(file)?,
         other => return Err(unexpected("version", "1 or 2", other)),
     };
@@ -181,6 +188,13 @@ fn read_layer(
         "jump_relu" => LatentActivation::JumpRelu { threshold: file.tensor("threshold")?.vector(n_latents)? },
         other => return Err(unexpected("activation", "relu, identity, topk or jump_relu", other)),
     };
+    if !matches!(activation, LatentActivation::TopK { .. }) {
+        refuse("k", "absent but for topk")?;
+        refuse("post_activation", "absent but for topk")?;
+    }
+    if !matches!(normalization, Normalization::LayerNorm { .. }) {
+        refuse("epsilon", "absent but for layer-norm")?;
+    }
     let shape = Shape::of(site, config, n_latents);
     let mut table = Entries::default();
     table.tensor("encoder_pre_bias", "encoder_pre_bias", [shape.inputs]);

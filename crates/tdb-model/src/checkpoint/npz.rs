@@ -1,4 +1,5 @@
-//! `.npz` files of NumPy: a zip archive of arrays, stored without compression as `numpy.savez` does.
+//! `.npz` files of NumPy: a zip archive of arrays, stored without compression as `numpy.savez` does. As there, the
+//! checksum of an array is looked at when it is read.
 //!
 //! An array is `\x93NUMPY`, a version, the length of a header, the header (a Python dict with `descr`, `fortran_order`
 //! and `shape`), and the numbers.
@@ -41,7 +42,8 @@ impl NpzFile {
 
     pub fn tensor(&self, key: &str) -> Result<NamedTensor, CheckpointError> {
         let of_key = |what: String| CheckpointError::damaged(&self.path, format!("`{}`: {what}", shorten(key)));
-        let entry = self.directory.find(&self.bytes, format!("{key}.npy").as_bytes()).map_err(of_key)?;
+        let name = format!("{key}.npy");
+        let entry = self.directory.find(&self.bytes, name.as_bytes()).map_err(of_key)?;
         let (header, start) = header(&self.bytes[entry.clone()]).ok_or_else(|| of_key("not a NumPy array".into()))?;
         let dtype = dtype(header).ok_or_else(|| {
             let found = shorten(header);
@@ -49,6 +51,9 @@ impl NpzFile {
         })?;
         let shape = shape(header).ok_or_else(|| of_key(format!("no shape in {}", shorten(header))))?;
         let tensor = Tensor::contiguous(&self.bytes, entry.start + start..entry.end, dtype, shape).map_err(of_key)?;
+        if !self.directory.is_whole(&self.bytes, name.as_bytes(), &self.bytes[entry]) {
+            return Err(of_key("its bytes do not have the checksum that the archive says".to_owned()));
+        }
         Ok(NamedTensor { file: self.path.clone(), key: key.to_owned(), tensor })
     }
 }

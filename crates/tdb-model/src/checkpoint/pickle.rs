@@ -59,6 +59,8 @@ pub(crate) struct TensorRef {
     /// Indices of tuples.
     pub shape: usize,
     pub strides: usize,
+    /// A dict of what is still to be done to its numbers.
+    pub marks: Option<usize>,
 }
 
 /// What a pickle says.
@@ -287,10 +289,22 @@ impl<'a> Machine<'a> {
             (Global::OrderedDict, []) => self.new_dict(),
             (
                 Global::RebuildTensor,
-                &[Value::Storage(storage), Value::Int(offset), Value::Tuple(shape), Value::Tuple(strides), ..],
+                &[
+                    Value::Storage(storage),
+                    Value::Int(offset),
+                    Value::Tuple(shape),
+                    Value::Tuple(strides),
+                    ref more @ ..,
+                ],
             ) => {
+                // Behind them: whether it has a gradient, and hooks, which say nothing about its numbers.
+                let marks = match more {
+                    [] | [_] | [_, _] | [_, _, Value::None] => None,
+                    &[_, _, Value::Dict(marks)] => Some(marks),
+                    _ => return Err(format!("a tensor of {} arguments that is not understood", 4 + more.len())),
+                };
                 self.stack.push(Value::Tensor(self.made.tensors.len()));
-                self.made.tensors.push(TensorRef { storage, offset, shape, strides });
+                self.made.tensors.push(TensorRef { storage, offset, shape, strides, marks });
             }
             (Global::RebuildParameter, &[Value::Tensor(tensor), ..]) => self.stack.push(Value::Tensor(tensor)),
             _ => return Err(format!("a call with {} arguments that is not understood", arguments.len())),

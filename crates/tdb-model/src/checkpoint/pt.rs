@@ -107,6 +107,12 @@ impl PtFile {
     fn resolve(&self, key: &str, index: usize) -> Result<NamedTensor, CheckpointError> {
         let of_key = |what: String| CheckpointError::damaged(&self.path, format!("`{key}`: {what}"));
         let tensor = self.pickle.tensor(index);
+        // torch writes here that a tensor is a view with other signs: `neg`, `conj`.
+        if let Some(&(mark, _)) = tensor.marks.and_then(|marks| self.pickle.dict(marks).first()) {
+            let mark = if let Value::Str(start, end) = mark { self.text((start, end)) } else { describe(mark) };
+            let expected = "a tensor of the numbers that are stored";
+            return Err(CheckpointError::unexpected(&self.path, key, expected, format!("one with `{mark}` set")));
+        }
         let storage = self.pickle.storage(tensor.storage);
         let type_name = self.text(storage.type_name);
         let dtype = dtype_of_storage(type_name).ok_or_else(|| {

@@ -7,14 +7,17 @@
 //! ```
 //!
 //! Files of version 6 name the hook in `metadata`, earlier ones beside the other settings, the earliest as
-//! `hook_point`; all are read. What is computed: architectures `standard` (with ReLU), `topk`, `jumprelu` (as which
-//! `batchtopk` and `matryoshka_batchtopk` are saved), `gated`, `transcoder` and `skip_transcoder` with ReLU and as
-//! `jumprelu_`; `normalize_activations` of every kind but `covariance_whitening`. Any other, and any setting that
-//! changes what is computed, is refused by name. A TopK that SAELens trained itself measures its latents by the length
-//! of what they write; that is folded into the weights.
+//! `hook_point`; all are read, and what stands in two of these places has to be the same.
+//!
+//! What is computed: architectures `standard` (with ReLU), `topk`, `jumprelu` (as which `batchtopk` and
+//! `matryoshka_batchtopk` are saved), `gated`, `transcoder` and `skip_transcoder` with ReLU and as `jumprelu_`;
+//! `normalize_activations` of every kind but `covariance_whitening`. Any other, and any setting that changes what is
+//! computed, is refused by name. A TopK that SAELens trained itself measures its latents by the length of what they
+//! write; that is folded into the weights.
 //!
 //! SAELens takes activations from TransformerLens. `center_writing_weights` means that what is written to the residual
-//! stream was centred first: such a dictionary reads inputs without their mean here ([`Normalization::Centered`]).
+//! stream was centred first: such a dictionary reads inputs without their mean here ([`Normalization::Centered`]). In a
+//! model whose norms do not subtract the mean TransformerLens centres nothing, whatever the setting says.
 //! `expected_average_only_in` needs its factor, which stands with the release, not in its files.
 
 use std::path::{Path, PathBuf};
@@ -40,9 +43,9 @@ const SPARSITY: &str = "sparsity.safetensors";
 /// A setting of TopK.
 const RESCALE: &str = "rescale_acts_by_decoder_norm";
 
-/// The folders that hold one layer each: `folder` itself, or its subfolders. Empty if this is not SAELens' layout.
-pub(crate) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
-    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS])
+/// The first file with weights in this layout.
+pub(super) fn find(folder: &Path) -> Option<PathBuf> {
+    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS]).first().map(|folder| folder.join(WEIGHTS))
 }
 
 /// Reads the dictionaries from the folder or its subfolders. What the files do not say: the factor of
@@ -58,7 +61,7 @@ pub fn load_autoencoder(
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
     let read = |folder: &Path| read_layer(folder, options, config);
-    autoencoder::of_folders(folder, name, layer_folders(folder), CONFIG, read)
+    autoencoder::of_folders(folder, name, [CONFIG, WEIGHTS], read)
 }
 
 /// Writes `<folder>/<hook name>/` for every layer, readable by SAELens from version 3 on. `model` is the name under
@@ -222,7 +225,7 @@ fn read_layer(
     config: &Config,
 ) -> Result<(usize, AutoencoderSite, AutoencoderWeights), CheckpointError> {
     let path = folder.join(CONFIG);
-    let json = flatten(read_json(&path)?);
+    let json = flatten(&path, read_json(&path)?)?;
     let settings = Settings::new(&path, &json);
     let Description { layer, site, shape, normalization, factor, architecture } = describe(&settings, options, config)?;
     let file = TensorFile::open(&folder.join(WEIGHTS))?;
@@ -257,14 +260,15 @@ fn read_layer(
     weights.activation_frequency = read_frequency(&folder.join(SPARSITY), shape.latents)?;
     if architecture.gated {
         let [r_mag, b_gate] = ["r_mag", "b_gate"].map(|key| file.tensor(key)?.vector(shape.latents));
-        autoencoder::fold_gate(&mut weights, &r_mag?, &b_gate?);
+        autoencoder::fold_gate(&mut weights, file.path(), &r_mag?, &b_gate?)?;
     }
     // SAELens measures the directions after it folded the factor.
     if let Some(factor) = factor {
-        autoencoder::fold_input_factor(&mut weights, factor);
+        autoencoder::fold_input_factor(&mut weights, file.path(), factor)?;
     }
     if settings.get(RESCALE) == Some(&Json::Bool(true)) {
-        autoencoder::fold_decoder_norms(&mut weights);
+        let norms = autoencoder::decoder_norms(&weights);
+        autoencoder::fold_decoder_norms(&mut weights, &norms, file.path(), "W_dec")?;
     }
     Ok((layer, site, weights))
 }
@@ -309,16 +313,23 @@ fn describe(
     if settings.get("hook_layer").is_some_and(|found| found.as_u64() != Some(layer as u64)) {
         return Err(settings.unexpected("hook_layer", &format!("{layer}, as hook_name says")));
     }
-    refuse_what_is_not_computed(settings, site)?;
+    refuse_what_is_not_computed(settings, site, architecture)?;
     let shape = Shape::of(site, config, settings.size("d_sae")?);
     if settings.size("d_in")? != shape.inputs {
         return Err(settings.unexpected("d_in", &format!("{}, the width of {name}", shape.inputs)));
     }
-    if architecture.transcoder && settings.size("d_out")? != shape.outputs {
-        return Err(settings.unexpected("d_out", &format!("{}, the width of what the MLP writes", shape.outputs)));
+    if (architecture.transcoder || settings.get("d_out").is_some()) && settings.size("d_out")? != shape.outputs {
+        return Err(settings.unexpected("d_out", &format!("{}, the width of what it writes", shape.outputs)));
     }
-    let (normalization, factor) =
-        read_normalization(settings, options.factor, architecture, centred && is_centred(site))?;
+    if !architecture.transcoder && settings.get("hook_name_out").is_some_and(|output| output != name) {
+        return Err(settings.unexpected("hook_name_out", &format!("\"{name}\", as hook_name, or absent")));
+    }
+    if said && !config.norm.centers() {
+        let expected = "another: TransformerLens centres nothing in a model whose norms do not subtract the mean";
+        return Err(CheckpointError::unexpected(settings.path(), "normalization", expected, "centered"));
+    }
+    let centred = centred && is_centred(site) && config.norm.centers();
+    let (normalization, factor) = read_normalization(settings, options.factor, architecture, centred)?;
     Ok(Description { layer, site, shape, normalization, factor, architecture })
 }
 
@@ -371,12 +382,42 @@ fn read_normalization(
     }
 }
 
+/// Settings that are read, under the names of versions 3 to 5.
+const SETTINGS: [&str; 18] = [
+    "activation_fn_kwargs",
+    "activation_fn_str",
+    "apply_b_dec_to_input",
+    "architecture",
+    "d_in",
+    "d_out",
+    "d_sae",
+    "finetuning_scaling_factor",
+    "hook_head_index",
+    "hook_head_index_out",
+    "hook_layer",
+    "hook_name",
+    "hook_name_out",
+    "k",
+    "model_from_pretrained_kwargs",
+    "normalize_activations",
+    "reshape_activations",
+    RESCALE,
+];
+
 /// The settings of all versions as one flat object, under the names of versions 3 to 5.
-fn flatten(mut json: Map<String, Json>) -> Map<String, Json> {
-    if let Some(Json::Object(metadata)) = json.remove("metadata") {
-        for (key, value) in metadata {
-            json.entry(key).or_insert(value);
+///
+/// # Errors
+/// If one of [`SETTINGS`] stands in two places that differ.
+fn flatten(path: &Path, mut json: Map<String, Json>) -> Result<Map<String, Json>, CheckpointError> {
+    match json.remove("metadata") {
+        None | Some(Json::Null) => {}
+        Some(Json::Object(metadata)) => {
+            for (key, value) in metadata {
+                let place = format!("metadata.{key}");
+                put(path, &mut json, &key, &place, value)?;
+            }
         }
+        Some(other) => return Err(CheckpointError::unexpected(path, "metadata", "an object", other)),
     }
     for (old, new) in [
         ("hook_point", "hook_name"),
@@ -385,13 +426,31 @@ fn flatten(mut json: Map<String, Json>) -> Map<String, Json> {
         ("activation_fn", "activation_fn_str"),
     ] {
         if let Some(value) = json.remove(old) {
-            json.entry(new).or_insert(value);
+            put(path, &mut json, new, old, value)?;
         }
     }
-    json
+    Ok(json)
 }
 
-fn refuse_what_is_not_computed(settings: &Settings<'_>, site: AutoencoderSite) -> Result<(), CheckpointError> {
+/// Puts a setting that the file has at `place` under `key`, unless it stands there already.
+fn put(path: &Path, json: &mut Map<String, Json>, key: &str, place: &str, value: Json) -> Result<(), CheckpointError> {
+    match json.get(key).filter(|found| !found.is_null()) {
+        None => {
+            json.insert(key.to_owned(), value);
+            Ok(())
+        }
+        Some(found) if !value.is_null() && *found != value && SETTINGS.contains(&key) => {
+            Err(CheckpointError::unexpected(path, place, format!("{found}, as `{key}`"), value))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn refuse_what_is_not_computed(
+    settings: &Settings<'_>,
+    site: AutoencoderSite,
+    kind: Architecture,
+) -> Result<(), CheckpointError> {
     let plain = |value: &Json| *value == Json::Bool(false) || value == "none";
     for key in ["finetuning_scaling_factor", "hook_head_index", "hook_head_index_out"] {
         if settings.get(key).is_some_and(|value| !plain(value)) {
@@ -406,7 +465,16 @@ fn refuse_what_is_not_computed(settings: &Settings<'_>, site: AutoencoderSite) -
     if settings.get(RESCALE).is_some_and(|value| !(plain(value) || topk && value == &Json::Bool(true))) {
         return Err(settings.unexpected(RESCALE, "absent or false, or for topk true"));
     }
-    Ok(())
+    let is_topk = topk || settings.get("activation_fn_str").is_some_and(|value| value == "topk");
+    // BatchTopK is saved as JumpReLU, perhaps with the number that it was trained with.
+    let has_k = is_topk || kind.jumps;
+    if let Some(arguments) = settings.object("activation_fn_kwargs")?
+        && let Some(key) = arguments.keys().find(|key| !(*key == "k" && has_k) && arguments.get(key).is_some())
+    {
+        return Err(arguments.unexpected(key, "absent: it is no argument of this activation"));
+    }
+    let read: Vec<&str> = SETTINGS.into_iter().filter(|key| *key != "k" || has_k).collect();
+    autoencoder::refuse_what_is_not_read(settings, &read, &[])
 }
 
 fn read_activation(
@@ -420,7 +488,12 @@ fn read_activation(
     match (architecture, function) {
         ("standard", "relu" | "") => Ok(LatentActivation::Relu),
         ("topk", "topk" | "") | ("standard", "topk") => {
-            let arguments = settings.get("activation_fn_kwargs").and_then(|arguments| arguments.get("k"));
+            let arguments = settings.object("activation_fn_kwargs")?.and_then(|arguments| arguments.get("k"));
+            if let (Some(k), Some(other)) = (settings.get("k"), arguments)
+                && k != other
+            {
+                return Err(settings.unexpected("k", &format!("{other}, as `activation_fn_kwargs.k`")));
+            }
             let k = settings.get("k").or(arguments).ok_or_else(|| CheckpointError::missing(settings.path(), "k"))?;
             match k.as_u64().and_then(|k| usize::try_from(k).ok()) {
                 Some(k) if (1..=n_latents).contains(&k) => Ok(LatentActivation::TopK { k, relu: true }),

@@ -5,9 +5,12 @@
 //! <name>/layers.3.mlp/sae.safetensors    encoder.weight [L, d], encoder.bias [L], W_dec [L, d], b_dec [d], W_skip [d, d]
 //! ```
 //!
-//! TopK after ReLU. `transcode` says that the module's output is made from its input; then nothing is subtracted from it.
+//! TopK after ReLU; `signed`, the largest of either sign, is refused. `transcode` says that the module's output is made
+//! from its input; then nothing is subtracted from it.
 
 use std::path::{Path, PathBuf};
+
+use serde_json::Value;
 
 use super::autoencoder::{self, Shape};
 use super::bytes::read_json;
@@ -23,9 +26,9 @@ use crate::weights::{AutoencoderSite, AutoencoderWeights, LatentActivation, Name
 const CONFIG: &str = "cfg.json";
 const WEIGHTS: &str = "sae.safetensors";
 
-/// The folders with one layer each: `folder` itself, or its subfolders.
-pub(super) fn layer_folders(folder: &Path) -> Vec<PathBuf> {
-    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS])
+/// The first file with weights in this layout.
+pub(super) fn find(folder: &Path) -> Option<PathBuf> {
+    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS]).first().map(|folder| folder.join(WEIGHTS))
 }
 
 pub(super) fn load(
@@ -35,7 +38,7 @@ pub(super) fn load(
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
     let read = |folder: &Path| read_layer(folder, options, config);
-    autoencoder::of_folders(folder, name, layer_folders(folder), CONFIG, read)
+    autoencoder::of_folders(folder, name, [CONFIG, WEIGHTS], read)
 }
 
 fn read_layer(
@@ -56,16 +59,25 @@ fn read_layer(
     if activation != "topk" {
         return Err(settings.unexpected("activation", "\"topk\""));
     }
+    if settings.flag("signed", false)? {
+        return Err(settings.unexpected("signed", "false: the latents that are largest by magnitude are not computed"));
+    }
+    let read = ["activation", "k", "signed", "skip_connection", "transcode"];
+    autoencoder::refuse_what_is_not_read(&settings, &read, &[("apply_b_dec_to_input", Value::Bool(!transcodes))])?;
     let file = TensorFile::open(&folder.join(WEIGHTS))?;
     let shape = Shape::of(site, config, autoencoder::n_latents(file.path(), &file.tensor("encoder.weight")?)?);
     if settings.size("d_in")? != shape.inputs {
         return Err(settings.unexpected("d_in", &format!("{}, the width of {}", shape.inputs, site.name())));
     }
+    // 0 is written where it follows from the expansion factor.
+    if settings.get("num_latents").is_some_and(|n| ![0, shape.latents as u64].map(Some).contains(&n.as_u64())) {
+        return Err(settings.unexpected("num_latents", &format!("0 or {}, as the weights have", shape.latents)));
+    }
     let k = settings.size("k")?;
     if k > shape.latents {
         return Err(settings.unexpected("k", &format!("at most the {} latents", shape.latents)));
     }
-    let activation = LatentActivation::TopK { k, relu: !settings.flag("signed", false)? };
+    let activation = LatentActivation::TopK { k, relu: true };
     let mut table = Entries::default();
     if !transcodes {
         table.tensor("b_dec", "encoder_pre_bias", [shape.inputs]);

@@ -311,6 +311,25 @@ impl NamedTensor {
         Ok(flat.vector(1)?[0])
     }
 
+    /// The one whole number of a tensor without dimensions, or of length 1.
+    ///
+    /// # Errors
+    /// If it has more, or is not of a type of whole numbers.
+    pub fn whole_number(&self) -> Result<i64, CheckpointError> {
+        let Tensor { bytes, start, dtype, shape, .. } = &self.tensor;
+        let is_one = matches!(shape[..], [] | [1]);
+        let width = dtype.bytes();
+        if !is_one || !matches!(dtype, DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8) {
+            let found = format!("{dtype:?} of shape {shape:?}");
+            return Err(CheckpointError::unexpected(&self.file, &self.key, "one whole number", found));
+        }
+        let found = &bytes[*start..start + width];
+        let is_negative = *dtype != DType::U8 && found[width - 1] >= 0x80;
+        let mut number = [if is_negative { 0xff } else { 0 }; 8];
+        number[..width].copy_from_slice(found);
+        Ok(i64::from_le_bytes(number))
+    }
+
     /// The tensor as a vector of finite numbers, copied.
     ///
     /// # Errors

@@ -322,11 +322,31 @@ fn is_given(settings: &Settings<'_>, key: &str) -> bool {
     settings.get(key).is_some_and(|value| value.as_f64() != Some(-1.0))
 }
 
+/// The error that a setting is not what the same setting is under another name.
+fn differs(settings: &Settings<'_>, key: &str, other: &str) -> CheckpointError {
+    let expected = settings.get(other).map_or_else(|| "null".to_owned(), Json::to_string);
+    CheckpointError::unexpected(
+        settings.path(),
+        key,
+        format!("{expected}, as `{other}`"),
+        settings.get(key).map_or_else(|| "null".to_owned(), Json::to_string),
+    )
+}
+
 fn norm(settings: &Settings<'_>) -> Result<NormKind, CheckpointError> {
-    let key = if settings.has("normalization") { "normalization" } else { "normalization_type" };
-    if !settings.has(key) {
-        return Ok(NormKind::Layer);
+    let [old, new] = ["normalization", "normalization_type"];
+    match [old, new].map(|key| settings.has(key)) {
+        [false, false] => Ok(NormKind::Layer),
+        [false, true] => norm_named(settings, new),
+        [true, false] => norm_named(settings, old),
+        [true, true] => match norm_named(settings, old)? {
+            norm if norm == norm_named(settings, new)? => Ok(norm),
+            _ => Err(differs(settings, new, old)),
+        },
     }
+}
+
+fn norm_named(settings: &Settings<'_>, key: &str) -> Result<NormKind, CheckpointError> {
     match settings.get(key).map(|_| settings.text(key)).transpose()? {
         None => Ok(NormKind::None),
         Some("LN") => Ok(NormKind::Layer),
@@ -337,21 +357,27 @@ fn norm(settings: &Settings<'_>) -> Result<NormKind, CheckpointError> {
 }
 
 fn epsilon(settings: &Settings<'_>) -> Result<f32, CheckpointError> {
-    let key = if settings.get("eps").is_some() { "eps" } else { "ln_eps" };
-    if settings.get(key).is_none() {
-        return Ok(1e-5);
+    let [eps, ln_eps] = ["eps", "ln_eps"].map(|key| settings.get(key).map(|_| settings.positive(key)).transpose());
+    match (eps?, ln_eps?) {
+        (Some(eps), Some(ln_eps)) if eps != ln_eps => Err(differs(settings, "ln_eps", "eps")),
+        (Some(epsilon), _) | (None, Some(epsilon)) => Ok(epsilon as f32),
+        (None, None) => Ok(1e-5),
     }
-    Ok(settings.positive(key)? as f32)
 }
 
 fn positions(settings: &Settings<'_>, config: &Config) -> Result<Positions, CheckpointError> {
+    let shortformer = settings.get("shortformer_pos").map(|_| settings.flag("shortformer_pos", false)).transpose()?;
     if settings.get("positional_embedding_type").is_none() {
-        return Ok(match settings.flag("shortformer_pos", false)? {
-            true => Positions::LearnedForQueriesAndKeys,
-            false => Positions::Learned,
+        return Ok(match shortformer {
+            Some(true) => Positions::LearnedForQueriesAndKeys,
+            _ => Positions::Learned,
         });
     }
-    match settings.text("positional_embedding_type")? {
+    let kind = settings.text("positional_embedding_type")?;
+    if shortformer.is_some_and(|shortformer| shortformer != (kind == "shortformer")) {
+        return Err(differs(settings, "positional_embedding_type", "shortformer_pos"));
+    }
+    match kind {
         "standard" => Ok(Positions::Learned),
         "shortformer" => Ok(Positions::LearnedForQueriesAndKeys),
         "rotary" => {

@@ -5,12 +5,16 @@
 
 use std::ops::Range;
 
+use crc_fast::CrcAlgorithm;
+
 /// Where one entry's name and data lie in the file.
 #[derive(Clone, Debug)]
 struct Entry {
     name: Range<usize>,
     local_header: usize,
     len: usize,
+    /// CRC-32 of its data.
+    checksum: u32,
 }
 
 /// The entries of an archive.
@@ -53,7 +57,7 @@ impl ZipDirectory {
     /// Where the data of the entry with this name lies.
     pub fn find(&self, file: &[u8], name: &[u8]) -> Result<Range<usize>, String> {
         let named = || format!("zip entry `{}`", super::error::shorten(&String::from_utf8_lossy(name)));
-        let mut fitting = self.entries.iter().filter(|entry| &file[entry.name.clone()] == name);
+        let mut fitting = self.named(file, name);
         let entry = fitting.next().ok_or_else(|| format!("{} is missing", named()))?;
         if fitting.next().is_some() {
             return Err(format!("{} is there twice", named()));
@@ -68,6 +72,16 @@ impl ZipDirectory {
             file.get(data.clone()).is_some().then_some(data)
         };
         data().ok_or_else(|| format!("{} lies outside the file", named()))
+    }
+
+    /// Whether this is the data of the entry with this name, as the directory's checksum says.
+    pub fn is_whole(&self, file: &[u8], name: &[u8], data: &[u8]) -> bool {
+        let checksum = crc_fast::checksum(CrcAlgorithm::Crc32IsoHdlc, data);
+        self.named(file, name).all(|entry| u64::from(entry.checksum) == checksum)
+    }
+
+    fn named<'a>(&'a self, file: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a Entry> {
+        self.entries.iter().filter(move |entry| &file[entry.name.clone()] == name)
     }
 }
 
@@ -109,6 +123,7 @@ fn read_entry(file: &[u8], at: usize, stop: usize) -> Result<(Entry, usize), Str
     if next > stop {
         return Err(cut());
     }
+    let checksum = word(16)?;
     let (compressed, len, local_header) = sizes_64(&file[extra], word(20)?, word(24)?, word(42)?).ok_or_else(cut)?;
     let text = || super::error::shorten(&String::from_utf8_lossy(&file[name.clone()]));
     if flags & 1 != 0 {
@@ -121,7 +136,7 @@ fn read_entry(file: &[u8], at: usize, stop: usize) -> Result<(Entry, usize), Str
     if !inside {
         return Err(format!("zip entry `{}` says {len} bytes, which lie outside the file", text()));
     }
-    Ok((Entry { name, local_header, len }, next))
+    Ok((Entry { name, local_header, len, checksum }, next))
 }
 
 /// Compressed size, size and place of the local header; those that do not fit 32 bits stand in the extra field 1.
