@@ -13,10 +13,27 @@ pub const TOKEN_FORM: &str = r#"<!doctype html>
 input,button{font:inherit;padding:.3em .6em}</style>
 <h1>Transformer Debugger</h1>
 <p>This server asks for a token. Whoever started it has it: it stands in the link that was printed at the start.</p>
-<form method="get"><label>Token <input name="token" type="password" autocomplete="off" size="40" autofocus></label>
+<form method="get"><!--fields--><label>Token <input name="token" type="password" autocomplete="off" size="40" autofocus></label>
 <button>Open</button></form>
 </html>
 "#;
+
+/// What asks for a token, and goes on with `fields` of the address. `was_wrong`: one was given.
+pub fn token_form(fields: impl IntoIterator<Item = (String, String)>, was_wrong: bool) -> String {
+    let field = |(name, value): (String, String)| {
+        format!("<input type=\"hidden\" name=\"{}\" value=\"{}\">", escaped(&name), escaped(&value))
+    };
+    let mut fields: String = fields.into_iter().map(field).collect();
+    if was_wrong {
+        fields.push_str("<p role=\"alert\">That was not the token.</p>");
+    }
+    TOKEN_FORM.replace("<!--fields-->", &fields)
+}
+
+/// A text as it stands in an attribute.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;").replace('>', "&gt;")
+}
 
 /// Headers of every answer, for pages that have the inline scripts and styles of `documents`.
 pub fn headers<'a>(documents: impl IntoIterator<Item = &'a str>) -> Vec<(HeaderName, HeaderValue)> {
@@ -47,9 +64,11 @@ fn content_policy<'a>(documents: impl IntoIterator<Item = &'a str>) -> String {
         scripts.extend(inline(document, "script").map(source));
         styles.extend(inline(document, "style").map(source));
     }
+    // Another server of the browser's own machine may be chosen.
+    let own_machine = "http://localhost:* http://127.0.0.1:*";
     format!(
         "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'{scripts}; style-src 'self'{styles}; \
-         style-src-attr 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; \
+         style-src-attr 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self' {own_machine}; \
          manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     )
 }

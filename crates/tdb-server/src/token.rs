@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 use crate::app::App;
 use crate::controllers::wants_html;
 use crate::error::ApiError;
-use crate::pages::TOKEN_FORM;
+use crate::pages::token_form;
 
 /// Fewest characters of a token that somebody chooses.
 pub const SHORTEST: usize = 16;
@@ -35,12 +35,13 @@ pub async fn check(State(app): State<App>, request: Request, next: Next) -> Resp
     if request.method() == Method::GET && in_link(uri).is_some_and(|found| same(&found, token)) {
         return to_cookie(headers, uri, token);
     }
-    refused(headers)
+    refused(headers, uri)
 }
 
-fn refused(headers: &HeaderMap) -> Response {
+fn refused(headers: &HeaderMap, uri: &Uri) -> Response {
     let mut response = if wants_html(headers) {
-        (StatusCode::UNAUTHORIZED, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], TOKEN_FORM).into_response()
+        let form = token_form(fields(uri).filter(|(name, _)| name != "token"), in_link(uri).is_some());
+        (StatusCode::UNAUTHORIZED, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], form).into_response()
     } else {
         ApiError::Unauthorized.into_response()
     };
@@ -85,9 +86,13 @@ fn cookie_value(token: &str) -> String {
     hex(&Sha256::digest(format!("tdb cookie {token}")))
 }
 
+/// What stands behind the question mark.
+fn fields(uri: &Uri) -> impl Iterator<Item = (String, String)> {
+    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned()
+}
+
 fn in_link(uri: &Uri) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(uri.query()?.as_bytes());
-    pairs.find(|(name, _)| name == "token").map(|(_, token)| token.into_owned())
+    fields(uri).find(|(name, _)| name == "token").map(|(_, token)| token)
 }
 
 /// The address without the token, on this server.
@@ -119,6 +124,15 @@ mod tests {
         assert_eq!(new_token().len(), 32);
         assert_ne!(new_token(), new_token());
         assert!(same("abc", "abc") && !same("abc", "abd") && !same("", "abc"));
+    }
+
+    #[test]
+    fn the_form_goes_on_with_the_question() {
+        let uri = "/a/tdb_alpha?prompt=a%22%3Cb&token=wrong".parse::<Uri>().unwrap();
+        let form = token_form(fields(&uri).filter(|(name, _)| name != "token"), in_link(&uri).is_some());
+        assert!(form.contains(r#"name="prompt" value="a&quot;&lt;b""#) && form.contains("not the token"), "{form}");
+        assert!(!form.contains("wrong") && !form.contains("<!--"));
+        assert!(!token_form([], false).contains("not the token"));
     }
 
     #[test]

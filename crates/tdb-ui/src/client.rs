@@ -21,7 +21,8 @@ use crate::json::Json;
 const SERVER_KEY: &str = "tdb.server";
 
 thread_local! {
-    static SERVER: RefCell<String> = RefCell::new(dom::stored(SERVER_KEY).unwrap_or_default());
+    static SERVER: RefCell<String> =
+        RefCell::new(dom::stored(SERVER_KEY).filter(|address| is_within_reach(address)).unwrap_or_default());
     /// Routes that this server was found not to have.
     static MISSING: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
 }
@@ -29,6 +30,16 @@ thread_local! {
 /// The server's address; empty means the page's own origin.
 pub fn server() -> String {
     SERVER.with_borrow(Clone::clone)
+}
+
+/// Whether the content policy of these pages lets them ask a server: their own, and those of the browser's machine.
+pub fn is_within_reach(address: &str) -> bool {
+    let is_of_this_machine = |rest: &str| {
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        matches!(host.split(':').next(), Some("localhost" | "127.0.0.1")) && !host.contains('@')
+    };
+    let address = address.trim().trim_end_matches('/');
+    address.is_empty() || address == dom::origin() || address.strip_prefix("http://").is_some_and(is_of_this_machine)
 }
 
 /// Talks to another server from now on, and remembers it in this browser.
@@ -186,7 +197,7 @@ async fn lines_of(response: &Response, line: &mut dyn FnMut(&str) -> Result<(), 
     let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
     let mut pending: Vec<u8> = Vec::new();
     loop {
-        let chunk = JsFuture::from(reader.read()).await.map_err(|e| broken(&e))?;
+        let chunk = JsFuture::from(reader.read()).await.map_err(|e| broken(&e, CUT))?;
         let done = js_sys::Reflect::get(&chunk, &JsValue::from_str("done")).is_ok_and(|d| d.is_truthy());
         if let Ok(value) = js_sys::Reflect::get(&chunk, &JsValue::from_str("value"))
             && let Some(bytes) = value.dyn_ref::<js_sys::Uint8Array>()
@@ -211,8 +222,8 @@ fn emit(bytes: &[u8], line: &mut dyn FnMut(&str) -> Result<(), Problem>) -> Resu
 }
 
 async fn text_of(response: &Response) -> Result<String, Problem> {
-    let promise = response.text().map_err(|e| broken(&e))?;
-    let text = JsFuture::from(promise).await.map_err(|e| broken(&e))?;
+    let promise = response.text().map_err(|e| broken(&e, CUT))?;
+    let text = JsFuture::from(promise).await.map_err(|e| broken(&e, CUT))?;
     Ok(text.as_string().unwrap_or_default())
 }
 
@@ -257,44 +268,62 @@ async fn send(call: Call, signal: Option<AbortSignal>) -> Result<Response, Probl
     }
     let init = RequestInit::new();
     init.set_method(call.method);
-    let headers = Headers::new().map_err(|e| broken(&e))?;
-    headers.set("Accept", call.accept).map_err(|e| broken(&e))?;
+    let headers = Headers::new().map_err(|e| broken(&e, NO_ANSWER))?;
+    headers.set("Accept", call.accept).map_err(|e| broken(&e, NO_ANSWER))?;
     if let Some(body) = &call.body {
-        headers.set("Content-Type", "application/json").map_err(|e| broken(&e))?;
+        headers.set("Content-Type", "application/json").map_err(|e| broken(&e, NO_ANSWER))?;
         init.set_body(&JsValue::from_str(body));
     }
     init.set_headers(&headers);
     init.set_signal(signal.as_ref());
     let url = format!("{}{}", server(), call.path);
-    let response: Response =
-        JsFuture::from(window.fetch_with_str_and_init(&url, &init)).await.map_err(|e| broken(&e))?.unchecked_into();
+    let response: Response = JsFuture::from(window.fetch_with_str_and_init(&url, &init))
+        .await
+        .map_err(|e| broken(&e, NO_ANSWER))?
+        .unchecked_into();
     if response.ok() {
         return Ok(response);
     }
     let status = response.status();
-    if matches!(status, 404 | 405) && !call.in_reference {
-        MISSING.with_borrow_mut(|m| m.push(call.route));
-    }
     let field = response.headers().get(FIELD_HEADER).ok().flatten().and_then(|path| path.parse().ok());
     let body = text_of(&response).await.unwrap_or_default();
+    if is_without_route(status, &body) && !call.in_reference {
+        MISSING.with_borrow_mut(|m| m.push(call.route));
+    }
     Err(Problem::from_body(status, &body, field))
 }
 
-fn broken(error: &JsValue) -> Problem {
+/// Whether a server says that it has no such route, rather than that it has no such thing, of which it tells more.
+fn is_without_route(status: u16, body: &str) -> bool {
+    let is_all = || from_json::<ErrorBody>(body).map_or(true, |said| said.message == "Not Found");
+    status == 405 || status == 404 && is_all()
+}
+
+/// Where there was no answer, and where there was not the whole of one.
+const NO_ANSWER: &str = "The server cannot be reached. The page keeps trying and asks again when it is back.";
+const CUT: &str = "The answer broke off before its end. Ask again.";
+
+fn broken(error: &JsValue, message: &str) -> Problem {
     let name =
         js_sys::Reflect::get(error, &JsValue::from_str("name")).ok().and_then(|n| n.as_string()).unwrap_or_default();
     if name == "AbortError" {
         return Problem::new(Kind::Aborted, "");
     }
-    Problem::new(
-        Kind::Unreachable,
-        "The server cannot be reached. The page keeps trying and asks again when it is back.",
-    )
+    Problem::new(Kind::Unreachable, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_thing_is_no_missing_route() {
+        for body in ["", "<html>", r#"{"detail":"Not Found"}"#, r#"{"message":"Not Found"}"#] {
+            assert!(is_without_route(404, body), "{body}");
+        }
+        assert!(!is_without_route(404, r#"{"message":"no data set has layer 9, index 1"}"#));
+        assert!(is_without_route(405, "") && !is_without_route(400, ""));
+    }
 
     #[test]
     fn a_sentence_is_shown_without_its_field() {

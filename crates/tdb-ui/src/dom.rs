@@ -40,13 +40,13 @@ pub fn stored(key: &str) -> Option<String> {
     window()?.local_storage().ok()??.get_item(key).ok()?
 }
 
-/// Keeps `value` below `key`. A browser that forbids storage only forgets.
-pub fn store(key: &str, value: Option<&str>) {
-    let Some(storage) = window().and_then(|w| w.local_storage().ok()).flatten() else { return };
-    let _ = match value {
-        Some(value) => storage.set_item(key, value),
-        None => storage.remove_item(key),
-    };
+/// Keeps `value` below `key`. False where the browser forbids storage, or has no room.
+pub fn store(key: &str, value: Option<&str>) -> bool {
+    let Some(storage) = window().and_then(|w| w.local_storage().ok()).flatten() else { return false };
+    match value {
+        Some(value) => storage.set_item(key, value).is_ok(),
+        None => storage.remove_item(key).is_ok(),
+    }
 }
 
 /// Puts `text` on the clipboard. Plain `http` on another machine has no clipboard interface; a hidden field serves

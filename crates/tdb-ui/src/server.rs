@@ -111,10 +111,10 @@ impl Server {
         expect_context()
     }
 
-    /// Another call found the server gone.
+    /// Another call had no answer, or not the whole of one. Whether the server is gone is looked at: where it is there,
+    /// the same question would break off again, and is not asked again by itself.
     pub fn lost(self, problem: &Problem) {
         if problem.kind == Kind::Unreachable && self.health.get_untracked() == Health::Present {
-            self.health.set(Health::Absent(problem.clone()));
             self.look();
         }
     }

@@ -242,8 +242,10 @@ impl Session {
                 self.notices.say("This short link cannot be read. Showing the default question instead.");
             }
             let (page, view) = read_query(&query.unwrap_or_default(), self.notices);
-            self.history.set(History::new((page.clone(), view.clone())));
-            self.page.set(page);
+            if self.page.try_set(page.clone()).is_none() {
+                return;
+            }
+            self.history.set(History::new((page, view.clone())));
             self.view.set(view);
             self.ask(false);
         });

@@ -141,10 +141,17 @@ macro_rules! may_be_gone {
             }
         }
 
+        impl<T: 'static> $name<T> {
+            /// None if the signal went away with its owner.
+            pub fn try_peek<U>(&self, f: impl FnOnce(&T) -> U) -> Option<U> {
+                $name::try_peeked(self.0).map(|value| f(typed(&value)))
+            }
+        }
+
         impl<T: Clone + 'static> $name<T> {
             /// None if the signal went away with its owner.
             pub fn try_get_untracked(&self) -> Option<T> {
-                $name::try_peeked(self.0).map(|value| typed::<T>(&value).clone())
+                self.try_peek(T::clone)
             }
         }
     };

@@ -76,7 +76,8 @@ impl TokenCache {
             }
             set_timeout(
                 move || {
-                    if wanted.with_value(|w| *w != text) {
+                    // The field may be gone by now.
+                    if wanted.try_with_value(|w| *w == text) != Some(true) {
                         return;
                     }
                     spawn(async move {

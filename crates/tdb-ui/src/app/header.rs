@@ -100,6 +100,7 @@ fn ThemeButton() -> impl IntoView {
 #[component]
 fn ServerButton() -> impl IntoView {
     let server = Server::get();
+    let notices = Notices::get();
     let open = RwSignal::new(false);
     let address = RwSignal::new(client::server());
     let word = move || match server.health.get() {
@@ -109,6 +110,12 @@ fn ServerButton() -> impl IntoView {
     };
     let choose = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
+        if !client::is_within_reach(&address.get_untracked()) {
+            notices.say(
+                "These pages may ask servers of your own machine alone: forward the other server's port                     (ssh -L 8001:localhost:8000 MACHINE) and give http://localhost:8001.",
+            );
+            return;
+        }
         client::set_server(&address.get_untracked());
         server.facts.set(None);
         server.health.set(Health::Unknown);
@@ -152,8 +159,8 @@ fn ServerButton() -> impl IntoView {
                 }))}
                 <label class="stack">
                     <span>
-                        "Address of a server (of this project or the reference's). Empty: the one that these pages \
-                            came from."
+                        "Address of a server of your own machine (of this project or the reference's). Empty: the one \
+                            that these pages came from."
                     </span>
                     <input
                         class="field"

@@ -101,6 +101,9 @@ impl Session {
                 Some(request) => request,
                 None => self.request(&page).await,
             };
+            if !self.is_present(id) {
+                return;
+            }
             let outcome = match request.map(Arc::new) {
                 Ok(request) => self.fetch(id, &page, &request).await.and_then(|folded| read(folded, &request)),
                 Err(problem) => Err(problem),

@@ -104,7 +104,7 @@ pub fn RowMenuView() -> impl IntoView {
     };
     let node_ref = NodeRef::<html::Div>::new();
     let items = move || -> Vec<web_sys::HtmlElement> {
-        let Some(root) = node_ref.get_untracked() else { return Vec::new() };
+        let Some(root) = node_ref.try_get_untracked().flatten() else { return Vec::new() };
         let Ok(list) = root.query_selector_all("[role=menuitem]:not(:disabled)") else { return Vec::new() };
         (0..list.length()).filter_map(|i| list.item(i)?.dyn_into().ok()).collect()
     };

@@ -211,7 +211,7 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool) -> impl Int
         let text = label.clone();
         spawn(async move {
             let token = cache.name(id, text).await;
-            session.page.change(|page| {
+            let changed = session.page.try_update(|page| {
                 if let Some(side) = side_mut(page, false) {
                     let list = tokens_mut(side, distractor);
                     if !add {
@@ -222,7 +222,9 @@ fn CandidateRow(line: CandidateLine, two: bool, probabilities: bool) -> impl Int
                     }
                 }
             });
-            session.submit();
+            if changed.is_some() {
+                session.submit();
+            }
         });
     });
     let name = format!("{}: use as target or distractor", format::quoted(&token));

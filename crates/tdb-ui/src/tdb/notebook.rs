@@ -14,11 +14,15 @@ use crate::format;
 use crate::json::Json;
 use crate::session::{RunRecord, Session};
 use crate::signals::{Change, Memo, Peek, RwSignal, See, effect};
-use crate::ui::{CollectView, Menu, button, dynamic, entered, follows, icon_button, menu_item, sent};
+use crate::ui::{CollectView, Menu, Notices, button, dynamic, entered, follows, icon_button, menu_item, sent};
 
 const KEY: &str = "tdb.log";
 /// Entries that are kept; the oldest go first.
 const MOST: usize = 200;
+
+fn load() -> Vec<Entry> {
+    dom::stored(KEY).and_then(|text| from_json(&text).ok()).unwrap_or_default()
+}
 
 #[derive(Clone, Copy)]
 pub struct Log {
@@ -29,8 +33,7 @@ pub struct Log {
 impl Log {
     /// Keeps every run of the session from now on.
     pub fn provide(session: Session) {
-        let kept = dom::stored(KEY).and_then(|text| from_json(&text).ok()).unwrap_or_default();
-        let log = Self { entries: RwSignal::new(kept), session };
+        let log = Self { entries: RwSignal::new(load()), session };
         provide_context(log);
         Effect::new(move |seen: Option<u32>| {
             let last = session.runs.see(|runs| runs.last().cloned());
@@ -43,7 +46,22 @@ impl Log {
                 _ => seen.unwrap_or_default(),
             }
         });
-        effect(move || log.entries.see(|all| dom::store(KEY, Some(&Json::of(all).text()))));
+        let (notices, told) = (Notices::get(), StoredValue::new(false));
+        effect(move || {
+            let is_kept = log.entries.see(|all| dom::store(KEY, Some(&Json::of(all).text())));
+            if !is_kept && !told.get_value() {
+                told.set_value(true);
+                notices.say("The browser does not keep the log: export it before the page is closed.");
+            }
+        });
+        // What another tab keeps is here, too, rather than overwritten.
+        let listener = window_event_listener(leptos::ev::storage, move |_| {
+            let kept = load();
+            if log.entries.peek(|all| *all != kept) {
+                log.entries.set(kept);
+            }
+        });
+        on_cleanup(move || listener.remove());
     }
 
     pub fn get() -> Self {

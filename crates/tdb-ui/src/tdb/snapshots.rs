@@ -37,9 +37,16 @@ pub fn SnapshotsMenu() -> impl IntoView {
     let name = RwSignal::new(String::new());
     let note = RwSignal::new(String::new());
     let file = NodeRef::<html::Input>::new();
-    let keep = move |list: Vec<Snapshot>| {
-        dom::store(KEY, Some(&Json::of(&list).text()));
-        all.set(list);
+    // Of what is kept now: another tab may have kept some since.
+    let keep = move |change: &dyn Fn(&mut Vec<Snapshot>)| {
+        let mut list = load();
+        change(&mut list);
+        let is_kept = dom::store(KEY, Some(&Json::of(&list).text()));
+        match is_kept {
+            true => all.set(list),
+            false => notices.say("The browser does not keep this: it has no room, or keeps nothing for these pages."),
+        }
+        is_kept
     };
     let save = move || {
         let url = session.url(&session.page.get_untracked(), &session.view.get_untracked());
@@ -53,13 +60,15 @@ pub fn SnapshotsMenu() -> impl IntoView {
             values: session.answer.peek(|answer| answer.objectives().into_iter().map(|(value, _)| value).collect()),
             checks: verdict(&exact.checks()).unwrap_or_default(),
         };
-        let mut list = all.get_untracked();
-        list.retain(|s| s.name != snapshot.name);
-        list.push(snapshot);
-        keep(list);
-        name.set(String::new());
-        note.set(String::new());
-        notices.speak("Snapshot saved.");
+        let is_kept = keep(&|list| {
+            list.retain(|s| s.name != snapshot.name);
+            list.push(snapshot.clone());
+        });
+        if is_kept {
+            name.set(String::new());
+            note.set(String::new());
+            notices.speak("Snapshot saved.");
+        }
     };
     let restore = move |snapshot: Snapshot| {
         let (path, query) = snapshot.url.split_once('?').unwrap_or((&snapshot.url, ""));
@@ -76,12 +85,13 @@ pub fn SnapshotsMenu() -> impl IntoView {
             let Some(text) = dom::chosen_file(&input).await else { return };
             match from_json::<Vec<Snapshot>>(&text) {
                 Ok(new) => {
-                    let mut list = all.get_untracked();
-                    list.retain(|s| new.iter().all(|n| n.name != s.name));
-                    let n = new.len();
-                    list.extend(new);
-                    keep(list);
-                    notices.say(format!("{n} snapshots read."));
+                    let is_kept = keep(&|list| {
+                        list.retain(|s| new.iter().all(|n| n.name != s.name));
+                        list.extend(new.iter().cloned());
+                    });
+                    if is_kept {
+                        notices.say(format!("{} snapshots read.", new.len()));
+                    }
                 }
                 Err(error) => notices.say(format!("This file holds no snapshots: {error}.")),
             }
@@ -89,7 +99,15 @@ pub fn SnapshotsMenu() -> impl IntoView {
         });
     };
     view! {
-        <button type="button" class="button small plain" id="snapshots" on:click=press(move |_| open.set(true))>
+        <button
+            type="button"
+            class="button small plain"
+            id="snapshots"
+            on:click=press(move |_| {
+                all.set(load());
+                open.set(true);
+            })
+        >
             "Snapshots"
         </button>
         <Dialog open=open title="Snapshots">
@@ -133,9 +151,7 @@ pub fn SnapshotsMenu() -> impl IntoView {
                                     class="button small plain"
                                     aria-label=format!("Delete {}", snapshot.name)
                                     on:click=press(move |_| {
-                                        let mut list = all.get_untracked();
-                                        list.retain(|s| s.name != gone);
-                                        keep(list);
+                                        keep(&|list| list.retain(|s| s.name != gone));
                                     })
                                 >
                                     "Delete"

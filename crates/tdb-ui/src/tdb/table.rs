@@ -324,8 +324,10 @@ impl Table {
             self.opened.set(None);
             request_animation_frame(move || {
                 let is_line = |item: &Item| matches!(item, Item::Line(Line::Node { row: of, .. }) if *of == row);
-                items
-                    .peek(|items| items.find(is_line).into_iter().for_each(|line| viewport.reveal(line, ROW + height)));
+                // The table may be gone by now.
+                items.try_peek(|items| {
+                    items.find(is_line).into_iter().for_each(|line| viewport.reveal(line, ROW + height));
+                });
             });
         });
     }

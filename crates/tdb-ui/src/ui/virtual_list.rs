@@ -102,8 +102,9 @@ impl Viewport {
         viewport
     }
 
+    /// Does nothing once the box is gone.
     pub fn measure(self) {
-        if let Some(div) = self.node.get_untracked() {
+        if let Some(div) = self.node.try_get_untracked().flatten() {
             self.top.set(f64::from(div.scroll_top()));
             self.height.set(f64::from(div.client_height()));
             let is_wide = div.scroll_width() > div.client_width();

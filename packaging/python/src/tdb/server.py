@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -41,14 +42,18 @@ class Server(Client):
         self._log = tempfile.TemporaryFile()
         command = [str(program()), "serve", "--port", "0", *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log)
+        # Also where nobody closes it.
+        atexit.register(self._process.terminate)
         # The first line is printed when the server listens; without one, it has ended.
         line = self._output().readline().decode()
         address = re.match(r"(https?://[^/\s]+)", line)
         if address is None:
             self._process.wait()
             self._log.seek(0)
-            reason = self._log.read().decode(errors="replace").strip()
+            lines = self._log.read().decode(errors="replace").strip().splitlines()
             self.close()
+            # What the program says of its end, without its log.
+            reason = "\n".join(line for line in lines if line.startswith("tdb: ")) or "\n".join(lines)
             raise RuntimeError(reason or f"`tdb serve` printed no address but {line!r}")
         # Where others can connect, or where one was chosen, the address holds a token.
         token = re.search(r"[?&]token=([^\s&]+)", line)
@@ -60,6 +65,7 @@ class Server(Client):
 
     def close(self) -> None:
         """Ends the server."""
+        atexit.unregister(self._process.terminate)
         self._process.terminate()
         self._process.wait()
         self._output().close()

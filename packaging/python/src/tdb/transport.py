@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import ipaddress
 import json
 import urllib.error
 import urllib.parse
@@ -22,33 +25,53 @@ class Refused(Exception):
         self.message = message
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Questions and tokens go to the address that was given, and nowhere else."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
+        raise Refused(code, f"the server sends on to {newurl}, which is not followed: give the address itself")
+
+
 class Transport:
-    """A server's address. `token` is what a server on a network asks for; `timeout` is in seconds."""
+    """A server's address. `token` is what a server on a network asks for; `timeout` is in seconds.
+
+    Proxies of the environment are not used for servers of this machine.
+    """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout: float = 600) -> None:
         self.url = url.rstrip("/")
         self.token = token
         self.timeout = timeout
+        direct = [urllib.request.ProxyHandler({})] if _is_here(self.url) else []
+        self._opener = urllib.request.build_opener(_NoRedirects, *direct)
 
     def request(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Any:
         """The answer, read.
 
-        Raises `Refused` if the server answers with an error, and `OSError` if it cannot be reached.
+        Raises `Refused` if the server answers with an error, and `OSError` if it cannot be reached or breaks off.
         """
-        with self._open(method, path, body, query) as answer:
+        with _breaks(), self._open(method, path, body, query) as answer:
             return json.load(answer)
 
     def text(self, method: str, path: str) -> str:
         """An answer that is no JSON, as it is."""
-        with self._open(method, path, None, None) as answer:
+        with _breaks(), self._open(method, path, None, None) as answer:
             return answer.read().decode()
 
     def stream(self, method: str, path: str, body: Any = None) -> Iterator[Any]:
-        """The parts of an answer, each as soon as it is there. Whoever stops reading stops the server's work."""
-        with self._open(method, path, body, None) as answer:
+        """The parts of an answer, each as soon as it is there. Whoever stops reading stops the server's work.
+
+        The last part says that the answer is `done`, or which `error` ended it; without it, `ConnectionError` is raised.
+        """
+        event = None
+        with _breaks(), self._open(method, path, body, None) as answer:
             for line in answer:
                 if line.strip():
-                    yield json.loads(line)
+                    part = json.loads(line)
+                    event = part.get("event")
+                    yield part
+        if event not in ("done", "error"):
+            raise ConnectionError("the server broke off before the end of its answer")
 
     def _open(self, method: str, path: str, body: Any, query: Mapping[str, Any] | None) -> Any:
         url = self.url + path
@@ -60,9 +83,27 @@ class Transport:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data=data, headers=headers, method=method)
         try:
-            return urllib.request.urlopen(request, timeout=self.timeout)
+            return self._opener.open(request, timeout=self.timeout)
         except urllib.error.HTTPError as error:
             raise Refused(error.code, _sentence(error.read())) from None
+
+
+def _is_here(url: str) -> bool:
+    """Whether a server is one of this machine."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def _breaks() -> Iterator[None]:
+    """What HTTP calls an incomplete answer is a broken connection."""
+    try:
+        yield
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"the server broke off: {error!r}") from None
 
 
 def _sentence(body: bytes) -> str:
