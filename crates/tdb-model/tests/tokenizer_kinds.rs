@@ -291,6 +291,11 @@ fn special_tokens_are_known_from_every_place_that_names_them() {
     let config = folder.path.join("tokenizer_config.json");
     fs::write(&config, json!({"additional_special_tokens": "<x>"}).to_string()).unwrap();
     refused(&folder.path, &["tokenizer_config.json", "additional_special_tokens", "a list of tokens"]);
+    // The library would give them the next id, 341, which no embedding of the model is for.
+    for (key, tokens) in [("additional_special_tokens", json!(["ab"])), ("pad_token", json!("ab"))] {
+        fs::write(&config, json!({key: tokens}).to_string()).unwrap();
+        refused(&folder.path, &["tokenizer_config.json", key, "vocab.json", "\"ab\""]);
+    }
     // Whether a token is looked for before or after the others is said by `normalized`, or by whether it is special.
     let folder = in_two_files("gpt-neo", &[]);
     let settings =

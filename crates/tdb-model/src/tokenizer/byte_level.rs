@@ -21,8 +21,8 @@ pub(super) struct ByteLevelBpe {
     /// Pair of tokens to (rank, token); lower ranks are joined first.
     merges: HashMap<(u32, u32), (u32, u32)>,
     added: Vec<Added>,
-    /// What finds the added tokens, of several at one place the longest: first those that are not `normalized`, then the
-    /// others in what is between them.
+    /// What finds the added tokens, of several at one place the longest: first those that are not `normalized`, then
+    /// the others in what is between them.
     added_patterns: Vec<Regex>,
 }
 

@@ -1,5 +1,6 @@
-//! How much longer a text can get through the rules of a `tokenizer.json`. Rules that put a lot in place of a little, one
-//! after the other, make of a single letter more than any memory holds, so they are looked at before any of them runs.
+//! How much longer a text can get through the rules of a `tokenizer.json`. Rules that put a lot in place of a little,
+//! one after the other, make of a single letter more than any memory holds, so they are looked at before any of them
+//! runs.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,8 +11,9 @@ use tokenizers::{DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTok
 use super::other::CRATE;
 use crate::guarded::guarded;
 
-/// How many times longer a text may get before it is split into tokens, and a token before it is shown. Of the tokenizers
-/// that are in use Llama 2's has 12 and a SentencePiece model with its own table of characters 495; a decoder has 2.
+/// How many times longer a text may get before it is split into tokens, and a token before it is shown. Of the
+/// tokenizers that are in use Llama 2's has 12 and a SentencePiece model with its own table of characters 495; a decoder
+/// has 2.
 const MOST: [usize; 2] = [512, 16];
 
 /// The rules as the crate understands them: it also takes some that do not say, or say twice, of which kind they are.
@@ -72,8 +74,8 @@ impl Steps {
         self.factor = self.factor.saturating_mul(factor.max(1));
         match self.factor > self.most {
             true => Err(format!(
-                "the {part}'s rule {shown} can make a text {factor} times longer, which is {} times with the rules before \
-                 it, where {} times are the most",
+                "the {part}'s rule {shown} can make a text {factor} times longer, which is {} times with the rules \
+                 before it, where {} times are the most",
                 self.factor, self.most
             )),
             false => Ok(()),
@@ -105,7 +107,8 @@ fn by_normalizer(rule: &Value) -> Option<usize> {
     }
 }
 
-/// A byte becomes a character of two, a blank the character that stands for it, and a piece of one byte may get a blank.
+/// A byte becomes a character of two, a blank the character that stands for it, and a piece of one byte may get a
+/// blank.
 fn by_pre_tokenizer(rule: &Value) -> Option<usize> {
     match kind(rule) {
         "ByteLevel" => Some(if rule.get("add_prefix_space")?.as_bool()? { 4 } else { 2 }),

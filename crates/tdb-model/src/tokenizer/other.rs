@@ -63,8 +63,8 @@ impl Other {
     }
 
     /// The tokens with the bytes of the text that each stands for. Text for a part of which the vocabulary has no token
-    /// and no unknown token either has no tokens, and the caller will say so; nor has text that the crate would not split
-    /// rightly, or that is too long.
+    /// and no unknown token either has no tokens, and the caller will say so; nor has text that the crate would not
+    /// split rightly, or that is too long.
     pub fn encode(&self, text: &str) -> Vec<(u32, Range<usize>)> {
         if text.len() > self.longest || has_long_blank(text) {
             return Vec::new();

@@ -178,14 +178,15 @@ fn added_tokens(
     vocab: &Map<String, Json>,
 ) -> Result<Vec<Json>, CheckpointError> {
     let special = optional(folder, SPECIAL)?;
-    let mut named: Vec<&Json> = Vec::new();
+    let mut named: Vec<(&str, &str, &Json)> = Vec::new();
     for (file, all) in [(CONFIG, settings), (SPECIAL, &special)] {
-        named.extend(all.iter().filter(|(key, _)| key.ends_with("_token")).map(|(_, token)| token));
+        let single = all.iter().filter(|(key, _)| key.ends_with("_token"));
+        named.extend(single.map(|(key, token)| (file, key.as_str(), token)));
         for key in ["additional_special_tokens", "extra_special_tokens"] {
             match all.get(key) {
                 None | Some(Json::Null) => {}
-                Some(Json::Array(tokens)) => named.extend(tokens),
-                Some(Json::Object(tokens)) => named.extend(tokens.values()),
+                Some(Json::Array(tokens)) => named.extend(tokens.iter().map(|token| (file, key, token))),
+                Some(Json::Object(tokens)) => named.extend(tokens.values().map(|token| (file, key, token))),
                 Some(other) => {
                     return Err(CheckpointError::unexpected(
                         &folder.join(file),
@@ -197,7 +198,7 @@ fn added_tokens(
             }
         }
     }
-    let is_named = |text: &str| named.iter().any(|token| content(token) == Some(text));
+    let is_named = |text: &str| named.iter().any(|(_, _, token)| content(token) == Some(text));
     let mut all: BTreeMap<u64, Json> = BTreeMap::new();
     // Tokens that are special are looked for in the text as it is, unless they say otherwise.
     let mut add = |id: Option<u64>, token: &Json, special: bool| {
@@ -220,10 +221,19 @@ fn added_tokens(
         add(id.as_u64(), &json!(text), is_named(text));
     }
     let default = json!(END_OF_TEXT);
-    for token in named.iter().copied().chain([&default]) {
+    for token in named.iter().map(|(_, _, token)| *token).chain([&default]) {
         add(content(token).and_then(|text| vocab.get(text)?.as_u64()), token, true);
     }
-    Ok(all.into_values().collect())
+    // To a token that has no id anywhere `transformers` gives one that the model was not made with.
+    let is_known =
+        |text: &str| text.is_empty() || vocab.contains_key(text) || all.values().any(|token| token["content"] == text);
+    match named.iter().find(|(_, _, token)| content(token).is_some_and(|text| !is_known(text))) {
+        Some((file, key, token)) => {
+            let expected = "a token of vocab.json, added_tokens.json or added_tokens_decoder";
+            Err(CheckpointError::unexpected(&folder.join(file), *key, expected, token))
+        }
+        None => Ok(all.into_values().collect()),
+    }
 }
 
 fn optional(folder: &Path, name: &str) -> Result<Map<String, Json>, CheckpointError> {
