@@ -135,6 +135,13 @@ fn what_is_not_known_in_another_layout_is_refused_by_name() {
         ("attention-saes", "gpt2-small_L0_Hcat_z_cfg.json", "1.2", "1.2, \"activation\": \"topk\"", "activation"),
         ("attention-saes", "gpt2-small_L0_Hcat_z_cfg.json", "1.2", "1.2, \"input_scale\": 2", "input_scale"),
         ("sparsify/layers.0", "cfg.json", "\"k\": 3", "\"k\": 3, \"signed\": true", "`signed` should be false"),
+        (
+            "sparsify/layers.0",
+            "cfg.json",
+            "\"skip_connection\": false",
+            "\"skip_connection\": true",
+            "`skip_connection`",
+        ),
         ("sparsify/layers.0", "cfg.json", "\"k\": 3", "\"k\": 3, \"normalize_io\": true", "normalize_io"),
         ("sparsify/layers.0", "cfg.json", "\"num_latents\": 0", "\"num_latents\": 6", "`num_latents` should be 0 or 5"),
         ("sparsify/layers.0", "cfg.json", "\"topk\"", "\"groupmax\"", "groupmax"),

@@ -122,7 +122,7 @@ pub(super) fn refuse_what_is_not_read(
             Some((_, same)) if found == same => {}
             Some((_, same)) => return Err(settings.unexpected(key, &format!("{same}, as this layout is computed"))),
             None if is_off(key, found) => {}
-            None => return Err(settings.unexpected(key, "absent or off: it is not known in this layout")),
+            None => return Err(settings.unexpected(key, "absent or off: what it changes is not computed here")),
         }
     }
     Ok(())

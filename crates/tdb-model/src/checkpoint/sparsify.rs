@@ -62,6 +62,10 @@ fn read_layer(
     if settings.flag("signed", false)? {
         return Err(settings.unexpected("signed", "false: the latents that are largest by magnitude are not computed"));
     }
+    let skips = settings.flag("skip_connection", false)?;
+    if skips && !transcodes {
+        return Err(settings.unexpected("skip_connection", "false without transcode"));
+    }
     let read = ["activation", "k", "signed", "skip_connection", "transcode"];
     autoencoder::refuse_what_is_not_read(&settings, &read, &[("apply_b_dec_to_input", Value::Bool(!transcodes))])?;
     let file = TensorFile::open(&folder.join(WEIGHTS))?;
@@ -86,7 +90,7 @@ fn read_layer(
     table.tensor("encoder.bias", "latent_bias", [shape.latents]);
     table.matrix("W_dec", "decoder.weight", [shape.outputs, shape.latents], Order::InOut);
     table.tensor("b_dec", "decoder_bias", [shape.outputs]);
-    if settings.flag("skip_connection", false)? && transcodes {
+    if skips {
         table.tensor("W_skip", "skip.weight", [shape.outputs, shape.inputs]);
     }
     let known = "encoder.weight, encoder.bias, W_dec, b_dec and, with transcode and skip_connection, W_skip";
