@@ -14,7 +14,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Location, Result,
+    partial::Unfinished,
     sweep::{PREFIX, sweep},
 };
 
@@ -48,6 +49,30 @@ pub struct Entry {
     relative: PathBuf,
 }
 
+/// What [`Cache::clear`] did.
+#[derive(Debug, Default)]
+pub struct Cleared {
+    /// Files that were removed.
+    pub files: usize,
+    /// Files that were begun, not finished, and removed.
+    pub unfinished: usize,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// What could not be removed, and why.
+    pub left: Vec<Error>,
+}
+
+/// What [`Cache::verify`] found.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// An error for each entry that is not what it should be.
+    pub damaged: Vec<Error>,
+    /// How many of these were removed.
+    pub removed: usize,
+    /// What could not be removed, and why.
+    pub left: Vec<Error>,
+}
+
 /// The cache's folder.
 #[derive(Debug)]
 pub struct Cache {
@@ -56,20 +81,30 @@ pub struct Cache {
     limit: u64,
     /// Bytes in the cache as far as this process knows; `u64::MAX` before it has looked.
     used: AtomicU64,
+    /// Whether this process has looked for unfinished files that nobody will go on with.
+    swept: AtomicBool,
 }
 
 /// Entries used within this time are in use, and not evicted.
 const IN_USE: Duration = Duration::from_secs(600);
 
+/// Unfinished files are kept for so long, so that somebody can go on with them.
+const CONTINUED: Duration = Duration::from_secs(7 * 24 * 3600);
+
 impl Cache {
     /// A cache in the folder `root`, which is created when something is put into it.
     pub fn new(root: PathBuf, limit: u64) -> Self {
-        Self { root, limit, used: AtomicU64::new(u64::MAX) }
+        Self { root, limit, used: AtomicU64::new(u64::MAX), swept: AtomicBool::new(false) }
     }
 
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Bytes that it may hold.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// Where the file of `location` is, if it is there.
@@ -89,12 +124,17 @@ impl Cache {
         self.root.join("partial").join(format!("{}.part", hex(hash)))
     }
 
-    /// The whole file of `location`, or `None` if there is no entry. The length is checked; the content is, too, if the
-    /// file was touched since it was written. An entry that is not what it should be is dropped.
+    /// The whole file of `location`, or `None` if there is no entry. Whose it is and the length are checked, and the
+    /// content if the file was touched since it was written. An entry that is not what it should be is dropped.
     pub fn get(&self, location: &Location) -> Option<(PathBuf, Meta)> {
         let relative = location.cache_path();
         let (meta, described) = self.read_meta(&relative)?;
         let path = self.root.join("files").join(&relative);
+        if meta.location.trim_end_matches('/') != location.to_string().trim_end_matches('/') {
+            tracing::warn!(%location, found = meta.location, "a file of the cache is described as another: dropped");
+            self.drop_entry(location);
+            return None;
+        }
         let file = fs::metadata(&path).ok()?;
         // The description is written right after the file: a later time of the file says that somebody changed it.
         let suspect = file.modified().is_ok_and(|m| m > described.fetched_or_used(&meta) + Duration::from_secs(2));
@@ -119,7 +159,9 @@ impl Cache {
 
     /// Forgets the entry of `location`, if there is one.
     pub fn drop_entry(&self, location: &Location) {
-        self.remove(&location.cache_path());
+        if let Err(error) = self.remove(&location.cache_path()) {
+            tracing::warn!(%location, "a damaged file of the cache cannot be removed: {error}");
+        }
     }
 
     /// Notes that the store has no such file.
@@ -177,41 +219,93 @@ impl Cache {
         files_below(&base).into_iter().filter_map(entry).collect()
     }
 
-    /// Removes the entries whose location begins with `prefix` (all with ""), and unfinished files if all go. Returns
-    /// how many entries and bytes that were.
-    pub fn clear(&self, prefix: &str) -> (usize, u64) {
-        let mut gone = (0, 0);
-        for entry in self.entries().into_iter().filter(|e| e.meta.location.starts_with(prefix)) {
-            self.remove(&entry.relative);
-            gone = (gone.0 + 1, gone.1 + entry.meta.size);
+    /// Files that were begun and are not finished, in no order.
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        Unfinished::in_folder(&self.root.join("partial"))
+    }
+
+    /// Removes unfinished files that nobody will go on with. Done once.
+    pub(crate) fn sweep_unfinished(&self) {
+        if self.swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for file in self.unfinished() {
+            if file.location.is_none() || file.changed.elapsed().is_ok_and(|age| age > CONTINUED) {
+                // One that is being fetched stays.
+                let _ = file.remove();
+            }
+        }
+    }
+
+    /// Removes what belongs to the locations at and below `prefix`, or everything.
+    pub fn clear(&self, prefix: Option<&str>) -> Cleared {
+        let is_meant = |location: &str| prefix.is_none_or(|prefix| is_at_or_below(location, prefix));
+        let mut cleared = Cleared::default();
+        for entry in self.entries().into_iter().filter(|e| is_meant(&e.meta.location)) {
+            match self.remove(&entry.relative) {
+                Ok(()) => (cleared.files, cleared.bytes) = (cleared.files + 1, cleared.bytes + entry.meta.size),
+                Err(error) => cleared.left.push(error),
+            }
         }
         for path in files_below(&self.root.join("meta")) {
             let is_note = path.extension().is_some_and(|extension| extension == "absent");
-            if is_note && fs::read_to_string(&path).is_ok_and(|location| location.starts_with(prefix)) {
-                let _ = fs::remove_file(path);
+            if is_note && fs::read_to_string(&path).is_ok_and(|location| is_meant(&location)) {
+                cleared.left.extend(remove_file(&path).err());
             }
         }
-        if prefix.is_empty() {
-            for folder in ["files", "meta", "partial"] {
-                let _ = fs::remove_dir_all(self.root.join(folder));
+        for file in self.unfinished().into_iter().filter(|f| f.location.as_deref().is_none_or(is_meant)) {
+            match file.remove() {
+                Ok(()) => (cleared.unfinished, cleared.bytes) = (cleared.unfinished + 1, cleared.bytes + file.size),
+                Err(error) => cleared.left.push(error),
+            }
+        }
+        if prefix.is_none() {
+            // What is no entry.
+            for folder in ["files", "meta"].map(|name| self.root.join(name)) {
+                match fs::remove_dir_all(&folder) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => cleared.left.push(Error::io(&folder, e)),
+                    _ => {}
+                }
             }
         }
         self.used.store(u64::MAX, Ordering::Relaxed);
-        gone
+        cleared
     }
 
-    /// Reads every entry in full and returns those that are not what they should be; with `drop` they are removed.
-    pub fn verify(&self, drop: bool) -> Vec<Entry> {
-        let is_damaged = |e: &Entry| {
-            let path = self.root.join("files").join(&e.relative);
-            fs::metadata(&path).map(|m| m.len()).ok() != Some(e.meta.size)
-                || checksum(&path).ok().as_ref() != Some(&e.meta.crc64)
-        };
-        let damaged: Vec<Entry> = self.entries().into_iter().filter(is_damaged).collect();
-        if drop {
-            damaged.iter().for_each(|e| self.remove(&e.relative));
+    /// Reads every entry in full and says which are not what they should be; with `drop` these are removed.
+    pub fn verify(&self, drop: bool) -> Verified {
+        let mut verified = Verified::default();
+        for entry in self.entries() {
+            let Some(damage) = self.damage(&entry) else { continue };
+            verified.damaged.push(damage);
+            match drop.then(|| self.remove(&entry.relative)) {
+                None => {}
+                Some(Ok(())) => verified.removed += 1,
+                Some(Err(error)) => verified.left.push(error),
+            }
         }
-        damaged
+        verified
+    }
+
+    /// What is wrong with an entry.
+    fn damage(&self, Entry { meta, relative, .. }: &Entry) -> Option<Error> {
+        let path = self.root.join("files").join(relative);
+        let is_its_place = Location::parse(&meta.location).is_ok_and(|location| {
+            let info = location.repository_info().map(|info| info.cache_path());
+            location.cache_path() == *relative || info.as_ref() == Some(relative)
+        });
+        if !is_its_place {
+            let problem = format!("its description is of {}, which belongs elsewhere", meta.location);
+            return Some(Error::damaged(path.display().to_string(), problem));
+        }
+        let found = fs::metadata(&path).map(|file| file.len()).and_then(|size| Ok((size, checksum(&path)?)));
+        let problem = match found {
+            Ok((size, _)) if size != meta.size => format!("{size} bytes, where {} were fetched", meta.size),
+            Ok((_, crc64)) if crc64 != meta.crc64 => "its content is not what was fetched".into(),
+            Ok(_) => return None,
+            Err(e) => e.to_string(),
+        };
+        Some(Error::damaged(&meta.location, problem))
     }
 
     fn read_meta(&self, relative: &Path) -> Option<(Meta, Used)> {
@@ -231,39 +325,71 @@ impl Cache {
         }
     }
 
-    fn remove(&self, relative: &Path) {
+    fn remove(&self, relative: &Path) -> Result<()> {
         // The description first: without it the file is no entry.
-        let _ = fs::remove_file(self.meta_path(relative));
-        let _ = fs::remove_file(self.root.join("files").join(relative));
+        remove_file(&self.meta_path(relative))?;
+        remove_file(&self.root.join("files").join(relative))
+    }
+
+    /// Bytes of entries and of unfinished files.
+    fn size(&self, entries: &[Entry]) -> u64 {
+        let unfinished = self.unfinished();
+        entries.iter().map(|e| e.meta.size).chain(unfinished.iter().map(|f| f.size)).sum()
     }
 
     fn added(&self, size: u64) {
         let known = self.used.load(Ordering::Relaxed);
-        let total = if known == u64::MAX { self.entries().iter().map(|e| e.meta.size).sum() } else { known + size };
+        let total = if known == u64::MAX { self.size(&self.entries()) } else { known + size };
         self.used.store(total, Ordering::Relaxed);
         if total > self.limit {
             self.evict();
         }
     }
 
-    /// Removes the longest unused entries until a tenth of the limit is free again. Other processes count for
-    /// themselves, so the folder is looked at anew.
+    /// Removes unfinished files and then the longest unused entries until a tenth of the limit is free again. Other
+    /// processes count for themselves, so the folder is looked at anew.
     fn evict(&self) {
         let mut entries = self.entries();
         entries.sort_by_key(|e| e.used);
-        let mut total: u64 = entries.iter().map(|e| e.meta.size).sum();
-        let now = SystemTime::now();
+        let mut total = self.size(&entries);
+        let enough = self.limit - self.limit / 10;
+        let is_unused = |since: SystemTime| since.elapsed().is_ok_and(|d| d > IN_USE);
+        for file in self.unfinished() {
+            if total > enough && is_unused(file.changed) && file.remove().is_ok() {
+                tracing::info!(location = file.location, size = file.size, "an unfinished file is evicted");
+                total = total.saturating_sub(file.size);
+            }
+        }
         for entry in entries {
-            if total <= self.limit - self.limit / 10 {
+            if total <= enough {
                 break;
             }
-            if now.duration_since(entry.used).is_ok_and(|d| d > IN_USE) {
-                tracing::info!(location = entry.meta.location, size = entry.meta.size, "evicted from the cache");
-                self.remove(&entry.relative);
-                total -= entry.meta.size;
+            if !is_unused(entry.used) {
+                continue;
+            }
+            match self.remove(&entry.relative) {
+                Ok(()) => {
+                    tracing::info!(location = entry.meta.location, size = entry.meta.size, "evicted from the cache");
+                    total = total.saturating_sub(entry.meta.size);
+                }
+                Err(error) => tracing::warn!("an entry of the cache cannot be evicted: {error}"),
             }
         }
         self.used.store(total, Ordering::Relaxed);
+    }
+}
+
+/// Whether `location` is `prefix` or below it: `…/1` has nothing to do with `…/10`.
+fn is_at_or_below(location: &str, prefix: &str) -> bool {
+    let rest = location.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
+}
+
+/// Removes a file that may be gone already.
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, e)),
+        _ => Ok(()),
     }
 }
 
@@ -360,8 +486,14 @@ mod tests {
         assert_eq!(cache.read(&a).unwrap().0, b"hello");
         assert!(cache.get(&a).unwrap().0.ends_with("files/https/example.org/a/x.json"));
         assert_eq!(cache.entries().len(), 2);
-        assert_eq!(cache.clear("https://example.org/b/"), (1, 6));
-        assert_eq!(cache.clear(""), (1, 5));
+        let cleared = |prefix| {
+            let Cleared { files, bytes, left, .. } = cache.clear(prefix);
+            assert!(left.is_empty(), "{left:?}");
+            (files, bytes)
+        };
+        assert_eq!(cleared(Some("https://example.org/b/")), (1, 6));
+        assert_eq!(cleared(Some("")), (0, 0));
+        assert_eq!(cleared(None), (1, 5));
         assert!(cache.get(&a).is_none());
     }
 
@@ -383,13 +515,119 @@ mod tests {
         for (name, content) in [("short", &b"hell"[..]), ("other", b"hallo")] {
             let location = put(&cache, name, b"hello");
             fs::write(cache.path(&location), content).unwrap();
-            assert_eq!(cache.verify(false).len(), 1, "{name}");
+            let damaged = cache.verify(false).damaged;
+            let says = if name == "short" { "4 bytes, where 5 were fetched" } else { "not what was fetched" };
+            assert!(damaged.len() == 1 && damaged[0].to_string().contains(says), "{damaged:?}");
             assert!(cache.read(&location).is_none(), "{name}");
             assert!(!cache.path(&location).exists(), "{name}");
         }
         let undescribed = put(&cache, "z", b"hello");
         fs::remove_file(cache.meta_path(&undescribed.cache_path())).unwrap();
         assert!(cache.get(&undescribed).is_none());
+    }
+
+    #[test]
+    fn what_is_described_as_another_is_no_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().into(), u64::MAX);
+        let [a, b] = ["a", "b"].map(|name| put(&cache, name, name.as_bytes()));
+        let [of_a, of_b] = [&a, &b].map(Location::cache_path);
+        fs::copy(cache.path(&a), cache.path(&b)).unwrap();
+        fs::copy(cache.meta_path(&of_a), cache.meta_path(&of_b)).unwrap();
+        let damaged = cache.verify(false).damaged;
+        let error = damaged[0].to_string();
+        let says = "its description is of https://example.org/a";
+        assert!(damaged.len() == 1 && error.contains("files/https/example.org/b ") && error.contains(says), "{error}");
+        assert!(cache.read(&b).is_none() && !cache.path(&b).exists());
+        assert_eq!(cache.read(&a).unwrap().0, b"a");
+        // What the hub says of a repository has the name of the repository.
+        let info = Location::parse("hf:owner/name").unwrap().repository_info().unwrap();
+        let partial = cache.partial_path(&info);
+        write_atomically(&partial, b"{}").unwrap();
+        cache.adopt(&info, &partial, hex(crc_fast::checksum(CrcAlgorithm::Crc64Nvme, b"{}")), None).unwrap();
+        assert!(cache.get(&info).is_some() && cache.verify(false).damaged.is_empty());
+    }
+
+    #[test]
+    fn a_prefix_ends_where_a_name_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().into(), u64::MAX);
+        let locations = ["rec/0/1/x", "rec/0/10", "rec/0/11", "rec/0/1.json"].map(|name| put(&cache, name, b"x"));
+        cache.clear(Some("https://example.org/rec/0/1"));
+        assert_eq!(locations.each_ref().map(|l| cache.get(l).is_some()), [false, true, true, true]);
+        cache.clear(Some("https://example.org/rec/0/10"));
+        assert_eq!(locations.each_ref().map(|l| cache.get(l).is_some()), [false, false, true, true]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_cannot_be_removed_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().into(), u64::MAX);
+        let location = put(&cache, "x", b"hello");
+        // A folder where the file was cannot be removed as a file, not even by an administrator.
+        fs::remove_file(cache.path(&location)).unwrap();
+        fs::create_dir(cache.path(&location)).unwrap();
+        let verified = cache.verify(true);
+        assert_eq!((verified.damaged.len(), verified.removed, verified.left.len()), (1, 0, 1));
+        assert!(verified.left[0].to_string().contains("files/https/example.org/x: "), "{:?}", verified.left);
+        let location = put(&cache, "y", b"hello");
+        fs::remove_file(cache.path(&location)).unwrap();
+        fs::create_dir(cache.path(&location)).unwrap();
+        let cleared = cache.clear(Some("https://example.org/y"));
+        assert_eq!((cleared.files, cleared.bytes, cleared.left.len()), (0, 0, 1));
+    }
+
+    /// An unfinished file of 10 bytes, last written so many seconds ago.
+    fn begin(cache: &Cache, name: &str, is_described: bool, seconds: u64) -> PathBuf {
+        let location = Location::parse(&format!("https://example.org/{name}")).unwrap();
+        let path = cache.partial_path(&location);
+        write_atomically(&path, &[0; 10]).unwrap();
+        if is_described {
+            let state = serde_json::json!({"location": location.to_string(), "size": 99, "etag": "e", "synced": 10});
+            fs::write(path.with_extension("json"), state.to_string()).unwrap();
+        }
+        let long_ago = SystemTime::now() - Duration::from_secs(seconds);
+        File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+        path
+    }
+
+    #[test]
+    fn unfinished_files_stay_while_somebody_may_go_on_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().into(), u64::MAX);
+        let week = CONTINUED.as_secs();
+        let all = [("new", true, 60), ("old", true, week + 60), ("unknown", false, 60), ("fetched", true, week + 60)];
+        let all = all.map(|(name, is_described, age)| begin(&cache, name, is_described, age));
+        let fetching = File::open(&all[3]).unwrap();
+        fetching.lock().unwrap();
+        cache.sweep_unfinished();
+        assert_eq!(all.each_ref().map(|path| path.exists()), [true, false, false, true]);
+        assert_eq!(cache.unfinished().len(), 2);
+        // What is being fetched cannot be cleared.
+        assert!(cache.clear(Some("https://example.org/ne")).left.is_empty() && all[0].exists());
+        let cleared = cache.clear(Some("https://example.org/new"));
+        assert_eq!((cleared.files, cleared.unfinished, cleared.bytes, cleared.left.len()), (0, 1, 10, 0));
+        let cleared = cache.clear(None);
+        assert!(cleared.left.len() == 1 && cleared.left[0].to_string().contains("it is being fetched"), "{cleared:?}");
+        drop(fetching);
+        assert_eq!(cache.clear(None).unfinished, 1);
+        assert!(cache.unfinished().is_empty() && !all[3].with_extension("json").exists());
+    }
+
+    #[test]
+    fn unfinished_files_count_and_go_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().into(), 50);
+        let entries = [0, 1, 2].map(|i| put(&cache, &i.to_string(), &[i; 10]));
+        let (unfinished, in_use) = (begin(&cache, "a", true, 10_000), begin(&cache, "b", true, 10));
+        let old = SystemTime::now() - Duration::from_secs(10_000);
+        let meta = File::options().write(true).open(cache.meta_path(&entries[0].cache_path())).unwrap();
+        meta.set_modified(old).unwrap();
+        // As another process finds it: 60 bytes, and 45 are allowed.
+        put(&Cache::new(folder.path().into(), 50), "new", &[1; 10]);
+        assert_eq!((unfinished.exists(), in_use.exists()), (false, true));
+        assert_eq!(entries.each_ref().map(|l| cache.path(l).exists()), [false, true, true]);
     }
 
     #[test]

@@ -335,6 +335,7 @@ impl Fetcher {
             return Err(Error::Offline { location: place.to_string() });
         }
         let _slot = self.0.slots.acquire().await.map_err(|e| Error::Config(e.to_string()))?;
+        self.0.cache.sweep_unfinished();
         let path = self.0.cache.partial_path(place);
         let Some(mut partial) = Partial::lock(&path, place, || self.0.cache.get(place).is_some()).await? else {
             return self.0.cache.get(place).map(|(path, _)| path).ok_or_else(|| Error::Io {
@@ -412,6 +413,11 @@ impl Fetcher {
         let transfer = Transfer { size: answer.meta.size, etag: answer.meta.e_tag.clone() };
         if transfer.size > limit {
             let problem = format!("{} bytes, more than the limit of {limit}", transfer.size);
+            return Err(Stop::Error(Error::damaged(place.to_string(), problem)));
+        }
+        let room = self.0.cache.limit();
+        if transfer.size > room {
+            let problem = format!("{} bytes, and the cache may hold {room} (TDB_CACHE_SIZE)", transfer.size);
             return Err(Stop::Error(Error::damaged(place.to_string(), problem)));
         }
         if answer.range.start != partial.len() || !partial.continues(&transfer) {

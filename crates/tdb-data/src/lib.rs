@@ -38,7 +38,7 @@ mod stores;
 mod sweep;
 mod unread_headers;
 
-pub use cache::{Cache, Entry, Meta, write_atomically};
+pub use cache::{Cache, Cleared, Entry, Meta, Verified, write_atomically};
 pub use dictionary_files::{fetch_dictionary, hub_dictionary};
 pub use error::{Error, Result, START_AGAIN, io_reason};
 pub use explanation::{
@@ -51,6 +51,7 @@ pub use histogram::Histogram;
 pub use library::{Counts, FoundRecord, Library};
 pub use location::{Location, Mirror, Root};
 pub use model_files::{autoencoder_files, fetch_model, fetch_tokenizer, hub_model};
+pub use partial::Unfinished;
 pub use progress::Progress;
 pub use record::{ActivationRecord, MAX_RECORD_BYTES, Moments, NodeRecord};
 pub use registry::{

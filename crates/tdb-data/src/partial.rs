@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crc_fast::{CrcAlgorithm, Digest};
@@ -81,8 +81,7 @@ impl Partial {
 
     fn open(path: &Path, location: &Location, mut file: File) -> Result<Self> {
         let name = location.to_string();
-        let state: Option<State> = fs::read(state_path(path)).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let state = state.filter(|s| s.location == name && s.transfer.etag.is_some());
+        let state = State::of(path).filter(|s| s.location == name && s.transfer.etag.is_some());
         let there = file.metadata().map_err(|e| Error::io(path, e))?.len();
         let len = state.as_ref().map_or(0, |s| if s.synced <= there { s.synced } else { 0 });
         file.set_len(len).map_err(|e| Error::io(path, e))?;
@@ -172,6 +171,61 @@ impl Partial {
     pub fn discard(self) {
         let _ = fs::remove_file(state_path(&self.path));
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl State {
+    fn of(path: &Path) -> Option<Self> {
+        fs::read(state_path(path)).ok().and_then(|text| serde_json::from_slice(&text).ok())
+    }
+}
+
+/// A file of which a part is here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unfinished {
+    /// `None` if nobody can go on with it: nothing of it is on the disk for certain.
+    pub location: Option<String>,
+    /// Bytes that are here.
+    pub size: u64,
+    /// When bytes were last added.
+    pub changed: SystemTime,
+    path: PathBuf,
+}
+
+impl Unfinished {
+    /// All in a folder, in no order.
+    pub(crate) fn in_folder(folder: &Path) -> Vec<Self> {
+        let found = |item: fs::DirEntry| {
+            let path = item.path();
+            let file = item.metadata().ok().filter(|_| path.extension().is_some_and(|e| e == "part"))?;
+            let changed = file.modified().ok()?;
+            Some(Self { location: State::of(&path).map(|s| s.location), size: file.len(), changed, path })
+        };
+        fs::read_dir(folder).into_iter().flatten().flatten().filter_map(found).collect()
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// If somebody is fetching it, or it cannot be removed.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(&self.path, e);
+        let file = match File::open(&self.path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            file => file.map_err(failed)?,
+        };
+        match file.try_lock() {
+            // It was finished or removed in the meantime.
+            Ok(()) if !is_still_at(&file, &self.path) => Ok(()),
+            Ok(()) => {
+                let _ = fs::remove_file(state_path(&self.path));
+                fs::remove_file(&self.path).map_err(failed)
+            }
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::Io { path: self.path.display().to_string(), reason: "it is being fetched".into() })
+            }
+            Err(TryLockError::Error(e)) => Err(failed(e)),
+        }
     }
 }
 

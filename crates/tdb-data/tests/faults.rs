@@ -132,7 +132,7 @@ async fn wrong_lengths_never_become_entries() {
     server.fail("liar", [Fault::ClaimMore(10); 100]);
     let error = fetcher.bytes(&server.location("liar"), 1 << 20).await.unwrap_err();
     assert!(matches!(error, Error::Network { .. }), "{error}");
-    assert!(fetcher.cache().verify(false).is_empty());
+    assert!(fetcher.cache().verify(false).damaged.is_empty());
     assert_eq!(fetcher.cache().entries().len(), 2);
     // Larger than the reader takes: refused before it is here.
     server.put("large", content(10_000, 11));
@@ -153,6 +153,18 @@ async fn slow_bytes_are_waited_for_and_silence_is_not() {
     server.put("silent", content(10_000, 13));
     server.fail("silent", [Fault::Silent]);
     assert_eq!(fetcher.bytes(&server.location("silent"), 1 << 20).await.unwrap(), content(10_000, 13));
+}
+
+#[tokio::test]
+async fn what_the_cache_may_not_hold_is_not_begun() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let mut config = common::config(folder.path());
+    config.cache_limit = 999;
+    let fetcher = Fetcher::new(config, &Registry::default());
+    server.put("large", content(1000, 17));
+    let error = fetcher.file(&server.location("large"), &()).await.unwrap_err().to_string();
+    assert!(error.contains("/large ") && error.contains("1000 bytes, and the cache may hold 999"), "{error}");
+    assert!(fetcher.cache().unfinished().is_empty() && server.requests().len() == 1);
 }
 
 #[tokio::test]

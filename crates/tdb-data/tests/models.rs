@@ -112,7 +112,7 @@ async fn shards_are_found_by_their_index_which_cannot_lead_elsewhere() {
     let error = fetch_model(&fetcher, model, &()).await.unwrap_err();
     assert!(matches!(&error, Error::Damaged { file, .. } if file.ends_with("index.json")), "{error}");
     server.put(&format!("{base}/model.safetensors.index.json"), index("1.safetensors"));
-    fetcher.cache().clear("");
+    fetcher.cache().clear(None);
     for name in ["1.safetensors", "2.safetensors"] {
         server.put(&format!("{base}/{name}"), content(1000, 4));
     }
@@ -137,7 +137,7 @@ async fn a_complete_cache_asks_nobody_and_need_not_be_written_to() {
     assert_eq!(fetch_model(&fetcher(&server, folder.path(), false), model, &()).await.unwrap().0, place);
     assert_eq!(server.requests().len(), asked);
     // Nor does it matter if it was never noted that optional files are not there.
-    fetcher(&server, folder.path(), false).cache().clear("hf:owner/large/merges.txt");
+    fetcher(&server, folder.path(), false).cache().clear(Some("hf:owner/large/merges.txt"));
     let notes = |folder: &std::path::Path| -> usize {
         let mut folders = vec![folder.to_owned()];
         let mut found = 0;
@@ -158,7 +158,7 @@ async fn a_complete_cache_asks_nobody_and_need_not_be_written_to() {
     assert!(notes(&fetcher(&server, folder.path(), false).cache().root().join("meta")) >= 2);
     assert_eq!(fetch_model(&fetcher(&server, folder.path(), false), model, &()).await.unwrap().0, place);
     // What is needed and not there is named, with the reason.
-    fetcher(&server, folder.path(), false).cache().clear("");
+    fetcher(&server, folder.path(), false).cache().clear(None);
     std::fs::create_dir_all(folder.path()).unwrap();
     std::fs::write(&partial, "").unwrap();
     let error = fetch_model(&fetcher(&server, folder.path(), false), model, &()).await.unwrap_err();

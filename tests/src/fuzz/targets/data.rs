@@ -74,6 +74,6 @@ pub fn cache(input: &[u8]) {
         cache.get(&location);
         cache.read(&location);
         hub::snapshot_in(folder.path());
-        cache.clear("https://");
+        cache.clear(Some("https://"));
     }
 }

@@ -141,5 +141,5 @@ pub fn response(input: &[u8]) {
             let _ = WORLD.runtime.block_on(WORLD.fetcher.bytes(&location, 1 << 20));
         }
     }
-    WORLD.fetcher.cache().clear("");
+    WORLD.fetcher.cache().clear(None);
 }
