@@ -1,20 +1,25 @@
 //! Getting a file here, once, whatever the network does.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
+};
 
 use crate::{
     Error, Folder, Location, Mirror, Progress, Registry, Result,
     cache::{Cache, Meta},
     hub, local,
     location::Root,
+    pace::{Pace, Watch},
     partial::{Partial, Transfer},
     random::random,
     remote::{self, RemoteFile},
@@ -36,10 +41,12 @@ pub struct FetchConfig {
     pub retries: u32,
     /// First pause before another try; doubled each time up to 64 of it.
     pub pause: Duration,
-    /// Files that are fetched at the same time.
+    /// Files that are fetched from one store at the same time.
     pub parallel: usize,
     /// Give up waiting for the next byte after this long.
     pub read_timeout: Duration,
+    /// Give up a transfer that is slower.
+    pub pace: Pace,
     /// Files of records of at least so many bytes stay in their store and are read there, piece by piece.
     pub in_place_from: u64,
     /// Where Hugging Face repositories are served.
@@ -53,6 +60,9 @@ pub struct FetchConfig {
 
 /// Smaller files come here whole, in about the time of two requests.
 const IN_PLACE_FROM: u64 = 16 << 20;
+
+/// So many stores have all the files that they may be asked for at the same time; with more, files wait for each other.
+const STORES: usize = 4;
 
 /// Bytes the cache may hold where nothing else is said: 50 GiB.
 const CACHE_LIMIT: u64 = 50 << 30;
@@ -79,6 +89,7 @@ impl FetchConfig {
             pause: Duration::from_millis(250),
             parallel: 16,
             read_timeout: Duration::from_secs(30),
+            pace: Pace::default(),
             in_place_from: IN_PLACE_FROM,
             hugging_face: var("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             hugging_face_token: hub::token_from_env(),
@@ -138,6 +149,8 @@ struct Inner {
     /// For files that are read in place.
     in_place: Stores,
     slots: Semaphore,
+    /// Those of each store, so that a slow one holds up no other.
+    slots_of: Mutex<HashMap<Root, Arc<Semaphore>>>,
 }
 
 impl Fetcher {
@@ -151,8 +164,8 @@ impl Fetcher {
             config.read_timeout,
         );
         let in_place = stores.retrying(config.read_timeout);
-        let slots = Semaphore::new(config.parallel.max(1));
-        Self(Arc::new(Inner { config, cache, stores, in_place, slots }))
+        let slots = Semaphore::new(STORES * config.parallel.max(1));
+        Self(Arc::new(Inner { config, cache, stores, in_place, slots, slots_of: Mutex::default() }))
     }
 
     /// The cache.
@@ -289,7 +302,7 @@ impl Fetcher {
             return Ok(None);
         }
         let (store, path) = self.0.in_place.open(&place)?;
-        let file = RemoteFile::open(place, store, path).await?;
+        let file = RemoteFile::open(place, store, path, self.0.config.pace).await?;
         Ok(Some(file).filter(|file| file.len() >= self.0.config.in_place_from))
     }
 
@@ -306,7 +319,7 @@ impl Fetcher {
             return Err(Error::Offline { location: location.to_string() });
         }
         let (store, path) = self.0.in_place.open(&place)?;
-        remote::whole(&place, &*store, &path, limit).await
+        remote::whole(&place, &*store, &path, limit, self.0.config.pace).await
     }
 
     /// A folder of an object store to write to.
@@ -329,12 +342,23 @@ impl Fetcher {
         }
     }
 
+    /// Waits until a file of this store may be fetched.
+    async fn slot(&self, root: &Root) -> Result<(OwnedSemaphorePermit, SemaphorePermit<'_>)> {
+        let of_store = {
+            let mut all = self.0.slots_of.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(self.0.config.parallel.max(1)));
+            all.entry(root.host()).or_insert_with(new).clone()
+        };
+        let closed = |e: tokio::sync::AcquireError| Error::Config(e.to_string());
+        Ok((of_store.acquire_owned().await.map_err(closed)?, self.0.slots.acquire().await.map_err(closed)?))
+    }
+
     /// Fetches `place` into the cache unless another task or process has done so in the meantime.
     async fn fetch(&self, name: &str, place: &Location, limit: u64, progress: &dyn Progress) -> Result<PathBuf> {
         if self.0.config.offline {
             return Err(Error::Offline { location: place.to_string() });
         }
-        let _slot = self.0.slots.acquire().await.map_err(|e| Error::Config(e.to_string()))?;
+        let _slot = self.slot(place.root()).await?;
         self.0.cache.sweep_unfinished();
         let path = self.0.cache.partial_path(place);
         let Some(mut partial) = Partial::lock(&path, place, || self.0.cache.get(place).is_some()).await? else {
@@ -350,9 +374,13 @@ impl Fetcher {
                 Err(failure) => failure,
             };
             partial.sync().await?;
-            // A server that breaks off early every time and cannot resume makes no progress, however much it sends.
-            failures = if partial.len() > farthest { 1 } else { failures + 1 };
-            farthest = farthest.max(partial.len());
+            // A server that breaks off early every time and cannot resume makes no progress, however much it sends; nor
+            // does one that sends a few bytes every time.
+            if partial.len() >= farthest + self.0.config.pace.bytes.max(1) {
+                (failures, farthest) = (1, partial.len());
+            } else {
+                failures += 1;
+            }
             let (reason, tries) = match failure {
                 Stop::Error(e) => {
                     partial.discard();
@@ -410,6 +438,7 @@ impl Fetcher {
             n => object_store::GetOptions::default().with_range(Some(object_store::GetRange::Offset(n))),
         };
         let answer = store.get_opts(&path, options).await?;
+        remote::check_encoding(place, &answer)?;
         let transfer = Transfer { size: answer.meta.size, etag: answer.meta.e_tag.clone() };
         if transfer.size > limit {
             let problem = format!("{} bytes, more than the limit of {limit}", transfer.size);
@@ -426,13 +455,19 @@ impl Fetcher {
         partial.begin(&transfer)?;
         progress.started(name, partial.len(), transfer.size);
         let mut body = answer.into_stream();
-        while let Some(chunk) = body.next().await {
+        let mut watch = Watch::new(self.0.config.pace);
+        while let Some(chunk) = watch.wait(body.next()).await {
             let chunk = chunk?;
             if partial.len() + chunk.len() as u64 > transfer.size {
                 return Err(Stop::Failed(Failure::Changed));
             }
             partial.write(&chunk).await?;
             progress.advanced(name, chunk.len() as u64);
+            if partial.len() < transfer.size
+                && let Some(slow) = watch.count(chunk.len())
+            {
+                return Err(Stop::Failed(Failure::Transient(slow)));
+            }
         }
         if partial.len() != transfer.size {
             let text = format!("the connection ended after {} of {} bytes", partial.len(), transfer.size);

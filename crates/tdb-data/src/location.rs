@@ -32,6 +32,18 @@ pub enum Root {
     Embedded,
 }
 
+impl Root {
+    /// What answers for it: the hub is one for all repositories, every other store is by itself.
+    pub(crate) fn host(&self) -> Self {
+        match self {
+            Self::HuggingFace { .. } | Self::HuggingFaceInfo { .. } => {
+                Self::HuggingFace { repository: String::new(), revision: String::new() }
+            }
+            other => other.clone(),
+        }
+    }
+}
+
 /// A file or folder in a store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Location {

@@ -4,10 +4,14 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{Attribute, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt, path::Path};
 use tokio::runtime::Handle;
 
-use crate::{Error, Location, Result, stores::Failure};
+use crate::{
+    Error, Location, Result,
+    pace::{Pace, Watch},
+    stores::Failure,
+};
 
 /// Ranges that lie closer together are asked for as one.
 const GAP: u64 = 64 << 10;
@@ -23,14 +27,15 @@ pub struct RemoteFile {
     path: Path,
     size: u64,
     etag: Option<String>,
+    pace: Pace,
     runtime: Handle,
 }
 
 impl RemoteFile {
     /// Asks the store what there is.
-    pub(crate) async fn open(location: Location, store: Arc<dyn ObjectStore>, path: Path) -> Result<Self> {
+    pub(crate) async fn open(location: Location, store: Arc<dyn ObjectStore>, path: Path, pace: Pace) -> Result<Self> {
         let meta = store.head(&path).await.map_err(|e| failed(&location, &e))?;
-        Ok(Self { location, store, path, size: meta.size, etag: meta.e_tag, runtime: Handle::current() })
+        Ok(Self { location, store, path, size: meta.size, etag: meta.e_tag, pace, runtime: Handle::current() })
     }
 
     /// Its length in bytes.
@@ -74,8 +79,12 @@ impl RemoteFile {
         let wanted = range.end - range.start;
         let options =
             GetOptions { range: Some(GetRange::Bounded(range)), if_match: self.etag.clone(), ..GetOptions::default() };
-        let got = async { self.store.get_opts(&self.path, options).await?.bytes().await };
-        let bytes = got.await.map_err(|e| failed(&self.location, &e))?;
+        let answer = self.store.get_opts(&self.path, options).await.map_err(|e| failed(&self.location, &e))?;
+        // Not every store heeds the condition.
+        if self.etag.is_some() && answer.meta.e_tag != self.etag {
+            return Err(Error::damaged(self.location.to_string(), CHANGED));
+        }
+        let bytes = collect(&self.location, answer, wanted, self.pace).await?;
         if bytes.len() as u64 != wanted {
             return Err(Error::damaged(self.location.to_string(), "the store sent another part than was asked for"));
         }
@@ -83,20 +92,60 @@ impl RemoteFile {
     }
 }
 
+const CHANGED: &str = "it has changed in its store";
+
 /// All of a small file.
 ///
 /// # Errors
 /// If it is not there or larger than `limit`, or the store refuses or cannot be reached.
-pub(crate) async fn whole(place: &Location, store: &dyn ObjectStore, path: &Path, limit: usize) -> Result<Bytes> {
-    let mut pieces = store.get(path).await.map_err(|e| failed(place, &e))?.into_stream();
-    let mut all = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        all.extend_from_slice(&piece.map_err(|e| failed(place, &e))?);
-        if all.len() > limit {
-            return Err(Error::damaged(place.to_string(), format!("more than the limit of {limit} bytes")));
+pub(crate) async fn whole(
+    place: &Location,
+    store: &dyn ObjectStore,
+    path: &Path,
+    limit: usize,
+    pace: Pace,
+) -> Result<Bytes> {
+    let answer = store.get(path).await.map_err(|e| failed(place, &e))?;
+    check_encoding(place, &answer)?;
+    let all = collect(place, answer, limit as u64, pace).await?;
+    if all.len() > limit {
+        return Err(Error::damaged(place.to_string(), format!("more than the limit of {limit} bytes")));
+    }
+    Ok(all)
+}
+
+/// What an answer brings; of one with more than `most` bytes, somewhat more than these.
+async fn collect(place: &Location, answer: GetResult, most: u64, pace: Pace) -> Result<Bytes> {
+    let size = answer.range.end - answer.range.start;
+    let (mut body, mut watch, mut all) = (answer.into_stream(), Watch::new(pace), Vec::new());
+    while let Some(piece) = watch.wait(body.next()).await {
+        let piece = piece.map_err(|e| failed(place, &e))?;
+        all.extend_from_slice(&piece);
+        if all.len() as u64 > most {
+            break;
+        }
+        if (all.len() as u64) < size
+            && let Some(reason) = watch.count(piece.len())
+        {
+            return Err(Error::Network { location: place.to_string(), reason });
         }
     }
     Ok(all.into())
+}
+
+/// Refuses a file that was compressed for its way here.
+pub(crate) fn check_encoding(place: &Location, answer: &GetResult) -> Result<()> {
+    let encoding = answer.attributes.get(&Attribute::ContentEncoding).map(|encoding| encoding.to_lowercase());
+    let encoding = encoding.unwrap_or_default();
+    // Some stores keep the name of how a file was sent to them.
+    let is_as_it_is = encoding.split(',').all(|part| matches!(part.trim(), "" | "identity" | "aws-chunked"));
+    // Some servers say of a file that is compressed in itself what it is.
+    let is_its_own = matches!(encoding.trim(), "gzip" | "x-gzip") && place.path().ends_with(".gz");
+    if is_as_it_is || is_its_own {
+        return Ok(());
+    }
+    let problem = format!("the server sends it compressed (content-encoding: {encoding}), and it is not unpacked here");
+    Err(Error::damaged(place.to_string(), problem))
 }
 
 /// What a failed request means for whoever asked.
@@ -105,7 +154,7 @@ pub(crate) fn failed(place: &Location, error: &object_store::Error) -> Error {
     match Failure::of(error) {
         Failure::NotFound => Error::NotFound(format!("{location} does not exist")),
         Failure::Denied(reason) => Error::Denied { location, reason },
-        Failure::Changed => Error::damaged(location, "it has changed in its store"),
+        Failure::Changed => Error::damaged(location, CHANGED),
         Failure::Connect(reason) | Failure::Transient(reason) | Failure::Fatal(reason) => {
             Error::Network { location, reason }
         }

@@ -11,7 +11,11 @@ use object_store::{
     gcp::GoogleCloudStorageBuilder, http::HttpBuilder, path::Path,
 };
 
-use crate::{Error, Location, Result, StoreEntry, location::Root, unread_headers::WithoutDates};
+use crate::{
+    Error, Location, Result, StoreEntry,
+    connector::{Connector, UNASKED_PART},
+    location::Root,
+};
 
 /// Opens stores and keeps them, with their connections.
 #[derive(Debug)]
@@ -115,6 +119,7 @@ impl Stores {
                     .with_container_name(container)
                     .with_skip_signature(anonymous || !signed)
                     .with_retry(self.retry.clone())
+                    .with_http_connector(Connector { drop_dates: false })
                     .with_client_options(self.client(allow_http));
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_endpoint(endpoint);
@@ -132,6 +137,7 @@ impl Stores {
                     .with_bucket_name(bucket)
                     .with_skip_signature(anonymous || !signed)
                     .with_retry(self.retry.clone())
+                    .with_http_connector(Connector { drop_dates: false })
                     .with_client_options(self.client(allow_http));
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_endpoint(endpoint);
@@ -147,6 +153,7 @@ impl Stores {
                     .with_bucket_name(bucket)
                     .with_skip_signature(anonymous || !signed)
                     .with_retry(self.retry.clone())
+                    .with_http_connector(Connector { drop_dates: false })
                     .with_client_options(self.client(allow_http));
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_base_url(&endpoint);
@@ -167,7 +174,7 @@ impl Stores {
             headers.insert("authorization", token);
             client = client.with_default_headers(headers);
         }
-        let builder = HttpBuilder::new().with_url(base).with_http_connector(WithoutDates);
+        let builder = HttpBuilder::new().with_url(base).with_http_connector(Connector { drop_dates: true });
         builder.with_retry(self.retry.clone()).with_client_options(client).build()
     }
 
@@ -192,6 +199,10 @@ fn no_retries() -> RetryConfig {
 fn config(location: &Location, error: &dyn std::error::Error) -> Error {
     Error::Config(format!("{location} cannot be opened: {error}"))
 }
+
+/// Of an answer without a length, such as one in chunks. Where the connection's end is the file's end, a broken one
+/// could not be told from a whole one.
+const NO_LENGTH: &str = "the server does not say how long the file is (it sends no Content-Length)";
 
 /// What a failed request means.
 #[derive(Debug)]
@@ -230,7 +241,8 @@ impl Failure {
                 (None, _) if ["non-partial", "Content-Range", "Wanted range"].iter().any(|t| text.contains(t)) => {
                     Self::Changed
                 }
-                (None, _) if text.contains("Content-Length") => Self::Fatal(text),
+                (None, _) if text.contains("Content-Length Header missing") => Self::Fatal(NO_LENGTH.into()),
+                (None, _) if text.contains("Content-Length") || text.contains(UNASKED_PART) => Self::Fatal(text),
                 (None, _) => Self::Transient(text),
             },
         }

@@ -6,7 +6,7 @@ use crate::common;
 use std::time::{Duration, Instant};
 
 use crate::common::{Fault, Server, content, fetcher};
-use tdb_data::{Error, Fetcher, Registry};
+use tdb_data::{Error, Fetcher, Location, Pace, Registry};
 
 #[tokio::test]
 async fn a_file_is_asked_for_once() {
@@ -143,16 +143,87 @@ async fn wrong_lengths_never_become_entries() {
 #[tokio::test]
 async fn slow_bytes_are_waited_for_and_silence_is_not() {
     let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
-    let fetcher = fetcher(folder.path());
+    let mut config = common::config(folder.path());
+    // Much longer than a pause, so that a busy machine makes none of them too long.
+    config.read_timeout = Duration::from_secs(3);
     server.put("slow", content(10_000, 12));
-    server.fail("slow", [Fault::Slow(Duration::from_millis(100))]);
+    server.fail("slow", [Fault::Slow(Duration::from_millis(350))]);
     let begin = Instant::now();
-    assert_eq!(fetcher.bytes(&server.location("slow"), 1 << 20).await.unwrap(), content(10_000, 12));
-    assert!(begin.elapsed() > Duration::from_millis(900));
+    let patient = Fetcher::new(config, &Registry::default());
+    assert_eq!(patient.bytes(&server.location("slow"), 1 << 20).await.unwrap(), content(10_000, 12));
+    assert!(begin.elapsed() > Duration::from_secs(3));
     assert_eq!(server.requests().len(), 1);
+    let fetcher = fetcher(folder.path());
     server.put("silent", content(10_000, 13));
     server.fail("silent", [Fault::Silent]);
     assert_eq!(fetcher.bytes(&server.location("silent"), 1 << 20).await.unwrap(), content(10_000, 13));
+}
+
+#[tokio::test]
+async fn what_is_too_slow_is_ended_and_a_slow_line_is_not() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let mut config = common::config(folder.path());
+    (config.retries, config.read_timeout) = (2, Duration::from_secs(60));
+    // Every piece of 1000 bytes comes later than this.
+    let within = Duration::from_millis(1);
+    server.put("slow", content(10_000, 14));
+    server.fail("slow", [Fault::Slow(Duration::from_millis(20)); 10]);
+    config.pace = Pace { bytes: 100_000, within };
+    let fetcher = Fetcher::new(config.clone(), &Registry::default());
+    let error = fetcher.bytes(&server.location("slow"), 1 << 20).await.unwrap_err();
+    assert!(matches!(error, Error::Network { .. }), "{error}");
+    assert!(error.to_string().contains("it is sent too slowly: 1000 bytes came within 0 s"), "{error}");
+    // The few bytes of each try are kept and no reason to try for ever.
+    let starts: Vec<_> = server.requests().into_iter().map(|(_, start)| start).collect();
+    assert_eq!(starts, [None, Some(1000), Some(2000)]);
+    config.pace = Pace { bytes: 1000, within };
+    let fetcher = Fetcher::new(config, &Registry::default());
+    assert_eq!(fetcher.bytes(&server.location("slow"), 1 << 20).await.unwrap(), content(10_000, 14));
+    assert_eq!(server.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn a_store_that_holds_its_answers_back_holds_up_no_other() {
+    let (slow, quick) = (Server::start().await, Server::start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = common::config(folder.path());
+    (config.parallel, config.read_timeout) = (2, Duration::from_secs(600));
+    let fetcher = Fetcher::new(config, &Registry::default());
+    for i in 0..20 {
+        slow.fail(&i.to_string(), [Fault::Silent]);
+        let (fetcher, location) = (fetcher.clone(), slow.location(&i.to_string()));
+        tokio::spawn(async move { fetcher.file(&location, &()).await });
+    }
+    while slow.requests().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    quick.put("a", b"here".to_vec());
+    let location = quick.location("a");
+    let answer = tokio::time::timeout(Duration::from_secs(60), fetcher.bytes(&location, 100)).await;
+    assert_eq!(answer.unwrap().unwrap(), b"here");
+    assert_eq!(slow.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn answers_that_are_not_the_file_itself_are_refused() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let fetcher = fetcher(folder.path());
+    for (name, fault, says) in [
+        ("part", Fault::Unasked(10), "a part of the file (206) though all of it was asked for"),
+        ("packed", Fault::Encoded, "content-encoding: gzip"),
+        ("chunked", Fault::Chunked, "does not say how long the file is"),
+    ] {
+        server.put(name, content(1000, 15));
+        server.fail(name, [fault]);
+        let error = fetcher.bytes(&server.location(name), 1 << 20).await.unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains(&format!("/{name} ")), "{error}");
+        assert!(fetcher.cache().entries().is_empty() && fetcher.cache().unfinished().is_empty(), "{name}");
+    }
+    assert_eq!(server.requests().len(), 3);
+    // What is compressed in itself may be called so.
+    server.put("text.jsonl.gz", content(1000, 16));
+    server.fail("text.jsonl.gz", [Fault::Encoded]);
+    assert_eq!(fetcher.bytes(&server.location("text.jsonl.gz"), 1 << 20).await.unwrap(), content(1000, 16));
 }
 
 #[tokio::test]
@@ -165,6 +236,30 @@ async fn what_the_cache_may_not_hold_is_not_begun() {
     let error = fetcher.file(&server.location("large"), &()).await.unwrap_err().to_string();
     assert!(error.contains("/large ") && error.contains("1000 bytes, and the cache may hold 999"), "{error}");
     assert!(fetcher.cache().unfinished().is_empty() && server.requests().len() == 1);
+}
+
+#[tokio::test]
+async fn what_is_read_in_its_store_is_one_version() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let text = format!(
+        "[[store]]\nprefix = 's3://bucket'\nendpoint = '{}'\nregion = 'x'\nallow_http = true\nanonymous = true\n",
+        server.url
+    );
+    let registry = Registry::parse("store.toml", &text).unwrap();
+    let mut config = common::config(folder.path());
+    config.in_place_from = 0;
+    let fetcher = Fetcher::new(config, &registry);
+    let location = Location::parse("s3://bucket/0.records").unwrap();
+    let embedded = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fuzz/corpus/records/version-3.records");
+    server.put("bucket/0.records", std::fs::read(embedded).unwrap());
+    let open = |file| tokio::task::spawn_blocking(|| tdb_data::collated::LayerFile::in_place("f", file));
+    let file = fetcher.in_place(&location).await.unwrap().unwrap();
+    assert!(open(file).await.unwrap().is_ok());
+    // A store that does not heed `If-Match` sends a part of another version.
+    let file = fetcher.in_place(&location).await.unwrap().unwrap();
+    server.fail("bucket/0.records", [Fault::OtherVersion]);
+    let error = open(file).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("s3://bucket/0.records") && error.contains("has changed in its store"), "{error}");
 }
 
 #[tokio::test]

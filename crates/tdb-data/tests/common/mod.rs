@@ -31,6 +31,14 @@ pub enum Fault {
     Slow(Duration),
     /// Answer nothing at all until the client gives up.
     Silent,
+    /// Send the first bytes as a part of the file, though nobody asked for a part.
+    Unasked(usize),
+    /// Say that the body is compressed.
+    Encoded,
+    /// Send the body in chunks, without its length.
+    Chunked,
+    /// Name another ETag than before.
+    OtherVersion,
 }
 
 #[derive(Default)]
@@ -116,12 +124,14 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
 /// Answers one request; false if the connection is to be closed.
 async fn answer(stream: &mut TcpStream, head: &str, state: &Mutex<State>) -> bool {
     let path = head.split(' ').nth(1).unwrap_or("/").trim_start_matches('/').to_string();
-    let start = head.lines().find_map(|l| {
+    let range = head.lines().find_map(|l| {
         let (name, value) = l.split_once(':')?;
         let range = name.eq_ignore_ascii_case("range").then_some(value.trim())?;
-        range.strip_prefix("bytes=")?.split('-').next()?.parse::<u64>().ok()
+        let (start, end) = range.strip_prefix("bytes=")?.split_once('-')?;
+        Some((start.parse::<u64>().ok()?, end.parse::<usize>().ok()))
     });
-    let (content, fault, etag, ranges) = {
+    let start = range.map(|(start, _)| start);
+    let (content, fault, mut etag, ranges) = {
         let mut s = state.lock().unwrap();
         s.requests.push((path.clone(), start));
         let fault = match s.faults.get_mut(&path) {
@@ -141,23 +151,44 @@ async fn answer(stream: &mut TcpStream, head: &str, state: &Mutex<State>) -> boo
     let Some(content) = content else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await.is_ok();
     };
+    if fault == Fault::OtherVersion {
+        etag = "\"other\"".into();
+    }
     let from = start.filter(|_| ranges).unwrap_or(0) as usize;
-    let body = &content[from.min(content.len())..];
+    let end = range.filter(|_| ranges).and_then(|(_, end)| end).map_or(content.len(), |end| content.len().min(end + 1));
+    let mut body = &content[from.min(end)..end];
+    let (start, end) = match fault {
+        Fault::Unasked(n) => (Some(0), n),
+        _ => (start, end),
+    };
+    body = &body[..body.len().min(end - from.min(end))];
     let claimed = match fault {
         Fault::ClaimMore(n) => body.len() + n,
         _ => body.len(),
     };
     let status = match start.filter(|_| ranges) {
-        Some(s) => format!("206 Partial Content\r\ncontent-range: bytes {s}-{}/{}", content.len() - 1, content.len()),
+        Some(s) => format!("206 Partial Content\r\ncontent-range: bytes {s}-{}/{}", end - 1, content.len()),
         None => "200 OK".into(),
     };
-    // The date is wrong, as those of some servers are.
-    let header =
-        format!("HTTP/1.1 {status}\r\ncontent-length: {claimed}\r\netag: {etag}\r\nlast-modified: yesterday\r\n\r\n");
+    let length = match fault {
+        Fault::Chunked => "transfer-encoding: chunked".into(),
+        Fault::Encoded => format!("content-length: {claimed}\r\ncontent-encoding: gzip"),
+        _ => format!("content-length: {claimed}"),
+    };
+    // Web servers' dates may be wrong, those of stores are not.
+    let date = if path.starts_with("bucket/") { "Wed, 21 Oct 2020 07:28:00 GMT" } else { "yesterday" };
+    let header = format!("HTTP/1.1 {status}\r\n{length}\r\netag: {etag}\r\nlast-modified: {date}\r\n\r\n");
     if stream.write_all(header.as_bytes()).await.is_err() {
         return false;
     }
+    if head.starts_with("HEAD") {
+        return true;
+    }
     match fault {
+        Fault::Chunked => {
+            let chunk = [format!("{:x}\r\n", body.len()).as_bytes(), body, b"\r\n0\r\n\r\n"].concat();
+            stream.write_all(&chunk).await.is_ok()
+        }
         Fault::BreakAfter(n) => {
             let _ = stream.write_all(&body[..n.min(body.len())]).await;
             let _ = stream.flush().await;

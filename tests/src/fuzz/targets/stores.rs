@@ -56,6 +56,7 @@ impl World {
             pause: Duration::from_millis(1),
             parallel: 4,
             read_timeout: Duration::from_secs(2),
+            pace: tdb_data::Pace::default(),
             in_place_from: 0,
             hugging_face: address.clone(),
             hugging_face_token: None,
