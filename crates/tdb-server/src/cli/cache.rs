@@ -149,7 +149,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [file, meta] =
             ["files/https/example.org/x", "meta/https/example.org/x.json"].map(|p| folder.path().join(p));
-        [&file, &meta].map(|path| fs::create_dir_all(path.parent().unwrap()).unwrap());
+        for path in [&file, &meta] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+        }
         let description = r#"{"location": "https://example.org/x", "size": 5, "crc64": "0", "fetched": 0}"#;
         let put = || {
             fs::write(&file, "hello").unwrap();
