@@ -4,7 +4,7 @@ use tdb_api::wire::FieldPath;
 use tdb_api::{ModelInfoResponse, TokenRef};
 use tdb_model::{Slot, Tokenizer, Transformer};
 
-use crate::error::Error;
+use crate::error::{Error, bad};
 use crate::kept::KeptReadings;
 
 /// Ids of GPT-2's tokens that its training text hardly held; their embeddings are noise that would top every list.
@@ -118,6 +118,19 @@ impl Engine {
 
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The tokens of a prompt, which stands at `field` of the request.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub(crate) fn tokens_of(&self, field: &str, prompt: &str) -> Result<Vec<u32>, Error> {
+        let tokens = self.tokenizer.encode(prompt);
+        match (tokens.is_empty(), prompt.is_empty()) {
+            (false, _) => Ok(tokens),
+            (true, true) => bad!(at field, "is empty; give at least one token, such as \"<|endoftext|>\""),
+            (true, false) => bad!(at field, "cannot be split: this model has no token for a part of it"),
+        }
     }
 
     /// The text of one token, alone.

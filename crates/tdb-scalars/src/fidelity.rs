@@ -26,10 +26,7 @@ impl Engine {
         request: &DictionaryFidelityRequest,
         context: &Context<'_>,
     ) -> Result<DictionaryFidelityResponse> {
-        let tokens = self.tokenizer().encode(&request.prompt);
-        if tokens.is_empty() {
-            return bad!(at "prompt", "is empty; give at least one token, such as \"<|endoftext|>\"");
-        }
+        let tokens = self.tokens_of("prompt", &request.prompt)?;
         let limit = RANKED_PROMPT_LIMIT.min(self.model().config().ctx_window);
         if tokens.len() > limit {
             return bad!(at "prompt", "has {} tokens; this question takes at most {limit}", tokens.len());

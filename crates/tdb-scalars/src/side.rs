@@ -49,10 +49,7 @@ impl Plan {
     /// If the prompt is empty or too long, or any index does not exist in this model and prompt.
     pub fn new(engine: &Engine, spec: &InferenceRequestSpec) -> Result<Self> {
         let model = engine.model();
-        let tokens = engine.tokenizer().encode(&spec.prompt);
-        if tokens.is_empty() {
-            return bad!(at "prompt", "is empty; give at least one token, such as \"<|endoftext|>\"");
-        }
+        let tokens = engine.tokens_of("prompt", &spec.prompt)?;
         let limit = model.config().ctx_window;
         if tokens.len() > limit {
             return bad!(at "prompt", "has {} tokens, but the model sees at most {limit}", tokens.len());

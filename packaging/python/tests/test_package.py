@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import re
 import subprocess
 import sys
+import threading
 import unittest
+import unittest.mock
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,37 @@ class Package(unittest.TestCase):
         parts = list(self.server.batched_tdb_stream({"subRequests": [SPEC]}))
         self.assertGreater(len(parts), 3)
         self.assertEqual(parts[-1]["event"], "done")
+
+    def test_an_answer_that_breaks_off_is_an_error(self) -> None:
+        class Breaks(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                if self.path == "/elsewhere/batched_tdb":
+                    self.send_response(302)
+                    self.send_header("Location", "http://example.org/")
+                    self.end_headers()
+                    return
+                # A part of a stream without an end, as of a server that was killed.
+                self.wfile.write(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
+                self.wfile.write(b'14\r\n{"event": "tokens"}\n\r\n')
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        with http.server.HTTPServer(("127.0.0.1", 0), Breaks) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            # No proxy of the environment is asked for a server of this machine.
+            with unittest.mock.patch.dict("os.environ", {"http_proxy": "http://127.0.0.1:9"}):
+                client = tdb.Client(f"http://127.0.0.1:{server.server_port}", token="secret")
+                elsewhere = tdb.Client(f"http://127.0.0.1:{server.server_port}/elsewhere", token="secret")
+            parts = client.batched_tdb_stream({"subRequests": [SPEC]})
+            self.assertEqual(next(parts)["event"], "tokens")
+            with self.assertRaises(OSError):
+                list(parts)
+            with self.assertRaises(OSError):
+                client.batched_tdb({"subRequests": [SPEC]})
+            with self.assertRaisesRegex(tdb.Refused, "not followed"):
+                elsewhere.batched_tdb({"subRequests": [SPEC]})
+            server.shutdown()
 
     def test_a_refusal_has_the_servers_sentence(self) -> None:
         with self.assertRaises(tdb.Refused) as refused:

@@ -77,11 +77,8 @@ impl Engine {
     }
 
     fn tokens_of_patched(&self, field: &str, prompt: &str) -> Result<Vec<u32>> {
-        let tokens = self.tokenizer().encode(prompt);
+        let tokens = self.tokens_of(field, prompt)?;
         let limit = self.model().config().ctx_window;
-        if tokens.is_empty() {
-            return bad!(at field, "is empty; give at least one token");
-        }
         if tokens.len() > limit {
             return bad!(at field, "has {} tokens, but the model sees at most {limit}", tokens.len());
         }
