@@ -316,6 +316,52 @@ async fn the_servers_absence_is_noticed_and_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_not_asked_for_again_by_itself() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    let cut = "window.real = window.fetch; window.asked = 0; window.fetch = (url, init) => {
+        if (!String(url).includes('/batched_tdb')) return window.real(url, init);
+        window.asked += 1;
+        const body = new ReadableStream({ start(answer) { answer.error(new TypeError('cut')); } });
+        return Promise.resolve(new Response(body, { headers: { 'content-type': 'application/x-ndjson' } }));
+    };";
+    browser.ask(cut).await.unwrap();
+    click(&browser, "#submit").await;
+    browser.read("The answer broke off").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    browser.until("window.asked === 1").await.unwrap();
+    browser.read("connected").await.unwrap();
+    browser.ask("window.fetch = window.real;").await.unwrap();
+    submit(&browser).await;
+    browser.until("!document.body.innerText.includes('broke off')").await.unwrap();
+    browser.finish().await.unwrap();
+}
+
+/// A field is gone before what it waits for comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_taken_away_and_added_at_any_pace() {
+    let (server, browser) = start().await;
+    open_debugger(&server, &browser).await;
+    let distractors =
+        |n: usize| format!("document.querySelectorAll('[id^=distractor-][role=combobox]').length === {n}");
+    browser.until(&distractors(1)).await.unwrap();
+    click(&browser, "[aria-label='Remove the last distractor token']").await;
+    browser.until(&distractors(0)).await.unwrap();
+    for n in 1..=3 {
+        click(&browser, "[aria-label='Add a distractor token']").await;
+        browser.until(&distractors(n)).await.unwrap();
+    }
+    for _ in 0..2 {
+        click(&browser, "[aria-label='Remove the last distractor token']").await;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    browser.until("!document.querySelector('#crash')").await.unwrap();
+    write(&browser, "#distractor-0", " France").await;
+    submit(&browser).await;
+    browser.finish().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn states_are_named_and_kept() {
     let (server, browser) = start().await;
     open_debugger(&server, &browser).await;

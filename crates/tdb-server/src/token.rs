@@ -29,7 +29,11 @@ pub async fn check(State(app): State<App>, request: Request, next: Next) -> Resp
     let Some(token) = &app.config().token else { return next.run(request).await };
     let (headers, uri) = (request.headers(), request.uri());
     if OPEN.contains(&uri.path()) || has_bearer(headers, token) || has_cookie(headers, uri, token) {
-        return next.run(request).await;
+        let mut response = next.run(request).await;
+        // No cache on the way may give it to somebody without the token.
+        let headers = response.headers_mut();
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));
+        return response;
     }
     // A browser opens the link once and has the cookie from then on; the token does not stay in the address.
     if request.method() == Method::GET && in_link(uri).is_some_and(|found| same(&found, token)) {

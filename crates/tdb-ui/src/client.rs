@@ -60,6 +60,8 @@ pub fn absolute_server() -> String {
 pub enum Kind {
     /// No answer at all.
     Unreachable,
+    /// An answer without its end.
+    CutOff,
     /// The server answered with an error status.
     Refused(u16),
     /// An answer that does not have the expected form.
@@ -102,6 +104,11 @@ impl Problem {
             FoldError::Failed { status, message, field } => Self::refused(status, &message, field),
             other => Self::unreadable("the question", other),
         }
+    }
+
+    /// There is no answer to show, and nothing that the server says about it.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self.kind, Kind::Unreachable | Kind::CutOff)
     }
 
     /// The route does not exist on this server: a feature to hide, not an error to show.
@@ -197,7 +204,7 @@ async fn lines_of(response: &Response, line: &mut dyn FnMut(&str) -> Result<(), 
     let reader: ReadableStreamDefaultReader = stream.get_reader().unchecked_into();
     let mut pending: Vec<u8> = Vec::new();
     loop {
-        let chunk = JsFuture::from(reader.read()).await.map_err(|e| broken(&e, CUT))?;
+        let chunk = JsFuture::from(reader.read()).await.map_err(|e| broken(&e, Kind::CutOff))?;
         let done = js_sys::Reflect::get(&chunk, &JsValue::from_str("done")).is_ok_and(|d| d.is_truthy());
         if let Ok(value) = js_sys::Reflect::get(&chunk, &JsValue::from_str("value"))
             && let Some(bytes) = value.dyn_ref::<js_sys::Uint8Array>()
@@ -222,8 +229,8 @@ fn emit(bytes: &[u8], line: &mut dyn FnMut(&str) -> Result<(), Problem>) -> Resu
 }
 
 async fn text_of(response: &Response) -> Result<String, Problem> {
-    let promise = response.text().map_err(|e| broken(&e, CUT))?;
-    let text = JsFuture::from(promise).await.map_err(|e| broken(&e, CUT))?;
+    let promise = response.text().map_err(|e| broken(&e, Kind::CutOff))?;
+    let text = JsFuture::from(promise).await.map_err(|e| broken(&e, Kind::CutOff))?;
     Ok(text.as_string().unwrap_or_default())
 }
 
@@ -268,10 +275,10 @@ async fn send(call: Call, signal: Option<AbortSignal>) -> Result<Response, Probl
     }
     let init = RequestInit::new();
     init.set_method(call.method);
-    let headers = Headers::new().map_err(|e| broken(&e, NO_ANSWER))?;
-    headers.set("Accept", call.accept).map_err(|e| broken(&e, NO_ANSWER))?;
+    let headers = Headers::new().map_err(|e| broken(&e, Kind::Unreachable))?;
+    headers.set("Accept", call.accept).map_err(|e| broken(&e, Kind::Unreachable))?;
     if let Some(body) = &call.body {
-        headers.set("Content-Type", "application/json").map_err(|e| broken(&e, NO_ANSWER))?;
+        headers.set("Content-Type", "application/json").map_err(|e| broken(&e, Kind::Unreachable))?;
         init.set_body(&JsValue::from_str(body));
     }
     init.set_headers(&headers);
@@ -279,7 +286,7 @@ async fn send(call: Call, signal: Option<AbortSignal>) -> Result<Response, Probl
     let url = format!("{}{}", server(), call.path);
     let response: Response = JsFuture::from(window.fetch_with_str_and_init(&url, &init))
         .await
-        .map_err(|e| broken(&e, NO_ANSWER))?
+        .map_err(|e| broken(&e, Kind::Unreachable))?
         .unchecked_into();
     if response.ok() {
         return Ok(response);
@@ -299,17 +306,17 @@ fn is_without_route(status: u16, body: &str) -> bool {
     status == 405 || status == 404 && is_all()
 }
 
-/// Where there was no answer, and where there was not the whole of one.
-const NO_ANSWER: &str = "The server cannot be reached. The page keeps trying and asks again when it is back.";
-const CUT: &str = "The answer broke off before its end. Ask again.";
-
-fn broken(error: &JsValue, message: &str) -> Problem {
+fn broken(error: &JsValue, kind: Kind) -> Problem {
     let name =
         js_sys::Reflect::get(error, &JsValue::from_str("name")).ok().and_then(|n| n.as_string()).unwrap_or_default();
     if name == "AbortError" {
         return Problem::new(Kind::Aborted, "");
     }
-    Problem::new(Kind::Unreachable, message)
+    let message = match kind {
+        Kind::CutOff => "The answer broke off before its end. Ask again.",
+        _ => "The server cannot be reached. The page keeps trying and asks again when it is back.",
+    };
+    Problem::new(kind, message)
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ fn follow_call(question: Box<dyn Fn() -> Option<Asked> + Send + Sync>) -> (State
     });
     // What found no server is asked again when there is one.
     effect(move || {
-        let waits = |state: &Remote<Anything>| matches!(state, Remote::Failed(p) if p.kind == Kind::Unreachable);
+        let waits = |state: &Remote<Anything>| matches!(state, Remote::Failed(p) if p.is_unanswered());
         if server.health.get() == Health::Present && state.peek(waits) {
             again.change(|n| *n += 1);
         }

@@ -91,6 +91,10 @@ pub struct Server {
     /// Set while a long question is being computed: a server that computes may be slow to say that it is there.
     pub busy: RwSignal<bool>,
     looking: StoredValue<bool>,
+    /// When it is looked at next.
+    timer: StoredValue<Option<TimeoutHandle>>,
+    /// How often it was lost of late, and when last.
+    losses: StoredValue<(u32, f64)>,
     notices: Notices,
 }
 
@@ -101,6 +105,8 @@ impl Server {
             facts: RwSignal::new(None),
             busy: RwSignal::new(false),
             looking: StoredValue::new(false),
+            timer: StoredValue::new(None),
+            losses: StoredValue::new((0, f64::NEG_INFINITY)),
             notices: Notices::get(),
         };
         provide_context(server);
@@ -111,12 +117,29 @@ impl Server {
         expect_context()
     }
 
-    /// Another call had no answer, or not the whole of one. Whether the server is gone is looked at: where it is there,
-    /// the same question would break off again, and is not asked again by itself.
+    /// Another call had no answer, or not the whole of one. A question without any answer is asked again when the server
+    /// is back, later each time; one whose answer broke off only if the server is gone, as it would break off again.
     pub fn lost(self, problem: &Problem) {
-        if problem.kind == Kind::Unreachable && self.health.get_untracked() == Health::Present {
-            self.look();
+        if self.health.get_untracked() != Health::Present {
+            return;
         }
+        match problem.kind {
+            Kind::Unreachable => {
+                self.health.set(Health::Absent(problem.clone()));
+                self.look_after(self.pause());
+            }
+            Kind::CutOff => self.look(),
+            _ => {}
+        }
+    }
+
+    /// None at first, twice as long each time while the server is lost again within a minute.
+    fn pause(self) -> Duration {
+        let (before, last) = self.losses.get_value();
+        let now = dom::now();
+        let n = if now - last > 60_000.0 { 0 } else { before };
+        self.losses.set_value((n + 1, now));
+        if n == 0 { Duration::ZERO } else { RETRY * 2u32.pow(n.min(5) - 1) }
     }
 
     /// Looks now, and goes on looking.
@@ -150,19 +173,21 @@ impl Server {
                     RETRY
                 }
             };
-            set_timeout(
-                move || {
-                    let hidden = dom::document().is_some_and(|d| d.hidden());
-                    // A busy or unwatched page does not ask; it looks again later.
-                    if self.busy.get_untracked() || (hidden && wait == LOOK) {
-                        set_timeout(move || self.look(), wait)
-                    } else {
-                        self.look()
-                    }
-                },
-                wait,
-            );
+            self.look_after(wait);
         });
+    }
+
+    /// Looks after a while, rather than when it would have.
+    fn look_after(self, wait: Duration) {
+        let look = move || {
+            let hidden = dom::document().is_some_and(|d| d.hidden());
+            // A busy or unwatched page does not ask; it looks again later.
+            if self.busy.get_untracked() || (hidden && wait == LOOK) { self.look_after(wait) } else { self.look() }
+        };
+        let timer = set_timeout_with_handle(look, wait).ok();
+        if let Some(before) = self.timer.try_update_value(|next| std::mem::replace(next, timer)).flatten() {
+            before.clear();
+        }
     }
 }
 

@@ -130,7 +130,7 @@ impl Session {
     fn ask_when_back(self) {
         effect(move || {
             let is_here = self.server.health.get() == Health::Present;
-            let waits = self.problem.peek(|p| p.as_ref().is_some_and(|p| p.kind == Kind::Unreachable));
+            let waits = self.problem.peek(|p| p.as_ref().is_some_and(Problem::is_unanswered));
             if is_here && waits {
                 self.ask(true);
             }
@@ -284,8 +284,14 @@ impl Session {
 /// Reads a query string into the question and the way it is looked at.
 pub fn read_query(query: &str, notices: Notices) -> (PageState, ViewState) {
     let (mut page, problems) = PageState::from_query(query);
-    for problem in problems {
+    /// Notices about one link.
+    const TOLD: usize = 3;
+    let more = problems.len().saturating_sub(TOLD);
+    for problem in problems.into_iter().take(TOLD) {
         notices.say(format!("Ignored an unreadable part of the link ({problem})."));
+    }
+    if more > 0 {
+        notices.say(format!("Ignored {more} more unreadable parts of the link."));
     }
     let view = ViewState::take_from(&mut page.other);
     (page, view)

@@ -159,7 +159,7 @@ fn OnPrompt(prompt: String) -> impl IntoView {
     let (state, again) = follow_question(request);
     effect(move || {
         if let Remote::Failed(problem) = state.get()
-            && problem.kind != Kind::Unreachable
+            && !problem.is_unanswered()
             && !plain.get_untracked()
         {
             plain.set(true);
@@ -168,7 +168,7 @@ fn OnPrompt(prompt: String) -> impl IntoView {
     view! {
         {dynamic(move || match state.get() {
             Remote::Ready(values) => draw(&values),
-            Remote::Failed(problem) if plain.get() || problem.kind == Kind::Unreachable => view! {
+            Remote::Failed(problem) if plain.get() || problem.is_unanswered() => view! {
                 <ProblemCard problem=problem retry=again />
             }.into_any(),
             _ => view! { <div class="skeleton"></div> }.into_any(),

@@ -8,6 +8,7 @@ use crate::client::{Kind, Problem, capital};
 fn heading(problem: &Problem) -> &'static str {
     match problem.kind {
         Kind::Unreachable => "No answer",
+        Kind::CutOff => "Half an answer",
         Kind::Refused(404) => "Not there",
         Kind::Refused(400..500) => "This question can't be run",
         Kind::Refused(_) => "The server failed",

@@ -12,7 +12,7 @@ import tempfile
 import urllib.parse
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from .client import Client
 
@@ -41,7 +41,13 @@ class Server(Client):
     def __init__(self, *arguments: str) -> None:
         self._log = tempfile.TemporaryFile()
         command = [str(program()), "serve", "--port", "0", *arguments]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log)
+        # In a group of its own: what interrupts the program or the notebook does not end the server.
+        apart: dict[str, Any] = (
+            {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if os.name == "nt" else {"start_new_session": True}
+        )
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log, **apart
+        )
         # Also where nobody closes it.
         atexit.register(self._process.terminate)
         # The first line is printed when the server listens; without one, it has ended.

@@ -39,6 +39,8 @@ class Transport:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", *, token: str | None = None, timeout: float = 600) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} is no address of a server, such as http://127.0.0.1:8000")
         self.url = url.rstrip("/")
         self.token = token
         self.timeout = timeout
@@ -51,7 +53,7 @@ class Transport:
         Raises `Refused` if the server answers with an error, and `OSError` if it cannot be reached or breaks off.
         """
         with _breaks(), self._open(method, path, body, query) as answer:
-            return json.load(answer)
+            return _read(answer.read())
 
     def text(self, method: str, path: str) -> str:
         """An answer that is no JSON, as it is."""
@@ -67,8 +69,8 @@ class Transport:
         with _breaks(), self._open(method, path, body, None) as answer:
             for line in answer:
                 if line.strip():
-                    part = json.loads(line)
-                    event = part.get("event")
+                    part = _read(line)
+                    event = part.get("event") if isinstance(part, dict) else None
                     yield part
         if event not in ("done", "error"):
             raise ConnectionError("the server broke off before the end of its answer")
@@ -85,7 +87,7 @@ class Transport:
         try:
             return self._opener.open(request, timeout=self.timeout)
         except urllib.error.HTTPError as error:
-            raise Refused(error.code, _sentence(error.read())) from None
+            raise Refused(error.code, _reason(error)) from None
 
 
 def _is_here(url: str) -> bool:
@@ -104,6 +106,23 @@ def _breaks() -> Iterator[None]:
         yield
     except http.client.HTTPException as error:
         raise ConnectionError(f"the server broke off: {error!r}") from None
+
+
+def _read(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        start = text[:60].decode(errors="replace")
+        raise ConnectionError(f"what answers is no server of this kind: {start!r} is no JSON") from None
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What a refusal says, or what its status means."""
+    try:
+        said = _sentence(error.read())
+    except (OSError, http.client.HTTPException):
+        said = ""
+    return said or f"{error.reason} (without a reason)"
 
 
 def _sentence(body: bytes) -> str:
