@@ -11,7 +11,7 @@ use tdb_api::{
     NodeType, PatchGroup, PatchRequest, ProcessingResponseData as Part,
 };
 use tdb_model::{CheckpointError, Config, Matrix, MlpKind, Source, Transformer};
-use tdb_scalars::{Bounds, Context, Engine, Error, RecordMaximum, Records};
+use tdb_scalars::{Bounds, Context, Engine, Error, Observer, RecordMaximum, Records};
 
 const STORE: &str = "When Mary and John went to the store, John gave a drink to";
 const SWAPPED: &str = "When John and Mary went to the store, Mary gave a drink to";

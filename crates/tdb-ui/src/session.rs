@@ -16,7 +16,7 @@ use tdb_api::SuggestedQuestion;
 use tdb_api::page::{PageState, SideState};
 
 use crate::answer::Answer;
-use crate::client::{Abort, Kind, Problem};
+use crate::client::{Abort, Problem};
 use crate::context::expect_context;
 use crate::dom;
 use crate::server::{Health, Server};

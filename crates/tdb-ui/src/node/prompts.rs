@@ -11,7 +11,6 @@ use tdb_api::{
 use super::Node;
 use super::heat_text::{PairMap, line};
 use crate::address::Address;
-use crate::client::Kind;
 use crate::format;
 use crate::remote::{Question, Remote, follow_question};
 use crate::requests;
