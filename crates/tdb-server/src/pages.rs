@@ -13,7 +13,8 @@ pub const TOKEN_FORM: &str = r#"<!doctype html>
 input,button{font:inherit;padding:.3em .6em}</style>
 <h1>Transformer Debugger</h1>
 <p>This server asks for a token. Whoever started it has it: it stands in the link that was printed at the start.</p>
-<form method="get"><!--fields--><label>Token <input name="token" type="password" autocomplete="off" size="40" autofocus></label>
+<form method="get"><!--fields-->
+<label>Token <input name="token" type="password" autocomplete="off" size="40" autofocus></label>
 <button>Open</button></form>
 </html>
 "#;

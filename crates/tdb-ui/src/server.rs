@@ -117,8 +117,9 @@ impl Server {
         expect_context()
     }
 
-    /// Another call had no answer, or not the whole of one. A question without any answer is asked again when the server
-    /// is back, later each time; one whose answer broke off only if the server is gone, as it would break off again.
+    /// Another call had no answer, or not the whole of one. A question without any answer is asked again when the
+    /// server is back, later each time; one whose answer broke off only if the server is gone, as it would break off
+    /// again.
     pub fn lost(self, problem: &Problem) {
         if self.health.get_untracked() != Health::Present {
             return;

@@ -10,6 +10,9 @@ use crate::signals::RwSignal;
 use crate::ui::{Dialog, Notices, button, dynamic, entered, follows, icon_button, press, sent};
 
 const THEME_KEY: &str = "tdb.theme";
+/// Said of a server that these pages may not ask.
+const ELSEWHERE: &str = "These pages may ask servers of your own machine alone: forward the other server's port \
+    (ssh -L 8001:localhost:8000 MACHINE) and give http://localhost:8001.";
 
 #[component]
 pub fn Header() -> impl IntoView {
@@ -111,9 +114,7 @@ fn ServerButton() -> impl IntoView {
     let choose = move |event: web_sys::SubmitEvent| {
         event.prevent_default();
         if !client::is_within_reach(&address.get_untracked()) {
-            notices.say(
-                "These pages may ask servers of your own machine alone: forward the other server's port                     (ssh -L 8001:localhost:8000 MACHINE) and give http://localhost:8001.",
-            );
+            notices.say(ELSEWHERE);
             return;
         }
         client::set_server(&address.get_untracked());
