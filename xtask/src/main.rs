@@ -40,7 +40,8 @@ cargo xtask fuzz [TARGET ...] [--seconds N] [--seed N] [--blind]
 cargo xtask bench load [--seconds N] [--clients N] [--binary TDB]
                                            ten minutes of a hundred clients: valid, invalid, gone, slow, not reading
 cargo xtask bench beside [--runs N] [--binary TDB]
-                                           small questions alone, and beside giant ones of another address
+                                           small questions alone, and beside giant ones, medium ones and
+                                           samples of another address
 cargo xtask screenshots [DIR] [--docs]     pictures of the pages, light and dark; --docs renews those in docs";
 
 fn main() -> Result<()> {

@@ -1,7 +1,7 @@
 //! The records of all units of one layer in one file, read in place.
 //!
 //! ```text
-//! "TDBREC3\n", records, strings, texts, tables, footer, u64 checksum of the footer, u64 offset of the footer, "TDBREC3\n"
+//! "TDBREC3\n", records, strings, texts, tables, u64 checksum of the footer, footer, u64 offset of the footer, "TDBREC3\n"
 //! ```
 //!
 //! All numbers are little-endian, `varint` is LEB128, checksums are CRC-64/NVME. The footer is JSON ([`Footer`]) and says
@@ -191,11 +191,10 @@ impl LayerFile {
         if size > MAX_FOOTER_BYTES {
             return Err(damaged("its footer is too large"));
         }
-        let mut footer = store.read(&name, foot, size)?;
+        let footer = store.read(&name, foot, size)?;
         if has_checksums {
-            let at = size.checked_sub(CHECKSUM).ok_or_else(|| damaged("its footer is too short"))?;
-            let found = number(&footer.split_off(at));
-            if found != checksum_of(&footer) {
+            let at = foot.checked_sub(CHECKSUM as u64).ok_or_else(|| damaged("its footer stands at its beginning"))?;
+            if number(&store.read(&name, at, CHECKSUM)?) != checksum_of(&footer) {
                 return Err(damaged("its footer's checksum is wrong: something changed it after it was written"));
             }
         }
@@ -555,10 +554,10 @@ mod tests {
             texts: table(texts, 2),
             sections: vec![section],
         };
-        let at = out.len() as u64;
         let footer = serde_json::to_vec(&footer).unwrap();
-        out.extend(&footer);
         seal(&mut out, checksum_of(&footer));
+        let at = out.len() as u64;
+        out.extend(&footer);
         out.extend(at.to_le_bytes());
         out.extend(magic);
         out.into()

@@ -62,10 +62,10 @@ pub fn write_layer_file(
             texts,
             sections: described,
         };
-        let at = out.at;
         let footer = serde_json::to_vec(&footer)?;
-        out.write_all(&footer)?;
         out.write_all(&checksum_of(&footer).to_le_bytes())?;
+        let at = out.at;
+        out.write_all(&footer)?;
         out.write_all(&at.to_le_bytes())?;
         out.write_all(MAGIC)
     })
