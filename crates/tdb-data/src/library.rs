@@ -423,12 +423,7 @@ impl Library {
     ///
     /// # Errors
     /// If the folder cannot be made, or no file in it.
-    pub async fn check_explanations_folder(
-        &self,
-        entry: &RecordsEntry,
-        set: &str,
-        (layer, _): (usize, usize),
-    ) -> Result<()> {
+    pub async fn check_explanations_folder(&self, entry: &RecordsEntry, set: &str, layer: usize) -> Result<()> {
         let folder = self.folder_of_explanations(entry, set)?.join(layer.to_string());
         let check = move || {
             let write = || {

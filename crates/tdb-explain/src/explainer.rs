@@ -60,7 +60,7 @@ impl FromStr for ScoreMethod {
 }
 
 /// Explanations of a node.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Explained {
     pub explanations: Vec<String>,
     /// Whether a language model was asked.
@@ -68,17 +68,17 @@ pub struct Explained {
     /// Those of them that a language model wrote here and that were not scored yet.
     pub unscored: Vec<String>,
     /// Why what is new could not be stored, if it could not.
-    pub unstored: Option<String>,
+    pub unstored: Option<tdb_data::Error>,
 }
 
 /// The score of an explanation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Scored {
     pub score: f64,
     /// Whether a language model was asked.
     pub new: bool,
     /// Why what is new could not be stored, if it could not.
-    pub unstored: Option<String>,
+    pub unstored: Option<tdb_data::Error>,
 }
 
 /// Explains and scores nodes of a library. Cheap to clone.
@@ -224,14 +224,13 @@ impl Explainer {
 
     /// Before anything is asked that costs something: whether the answer can be kept.
     async fn check_store(&self, found: &FoundRecord) -> Result<()> {
-        Ok(self.library.check_explanations_folder(&found.entry, SET, found.node()).await?)
+        Ok(self.library.check_explanations_folder(&found.entry, SET, found.node().0).await?)
     }
 
     /// Why it could not be stored, if so. What was asked for is told all the same.
-    async fn store(&self, found: &FoundRecord, explanation: ScoredExplanation) -> Option<String> {
+    async fn store(&self, found: &FoundRecord, explanation: ScoredExplanation) -> Option<tdb_data::Error> {
         let per_pair = found.entry.per == Per::TokenPair;
-        let added = self.library.add_explanation(&found.entry, SET, found.node(), per_pair, explanation).await;
-        added.err().map(|error| error.to_string())
+        self.library.add_explanation(&found.entry, SET, found.node(), per_pair, explanation).await.err()
     }
 
     fn check(&self, record: &NodeRecord) -> Result<()> {

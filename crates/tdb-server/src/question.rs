@@ -434,7 +434,8 @@ small_question!(SampleRequest => (),
     |q| {
         /// Bytes of a prompt that take as long as one more token.
         const TOKEN: u64 = 32;
-        RUN * (q.prompt.len() as u64).saturating_add(q.tokens.unsigned_abs().saturating_mul(TOKEN))
+        let bytes = (q.prompt.len() as u64).saturating_add(q.tokens.unsigned_abs().saturating_mul(TOKEN));
+        bytes.saturating_mul(RUN)
     },
     |q, model, job| model.sample(q, job));
 // About a second of two cores for a circuit of GPT-2 small: with the large ones.
@@ -446,3 +447,22 @@ small_question!(OfWeights => ComponentWeightsResponse,
     |_| None, |_| COMPONENT_WEIGHT, |q, model, job| model.component_weights(&q.0, job));
 small_question!(OfHead => HeadScoresResponse,
     |_| None, |_| COMPONENT_WEIGHT, |q, model, job| model.head_scores(&q.0, job));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_of_any_length_has_a_weight() {
+        let ask = |tokens| SampleRequest {
+            prompt: "a".to_owned(),
+            node_ablations: None,
+            tokens,
+            temperature: 1.0,
+            top_p: 1.0,
+            seed: 0,
+        };
+        assert_eq!(ask(1).class(), Class::Small);
+        assert!([i64::MIN, i64::MAX, 1 << 60].into_iter().all(|tokens| ask(tokens).class() == Class::Large));
+    }
+}

@@ -35,9 +35,10 @@ pub fn write_layer_file(
             let n = values_seen(layer, kind);
             for (index, unit) in units.units.iter().enumerate() {
                 let mut record = Vec::new();
-                write_unit(&mut record, unit, shown, n, encoding, &texts);
+                let (lists, boundaries) = lists(unit, shown);
+                write_unit(&mut record, unit, (&lists, &boundaries), n, encoding, &texts);
                 out.write_all(&record)?;
-                let tokens = texts.tokens_of(unit, shown);
+                let tokens = texts.tokens_of(&lists);
                 out.write_all(&checksum(kind.scalar(), index, &record, tokens).to_le_bytes())?;
                 offsets.push(out.at);
             }
@@ -128,10 +129,9 @@ impl Texts {
         self.texts.get(&example.sequence.number).map_or(0, |t| t.0)
     }
 
-    /// The tokens of the texts of a unit's examples, each text once, in the order of the texts.
-    fn tokens_of(&self, unit: &UnitSummary, shown: &Sizes) -> impl Iterator<Item = &str> {
-        let numbers = lists(unit, shown).0.into_iter().flatten().map(|example| example.sequence.number);
-        let numbers: BTreeSet<u64> = numbers.collect();
+    /// The tokens of the texts of some examples, each text once, in the order of the texts.
+    fn tokens_of(&self, lists: &[Vec<&Example>]) -> impl Iterator<Item = &str> + use<'_> {
+        let numbers: BTreeSet<u64> = lists.iter().flatten().map(|example| example.sequence.number).collect();
         let tokens = numbers.into_iter().filter_map(|number| self.texts.get(&number)).flat_map(|(_, tokens)| tokens);
         tokens.filter_map(|token| Some(self.strings.get(token)?.1.as_str()))
     }
@@ -170,14 +170,20 @@ fn lists<'a>(unit: &'a UnitSummary, shown: &Sizes) -> (Vec<Vec<&'a Example>>, Ve
     ([top, random].into_iter().chain(by_quantile).collect(), boundaries)
 }
 
-fn write_unit(out: &mut Vec<u8>, unit: &UnitSummary, shown: &Sizes, n: u64, encoding: Encoding, texts: &Texts) {
+fn write_unit(
+    out: &mut Vec<u8>,
+    unit: &UnitSummary,
+    (lists, boundaries): (&[Vec<&Example>], &[f32]),
+    n: u64,
+    encoding: Encoding,
+    texts: &Texts,
+) {
     let m = moments(unit, n);
     for moment in [m.mean, m.variance, m.skewness, m.kurtosis] {
         out.extend(moment.unwrap_or(f64::NAN).to_le_bytes());
     }
     varint(out, unit.positive_values);
     varint(out, unit.active_sequences);
-    let (lists, boundaries) = lists(unit, shown);
     varint(out, boundaries.len() as u64);
     boundaries.iter().for_each(|b| out.extend(b.to_le_bytes()));
     let scale = Scale::of(lists.iter().flatten().map(|e| &*e.values));

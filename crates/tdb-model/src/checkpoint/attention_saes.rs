@@ -44,16 +44,13 @@ fn settings_of(weights: &Path) -> PathBuf {
 /// Refuses weights without settings, and settings without weights.
 fn refuse_incomplete(folder: &Path) -> Result<(), CheckpointError> {
     let of_settings = files(folder, SETTINGS).into_iter().map(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = autoencoder::name_of(&path);
         path.with_file_name(name.replacen(SETTINGS, ".pt", 1))
     });
     let needed: Vec<PathBuf> = files(folder, ".pt").iter().map(|path| settings_of(path)).chain(of_settings).collect();
     match needed.iter().find(|path| !path.is_file()) {
         None => Ok(()),
-        Some(missing) => {
-            let name = missing.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            Err(CheckpointError::missing(folder, name))
-        }
+        Some(missing) => Err(CheckpointError::missing(folder, autoencoder::name_of(missing))),
     }
 }
 

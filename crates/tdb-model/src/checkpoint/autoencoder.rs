@@ -144,6 +144,16 @@ pub(super) fn layer_folders(folder: &Path, files: [&str; 2]) -> Vec<PathBuf> {
     folders_with(folder, |folder| files.iter().all(|file| folder.join(file).is_file()))
 }
 
+/// The first file with weights of a layout that has these two files, settings and weights, in a folder for each layer.
+pub(super) fn find(folder: &Path, files: [&str; 2]) -> Option<PathBuf> {
+    layer_folders(folder, files).first().map(|folder| folder.join(files[1]))
+}
+
+/// The last part of a path.
+pub(super) fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// The dictionaries of several layers, each read from a folder of its own, as one. `files`: that with the settings,
 /// which says what a folder's dictionary is, and that with the weights.
 pub(super) fn of_folders(

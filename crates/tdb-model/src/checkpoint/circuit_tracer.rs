@@ -173,8 +173,7 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
 /// `transcoders` names the file of each layer from 0 on: those that lie here, no others.
 fn check_list(settings: &Settings<'_>, files: &[(usize, PathBuf)]) -> Result<(), CheckpointError> {
     let Some(list) = settings.get("transcoders") else { return Ok(()) };
-    let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let here: Vec<Value> = files.iter().map(|(_, path)| Value::String(name(path))).collect();
+    let here: Vec<Value> = files.iter().map(|(_, path)| Value::String(autoencoder::name_of(path))).collect();
     let is_numbered = files.iter().enumerate().all(|(i, (layer, _))| i == *layer);
     match is_numbered && list.as_array() == Some(&here) {
         true => Ok(()),
@@ -201,7 +200,7 @@ fn site(settings: &Settings<'_>, config: &Config) -> Result<AutoencoderSite, Che
 fn layer_files(folder: &Path) -> Result<Vec<(usize, PathBuf)>, CheckpointError> {
     let mut files = Vec::new();
     for path in autoencoder::entries(folder) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = autoencoder::name_of(&path);
         let Some(number) = name.strip_prefix("layer_").and_then(|name| name.strip_suffix(".safetensors")) else {
             continue;
         };

@@ -27,7 +27,7 @@ const CLASSES: &str = "AutoEncoder, AutoEncoderNew, GatedAutoEncoder, JumpReluAu
 
 /// The first file with weights in this layout.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
-    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS]).first().map(|folder| folder.join(WEIGHTS))
+    autoencoder::find(folder, [CONFIG, WEIGHTS])
 }
 
 pub(super) fn load(

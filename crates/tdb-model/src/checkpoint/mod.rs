@@ -165,7 +165,7 @@ pub fn open_dictionary(
     options: &DictionaryOptions,
     config: &Config,
 ) -> Result<NamedAutoencoder, CheckpointError> {
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = autoencoder::name_of(folder);
     let autoencoder = match layout(folder)? {
         Layout::Native => native::load_autoencoder(folder, &name, config)?,
         Layout::Reference => {

@@ -45,7 +45,7 @@ const RESCALE: &str = "rescale_acts_by_decoder_norm";
 
 /// The first file with weights in this layout.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
-    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS]).first().map(|folder| folder.join(WEIGHTS))
+    autoencoder::find(folder, [CONFIG, WEIGHTS])
 }
 
 /// Reads the dictionaries from the folder or its subfolders. What the files do not say: the factor of

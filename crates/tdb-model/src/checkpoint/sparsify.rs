@@ -28,7 +28,7 @@ const WEIGHTS: &str = "sae.safetensors";
 
 /// The first file with weights in this layout.
 pub(super) fn find(folder: &Path) -> Option<PathBuf> {
-    autoencoder::layer_folders(folder, [CONFIG, WEIGHTS]).first().map(|folder| folder.join(WEIGHTS))
+    autoencoder::find(folder, [CONFIG, WEIGHTS])
 }
 
 pub(super) fn load(
@@ -106,7 +106,7 @@ fn place(
     options: &DictionaryOptions,
     config: &Config,
 ) -> Result<(usize, AutoencoderSite), CheckpointError> {
-    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = autoencoder::name_of(folder);
     let named = hooks::parse(&name, config, false).and_then(|(layer, site)| match (transcodes, site) {
         (false, site) => Some((layer, site)),
         // From the module's input to its output.

@@ -111,8 +111,8 @@ enum Done {
 }
 
 /// Here the answer is for the store alone.
-fn stored(unstored: Option<String>) -> Result<(), Error> {
-    unstored.map_or(Ok(()), |why| Err(Error::Data(DataError::Config(why))))
+fn stored(unstored: Option<DataError>) -> Result<(), Error> {
+    unstored.map_or(Ok(()), |why| Err(why.into()))
 }
 
 /// Explains a node from its record alone, unless that was done before.

@@ -104,7 +104,7 @@ async fn score(app: App, request: ScoreRequest) -> Result<ScoreResult, ApiError>
 const WRITING: Duration = Duration::from_secs(600);
 
 /// What was answered but could not be kept is in the log.
-fn note(unstored: Option<String>) {
+fn note(unstored: Option<tdb_data::Error>) {
     if let Some(why) = unstored {
         tracing::error!("what a language model answered was told, but could not be stored: {why}");
     }

@@ -22,12 +22,12 @@ const QWEN_WORDS: &str =
 /// # Errors
 /// If there is none of a kind that is known for the family, or a file is not what it should be.
 pub(super) fn open(folder: &Path, model_type: &str) -> Result<Tokenizer, CheckpointError> {
-    let is_there = |name: &str| folder.join(name).symlink_metadata().is_ok();
+    let has = |name: &str| is_there(&folder.join(name));
     let path = folder.join("tokenizer.json");
-    let pairs = is_there("vocab.json") && is_there("merges.txt");
-    if is_there("tokenizer.json") || !pairs {
-        let other = ["tokenizer.model", "spiece.model", "vocab.txt"].into_iter().find(|name| is_there(name));
-        return match other.filter(|_| !is_there("tokenizer.json")) {
+    let pairs = has("vocab.json") && has("merges.txt");
+    if has("tokenizer.json") || !pairs {
+        let other = ["tokenizer.model", "spiece.model", "vocab.txt"].into_iter().find(|name| has(name));
+        return match other.filter(|_| !has("tokenizer.json")) {
             None => whole(folder, model_type),
             Some(other) => Err(CheckpointError::damaged(
                 &path,
